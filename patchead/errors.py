@@ -1,0 +1,64 @@
+"""What can go wrong, by name. Each error carries the exit code of the command it ends.
+
+Exit codes: 0 every image scored; 1 anything not listed; 2 bad settings; 3 published, some images failed;
+4 not published, too many images failed. Code 3 is a result, not an error (see :mod:`patchead.cli`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PatcheadError(Exception):
+    """Base of every error this package raises on purpose; its text is written for the person at the terminal."""
+
+    exit_code = 1
+
+
+class SettingsError(PatcheadError):
+    """A setting has a value, a name or a combination that cannot be used."""
+
+    exit_code = 2
+
+
+class ArchiveError(PatcheadError):
+    """The archive, or one shard of it, cannot be listed or read."""
+
+
+class DecodeError(PatcheadError):
+    """One image cannot be decoded. It becomes a row with this text, never the end of a run."""
+
+
+class WeightsError(PatcheadError):
+    """Encoder weights cannot be found, verified or loaded."""
+
+
+class LakeError(PatcheadError):
+    """Embeddings, tables or heatmaps cannot be read or written."""
+
+
+class PlanError(PatcheadError):
+    """A group cannot be scored within the limits of the settings."""
+
+
+class ValidationError(PatcheadError):
+    """The rows about to be published contradict the manifest; nothing was published."""
+
+
+class TooManyFailuresError(PatcheadError):
+    """More images failed than ``run.max_failed_fraction`` allows; nothing was published."""
+
+    exit_code = 4
+
+
+def bad_value(parameter: str, got: object, allowed: str, remedy: str = "") -> str:
+    """One sentence in the form every settings error takes: parameter, what is allowed, what came, what to do."""
+    text = f"{parameter} must be {allowed}; got {got!r}."
+    return f"{text} {remedy}" if remedy else text
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"`` for the closest known name, or an empty string when none is close."""
+    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {match[0]!r}?" if match else ""

@@ -1,0 +1,101 @@
+"""One description of where bytes are, for the three libraries that read them: fsspec, delta-rs and DuckDB.
+
+Keys are never part of it: they come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_SESSION_TOKEN), from an AWS profile or from an instance role, on every node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+from patchead.errors import PatcheadError
+
+CONNECT_TIMEOUT_S = 10
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Storage:
+    """S3 endpoint, region and access mode; plain values, so that it travels to the workers.
+
+    Other fsspec protocols (file, memory, gs, abfs …) take their defaults from their own environment.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    anonymous: bool = False
+
+    @property
+    def endpoint(self) -> str | None:
+        return self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+
+    @property
+    def region_name(self) -> str:
+        return self.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+    def filesystem(self, uri: str) -> tuple[AbstractFileSystem, str]:
+        """The fsspec filesystem of ``uri`` and the path inside it (no trailing slash)."""
+        protocol = fsspec.utils.get_protocol(uri)
+        options = self._s3fs_options() if protocol in ("s3", "s3a") else {}
+        filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
+        return filesystem, path.rstrip("/")
+
+    def _s3fs_options(self) -> dict[str, Any]:
+        return {
+            "anon": self.anonymous,
+            "endpoint_url": self.endpoint,
+            "client_kwargs": {"region_name": self.region_name},
+            "config_kwargs": {
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "read_timeout": 60,
+                "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
+            },
+        }
+
+    def delta_options(self, uri: str) -> dict[str, str] | None:
+        """``storage_options`` of delta-rs for ``uri``; None for a local path."""
+        if not uri.startswith(("s3://", "s3a://")):
+            return None
+        options = {"AWS_REGION": self.region_name}
+        if self.endpoint:
+            options |= {"AWS_ENDPOINT_URL": self.endpoint}
+            if self.endpoint.startswith("http://"):
+                options |= {"AWS_ALLOW_HTTP": "true"}
+        if self.anonymous:
+            options |= {"AWS_SKIP_SIGNATURE": "true"}
+        return options
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri`` and path parts with one slash between them."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+@contextmanager
+def explained(action: str, uri: str, error: Callable[[str], PatcheadError]) -> Iterator[None]:
+    """Turn what a storage library raises into one ``error`` that says what was tried, where, and what to check.
+
+    Programming errors (TypeError, KeyError …) pass through unchanged.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except FileNotFoundError as exc:
+        raise error(f"cannot {action} {uri}: it does not exist. Check the address and the bucket.") from exc
+    except PermissionError as exc:
+        raise error(
+            f"cannot {action} {uri}: access denied ({exc}). Check the keys (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY), the bucket policy, or the folder's permissions."
+        ) from exc
+    except (OSError, BotoCoreError, ClientError) as exc:
+        raise error(
+            f"cannot {action} {uri}: {type(exc).__name__}: {exc}. Check the address, storage.endpoint_url and the keys."
+        ) from exc
