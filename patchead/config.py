@@ -6,9 +6,10 @@ The classes are frozen and read by jobs, cli and pipeline only; everything below
 from __future__ import annotations
 
 import datetime as dt
+import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -17,7 +18,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 class _Section(BaseModel):
     # A field's docstring is its description: the help text and the README's table are made from it.
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, coerce_numbers_to_str=True)
 
 
 class ArchiveConfig(_Section):
@@ -28,10 +29,10 @@ class ArchiveConfig(_Section):
     format: Literal["auto", "files", "tar", "parquet"] = "auto"
     """Shard format; auto takes images, .tar and .parquet files as they come."""
     template: str | None = None
-    """Path template that names group keys, e.g. {product}/{station}/{night}/{filename}; default: hive-style key=value."""
+    """Path template that names keys, e.g. {product}/{station}/{night}/{filename}; default: hive-style key=value."""
     group_by: tuple[str, ...] = Field(default=("night", "product"), min_length=1)
     """Keys whose values together name a group: the images that may be compared with each other."""
-    assume: dict[str, str] = Field(default_factory=dict)
+    assume: dict[str, Annotated[str, BeforeValidator(str)]] = Field(default={})
     """Key values for images whose path and columns do not give them, e.g. {night: 2026-11-21, product: screw}."""
     image_column: str = "image"
     """Parquet column with the encoded image: binary, or a struct with a field bytes."""
@@ -95,7 +96,7 @@ class ScoringConfig(_Section):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Arithmetic of the similarity products, accumulated in fp32; auto is fp32 on a CPU and fp16 on a GPU."""
     schedule: Literal["auto", "symmetric", "row_stationary"] = "auto"
-    """symmetric halves the work and holds the N x N x P strip; row_stationary holds one row block; auto by memory_gb."""
+    """symmetric halves the work but holds the N x N x P strip; row_stationary holds a row block; auto by memory_gb."""
     memory_gb: Annotated[float, Field(gt=0)] = 4.0
     """Memory in GB that scoring may use per actor, above the embeddings it holds."""
     max_group_size: Positive = 20_000
@@ -114,9 +115,9 @@ class ExplainConfig(_Section):
     format: Literal["png", "webp"] = "png"
     """File format of the heatmaps."""
     max_side: Annotated[int, Field(ge=32)] = 1024
-    """Longer side of a heatmap in pixels; larger images are drawn scaled down, their regions stay in original pixels."""
+    """Longer side of a heatmap in pixels; larger images are drawn scaled down, regions stay in original pixels."""
     patch_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Patch score above which a pixel belongs to a region; default: the score at which the group's z is threshold_z."""
+    """Patch score above which a pixel belongs to a region; default: where an image score would reach threshold_z."""
 
 
 class LakeConfig(_Section):
@@ -144,14 +145,14 @@ class ResourcesConfig(_Section):
 
     gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
     """GPUs per embedding or scoring actor; default: 1 when the cluster has GPUs, else 0."""
-    cpus_per_actor: Positive = 2
-    """Threads of a CPU actor."""
+    cpus_per_actor: Positive | None = None
+    """CPUs, and threads, of an actor on a cluster without GPUs; default: 4, or what the smallest node has."""
     embed_actors: Positive | None = None
     """Embedding actors; default: as many as fit."""
     score_actors: Positive | None = None
     """Scoring actors; default: as many as fit."""
     local_cpus: Positive | None = None
-    """CPUs of the local Ray that is started when no cluster is given; default: all of this machine."""
+    """CPUs of the Ray that is started here when no cluster is given (RAY_ADDRESS); default: all of this machine."""
 
 
 class RunConfig(_Section):
@@ -177,7 +178,10 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _lake_outside_archive(self) -> Config:
-        archive, lake = self.archive.uri.rstrip("/") + "/", self.lake.uri.rstrip("/") + "/"
+        archive, lake = (
+            (uri if "://" in uri else os.path.abspath(uri)).rstrip("/") + "/"  # noqa: PTH100 - no file is touched here
+            for uri in (self.archive.uri, self.lake.uri)
+        )
         if lake.startswith(archive):
             raise ValueError(f"lake.uri {self.lake.uri!r} lies inside archive.uri; heatmaps would be scored as images")
         return self

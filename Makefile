@@ -1,0 +1,45 @@
+# Every target makes .venv by itself when it is missing or older than what it was made from.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+SOURCES := patchead jobs tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow bench picture lint types check clean
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	rm -rf .venv
+	$(PYTHON) -c 'import sys; sys.exit("patchead needs Python 3.10 or newer; set PYTHON=python3.x") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## real defects in real photos, on this machine, end to end
+	$(BIN)/python jobs/demo.py
+
+test: $(STAMP)  ## every test but the slow ones
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run
+	$(BIN)/python jobs/benchmark.py
+
+picture: $(STAMP)  ## the README's picture, from textures whose licence allows it
+	$(BIN)/python jobs/demo.py --images textures --picture docs/demo.png
+
+lint: $(STAMP)  ## ruff
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: $(STAMP)  ## mypy
+	$(BIN)/mypy
+
+check: lint types test  ## lint, types, tests
+
+clean:  ## remove .venv and caches
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

@@ -1,0 +1,206 @@
+"""Stage 1: list the archive once and write the manifest, one row per image, with stable ids and group keys.
+
+Ids name files: the path relative to the archive, plus ``#member`` in a tar or ``#row key`` in a Parquet file.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.archive.keys import CATALOGUED, TEMPLATE, KeyRule, Seen, Selection, assign
+from patchead.archive.listing import SUFFIXES, Root, kinds, list_files, open_root
+from patchead.archive.members import number_duplicates, set_column
+from patchead.archive.shards import Shard, ShardNote, list_shard
+from patchead.errors import ArchiveError, SettingsError, bad_value
+from patchead.schema import FAILED, MANIFEST
+from patchead.storage import Storage, explained
+
+MapShards = Callable[[Callable[[Shard], pa.Table], Iterable[Shard]], Iterable[pa.Table]]
+
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class CatalogRequest:
+    """What to list: the fields of `config.ArchiveConfig` of the same names, and how to reach it."""
+
+    uri: str
+    format: str = "auto"
+    template: str | None = None
+    group_by: tuple[str, ...] = ("night", "product")
+    assume: Mapping[str, str] = field(default_factory=dict)
+    image_column: str = "image"
+    id_column: str | None = None
+    part_id_column: str | None = None
+    night: dt.date | None = None
+    products: tuple[str, ...] = ()
+    limit: int | None = None
+    storage: Storage = field(default_factory=Storage)
+
+    @property
+    def rule(self) -> KeyRule:
+        return KeyRule(self.group_by, self.template, tuple(sorted(self.assume.items())), self.part_id_column)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(SUFFIXES) if self.format == "auto" else (self.format,)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """``manifest`` is a `schema.MANIFEST` table sorted by image id; ``ignored`` counts files that are no images."""
+
+    manifest: pa.Table
+    ignored: int
+    shards: int
+
+
+@dataclass
+class _Found:
+    """What the listing has brought so far."""
+
+    rows: list[pa.Table] = field(default_factory=list)
+    shards: list[pa.RecordBatch] = field(default_factory=list)
+    ignored: int = 0
+    seen: Seen = field(default_factory=Seen)
+
+
+def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> Catalog:
+    """List the archive; every image found is one row, with a status and an error where something is wrong with it.
+
+    ``map_shards`` spreads the shards (``map``-like; the function and its items pickle); default: eight threads.
+
+    Raises:
+        ArchiveError: the archive cannot be reached or listed, holds no image, none passes the filters, or none has
+            a value for a key of ``group_by``.
+        SettingsError: ``format`` or ``template`` is none.
+    """
+    if request.format not in ("auto", *SUFFIXES):
+        raise SettingsError(bad_value("archive.format", request.format, f"one of auto, {', '.join(SUFFIXES)}"))
+    rule, selection = request.rule, Selection(request.night, request.products)
+    found = _Found()
+    with explained("list", request.uri, ArchiveError):
+        root = open_root(request.uri, request.storage)
+        for batch in list_files(root, lambda folder: selection.wants(rule.of_folder(folder), found.seen)):
+            _sort_out(batch, root, request, found)
+    shards = 0
+    for rows in (map_shards or _map_by_threads)(list_shard, _shards(root, request, found)):
+        shards += 1
+        _take(rows, found)
+    manifest = _manifest(request, found)
+    return Catalog(manifest, found.ignored, shards)
+
+
+def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found: _Found) -> None:
+    kind = kinds(batch["path"])
+    taken = pc.is_in(kind, value_set=pa.array(request.kinds))
+    found.ignored += batch.num_rows - pc.sum(taken, min_count=0).as_py()
+    batch = batch.append_column("format", kind).filter(taken)
+    loose = pc.equal(batch["format"], "files")
+    if (shards := batch.filter(pc.invert(loose))).num_rows:
+        found.shards.append(shards)
+    files = batch.filter(loose)
+    entries = files.append_column("image_id", files["path"])
+    entries = entries.append_column("uri", pc.binary_join_element_wise(pa.scalar(root.uri), files["path"], "/"))
+    entries = entries.append_column("key", pa.nulls(files.num_rows, pa.string()))
+    rows = assign(entries, request.rule, Selection(request.night, request.products), found.seen)
+    found.rows.append(pa.Table.from_batches([rows]))
+
+
+def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shard]:
+    rule, selection = request.rule, Selection(request.night, request.products)
+    for batch in found.shards:
+        for file in batch.to_pylist():
+            if selection.wants(rule.of_shard(file["path"]), found.seen) is not False:
+                yield Shard(
+                    **file,
+                    uri=f"{root.uri}/{file['path']}",
+                    rule=rule,
+                    selection=selection,
+                    storage=request.storage,
+                    image_column=request.image_column,
+                    id_column=request.id_column,
+                )
+
+
+def _map_by_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    remaining = iter(items)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while chunk := list(islice(remaining, 8 * _THREADS)):
+            yield from pool.map(function, chunk)
+
+
+def _take(rows: pa.Table, found: _Found) -> None:
+    note = ShardNote.of(rows)
+    if note.unreachable:
+        raise ArchiveError(note.unreachable)
+    found.ignored += note.ignored
+    for night in note.nights:
+        found.seen.add(night, None)
+    for product in note.products:
+        found.seen.add(None, product)
+    found.rows.append(rows.replace_schema_metadata(None))
+
+
+def _manifest(request: CatalogRequest, found: _Found) -> pa.Table:
+    rows = pa.concat_tables([CATALOGUED.empty_table(), *found.rows]).sort_by(
+        [("image_id", "ascending"), ("uri", "ascending")]
+    )
+    _check_something_selected(request, rows, found)
+    _check_keys(request, rows)
+    rows = number_duplicates(rows).sort_by("image_id")
+    status = pc.if_else(rows["error"].is_valid(), pa.scalar(FAILED), pa.scalar(None, pa.string()))
+    return set_column(rows, "status", status).select(MANIFEST.names).slice(0, request.limit)
+
+
+def _check_something_selected(request: CatalogRequest, rows: pa.Table, found: _Found) -> None:
+    filters = {"archive.night": request.night, "archive.products": list(request.products)}
+    used = [f"{name}={value}" for name, value in filters.items() if value]
+    known = pc.and_(
+        rows["night"].is_valid() if request.night else pa.scalar(True),
+        rows["product"].is_valid() if request.products else pa.scalar(True),
+    )
+    if used and (found.seen.nights or found.seen.products):
+        if not rows.num_rows or not pc.any(known).as_py():
+            raise ArchiveError(
+                f"no image of {request.uri} passes {' and '.join(used)}. Nights there: {_some(found.seen.nights)}; "
+                f"products: {_some(found.seen.products)}; {rows.num_rows} images whose night or product is unknown."
+            )
+    elif not rows.num_rows:
+        suffixes = ", ".join(f".{suffix}" for kind in request.kinds for suffix in SUFFIXES[kind])
+        raise ArchiveError(
+            f"no image in {request.uri}: looked for {suffixes} there and in its folders; {found.ignored} other files "
+            "were ignored. Check archive.uri and archive.format."
+        )
+
+
+def _check_keys(request: CatalogRequest, rows: pa.Table) -> None:
+    looked_at = rows.filter(rows["lacks"].is_valid())
+    lacking = pc.unique(looked_at["lacks"]).to_pylist()
+    if len(lacking) != 1 or not lacking[0]:
+        return
+    example = looked_at["image_id"][0].as_py()
+    if lacking[0] == TEMPLATE:
+        raise ArchiveError(
+            f"no path in {request.uri} fits {TEMPLATE} {request.template!r}; one of them is {example!r}. "
+            "Write one {key} per part of the path that differs."
+        )
+    key = lacking[0]
+    raise ArchiveError(
+        f"no image in {request.uri} has a value for the key {key!r} of archive.group_by; one of them is {example!r}. "
+        f"Put it into the path ({key}=…/), describe the path with archive.template ({{{key}}}), "
+        f"or give it for all with archive.assume ({key}: …). A Parquet column or JSON field {key!r} does as well."
+    )
+
+
+def _some(values: set[str], most: int = 10) -> str:
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return (", ".join(sorted(values)[:most]) or "unknown") + more

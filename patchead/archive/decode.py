@@ -1,0 +1,193 @@
+"""Encoded bytes to 8-bit RGB, and RGB to the square the encoder takes.
+
+Pillow first: it reads a header without decoding (so the pixel limit acts in time), knows palettes, EXIF and CMYK,
+and refuses a picture that is cut off, where cv2.imread returns it filled up with grey. 16-bit pictures go through
+cv2, because Pillow would keep only their upper or lower 8 bits.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from hashlib import blake2b
+from io import BytesIO
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image
+
+from patchead.errors import DecodeError, SettingsError, bad_value
+
+# Pillow's own limit is one for the whole process and cannot be a setting; `decode` has its own.
+Image.MAX_IMAGE_PIXELS = None
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+FITS = ("squash", "crop", "pad")
+_MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+_BIT_DEPTHS = (8, 10, 12, 14, 16)
+# What Pillow and cv2 raise for damaged files.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    cv2.error,
+)
+
+
+def decode(data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["auto"] | int = "auto") -> np.ndarray:
+    """RGB uint8 (H, W, 3) of an encoded image (method.md §1): upright, palette and alpha resolved, alpha on black.
+
+    Of several frames the first. 16-bit values are scaled by 255 / (2^bits - 1); bits is ``bit_depth`` or, for
+    auto, the PNG's sBIT, else the smallest of 8, 10, 12, 14, 16 that holds the largest value.
+
+    Raises:
+        DecodeError: not an image, damaged, larger than ``max_pixels``, or pixels that are neither 8-bit nor
+            unsigned 16-bit.
+    """
+    if not data:
+        raise DecodeError("empty file")
+    try:
+        with Image.open(BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            if _is_16_bit(image):
+                return _decode_16_bit(data, image, bit_depth)
+            return _decode_8_bit(image)
+    except Image.UnidentifiedImageError as exc:
+        raise DecodeError("not an image: no readable header of a png, jpeg, bmp, tiff or webp") from exc
+    except _DAMAGE as exc:
+        kind = "truncated" if "truncated" in str(exc) else "damaged"
+        raise DecodeError(f"{kind}: {exc or type(exc).__name__}") from exc
+
+
+def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
+    """RGB uint8 (H, W, 3) to (size, size, 3), bicubic with antialias (method.md §1).
+
+    squash: both sides to ``size``; crop: the centre square; pad: the longer side to ``size``, black around it.
+
+    Raises:
+        SettingsError: ``mode`` is none of the three.
+    """
+    if mode not in FITS:
+        raise SettingsError(bad_value("encoder.fit", mode, f"one of {', '.join(FITS)}"))
+    picture = Image.fromarray(image)
+    width, height = picture.size
+    if mode == "squash":
+        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC))
+    if mode == "crop":
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    scale = size / max(width, height)
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    square = Image.new("RGB", (size, size))
+    place = ((size - small[0]) // 2, (size - small[1]) // 2)
+    square.paste(picture.resize(small, Image.Resampling.BICUBIC), place)
+    return np.array(square)
+
+
+def content_hash(data: bytes) -> str:
+    """32 hex digits that identify the encoded bytes."""
+    return blake2b(data, digest_size=16).hexdigest()
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DecodeError(f"too many pixels: {width}x{height} > archive.max_pixels {max_pixels}")
+    if width * height == 0:
+        raise DecodeError(f"no pixels: {width}x{height}")
+
+
+def _raw_modes(image: Image.Image) -> list[str]:
+    # A tile's last part is the raw mode, or a tuple that starts with it.
+    arguments = [tile[3] for tile in getattr(image, "tile", [])]
+    return [str(raw[0] if isinstance(raw, tuple) and raw else raw) for raw in arguments]
+
+
+def _is_16_bit(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (
+        image.mode in _MODES_8_BIT and any(";16" in raw for raw in _raw_modes(image))
+    )
+
+
+def _decode_8_bit(image: Image.Image) -> np.ndarray:
+    if image.mode not in _MODES_8_BIT:
+        raise DecodeError(
+            f"pixels of mode {image.mode!r} cannot be used; allowed are 1- and 8-bit grey, palette, RGB, CMYK and "
+            "YCbCr, and unsigned 16-bit grey and RGB"
+        )
+    image.load()
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        flat = Image.new("RGB", image.size)
+        flat.paste(colours, mask=colours.getchannel("A"))
+    else:
+        flat = image.convert("RGB")
+    # After loading: Pillow turns a TIFF upright itself and forgets its orientation.
+    return _upright(np.array(flat), _orientation(image))
+
+
+def _decode_16_bit(data: bytes, image: Image.Image, bit_depth: Literal["auto"] | int) -> np.ndarray:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise DecodeError("damaged or truncated 16-bit image")
+    channels = pixels[..., None] if pixels.ndim == 2 else pixels
+    colours = channels[..., :3] if channels.shape[2] >= 3 else channels[..., :1]
+    bits = bit_depth if isinstance(bit_depth, int) else _bits(int(colours.max()), _significant_bits(data))
+    steps = np.arange(1 << 16) * (255 / ((1 << bits) - 1))
+    scaled = np.minimum(steps + 0.5, 255).astype(np.uint8)[colours[..., ::-1]]
+    if channels.shape[2] in (2, 4):
+        scaled = (scaled * (channels[..., -1:] / np.float32(65535)) + np.float32(0.5)).astype(np.uint8)
+    rgb = np.repeat(scaled, 3, axis=2) if scaled.shape[2] == 1 else scaled
+    # cv2 turns a TIFF upright itself, whatever the flags, but no other format.
+    return np.ascontiguousarray(rgb) if image.format == "TIFF" else _upright(rgb, _orientation(image))
+
+
+def _bits(largest: int, significant: int | None) -> int:
+    # A writer that follows the PNG standard shifts 12-bit values up to 16; then the largest is beyond 12 bits.
+    if significant is not None:
+        return significant if largest < 1 << significant else 16
+    return next(bits for bits in _BIT_DEPTHS if largest < 1 << bits)
+
+
+def _significant_bits(data: bytes) -> int | None:
+    """The largest colour entry of a PNG's sBIT chunk, which comes before the pixels."""
+    place = 8
+    while data.startswith(b"\x89PNG") and place + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        if name == b"sBIT":
+            content = data[place + 8 : place + 8 + length]
+            entries = content[: 3 if length >= 3 else 1]
+            return max(entries) if entries and 1 <= max(entries) <= 16 else None
+        if name in (b"PLTE", b"IDAT"):
+            return None
+        place += length + 12
+    return None
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        return 1  # the camera's notes are damaged, the picture is not
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    turns: dict[int, Any] = {
+        2: lambda array: array[:, ::-1],
+        3: lambda array: array[::-1, ::-1],
+        4: lambda array: array[::-1],
+        5: lambda array: array.swapaxes(0, 1),
+        6: lambda array: np.rot90(array, -1),
+        7: lambda array: array[::-1, ::-1].swapaxes(0, 1),
+        8: lambda array: np.rot90(array, 1),
+    }
+    return np.ascontiguousarray(turns[orientation](pixels) if orientation in turns else pixels)

@@ -1,0 +1,236 @@
+"""Group keys of an image: from its path (``key=value`` folders or a template), from columns, or assumed.
+
+Where several give a value, the path wins, then columns and JSON fields, then ``archive.assume``.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from string import Formatter
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
+
+from patchead.errors import SettingsError, bad_value
+from patchead.schema import FAILED, MANIFEST
+
+CAPTURED_AT = "captured_at"
+COLUMN = "column:"  # prefix of the columns of an entry table that hold values found beside the image
+
+TEMPLATE = "archive.template"
+
+# 'lacks': the key without a value, or archive.template where the path does not fit it, '' where nothing is lacking,
+# null where the row failed before its keys were looked for.
+CATALOGUED = MANIFEST.append(pa.field("lacks", pa.string()))
+
+
+@dataclass(frozen=True)
+class KeyRule:
+    """Where key values come from.
+
+    Raises:
+        SettingsError: ``template`` is not one, or names a key twice.
+    """
+
+    group_by: tuple[str, ...]
+    template: str | None = None
+    assume: tuple[tuple[str, str], ...] = ()
+    part_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.template is not None:
+            _patterns(self.template)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns or JSON fields that are worth reading."""
+        return tuple(dict.fromkeys((*self.group_by, *([self.part_id] if self.part_id else []), CAPTURED_AT)))
+
+    def of_path(self, path: str, member: str | None = None) -> Mapping[str, str] | None:
+        """Keys that a file's path gives, with the member or row key inside it; None where the template does not fit."""
+        if self.template is None:
+            folders = _hive(path.rpartition("/")[0])
+            return {**_hive(member.rpartition("/")[0]), **folders} if member and "/" in member else folders
+        whole = _patterns(self.template)[-1]
+        match = whole.fullmatch(path) or (whole.fullmatch(f"{path}/{member}") if member else None)
+        return match.groupdict() if match else None
+
+    def of_folder(self, folder: str) -> Mapping[str, str]:
+        """Keys that everything below ``folder`` shares; empty where the name does not tell."""
+        if self.template is None:
+            return _hive(folder)
+        depth = folder.count("/")
+        patterns = _patterns(self.template)[:-1]
+        match = patterns[depth].fullmatch(folder) if depth < len(patterns) else None
+        return match.groupdict() if match else {}
+
+    def of_shard(self, path: str) -> Mapping[str, str]:
+        """Keys that every image of a shard shares."""
+        return {**self.of_folder(path), **(self.of_path(path) or {})} if self.template else self.of_path(path) or {}
+
+
+@dataclass
+class Seen:
+    """Nights and products of what a selection left out, for the message when nothing is left; a sample of them."""
+
+    nights: set[str] = field(default_factory=set)
+    products: set[str] = field(default_factory=set)
+    most: int = 1000
+
+    def add(self, night: str | None, product: str | None) -> None:
+        """Note the values of one image, folder or shard."""
+        for value, values in ((night, self.nights), (product, self.products)):
+            if value is not None and len(values) < self.most:
+                values.add(value)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The nights and products to score; None and empty mean all."""
+
+    night: dt.date | None = None
+    products: tuple[str, ...] = ()
+
+    def wants(self, keys: Mapping[str, str], seen: Seen) -> bool | None:
+        """False where a key says no, True where every filtered key says yes, None where one is unknown."""
+        night, product = keys.get("night"), keys.get("product")
+        date = parse_night(night) if night else None
+        other_night = self.night is not None and date is not None and date != self.night
+        other_product = bool(self.products) and product is not None and product not in self.products
+        if other_night or other_product:
+            seen.add(date.isoformat() if date else night, product)
+            return False
+        unknown = (self.night is not None and date is None) or (bool(self.products) and product is None)
+        return None if unknown else True
+
+
+class _Group(NamedTuple):
+    known: Mapping[str, str]
+    night: dt.date | None
+    product: str | None
+    group_id: str | None
+    error: str | None
+    lacks: str
+
+
+def assign(entries: pa.RecordBatch, rule: KeyRule, selection: Selection, seen: Seen) -> pa.RecordBatch:
+    """`CATALOGUED` rows of those entries that the selection does not leave out, in their order.
+
+    ``entries`` has the manifest's image_id, uri, key, format, size, etag and error, plus ``path`` (of the file,
+    relative to the archive) and, for any of ``rule.columns``, a string column named ``column:<name>``. A row whose
+    night or product cannot be told is kept, failed: it may belong to the selection. A capture time that is not
+    ISO 8601 is null. ``seen`` takes what was left out.
+    """
+    found = list(_values(entries, rule))
+    groups = [_group(rule, values[: len(rule.group_by)], fits) for values, fits in found]
+    early = entries["error"].to_pylist()
+    place = {name: index for index, name in enumerate(rule.columns)}
+    columns = {
+        "night": [group.night for group in groups],
+        "product": [group.product for group in groups],
+        "group_id": [group.group_id for group in groups],
+        "part_id": [values[place[rule.part_id]] if rule.part_id else None for values, _ in found],
+        "captured_at": [parse_time(values[place[CAPTURED_AT]]) for values, _ in found],
+        "status": [FAILED if error or group.error else None for error, group in zip(early, groups, strict=True)],
+        "error": [error or group.error for error, group in zip(early, groups, strict=True)],
+        "lacks": [None if error else group.lacks for error, group in zip(early, groups, strict=True)],
+    }
+    arrays = [
+        pa.array(columns[name], kind) if name in columns else entries[name]
+        for name, kind in zip(CATALOGUED.names, CATALOGUED.types, strict=True)
+    ]
+    wanted = [selection.wants(group.known, seen) is not False for group in groups]
+    return pa.record_batch(arrays, schema=CATALOGUED).filter(pa.array(wanted, pa.bool_()))
+
+
+def _values(entries: pa.RecordBatch, rule: KeyRule) -> Iterator[tuple[tuple[str | None, ...], bool]]:
+    """Per entry the value of each of ``rule.columns``, and whether its path fits the template."""
+    names, assumed = rule.columns, dict(rule.assume)
+    none = [None] * entries.num_rows
+    present = entries.schema.names
+    beside = [entries[COLUMN + name].to_pylist() if COLUMN + name in present else none for name in names]
+    for path, member, *others in zip(entries["path"].to_pylist(), entries["key"].to_pylist(), *beside, strict=True):
+        keys = rule.of_path(path, member)
+        get = (keys or {}).get
+        values = (get(name) or other or assumed.get(name) for name, other in zip(names, others, strict=True))
+        yield tuple(values), keys is not None
+
+
+@lru_cache(maxsize=65_536)
+def _group(rule: KeyRule, values: tuple[str | None, ...], fits: bool) -> _Group:
+    keys = {name: value for name, value in zip(rule.group_by, values, strict=True) if value}
+    night, product = parse_night(keys.get("night")), keys.get("product")
+    if not fits:
+        error = f"the path does not fit {TEMPLATE} {rule.template!r}; rename the file or change the template"
+        return _Group(keys, night, product, None, error, TEMPLATE)
+    if missing := next((name for name in rule.group_by if name not in keys), None):
+        error = f"no value for key {missing!r}: not in the path, no column or JSON field, not in archive.assume"
+        return _Group(keys, night, product, None, error, missing)
+    if "night" in keys and night is None:
+        error = bad_value("night", keys["night"], "a date, YYYY-MM-DD or YYYYMMDD")
+        return _Group(keys, None, product, None, error, "")
+    if night:
+        keys["night"] = night.isoformat()
+    group_id = "/".join(f"{quote(name, safe='')}={quote(keys[name], safe='')}" for name in rule.group_by)
+    return _Group(keys, night, product, group_id, None, "")
+
+
+@lru_cache(maxsize=4096)
+def parse_night(text: str | None) -> dt.date | None:
+    """The date that ``YYYY-MM-DD`` or ``YYYYMMDD`` means, else None."""
+    match = re.fullmatch(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})", text or "")
+    if not match:
+        return None
+    try:
+        return dt.date(int(match[1]), int(match[3]), int(match[4]))
+    except ValueError:
+        return None
+
+
+def parse_time(text: str | None) -> dt.datetime | None:
+    """The moment that an ISO 8601 text means, UTC where it names no zone, else None."""
+    if not text:
+        return None
+    try:
+        time = dt.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
+        return time.replace(tzinfo=dt.timezone.utc) if time.tzinfo is None else time.astimezone(dt.timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+@lru_cache(maxsize=65_536)
+def _hive(folder: str) -> Mapping[str, str]:
+    parts = (part.partition("=") for part in reversed(folder.split("/")))  # of two equal keys the outer one counts
+    return {unquote(key): unquote(value) for key, separator, value in parts if key and separator and value}
+
+
+@lru_cache(maxsize=64)
+def _patterns(template: str) -> tuple[re.Pattern[str], ...]:
+    """One pattern per depth: of the first folder, of the first two, …, of the whole path."""
+    names: list[str] = []
+    parts = [_part(part, template, names) for part in template.strip("/").split("/")]
+    if len(set(names)) < len(names) or not names:
+        raise SettingsError(bad_value(TEMPLATE, template, "a path with at least one {key}, and each key once"))
+    return tuple(re.compile("/".join(parts[: depth + 1]), re.DOTALL) for depth in range(len(parts)))
+
+
+def _part(part: str, template: str, names: list[str]) -> str:
+    pattern = ""
+    try:
+        pieces = list(Formatter().parse(part))
+    except ValueError as exc:
+        raise SettingsError(bad_value(TEMPLATE, template, f"a path with {{key}} fields ({exc})")) from exc
+    for text, name, form, conversion in pieces:
+        pattern += re.escape(text)
+        if name is None:
+            continue
+        if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or form or conversion:
+            raise SettingsError(bad_value(TEMPLATE, template, "a path with {key} fields of letters, digits and '_'"))
+        names.append(name)
+        pattern += f"(?P<{name}>[^/]+?)"
+    return pattern

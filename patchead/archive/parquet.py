@@ -1,0 +1,169 @@
+"""Parquet shards: list their row keys and read the images of some rows, row group by row group.
+
+The image column is binary or, as Hugging Face writes it, a struct with ``bytes`` and ``path``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from patchead.archive.listing import BATCH_ROWS
+from patchead.archive.members import Listed, members_schema
+from patchead.errors import ArchiveError
+
+ID_COLUMNS = ("image_id", "id", "key", "filename", "path")
+_IMAGES_AT_ONCE = 16
+_BUFFER_BYTES = 1 << 20  # a column is read through this, or a whole row group of images would be held
+
+
+class _Layout(NamedTuple):
+    image: str  # leaf column that holds the bytes
+    id: str  # leaf column that holds the row key
+
+
+def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str, id_column: str | None) -> Listed:
+    """Row keys, and the values of those of ``columns`` that exist; no image is read.
+
+    A file without the columns it needs, or that is damaged, keeps the rows before the damage and says so in
+    `Listed.broken`.
+    """
+    batches: list[pa.RecordBatch] = []
+    schema, broken = members_schema([]), None
+    try:
+        with _readable():
+            file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES)
+            layout = _layout(file.schema_arrow, image_column, id_column)
+            present = [name for name in columns if name in file.schema_arrow.names]
+            schema = members_schema(present)
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys([layout.id, *present]))):
+                batches.append(_members(batch, layout, present, schema))
+    except ArchiveError as exc:
+        broken = str(exc)
+    return Listed(pa.Table.from_batches(batches, schema=schema), broken=broken)
+
+
+def read_parquet(
+    stream: IO[bytes], keys: Sequence[str], *, image_column: str, id_column: str | None
+) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    """Index into ``keys`` and bytes (or the error of that row) in the order of the rows.
+
+    Row groups that hold none of the keys are not read beyond their ids. Keys that the file does not hold are not
+    yielded.
+
+    Raises:
+        ArchiveError: the file is damaged or lacks a column; what was yielded before stands.
+    """
+    places: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        places.setdefault(key, []).append(index)
+    with _readable():
+        file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES)
+        layout = _layout(file.schema_arrow, image_column, id_column)
+        for group in range(file.num_row_groups):
+            if not places:
+                return
+            rows = _rows_of(file, group, layout, places)
+            for row, data in _images(file, group, layout, rows):
+                yield from ((index, data) for index in rows[row])
+
+
+def _members(batch: pa.RecordBatch, layout: _Layout, present: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+    keys = _text(_leaf(batch, layout.id), layout.id)
+    lost = pa.scalar(f"the row key in column {layout.id!r} is null")
+    arrays = [
+        pc.fill_null(keys, ""),
+        pa.repeat(pa.scalar(-1, pa.int64()), batch.num_rows),
+        pc.if_else(keys.is_null(), lost, pa.scalar(None, pa.string())),
+        *(_text(batch[name], name) for name in present),
+    ]
+    return pa.record_batch(arrays, schema=schema)
+
+
+def _rows_of(file: pq.ParquetFile, group: int, layout: _Layout, places: dict[str, list[int]]) -> dict[int, list[int]]:
+    """Rows of the group that hold a key still looked for; the keys found are taken out of ``places``."""
+    ids = _text(_leaf(file.read_row_group(group, columns=[layout.id]), layout.id), layout.id)
+    hits = pc.indices_nonzero(pc.is_in(ids, value_set=pa.array(list(places), pa.string())))
+    rows = zip(hits.to_pylist(), ids.take(hits).to_pylist(), strict=True)
+    return {row: places.pop(key) for row, key in rows if key in places}
+
+
+def _images(
+    file: pq.ParquetFile, group: int, layout: _Layout, rows: dict[int, list[int]]
+) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    if not rows:
+        return
+    start, last = 0, max(rows)
+    for batch in file.iter_batches(_IMAGES_AT_ONCE, row_groups=[group], columns=[layout.image]):
+        images = _leaf(batch, layout.image)
+        for place in range(len(images)):
+            if start + place in rows:
+                data = images[place].as_py()
+                yield start + place, ArchiveError("the row has no image bytes") if data is None else data
+        start += len(images)
+        if start > last:
+            return
+
+
+def _layout(schema: pa.Schema, image_column: str, id_column: str | None) -> _Layout:
+    there = f"columns: {', '.join(schema.names) or 'none'}"
+    if image_column not in schema.names:
+        raise ArchiveError(f"no image column {image_column!r} (set archive.image_column); {there}")
+    kind = schema.field(image_column).type
+    inside = {kind.field(place).name: kind.field(place).type for place in range(kind.num_fields)}
+    wrapped = pa.types.is_struct(kind)
+    if not _is_binary(inside.get("bytes") if wrapped else kind):
+        raise ArchiveError(
+            f"column {image_column!r} (archive.image_column) has type {kind}; it must be binary, or a struct with a "
+            f"binary field 'bytes'; {there}"
+        )
+    image = f"{image_column}.bytes" if wrapped else image_column
+    if id_column is not None:
+        if id_column not in schema.names:
+            raise ArchiveError(f"no id column {id_column!r} (set archive.id_column); {there}")
+        return _Layout(image, id_column)
+    if name := next((name for name in ID_COLUMNS if name in schema.names and name != image_column), None):
+        return _Layout(image, name)
+    if wrapped and "path" in inside:
+        return _Layout(image, f"{image_column}.path")
+    raise ArchiveError(f"no id column: none of {', '.join(ID_COLUMNS)} (set archive.id_column); {there}")
+
+
+def _is_binary(kind: pa.DataType | None) -> bool:
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return kind is not None and any(check(kind) for check in checks)
+
+
+def _leaf(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:
+    if name in batch.schema.names:
+        column = batch[name]
+    else:
+        parent, _, field = name.rpartition(".")
+        column = pc.struct_field(batch[parent], field)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _text(column: pa.Array, name: str) -> pa.Array:
+    if name == "night" and pa.types.is_timestamp(column.type):
+        column = column.cast(pa.date32())
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as exc:
+        raise ArchiveError(f"column {name!r} has type {column.type}; it must be text, a number or a date") from exc
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as exc:
+        raise ArchiveError(f"not a readable Parquet file: {exc}") from exc
+    except OSError as exc:
+        if exc.errno is not None:  # from the filesystem, not from Arrow
+            raise
+        raise ArchiveError(f"not a readable Parquet file: {exc}") from exc

@@ -1,0 +1,96 @@
+"""Read the encoded bytes of images: loose files many at a time, shards in one pass. One bad image stops no other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from itertools import islice
+from typing import IO, Any
+
+from fsspec.spec import AbstractFileSystem
+
+from patchead.archive.listing import resolve
+from patchead.archive.parquet import read_parquet
+from patchead.archive.tar import read_tar
+from patchead.errors import ArchiveError
+from patchead.storage import Storage, explained
+
+# Members of a few hundred KiB follow each other: whole blocks read ahead beat one request per member.
+_BLOCK_BYTES = 4 << 20
+
+
+def read_images(
+    uri: str,
+    format: str,
+    keys: Sequence[str | None],
+    *,
+    storage: Storage,
+    image_column: str = "image",
+    id_column: str | None = None,
+) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    """Yield, once for each of ``keys`` and in the shard's order, its index and the image's bytes or its error.
+
+    ``uri``, ``format`` (files, tar, parquet) and ``keys`` are those of the manifest; a loose file has the one key
+    None. Where the shard as a whole cannot be read, every key that is left gets that error.
+    """
+    left = dict.fromkeys(range(len(keys)))
+    failure = None
+    try:
+        with explained("read", uri, ArchiveError):
+            for index, data in _read(uri, format, [key or "" for key in keys], storage, image_column, id_column):
+                del left[index]
+                yield index, data
+    except ArchiveError as exc:
+        failure = exc
+    for index in left:
+        yield index, failure or ArchiveError(f"{keys[index]!r} is no longer in {uri}")
+
+
+def read_files(
+    uris: Sequence[str], storage: Storage, *, at_once: int = 32
+) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    """Yield index and bytes, or error, of each file in order; ``at_once`` files are fetched concurrently and held."""
+    remaining = iter(enumerate(uris))
+    while batch := list(islice(remaining, at_once)):
+        # A batch has one filesystem: a manifest's files lie in one archive.
+        filesystem = resolve(batch[0][1], storage)[0]
+        paths = [resolve(uri, storage)[1] for _, uri in batch]
+        for (index, uri), data in zip(batch, _fetch(filesystem, paths), strict=True):
+            yield index, data if isinstance(data, bytes) else _explain(data, uri)
+
+
+@contextmanager
+def open_shard(filesystem: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
+    """One shard, to be read from start to end with some seeking."""
+    with filesystem.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead") as stream:
+        yield stream
+
+
+def _read(
+    uri: str, format: str, keys: Sequence[str], storage: Storage, image_column: str, id_column: str | None
+) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    if format == "files":
+        yield from read_files([uri] * len(keys), storage)
+        return
+    filesystem, path = resolve(uri, storage)
+    with open_shard(filesystem, path) as stream:
+        if format == "tar":
+            yield from read_tar(stream, keys)
+        else:
+            yield from read_parquet(stream, keys, image_column=image_column, id_column=id_column)
+
+
+def _fetch(filesystem: AbstractFileSystem, paths: list[str]) -> list[Any]:
+    options: dict[str, Any] = {}
+    if "max_concurrency" in signature(getattr(filesystem, "_cat_file", filesystem.cat_file)).parameters:
+        options["max_concurrency"] = 1  # with more, s3fs asks for each file's size before it fetches it
+    return filesystem.cat_ranges(paths, None, None, on_error="return", **options)
+
+
+def _explain(fault: BaseException, uri: str) -> ArchiveError:
+    try:
+        with explained("read", uri, ArchiveError):
+            raise fault
+    except ArchiveError as exc:
+        return exc

@@ -1,0 +1,175 @@
+"""Tar shards (WebDataset): list their images and read them, member by member, without extracting anything.
+
+A member's JSON sidecar (``a/b.json`` beside ``a/b.png``) may hold values of its group keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.archive.keys import COLUMN
+from patchead.archive.listing import BATCH_ROWS, HIDDEN, storable, suffix_pattern
+from patchead.archive.members import Listed, members_schema
+from patchead.errors import ArchiveError
+
+_IMAGE = re.compile(suffix_pattern("files"))
+_MAX_SIDECAR_BYTES = 1 << 20
+# What tarfile raises for damaged headers.
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
+
+
+def list_tar(stream: IO[bytes], columns: Sequence[str]) -> Listed:
+    """Images of a tar file, with the values of ``columns`` that their JSON sidecars hold.
+
+    Links and devices are counted as ignored, like other files. A damaged or cut file keeps the members before the
+    damage and says so in `Listed.broken`.
+    """
+    contents = _Contents(columns)
+    broken = None
+    try:
+        for archive, member in _walk(stream):
+            contents.take(archive, member)
+    except ArchiveError as exc:
+        broken = str(exc)
+    return contents.listed(broken)
+
+
+def read_tar(stream: IO[bytes], keys: Sequence[str]) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    """Index into ``keys`` and bytes (or the error of that member) in the order of the tar, which is read once.
+
+    Keys that the tar does not hold are not yielded.
+
+    Raises:
+        ArchiveError: the tar is damaged; what was yielded before stands.
+    """
+    places: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        places.setdefault(key, []).append(index)
+    for archive, member in _walk(stream):
+        if member.isreg() and (indices := places.pop(_plain(member.name), None)):
+            data = _content(archive, member)
+            yield from ((index, data) for index in indices)
+        if not places:
+            return
+
+
+class _Contents:
+    """Collects what `list_tar` returns, in Arrow batches."""
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._columns = tuple(columns)
+        self._images = _Rows(members_schema([]))
+        self._sidecars = _Rows(pa.schema([(name, pa.string()) for name in ("stem", *columns)]))
+        self._ignored = 0
+
+    def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        name = _plain(member.name)
+        unsafe = name.startswith("/") or ".." in name.split("/")
+        if member.isdir() or (re.search(HIDDEN, name) and not unsafe):
+            return
+        if not member.isreg():
+            self._ignored += 1
+        elif _IMAGE.search(name):
+            name, error = storable(name)
+            if unsafe:
+                error = f"unsafe member name {name!r}: an absolute path or one with '..'"
+            self._images.add((name, member.size, error))
+        elif name.endswith(".json"):
+            self._take_sidecar(name, archive, member)
+        else:
+            self._ignored += 1
+
+    def _take_sidecar(self, name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        data = _content(archive, member) if member.size <= _MAX_SIDECAR_BYTES else b""
+        if isinstance(data, ArchiveError):
+            return
+        try:
+            fields = json.loads(data)
+        except (ValueError, RecursionError):
+            return  # other tools' JSON is none of our business; a key it should have given will be missed by name
+        if isinstance(fields, dict):
+            values = (fields.get(column) for column in self._columns)
+            texts = (str(value) if isinstance(value, str | int | float) else None for value in values)
+            self._sidecars.add((storable(name)[0].removesuffix(".json"), *texts))
+
+    def listed(self, broken: str | None) -> Listed:
+        images, sidecars = self._images.table(), self._sidecars.table()
+        stems = sidecars["stem"].combine_chunks()
+        # WebDataset ends the key at the first dot, everyone else at the last.
+        exact = pc.index_in(pc.replace_substring_regex(images["key"], r"\.[^./]*$", ""), value_set=stems)
+        first = pc.index_in(pc.replace_substring_regex(images["key"], r"\.[^/]*$", ""), value_set=stems)
+        found = sidecars.take(pc.coalesce(exact, first))
+        for column in self._columns:
+            images = images.append_column(COLUMN + column, found[column])
+        return Listed(images, self._ignored, broken)
+
+
+class _Rows:
+    """Rows turned into Arrow batches as they come."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._rows: list[tuple[object, ...]] = []
+        self._batches: list[pa.RecordBatch] = []
+
+    def add(self, row: tuple[object, ...]) -> None:
+        self._rows.append(row)
+        if len(self._rows) == BATCH_ROWS:
+            self._flush()
+
+    def table(self) -> pa.Table:
+        self._flush()
+        return pa.Table.from_batches(self._batches, schema=self._schema)
+
+    def _flush(self) -> None:
+        columns = [pa.array([row[place] for row in self._rows], kind) for place, kind in enumerate(self._schema.types)]
+        self._batches.append(pa.record_batch(columns, schema=self._schema))
+        self._rows = []
+
+
+def _walk(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    count = 0
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined] # or it would remember every member
+                count += 1
+                yield archive, member
+            _check_end(stream, archive.offset)
+    except _DAMAGE as exc:
+        state = f"damaged or cut off after {count} members" if count else "not a readable, uncompressed tar file"
+        raise ArchiveError(f"{state}: {exc}") from exc
+
+
+def _check_end(stream: IO[bytes], offset: int) -> None:
+    # tarfile takes a damaged header, or the lack of one, for the end.
+    stream.seek(offset)
+    block = stream.read(tarfile.BLOCKSIZE)
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("the end marker is missing")
+    if block.strip(b"\0"):
+        raise tarfile.ReadError(f"bad header at byte {offset}")
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | ArchiveError:
+    if member.issparse():  # a few bytes may stand for terabytes of zeros
+        return ArchiveError(f"member {member.name!r} is a sparse file; store it as a plain one")
+    try:
+        file = archive.extractfile(member)
+        data = file.read() if file else b""
+    except _DAMAGE as exc:
+        return ArchiveError(f"member {member.name!r} cannot be read: {exc}")
+    if len(data) < member.size:
+        return ArchiveError(f"member {member.name!r} is cut off: {len(data)} of {member.size} bytes")
+    return data
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"^(\./+)+", "", name)

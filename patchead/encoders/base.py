@@ -1,0 +1,121 @@
+"""The one interface behind which every encoder works: uint8 images in, unit-length patch embeddings out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from patchead.encoders.spec import Architecture, EncoderSpec, shape_of
+from patchead.errors import PatcheadError
+
+_RULE = 1  # raise it when the arithmetic below changes the embeddings: stored ones are then not reused
+_TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+#: Images (B, 3, S, S), block indices from 0, apply the final norm -> one (B, P, width) tensor per block.
+Tokens = Callable[[Tensor, list[int], bool], list[Tensor]]
+
+
+class Encoder:
+    """A frozen vision encoder (method.md section 1; PatchEAD §3.1).
+
+    Patch tokens only: CLS and register tokens are dropped, and a projection head is not applied. Without ``layers``
+    the tokens are the last block's after the model's final norm (the identity in models that pool before they
+    normalise). With ``layers`` each block's tokens are taken raw, as they leave the block, also the last one's:
+    measured on ELPV with DINOv2-S at 224 px, raw blocks [6, 12] reach a mean image AUROC of 0.945, with the final norm
+    on both 0.935; [6, 9, 12] 0.937 against 0.929. Each layer is L2-normalised on its own, the layers are concatenated
+    and normalised again: the cosine of two embeddings is the mean of the layers' cosines.
+
+    Attributes:
+        encoder_id: model name and 12 hex digits; equal exactly where embeddings may be mixed. Hash of the model,
+            the weights, layers, image size, fit, bit depth, mean, std and dtype; neither the device nor where the
+            weights came from.
+        grid, n_patches, dim: (h, w), h * w and the embedding dimension over all layers.
+        image_size: side in pixels of the images that `embed` takes.
+        mean, std: of RGB on a scale of 0 to 1, from the library's data config.
+        weights_digest: SHA-256 of the loaded weights.
+        description: one line for logs.
+    """
+
+    def __init__(
+        self, spec: EncoderSpec, architecture: Architecture, module: nn.Module, tokens: Tokens, weights_digest: str
+    ) -> None:
+        shape = shape_of(spec, architecture)
+        self.grid, self.n_patches, self.dim = shape.grid, shape.n_patches, shape.dim
+        self.image_size = spec.image_size
+        self.mean, self.std = architecture.mean, architecture.std
+        self.weights_digest = weights_digest
+        self.encoder_id = _encoder_id(spec, architecture, weights_digest)
+        self.description = (
+            f"{spec.name} ({spec.weights}), {spec.image_size} px, {self.grid[0]} x {self.grid[1]} patches of "
+            f"{self.dim}, {'last layer' if not spec.layers else f'blocks {sorted(spec.layers)}'}, "
+            f"{spec.dtype} on {spec.device}"
+        )
+        self._name, self._dtype_name = spec.name, spec.dtype
+        self._dtype, self._device = _TORCH[spec.dtype], torch.device(spec.device)
+        self._indices = [layer - 1 for layer in sorted(spec.layers)] or [architecture.depth - 1]
+        self._final_norm = not spec.layers
+        self._module = module.eval().requires_grad_(False).to(self._device, self._dtype)
+        self._tokens = tokens
+        self._mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1) * 255
+
+    def embed(self, images: np.ndarray) -> np.ndarray:
+        """Embeddings of a batch.
+
+        Args:
+            images: uint8 (B, S, S, 3), RGB, already fitted to ``image_size``; may be read-only.
+
+        Returns:
+            float16 (B, P, D); every vector has length 1 (normalised in float32), row by row over the grid.
+
+        Raises:
+            ValueError: ``images`` has another shape or dtype.
+            PatcheadError: an embedding is NaN, infinite or zero: broken weights, or fp16 that overflows.
+        """
+        side = self.image_size
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
+            raise ValueError(f"images must be uint8 (B, {side}, {side}, 3); got {images.dtype} {images.shape}")
+        if not len(images):
+            return np.empty((0, self.n_patches, self.dim), np.float16)
+        with torch.inference_mode():
+            return self._embed(torch.tensor(images, device=self._device)).cpu().numpy()
+
+    def _embed(self, images: Tensor) -> Tensor:
+        pixels = (images.permute(0, 3, 1, 2).float() - self._mean) / self._std
+        layers = self._tokens(pixels.to(self._dtype), self._indices, self._final_norm)
+        for tokens in layers:
+            if tokens.shape[1] != self.n_patches:
+                raise PatcheadError(f"{self._name} gave {tokens.shape[1]} patch tokens; expected {self.n_patches}.")
+        vectors = normalize(torch.cat([normalize(tokens.float(), dim=-1) for tokens in layers], dim=-1), dim=-1)
+        lengths = vectors.norm(dim=-1)
+        if not bool(((lengths - 1).abs() < 1e-3).all()):  # also false for NaN
+            raise PatcheadError(
+                f"{self._name} gives embeddings that are NaN, infinite or zero in {self._dtype_name}. "
+                + ("Set encoder.dtype to bf16 or fp32." if self._dtype_name == "fp16" else "Check encoder.weights.")
+            )
+        return vectors.half()
+
+
+def _encoder_id(spec: EncoderSpec, architecture: Architecture, weights_digest: str) -> str:
+    identity = {
+        "rule": _RULE,
+        "model": architecture.name,
+        "weights": weights_digest,
+        "layers": sorted(spec.layers),
+        "image_size": spec.image_size,
+        "fit": spec.fit,
+        "bit_depth": spec.bit_depth,
+        "mean": architecture.mean,
+        "std": architecture.std,
+        "dtype": spec.dtype,
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    slug = re.sub(r"[^a-z0-9]+", "-", architecture.name.partition("/")[2].lower()).strip("-")
+    return f"{slug}-{digest[:12]}"

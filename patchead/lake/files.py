@@ -1,0 +1,145 @@
+"""Whole files of the lake, on a local disk or in an object store: written complete or not at all, opened, listed."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from patchead.errors import LakeError, bad_value
+from patchead.storage import Storage, explained, join
+
+_READERS = 32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One folder of files; a description only, so that it travels to the workers. It is made by the first write."""
+
+    uri: str
+    storage: Storage
+
+    def uri_of(self, name: str) -> str:
+        """The full URI of the file ``name``."""
+        return join(self.uri, name)
+
+    def names(self, suffix: str) -> list[str]:
+        """Sorted names that end in ``suffix``; none where the folder does not exist.
+
+        Raises:
+            LakeError: the folder cannot be listed.
+        """
+        filesystem, path = self.storage.filesystem(self.uri)
+        with explained("list", self.uri, LakeError):
+            try:
+                paths = filesystem.ls(path, detail=False)
+            except FileNotFoundError:
+                return []
+        inside = [entry for entry in paths if entry.rstrip("/") != path]  # some stores list the folder itself
+        found = (entry.rstrip("/").rpartition("/")[2] for entry in inside)
+        return sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
+
+    def write(self, name: str, fill: Callable[[pa.NativeFile], object]) -> str:
+        """Write one file with ``fill(sink)`` and return its URI; another file of that name is replaced at once.
+
+        Raises:
+            LakeError: the file cannot be written.
+        """
+        uri = self.uri_of(name)
+        filesystem, path = self.storage.filesystem(uri)
+        with explained("write", uri, LakeError):
+            if isinstance(filesystem, LocalFileSystem):
+                _write_then_rename(Path(path), fill)
+            else:
+                sink = pa.BufferOutputStream()
+                fill(sink)
+                filesystem.pipe_file(path, sink.getvalue().to_pybytes())
+        return uri
+
+    def open(self, name: str) -> pa.NativeFile:
+        """A file for reading: a local one memory-mapped, a remote one read at once.
+
+        Raises:
+            FileNotFoundError: there is none.
+            LakeError: it cannot be read for another reason.
+        """
+        uri = self.uri_of(name)
+        filesystem, path = self.storage.filesystem(uri)
+        if isinstance(filesystem, LocalFileSystem):
+            return _unless_missing(lambda: pa.memory_map(path), uri)
+        return _unless_missing(lambda: pa.BufferReader(filesystem.cat_file(path)), uri)
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first ``size`` bytes of a file. Raises as :meth:`open` does."""
+        uri = self.uri_of(name)
+        filesystem, path = self.storage.filesystem(uri)
+        return _unless_missing(lambda: filesystem.cat_file(path, start=0, end=size), uri)
+
+    def delete(self, name: str) -> None:
+        """Remove one file; it is no error if another process was quicker.
+
+        Raises:
+            LakeError: the file cannot be removed.
+        """
+        uri = self.uri_of(name)
+        filesystem, path = self.storage.filesystem(uri)
+        with explained("delete", uri, LakeError):
+            try:
+                filesystem.rm_file(path)
+            except FileNotFoundError:
+                return
+
+
+def plain_name(parameter: str, value: str) -> str:
+    """``value`` if it can be part of a file name everywhere; else ``LakeError``."""
+    if not _NAME.fullmatch(value):
+        raise LakeError(bad_value(parameter, value, "1 to 200 letters, digits, '.', '_' or '-'"))
+    return value
+
+
+def concurrently(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """``function`` of each item, in order, many at a time: an object store answers slowly but to many at once."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        yield from pool.map(function, items)
+
+
+@contextmanager
+def undamaged(uri: str, remedy: str) -> Iterator[None]:
+    """Turn what Arrow raises on broken bytes into one ``LakeError`` that names the file and what to do."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as exc:
+        raise LakeError(f"{uri} is damaged ({exc}). {remedy}") from exc
+
+
+def _unless_missing(read: Callable[[], Result], uri: str) -> Result:
+    with explained("read", uri, LakeError):
+        try:
+            return read()
+        except FileNotFoundError as exc:
+            missing = exc
+    raise missing
+
+
+def _write_then_rename(path: Path, fill: Callable[[pa.NativeFile], object]) -> None:
+    """In the same folder, because a rename is atomic only within one file system."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink:
+            fill(sink)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,269 @@
+"""The published Delta tables scores, regions and runs: replaced group by group, one commit per table.
+
+A reader of one table sees a night as it was or as it is, never half of it. Across tables, ``runs`` comes last: a run
+that has a row there is complete.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import re
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from fsspec.implementations.local import LocalFileSystem
+
+from patchead.errors import LakeError
+from patchead.lake.files import Folder
+from patchead.lake.validation import validate
+from patchead.schema import PARTITIONS, TABLES
+from patchead.storage import Storage, join
+
+_COMMIT_ATTEMPTS = 10
+_LONGEST_PAUSE_S = 5.0
+_PREFLIGHT_SECONDS = 15
+_CONTROL = re.compile(r"\x1b\[[0-9;]*m|\s+")
+
+Pair = tuple[dt.date | None, str | None]
+
+
+def table_uri(lake_uri: str, name: str) -> str:
+    """Where the table ``scores``, ``regions`` or ``runs`` of a lake is."""
+    return join(lake_uri, "tables", name)
+
+
+def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
+    """:func:`table_uri` as the Delta libraries take it: an absolute path, or a URL."""
+    uri = table_uri(lake_uri, name)
+    filesystem, path = storage.filesystem(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        return str(path)
+    return f"s3://{path}" if uri.startswith("s3a://") else uri
+
+
+def publish(
+    lake_uri: str, storage: Storage, manifest: pa.Table, scores: pa.Table, regions: pa.Table, run: pa.Table
+) -> bool:
+    """Validate the rows of one run, then replace exactly the groups that they belong to.
+
+    Args:
+        lake_uri, storage: the lake; its tables are created if they are not there.
+        manifest: MANIFEST rows of every image of the run.
+        scores: SCORES, one row per image.
+        regions: REGIONS of those images; may be empty, which removes the groups' earlier regions.
+        run: RUNS, one row.
+
+    Returns:
+        False if this run is already published (nothing is done then), else True.
+
+    Raises:
+        ValidationError: the rows contradict the manifest; no table was touched.
+        LakeError: a table cannot be written. A run that got stuck between two tables is completed by publishing
+            it again.
+    """
+    validate(scores, manifest, regions=regions, run=run)
+    run_id = run["run_id"][0].as_py()
+    if published(lake_uri, storage, run_id):
+        return False
+    for name in TABLES:
+        _create(lake_uri, storage, name)
+    scores, regions = _without_empty_product(scores), _without_empty_product(regions)
+    groups = groups_predicate(scores)
+    # Regions first: whoever sees a new score finds its regions.
+    changes = [("regions", regions, groups), ("scores", scores, groups), ("runs", run, f"run_id = {_literal(run_id)}")]
+    for name, rows, predicate in changes:
+        if predicate:
+            _replace(lake_uri, storage, name, rows, predicate, run_id)
+    return True
+
+
+def published(lake_uri: str, storage: Storage, run_id: str) -> bool:
+    """Whether the run ``run_id`` is complete in the tables.
+
+    Raises:
+        LakeError: the table of runs cannot be read.
+    """
+    uri = delta_uri(lake_uri, storage, "runs")
+    with delta_errors("read", uri):
+        try:
+            table = DeltaTable(uri, storage_options=storage.delta_options(uri))
+        except TableNotFoundError:
+            return False
+        return table.to_pyarrow_table(columns=["run_id"], filters=[("run_id", "=", run_id)]).num_rows > 0
+
+
+def groups_predicate(scores: pa.Table) -> str:
+    """SQL that holds for exactly the groups of these rows; empty if there is no row.
+
+    Where a group is a whole (night, product), its partition is named, so that what was there under a finer grouping
+    goes as well, and no file is read. Otherwise the group id decides. Rows without a group (their keys are unknown)
+    take the place of rows without a group of the same night and product.
+    """
+    rows = scores.select(["night", "product", "group_id"]).group_by(["night", "product", "group_id"]).aggregate([])
+    whole: set[Pair] = set()
+    nameless: set[Pair] = set()
+    named: list[tuple[Pair, str]] = []
+    for row in rows.to_pylist():
+        pair, group_id = (row["night"], row["product"]), row["group_id"]
+        if group_id is None:
+            nameless.add(pair)
+        elif _is_whole(group_id, *pair):
+            whole.add(pair)
+        else:
+            named.append((pair, group_id))
+    clauses = [f"{_among('night', n)} AND {_among('product', p)}" for n, p in _rectangles(whole)]
+    clauses += [
+        f"{_among('night', n)} AND {_among('product', p)} AND group_id IS NULL" for n, p in _rectangles(nameless)
+    ]
+    if named:
+        nights, products = ({pair[i] for pair, _ in named} for i in range(2))
+        ids = {group_id for _, group_id in named}
+        clauses.append(f"{_among('night', nights)} AND {_among('product', products)} AND {_among('group_id', ids)}")
+    return " OR ".join(f"({clause})" for clause in clauses)
+
+
+def preflight(lake_uri: str, storage: Storage) -> None:
+    """Write, read and delete a small file, so that a lake that cannot be written is known before any work is done.
+
+    Raises:
+        LakeError: the lake cannot be written, or does not answer within 15 s.
+    """
+    if "%" in lake_uri:
+        raise LakeError(f"lake.uri must not contain '%', which Delta readers decode; got {lake_uri!r}.")
+    failure: list[Exception] = []
+
+    def probe() -> None:
+        folder, name = Folder(lake_uri, storage), f"probe-{uuid.uuid4().hex}"
+        try:
+            folder.write(name, lambda sink: sink.write(b"probe"))
+            folder.delete(name)
+        except Exception as exc:  # noqa: BLE001 - raised again in the caller's thread
+            failure.append(exc)
+
+    # A thread that ends with the process: the storage libraries try for minutes to reach an address that is silent.
+    thread = threading.Thread(target=probe, daemon=True)
+    thread.start()
+    thread.join(_PREFLIGHT_SECONDS)
+    if thread.is_alive():
+        raise LakeError(
+            f"cannot write {lake_uri}: no answer within {_PREFLIGHT_SECONDS} s. Check the address, "
+            f"storage.endpoint_url ({storage.endpoint}) and the network."
+        )
+    if failure:
+        raise failure[0]
+
+
+def _create(lake_uri: str, storage: Storage, name: str) -> None:
+    uri = delta_uri(lake_uri, storage, name)
+
+    def create() -> None:
+        DeltaTable.create(
+            uri,
+            schema=TABLES[name],
+            mode="ignore",
+            partition_by=PARTITIONS[name],
+            name=name,
+            storage_options=storage.delta_options(uri),
+        )
+
+    _committed(create, uri)
+
+
+def _replace(lake_uri: str, storage: Storage, name: str, rows: pa.Table, predicate: str, run_id: str) -> None:
+    uri = delta_uri(lake_uri, storage, name)
+
+    def replace() -> None:
+        write_deltalake(
+            uri,
+            rows,
+            mode="overwrite",
+            predicate=predicate,
+            storage_options=storage.delta_options(uri),
+            commit_properties=CommitProperties(custom_metadata={"run_id": run_id}),
+        )
+
+    _committed(replace, uri)
+
+
+def _committed(commit: Callable[[], None], uri: str) -> None:
+    """Run ``commit``, which opens the table itself, until no other writer is in its way."""
+    for attempt in range(_COMMIT_ATTEMPTS):
+        try:
+            with delta_errors("publish to", uri):
+                return commit()
+        except CommitFailedError as exc:
+            refused = exc
+        time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.1 * 2**attempt)))
+    raise LakeError(
+        f"cannot publish to {uri}: other writers were quicker {_COMMIT_ATTEMPTS} times ({_one_line(refused)}). "
+        "Run again under the same run id."
+    ) from refused
+
+
+@contextmanager
+def delta_errors(action: str, uri: str) -> Iterator[None]:
+    """Delta's errors as one line; ``CommitFailedError`` and ``TableNotFoundError`` pass, their callers handle them."""
+    try:
+        yield
+    except (CommitFailedError, TableNotFoundError):
+        raise
+    except (DeltaError, OSError) as exc:
+        raise LakeError(
+            f"cannot {action} {uri}: {_one_line(exc)} Check the address, storage.endpoint_url and the keys "
+            "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
+        ) from exc
+
+
+def _one_line(exc: Exception, length: int = 400) -> str:
+    text = _CONTROL.sub(" ", str(exc)).strip()
+    return text if len(text) <= length else f"{text[:length]}…"
+
+
+def _without_empty_product(rows: pa.Table) -> pa.Table:
+    """A Delta partition value that is empty is null."""
+    product = pc.if_else(pc.equal(rows["product"], ""), None, rows["product"])
+    return rows.set_column(rows.column_names.index("product"), "product", product)
+
+
+def _is_whole(group_id: str, night: dt.date | None, product: str | None) -> bool:
+    """Whether the group id names the night and the product and nothing else, in either order, quoted or not."""
+    if night is None or product is None:
+        return False
+    keys = [(f"night={night}", f"product={name}") for name in (product, quote(product, safe=""), quote(product))]
+    return group_id in {"/".join(pair) for key in keys for pair in (key, key[::-1])}
+
+
+def _rectangles(pairs: Iterable[Pair]) -> Iterator[tuple[set[dt.date | None], frozenset[str | None]]]:
+    """The pairs as few (nights x products) sets: a long chain of ORs takes time squared in the SQL parser."""
+    products: dict[dt.date | None, set[str | None]] = defaultdict(set)
+    for night, product in pairs:
+        products[night].add(product)
+    nights: dict[frozenset[str | None], set[dt.date | None]] = defaultdict(set)
+    for night, names in products.items():
+        nights[frozenset(names)].add(night)
+    for names_of, nights_of in nights.items():
+        yield nights_of, names_of
+
+
+def _among(column: str, values: Iterable[dt.date | str | None]) -> str:
+    """``column IN (…)`` that knows null."""
+    known = sorted(_literal(value) for value in set(values) - {None})
+    parts = [f"{column} IN ({', '.join(known)})"] if known else []
+    parts += [f"{column} IS NULL"] if None in set(values) else []
+    return parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})"
+
+
+def _literal(value: dt.date | str | None) -> str:
+    if isinstance(value, dt.date):
+        return f"DATE '{value}'"
+    return "'" + str(value).replace("'", "''") + "'"

@@ -1,0 +1,95 @@
+"""The last look at a run's rows before they are published: one row per image, and every number possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.errors import ValidationError
+from patchead.schema import FAILED, OK, REGIONS, RUNS, SCORES, SKIPPED
+
+_EXAMPLES = 5
+_ROUNDING = 1e-9  # a mean of distances in [0, 1] may leave it by its last bit
+_NEEDED = ("score", "rank", "z", "max_patch", "is_anomalous", "n_references")
+
+
+def validate(scores: pa.Table, manifest: pa.Table, *, regions: pa.Table, run: pa.Table) -> None:
+    """Compare the rows of one run with the manifest (design.md, stage 7).
+
+    Raises:
+        ValidationError: with every contradiction found: an image without a row or with two, a row of no image, an ok
+            row without a finite score in [0, 1], a region of an image that is not ok, counts that do not add up.
+    """
+    faults = list(_schemas(scores, regions, run))
+    if not faults:
+        faults = [*_images(scores, manifest), *_values(scores), *_regions(scores, regions), *_counts(scores, run)]
+    if faults:
+        raise ValidationError("the rows contradict the manifest; nothing was published:\n  " + "\n  ".join(faults))
+
+
+def _schemas(scores: pa.Table, regions: pa.Table, run: pa.Table) -> Iterator[str]:
+    for name, rows, schema in (("scores", scores, SCORES), ("regions", regions, REGIONS), ("run", run, RUNS)):
+        if not rows.schema.equals(schema):
+            yield f"the columns of {name} are not those of the schema: {rows.schema.to_string()}"
+
+
+def _images(scores: pa.Table, manifest: pa.Table) -> Iterator[str]:
+    if scores.num_rows != manifest.num_rows:
+        yield f"{manifest.num_rows} images in the manifest, but {scores.num_rows} rows"
+    counts = scores["image_id"].value_counts()
+    values, times = counts.field("values"), counts.field("counts")
+    yield from _named("more than one row", values.filter(pc.greater(times, 1)))
+    yield from _named("no row", _missing(manifest["image_id"], scores["image_id"]))
+    yield from _named("a row, but not in the manifest", _missing(scores["image_id"], manifest["image_id"]))
+
+
+def _values(scores: pa.Table) -> Iterator[str]:
+    ids, status = scores["image_id"], scores["status"]
+    allowed = pa.array([OK, FAILED, *SKIPPED])
+    yield from _named("an unknown status", ids.filter(pc.invert(pc.is_in(status, value_set=allowed))))
+    ok = scores.filter(pc.equal(status, OK))
+    for name in _NEEDED:
+        yield from _named(f"status ok but no {name}", ok["image_id"].filter(pc.is_null(ok[name], nan_is_null=True)))
+    for name in ("score", "max_patch"):
+        inside = pc.and_(pc.greater_equal(ok[name], 0.0), pc.less_equal(ok[name], 1.0 + _ROUNDING))
+        yield from _named(f"{name} outside of 0 … 1", ok["image_id"].filter(pc.invert(inside)))
+    yield from _named("a z that is not finite", ok["image_id"].filter(pc.invert(pc.is_finite(ok["z"]))))
+    unscored = scores.filter(pc.not_equal(status, OK))
+    yield from _named("a score without status ok", unscored["image_id"].filter(pc.is_valid(unscored["score"])))
+
+
+def _regions(scores: pa.Table, regions: pa.Table) -> Iterator[str]:
+    ok = scores.filter(pc.equal(scores["status"], OK))
+    yield from _named("a region, but no row with status ok", pc.unique(_missing(regions["image_id"], ok["image_id"])))
+
+
+def _counts(scores: pa.Table, run: pa.Table) -> Iterator[str]:
+    if run.num_rows != 1:
+        yield f"the run record has {run.num_rows} rows, not 1"
+        return
+    (record,) = run.to_pylist()
+    by_status = {status: pc.sum(pc.equal(scores["status"], status)).as_py() or 0 for status in (OK, FAILED, *SKIPPED)}
+    counted = {
+        "images": scores.num_rows,
+        "ok": by_status[OK],
+        "failed": by_status[FAILED],
+        "skipped": sum(by_status[status] for status in SKIPPED),
+        "anomalous": pc.sum(scores["is_anomalous"]).as_py() or 0,
+    }
+    for name, found in counted.items():
+        if record[name] != found:
+            yield f"the run record says {name} = {record[name]}, the rows say {found}"
+    if pc.sum(pc.not_equal(scores["run_id"], record["run_id"])).as_py():
+        yield f"rows of another run than {record['run_id']}"
+
+
+def _missing(wanted: pa.ChunkedArray, there: pa.ChunkedArray) -> pa.ChunkedArray:
+    return wanted.filter(pc.invert(pc.is_in(wanted, value_set=there)))
+
+
+def _named(fault: str, ids: pa.Array | pa.ChunkedArray) -> Iterator[str]:
+    if len(ids):
+        examples = ", ".join(map(repr, ids.slice(0, _EXAMPLES).to_pylist()))
+        yield f"{len(ids)} images with {fault}: {examples}{', …' if len(ids) > _EXAMPLES else ''}"

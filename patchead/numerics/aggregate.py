@@ -1,0 +1,204 @@
+"""From distances to scores: which images count as references, the mean over them, image score, rank and robust z."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import inf
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchead.errors import SettingsError, bad_value
+
+AGGREGATES = ("nearest", "farthest")
+_SCORE_FLOOR = 1e-6
+_MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
+_MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
+_FLAT = 1e-6  # a spread of log scores below this is rounding
+_LARGEST_LOG = 700.0  # of a float64
+
+Index = slice | np.ndarray
+
+
+def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
+    """bool (rows, columns): may the column's image be a reference of the row's image? (method.md section 3)
+
+    Not the image itself, none with the same content, none of the same part.
+
+    Args:
+        content: int64 (N,), equal where the files are equal.
+        part: int64 (N,), the physical part; -1 where none is known.
+        rows, columns: positions in the group, as a slice or an index array.
+    """
+    position = np.arange(len(content))
+    same = position[rows][:, None] == position[columns]
+    same |= content[rows][:, None] == content[columns]
+    return ~(same | ((part[rows][:, None] == part[columns]) & (part[columns] >= 0)))
+
+
+def count_references(content: np.ndarray, part: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+    """int32 (N,): references of each image among ``columns`` (default: the whole group)."""
+    chosen: Index = slice(None) if columns is None else columns
+    counts = np.empty(len(content), np.int32)
+    for start in range(0, len(content), 256):
+        rows = slice(start, start + 256)
+        counts[rows] = reference_mask(content, part, rows, chosen).sum(axis=1)
+    return counts
+
+
+def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
+    """K = max(1, floor(fraction · N_ref)) as int64, for each N_ref (method.md section 3; MuSc's count without its 0).
+
+    The fraction is taken as the decimal that was written: 0.29 of 100 is 29, which floats make 28.
+
+    Raises:
+        SettingsError: the fraction is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise SettingsError(bad_value("fraction", fraction, "above 0 and at most 1"))
+    exact = Fraction(repr(float(fraction)))
+    counts = np.atleast_1d(n_references)
+    floors = [max(1, int(n) * exact.numerator // exact.denominator) for n in counts]
+    return np.array(floors, np.int64).reshape(np.shape(n_references))
+
+
+class KMean:
+    """Mean over the K nearest (or farthest) references of each patch, fed in any order and any portions.
+
+    At most ``capacity`` candidates per patch are held: B · P · capacity · 4 bytes. The result does not depend on
+    how the distances were cut up (method.md section 3; PatchEAD section 3.1, eq. 3).
+    """
+
+    def __init__(self, k: np.ndarray, n_patches: int, aggregate: str, device: str, capacity: int) -> None:
+        """
+        Args:
+            k: int (B,), K of each row.
+            n_patches: P.
+            aggregate: ``nearest`` or ``farthest``.
+            device: where the distances are.
+            capacity: at least max(k).
+
+        Raises:
+            SettingsError: unknown aggregate.
+            ValueError: a k below 1, or a capacity below max(k).
+        """
+        if aggregate not in AGGREGATES:
+            raise SettingsError(bad_value("scoring.aggregate", aggregate, f"one of {', '.join(AGGREGATES)}"))
+        self._k = np.asarray(k, np.int64)
+        self._keep = int(self._k.max(initial=1))
+        if self._k.min(initial=1) < 1 or capacity < self._keep:
+            raise ValueError(f"1 <= k <= capacity must hold; got k {k!r}, capacity {capacity}")
+        # Candidates are kept with the sign that makes the wanted ones the smallest; infinity stands for "no reference".
+        # One place more than max(k), so that there is always room for the next candidate.
+        self._sign = 1.0 if aggregate == "nearest" else -1.0
+        shape = (len(self._k), n_patches, max(capacity, self._keep + 1))
+        self._held = torch.empty(shape, dtype=torch.float32, device=device)
+        self._fill = 0
+        self.seen = np.zeros(len(self._k), np.int64)
+        """References of each row so far."""
+
+    def add(self, distances: Tensor, allowed: np.ndarray) -> None:
+        """Take distances (B, n, P) to n images; ``allowed`` bool (B, n) says which are references of which row."""
+        self.seen += allowed.sum(axis=1)
+        start, capacity = 0, self._held.shape[2]
+        while start < distances.shape[1]:
+            if self._fill == capacity:
+                self._sort()
+                self._fill = self._keep
+            stop = min(start + capacity - self._fill, distances.shape[1])
+            self._append(distances[:, start:stop], allowed[:, start:stop])
+            start = stop
+
+    def result(self) -> Tensor:
+        """float32 (B, P); NaN in rows that had no reference at all.
+
+        Raises:
+            ValueError: a row had references, but fewer than its K.
+        """
+        if (short := np.flatnonzero((self.seen > 0) & (self.seen < self._k))).size:
+            row = short[0]
+            raise ValueError(f"row {row} needs {self._k[row]} references and was given {self.seen[row]}")
+        self._sort()
+        out = torch.full(self._held.shape[:2], torch.nan, dtype=torch.float32, device=self._held.device)
+        for row in np.flatnonzero(self.seen).tolist():
+            out[row] = self._held[row, :, : self._k[row]].mean(dim=1) * self._sign
+        return out
+
+    def _append(self, distances: Tensor, allowed: np.ndarray) -> None:
+        target = self._held[:, :, self._fill : self._fill + distances.shape[1]]
+        torch.mul(distances.transpose(1, 2), self._sign, out=target)
+        if not allowed.all():
+            banned = torch.from_numpy(~allowed).to(target.device)
+            target.masked_fill_(banned[:, None, :], inf)
+        self._fill += distances.shape[1]
+
+    def _sort(self) -> None:
+        """Order the candidates of each patch, best first, at least as far as the largest K."""
+        keep = min(self._keep, self._fill)
+        for row in self._held[:, :, : self._fill]:
+            if row.device.type == "cpu":
+                row.numpy().sort(axis=-1)  # SIMD and in place: about five times as fast as torch.topk
+            else:
+                row[:, :keep] = row.topk(keep, dim=1, largest=False).values
+
+
+def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
+    """Mean of the M = max(1, floor(top_fraction · P)) largest of each row: (N, P) → float64 (N,) (method.md section 4).
+
+    0 means the single maximum (PatchEAD section 3.1, eq. 4). A row with NaN gives NaN.
+
+    Raises:
+        SettingsError: the fraction is not in [0, 1].
+    """
+    if not 0 <= top_fraction <= 1:
+        raise SettingsError(bad_value("scoring.image_top_fraction", top_fraction, "from 0 to 1"))
+    n_patches = patch_scores.shape[1]
+    m = int(neighbours(n_patches, top_fraction)) if top_fraction > 0 else 1
+    largest = np.partition(patch_scores, n_patches - m, axis=1)[:, n_patches - m :]
+    return largest.mean(axis=1, dtype=np.float64)
+
+
+def ranks(scores: np.ndarray) -> np.ndarray:
+    """int32 (N,), 1 = the highest score; equal scores in order of position. A NaN score has rank 0 and uses none up."""
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")  # NaN last
+    out = np.zeros(len(order), np.int32)
+    counted = len(order) - int(np.isnan(scores).sum())
+    out[order[:counted]] = np.arange(1, counted + 1)
+    return out
+
+
+def robust_z(scores: np.ndarray) -> np.ndarray:
+    """float64 (N,): (log score - median) / (1.4826 · MAD), the log of max(score, 1e-6) (method.md section 7).
+
+    A constant group gives 0. Where more than half of the group is equal, so that the MAD is 0, the mean absolute
+    deviation takes its place (Iglewicz and Hoaglin's rule). A NaN score has z NaN and does not count.
+    """
+    logs = _logs(scores)
+    centre, scale = _centre_and_scale(logs)
+    return (logs - centre) / scale if scale > 0 else np.where(np.isnan(logs), np.nan, 0.0)
+
+
+def z_threshold_score(scores: np.ndarray, threshold_z: float) -> float:
+    """The score whose `robust_z` in this group is ``threshold_z``; infinity where no score can reach it.
+
+    That is: a constant group, or one without any score.
+    """
+    centre, scale = _centre_and_scale(_logs(scores))
+    return float(np.exp(min(centre + threshold_z * scale, _LARGEST_LOG))) if scale > 0 else inf
+
+
+def _logs(scores: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(np.asarray(scores, np.float64), _SCORE_FLOOR))
+
+
+def _centre_and_scale(logs: np.ndarray) -> tuple[float, float]:
+    known = logs[~np.isnan(logs)]
+    if known.size == 0:
+        return 0.0, 0.0
+    centre = float(np.median(known))
+    deviation = np.abs(known - centre)
+    mad, mean = float(np.median(deviation)), float(deviation.mean())
+    if mad > _FLAT:
+        return centre, _MAD_TO_SIGMA * mad
+    return centre, _MEAN_AD_TO_SIGMA * mean if mean > _FLAT else 0.0

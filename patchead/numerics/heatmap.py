@@ -1,0 +1,66 @@
+"""Patch scores as a picture in the image's own frame (method.md section 6). Arrays in, arrays out; RGB throughout."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+_SIGMA = 4 / 256  # of the Gaussian, as a fraction of each side
+_OPACITY = 0.65  # of the hottest colour over the photo; the coldest is transparent
+
+
+def heatmap(patch_scores: np.ndarray, width: int, height: int, *, max_side: int) -> np.ndarray:
+    """Bilinear enlargement of the patch grid to the image, then a Gaussian of 4 px at 256 px, scaled per axis.
+
+    The grid covers the whole image, as the ``squash`` fit makes it.
+
+    Args:
+        patch_scores: float (h, w), all finite.
+        width, height: of the original image, in pixels.
+        max_side: the map is scaled down, aspect ratio kept, so that neither side is longer; never up.
+
+    Returns:
+        float32 (H', W'), equal to (height, width) where that is within ``max_side``.
+
+    Raises:
+        ValueError: the grid is not two-dimensional, or a size is below 1.
+    """
+    if patch_scores.ndim != 2 or min(width, height, max_side, patch_scores.size) < 1:
+        raise ValueError(f"need a grid (h, w) and sizes of at least 1; got {patch_scores.shape}, {width} x {height}")
+    scale = min(1.0, max_side / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    grid = np.ascontiguousarray(patch_scores, np.float32)
+    enlarged = cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR)
+    return cv2.GaussianBlur(
+        enlarged, (0, 0), sigmaX=_SIGMA * size[0], sigmaY=_SIGMA * size[1], borderType=cv2.BORDER_REPLICATE
+    )
+
+
+def colorize(scores: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map float (H, W) as colours uint8 RGB (H, W, 3), from dark at ``low`` to bright at ``high`` and beyond.
+
+    The range is the caller's: one for the whole group, or good parts light up. An empty range is all dark.
+    """
+    levels = np.rint(_unit(scores, low, high) * 255).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+
+
+def overlay(image: np.ndarray, scores: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The photo, resized to the map, with its colours over it: uint8 RGB (H', W', 3).
+
+    Opacity grows with the score, so what is normal stays visible as it is.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        scores: float (H', W'), from `heatmap`.
+        low, high: colour range of the group.
+    """
+    photo = cv2.resize(image, (scores.shape[1], scores.shape[0]), interpolation=cv2.INTER_AREA)
+    opacity = (_OPACITY * _unit(scores, low, high))[..., None]
+    return np.rint(photo * (1 - opacity) + colorize(scores, low, high) * opacity).astype(np.uint8)
+
+
+def _unit(scores: np.ndarray, low: float, high: float) -> np.ndarray:
+    if not high > low:
+        return np.zeros(scores.shape, np.float32)
+    return np.clip((scores - low) / (high - low), 0, 1)

@@ -1,0 +1,43 @@
+"""Small Arrow helpers: a million rows are handled as columns, never as a million Python objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def values(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one contiguous array, also when it has no chunk at all."""
+    return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
+
+
+def run_boundaries(rows: pa.Table, columns: Sequence[str]) -> list[int]:
+    """Where the runs of equal values in ``columns`` of a sorted table begin, and the table's length: [0, …, n]."""
+    if not rows.num_rows:
+        return [0]
+    change = np.zeros(rows.num_rows, dtype=bool)
+    change[0] = True
+    for name in columns:
+        column = values(rows[name])
+        differs = pc.fill_null(pc.not_equal(column[1:], column[:-1]), False)
+        null_edge = pc.xor(pc.is_null(column[1:]), pc.is_null(column[:-1]))
+        change[1:] |= np.asarray(pc.or_(differs, null_edge))
+    return [*np.flatnonzero(change).tolist(), rows.num_rows]
+
+
+def codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Equal values to equal int64 codes, null to -1. Returns (n,)."""
+    return np.asarray(pc.fill_null(values(column).dictionary_encode().indices, -1)).astype(np.int64)
+
+
+def count(rows: pa.Table, status: str) -> int:
+    """How many rows have this status."""
+    return pc.sum(pc.equal(rows["status"], status)).as_py() or 0
+
+
+def compact(rows: pa.Table) -> pa.Table:
+    """A copy that holds nothing but its own rows: a slice sent to a worker would carry its parent's buffers."""
+    return rows.take(np.arange(rows.num_rows))

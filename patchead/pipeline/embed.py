@@ -1,0 +1,184 @@
+"""Stages 2 and 3: images become patch embeddings in the lake, by Ray Data with a fixed-size actor pool.
+
+The unit of work is up to ``lake.images_per_file`` images of one group and one shard. Decode tasks read, hash, decode
+and resize it; an actor embeds it, writes one Arrow IPC file and returns receipts. Embeddings never travel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import ActorPoolStrategy
+
+from patchead.encoders import EncoderSpec, build
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.pipeline.columns import run_boundaries, values
+from patchead.pipeline.decode import DecodeSettings, KnownImages, decode_unit, from_ipc
+from patchead.pipeline.session import Pool, worker_errors
+from patchead.schema import FAILED, RECEIPTS
+
+_UNIT_LISTS = ("image_id", "uri", "key", "etag", "size")
+_UNIT = pa.schema(
+    [("unit_id", pa.string()), ("format", pa.string())]
+    + [(name, pa.list_(pa.int64() if name == "size" else pa.string())) for name in _UNIT_LISTS]
+)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the stage leaves: one receipt per image of the manifest, in its order, and how they came about."""
+
+    receipts: pa.Table
+    embedded: int
+    reused: int
+    failed: int
+
+
+def embed(
+    manifest: pa.Table,
+    spec: EncoderSpec,
+    store: EmbeddingStore,
+    settings: DecodeSettings,
+    pool: Pool,
+    *,
+    batch_size: int,
+    images_per_file: int,
+    run_id: str,
+    advance: Callable[[int], None],
+) -> Embedded:
+    """Embed every image of the manifest that the lake does not already hold under this encoder.
+
+    Raises:
+        PatcheadError: the encoder cannot be built on the workers, or the lake cannot be written. Units that were
+            finished before stay in the lake and are skipped by the next run.
+    """
+    readable = manifest.filter(pc.is_null(manifest["status"]))
+    known = KnownImages(store.known())
+    unchanged = known.unchanged(readable)
+    advance(unchanged.num_rows)
+    todo = readable.filter(pc.invert(pc.is_in(readable["image_id"], value_set=values(unchanged["image_id"]))))
+    fresh, embedded = [RECEIPTS.empty_table()], 0
+    actor_arguments = (spec, store, batch_size, pool.threads)
+    if todo.num_rows:
+        for receipts, written in _run(units(todo, images_per_file), actor_arguments, settings, known, pool):
+            fresh.append(receipts)
+            embedded += written
+            advance(receipts.num_rows)
+        store.consolidate(run_id, pa.concat_tables(fresh))
+    everything = _in_order_of(manifest, pa.concat_tables([unchanged, *fresh, _failed_in_catalog(manifest)]))
+    failed = pc.sum(pc.equal(everything["status"], FAILED)).as_py() or 0
+    return Embedded(everything, embedded, everything.num_rows - failed - embedded, failed)
+
+
+def units(manifest: pa.Table, images_per_file: int) -> pa.Table:
+    """Cut the manifest into units, one row of lists each: images of one group and one shard, in order of their id.
+
+    The unit's id is a hash of its images' ids and etags, so the same images make the same unit in every run.
+    """
+    shard = pc.if_else(pc.is_valid(manifest["key"]), manifest["uri"], "")
+    rows = manifest.append_column("shard", shard).sort_by([(n, "ascending") for n in ("group_id", "shard", "image_id")])
+    starts = [0]
+    for start, stop in pairwise(run_boundaries(rows, ["group_id", "shard"])):
+        starts += [*range(start + images_per_file, stop, images_per_file), stop]
+    offsets = pa.array(starts, pa.int32())
+    lists = {name: pa.ListArray.from_arrays(offsets, values(rows[name])) for name in _UNIT_LISTS}
+    formats = values(rows["format"]).take(offsets[:-1])
+    return pa.table({"unit_id": _unit_ids(lists), "format": formats, **lists}, schema=_UNIT)
+
+
+def _unit_ids(lists: dict[str, pa.ListArray]) -> pa.Array:
+    ids = []
+    for images, etags in zip(lists["image_id"], lists["etag"], strict=True):
+        lines = (f"{image}\t{etag}" for image, etag in zip(images, etags, strict=True))
+        ids.append(hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest())
+    return pa.array(ids, pa.string())
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What the rest of the run needs to know of the encoder."""
+
+    encoder_id: str
+    grid: tuple[int, int]
+    dim: int
+    n_patches: int
+
+
+def describe_on_worker(spec: EncoderSpec, pool: Pool) -> EncoderFacts:
+    """Build the encoder once where the actors will run, so that its id covers the weights they will load.
+
+    Raises:
+        WeightsError, SettingsError: it cannot be built there.
+    """
+
+    @ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
+    def describe() -> EncoderFacts:
+        encoder = build(spec)
+        return EncoderFacts(encoder.encoder_id, encoder.grid, encoder.dim, encoder.n_patches)
+
+    with worker_errors():
+        return ray.get(describe.remote())
+
+
+class EmbedActor:
+    """Holds one encoder; embeds decoded units and writes them to the lake."""
+
+    def __init__(self, spec: EncoderSpec, store: EmbeddingStore, batch_size: int, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._encoder, self._store, self._batch_size = build(spec), store, batch_size
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        receipts = from_ipc(batch["receipts"][0].as_buffer())
+        pixels = np.frombuffer(batch["pixels"][0].as_buffer(), np.uint8)
+        side, step = self._encoder.image_size, self._batch_size
+        images = pixels.reshape(-1, side, side, 3)
+        parts = [self._encoder.embed(images[start : start + step]) for start in range(0, len(images), step)]
+        embeddings = np.concatenate(parts) if parts else None
+        filled = self._store.write_unit(batch["unit_id"][0].as_py(), receipts, embeddings)
+        written = 0 if embeddings is None else len(embeddings)
+        return filled.append_column("written", pa.array([written] + [0] * (len(filled) - 1), pa.int64()))
+
+
+def _run(
+    work: pa.Table, actor_arguments: tuple[Any, ...], settings: DecodeSettings, known: KnownImages, pool: Pool
+) -> Iterator[tuple[pa.Table, int]]:
+    """Receipts of each unit as it is finished, and how many images were embedded for it."""
+    decoded = ray.data.from_arrow([work.slice(i, 1) for i in range(work.num_rows)]).map_batches(
+        partial(decode_unit, settings=settings, known=ray.put(known)),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=pool.decode_cpus,
+    )
+    receipts = decoded.map_batches(
+        EmbedActor,
+        fn_constructor_args=actor_arguments,
+        compute=ActorPoolStrategy(size=pool.size),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus,
+    )
+    with worker_errors():
+        for batch in receipts.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
+
+
+def _failed_in_catalog(manifest: pa.Table) -> pa.Table:
+    failed = manifest.filter(pc.is_valid(manifest["status"])).select(["image_id", "etag", "size", "status", "error"])
+    nulls = {name: pa.nulls(failed.num_rows, RECEIPTS.field(name).type) for name in RECEIPTS.names}
+    return pa.table({name: failed[name] if name in failed.column_names else nulls[name] for name in RECEIPTS.names})
+
+
+def _in_order_of(manifest: pa.Table, receipts: pa.Table) -> pa.Table:
+    return receipts.take(pc.index_in(manifest["image_id"], value_set=values(receipts["image_id"])))

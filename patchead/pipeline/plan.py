@@ -1,0 +1,151 @@
+"""Stage 4: what scoring will do and cost, decided before any actor is taken. Pure: counts in, plan out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Any
+
+from patchead.errors import PlanError
+from patchead.numerics.memory import block_images, choose_schedule
+
+GIGABYTE = 10**9
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The settings that bound a plan; ``memory_bytes`` is per actor, above the embeddings it holds."""
+
+    memory_bytes: int
+    schedule: str
+    precision: str
+    fraction: float
+    min_batch: int
+    max_group_size: int
+    max_references: int | None
+    actors: int
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """How one group is scored. ``block_images`` of all images means one task on one actor."""
+
+    group_id: str
+    images: int
+    references: int
+    schedule: str  # symmetric | row_stationary | none (too few images)
+    block_images: int
+    tasks: int
+    flops: int
+    strip_bytes: int
+
+    @property
+    def whole(self) -> bool:
+        return self.block_images >= self.images
+
+    def tiles(self) -> list[tuple[int, int]]:
+        """Block pairs (a, b), a <= b, of the symmetric schedule."""
+        return list(combinations_with_replacement(range(math.ceil(self.images / self.block_images)), 2))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All groups, the largest first, with the totals a person wants to see before the cluster is taken."""
+
+    groups: tuple[GroupPlan, ...]
+    n_patches: int
+    dim: int
+
+    @property
+    def scored(self) -> tuple[GroupPlan, ...]:
+        return tuple(group for group in self.groups if group.schedule != "none")
+
+    @property
+    def flops(self) -> int:
+        return sum(group.flops for group in self.groups)
+
+    def facts(self) -> dict[str, Any]:
+        """What the run record says of the plan."""
+        return {
+            "schedules": dict(Counter(group.schedule for group in self.groups)),
+            "tasks": sum(group.tasks for group in self.groups),
+            "flops": self.flops,
+            "groups_in_blocks": sum(not group.whole for group in self.scored),
+            "references": {
+                group.group_id: group.references for group in self.scored if group.references < group.images
+            },
+        }
+
+    @property
+    def embedding_bytes(self) -> int:
+        return sum(group.images for group in self.groups) * self.n_patches * self.dim * 2
+
+
+def make_plan(sizes: Sequence[tuple[str, int]], n_patches: int, dim: int, limits: Limits) -> Plan:
+    """Plan every ``(group id, images)``.
+
+    A group is one task when its stored embeddings take no more than the memory again and it would not keep one actor
+    busy for more than its share of the whole; otherwise it is cut into blocks.
+
+    Raises:
+        PlanError: a group is larger than ``max_group_size`` and no ``max_references`` is set; or the memory cannot
+            hold the smallest block.
+    """
+    total = sum(_flops(n, limits.max_references or n, n_patches, dim) for _, n in sizes)
+    groups = [_plan_group(name, n, n_patches, dim, limits, total // limits.actors) for name, n in sizes]
+    return Plan(tuple(sorted(groups, key=lambda g: (-g.flops, g.group_id))), n_patches, dim)
+
+
+def _plan_group(name: str, n: int, p: int, d: int, limits: Limits, share: int) -> GroupPlan:
+    if n < limits.min_batch:
+        return GroupPlan(name, n, 0, "none", n, 0, 0, 0)
+    if n > limits.max_group_size and not limits.max_references:
+        raise PlanError(
+            f"group {name} has {n} images, more than scoring.max_group_size={limits.max_group_size}; its exact cost "
+            f"grows with the square of that. Set scoring.max_references (for example 200), cut the group finer with "
+            f"archive.group_by, or raise scoring.max_group_size."
+        )
+    references = min(n, limits.max_references or n)
+    schedule = _schedule(n, references, p, limits)
+    flops = _flops(n, references, p, d) // (2 if schedule == "symmetric" else 1)
+    fits = n * p * d * 2 <= limits.memory_bytes
+    straggler = limits.actors > 1 and _flops(n, references, p, d) > share
+    block = n if fits and not straggler else _block_images(n, references, p, d, limits)
+    blocks = math.ceil(n / block)
+    tasks = blocks * (blocks + 1) // 2 if schedule == "symmetric" and blocks > 1 else blocks
+    return GroupPlan(
+        name, n, references, schedule, block, tasks, flops, _strip_bytes(n, references, p, schedule, block)
+    )
+
+
+def _schedule(n: int, references: int, p: int, limits: Limits) -> str:
+    if references < n:
+        return "row_stationary"  # a panel is not symmetric
+    return choose_schedule(n, p, limits.memory_bytes, limits.schedule, precision=limits.precision)
+
+
+def _block_images(n: int, references: int, p: int, d: int, limits: Limits) -> int:
+    """As many images as the memory takes, and few enough that every actor gets several tiles."""
+    fitting = block_images(
+        n,
+        p,
+        d,
+        limits.memory_bytes,
+        schedule="row_stationary",
+        precision=limits.precision,
+        fraction=limits.fraction,
+        references=references,
+    )
+    return min(fitting, math.ceil(n / (2 * limits.actors)))
+
+
+def _strip_bytes(n: int, references: int, p: int, schedule: str, block: int) -> int:
+    return (n if schedule == "symmetric" else block) * references * p * 4
+
+
+def _flops(n: int, references: int, p: int, d: int) -> int:
+    """Multiplications and additions of all patch pairs: 2 N R P² D."""
+    return 2 * n * references * p * p * d

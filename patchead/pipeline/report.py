@@ -1,0 +1,27 @@
+"""What a person sees at the end of a run."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from patchead.lake.tables import table_uri
+from patchead.pipeline.record import RunRecord
+
+
+def print_record(record: RunRecord, console: Console) -> None:
+    """Counts, seconds per stage, and where the results are."""
+    lake = record.config.lake.uri
+    if record.state == "already published":
+        console.print(f"run {record.run_id} is already published in {lake}: nothing to do.", highlight=False)
+        return
+    stages = Table("stage", "seconds", title=f"run {record.run_id}: {record.state}", title_justify="left")
+    for name, seconds in record.seconds.items():
+        stages.add_row(name, f"{seconds:.1f}")
+    console.print(stages)
+    console.print(
+        f"{record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
+        f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",
+        highlight=False,
+    )
+    console.print(f"scores: {table_uri(lake, 'scores')}\nregions: {table_uri(lake, 'regions')}", highlight=False)

@@ -1,0 +1,178 @@
+"""One night's run: the seven stages, in order."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from patchead.archive.catalog import catalog
+from patchead.config import Config
+from patchead.errors import PatcheadError, TooManyFailuresError
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.staging import RunFolder
+from patchead.lake.tables import preflight, publish, published
+from patchead.pipeline import translate
+from patchead.pipeline.columns import count, run_boundaries
+from patchead.pipeline.embed import EncoderFacts, describe_on_worker, embed
+from patchead.pipeline.explain import explain, failed_rows
+from patchead.pipeline.plan import Plan, make_plan
+from patchead.pipeline.progress import Stages
+from patchead.pipeline.record import RunRecord, new_run_id
+from patchead.pipeline.score import Group, score
+from patchead.pipeline.session import pools, ray_session
+from patchead.pipeline.spread import map_tasks
+from patchead.schema import FAILED, OK, SKIPPED
+
+
+def run_night(config: Config, console: Console) -> RunRecord:
+    """Score the archive's night and publish the result; a run id that is already published is a no-op.
+
+    Raises:
+        PatcheadError: with the text for the terminal and the exit code. Nothing is published then, and the tables are
+            as they were; embeddings and staged scores stay, so the same run id goes on where this one stopped.
+    """
+    config = translate.absolute(config)
+    storage = translate.storage(config)
+    record = RunRecord(config.run.run_id or new_run_id(), config)
+    preflight(config.lake.uri, storage)
+    if published(config.lake.uri, storage, record.run_id):
+        record.finish("already published")
+        return record
+    folder = RunFolder(config.lake.uri, storage, record.run_id)
+    folder.write_json("run.json", record.as_json())
+    try:
+        with ray_session(config.resources.local_cpus):
+            _Night(config, record, folder, Stages(console)).run()
+    except PatcheadError as exc:
+        record.finish("failed", str(exc))
+        raise
+    finally:
+        folder.write_json("run.json", record.as_json())
+    return record
+
+
+class _Night:
+    """The stages of one run and what they share: settings, storage, pools, the record and its clock."""
+
+    def __init__(self, config: Config, record: RunRecord, folder: RunFolder, stages: Stages) -> None:
+        self.config, self.record, self.folder, self.stages = config, record, folder, stages
+        self.storage = translate.storage(config)
+        self.decoding = translate.decode_settings(config)
+        self.embed_pool, self.score_pool = pools(config)
+        record.seconds = stages.seconds
+
+    def run(self) -> None:
+        manifest = self.catalog()
+        encoder = self.encoder()
+        images = self.embed(manifest, encoder)
+        groups = _by_group(images.filter(pc.equal(images["status"], OK)))
+        plan = self.plan(groups, encoder)
+        self.score(plan, groups, encoder)
+        scores, regions = self.explain(groups, images, encoder)
+        self.publish(manifest, scores, regions)
+
+    def catalog(self) -> pa.Table:
+        with self.stages.stage("catalog") as advance:
+            found = catalog(translate.catalog_request(self.config), map_shards=map_tasks)
+            advance(found.manifest.num_rows)
+        self.record.images, self.record.ignored_files = found.manifest.num_rows, found.ignored
+        return found.manifest
+
+    def encoder(self) -> EncoderFacts:
+        with self.stages.stage("encoder"):
+            facts = describe_on_worker(translate.encoder_spec(self.config, self.embed_pool.device), self.embed_pool)
+        self.record.encoder_id = facts.encoder_id
+        return facts
+
+    def embed(self, manifest: pa.Table, encoder: EncoderFacts) -> pa.Table:
+        """The manifest with the receipts' columns beside it, one row per image."""
+        with self.stages.stage("embed", manifest.num_rows) as advance:
+            done = embed(
+                manifest,
+                translate.encoder_spec(self.config, self.embed_pool.device),
+                self.store(encoder),
+                self.decoding,
+                self.embed_pool,
+                batch_size=self.config.encoder.batch_size,
+                images_per_file=self.config.lake.images_per_file,
+                run_id=self.record.run_id,
+                advance=advance,
+            )
+        self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
+        self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
+        _refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
+        beside = [n for n in done.receipts.column_names if n not in ("image_id", "etag", "size")]
+        left = manifest.drop_columns(["status", "error"])
+        return pa.table({n: left[n] for n in left.column_names} | {n: done.receipts[n] for n in beside})
+
+    def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts) -> Plan:
+        sizes = [(name, rows.num_rows) for name, rows in groups.items()]
+        limits = translate.limits(self.config, self.score_pool.size, self.score_pool.device)
+        plan = make_plan(sizes, encoder.n_patches, encoder.dim, limits)
+        self.record.groups = len(plan.groups)
+        self.record.scoring = plan.facts() | {
+            "precision": translate.precision(self.config, self.score_pool.device),
+            "actors": self.score_pool.size,
+        }
+        return plan
+
+    def score(self, plan: Plan, groups: dict[str, pa.Table], encoder: EncoderFacts) -> None:
+        settings = translate.score_settings(self.config, encoder, self.score_pool.device)
+        with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:
+            score(
+                plan,
+                lambda name: Group.of(name, groups[name]),
+                self.store(encoder),
+                self.folder,
+                settings,
+                self.score_pool,
+                advance=advance,
+            )
+
+    def explain(
+        self, groups: dict[str, pa.Table], images: pa.Table, encoder: EncoderFacts
+    ) -> tuple[pa.Table, pa.Table]:
+        settings = translate.explain_settings(self.config, self.record.run_id, encoder.encoder_id, self.decoding)
+        with self.stages.stage("explain", sum(rows.num_rows for rows in groups.values())) as advance:
+            scores, regions = explain(groups, self.folder, settings, advance=advance)
+        failed = images.filter(pc.equal(images["status"], FAILED))
+        return pa.concat_tables([scores, failed_rows(failed, settings)]), regions
+
+    def publish(self, manifest: pa.Table, scores: pa.Table, regions: pa.Table) -> None:
+        record = self.record
+        record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
+        record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
+        record.cpu_seconds, record.gpu_seconds = self._reserved_seconds()
+        with self.stages.stage("publish"):
+            record.finish("published")
+            publish(self.config.lake.uri, self.storage, manifest, scores, regions, record.as_row())
+
+    def store(self, encoder: EncoderFacts) -> EmbeddingStore:
+        return EmbeddingStore(self.config.lake.uri, self.storage, encoder.encoder_id)
+
+    def _reserved_seconds(self) -> tuple[float, float]:
+        """CPU and GPU seconds that the pools held: actors x what each reserves x the stage's seconds."""
+        held = [(self.embed_pool, self.stages.seconds["embed"]), (self.score_pool, self.stages.seconds["score"])]
+        cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
+        return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
+
+
+def _refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:
+    if record.failed <= allowed * record.images:
+        return
+    errors = receipts.filter(pc.equal(receipts["status"], FAILED)).slice(0, 5)
+    examples = "\n".join(f"  {row['image_id']}: {row['error']}" for row in errors.to_pylist())
+    raise TooManyFailuresError(
+        f"{record.failed} of {record.images} images failed, more than run.max_failed_fraction={allowed:g} allows; "
+        f"nothing was published. The first ones:\n{examples}\nMend the archive, or raise run.max_failed_fraction."
+    )
+
+
+def _by_group(images: pa.Table) -> dict[str, pa.Table]:
+    """Slices of the images, one per group, each in order of image id."""
+    rows = images.sort_by([("group_id", "ascending"), ("image_id", "ascending")])
+    edges = run_boundaries(rows, ["group_id"])
+    return {rows["group_id"][a].as_py(): rows.slice(a, b - a) for a, b in pairwise(edges)}

@@ -1,0 +1,256 @@
+"""Stage 5: leave-one-out scores of every planned group, by Ray actors over whole groups or over tiles."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.staging import RunFolder
+from patchead.numerics.aggregate import image_scores, reference_mask
+from patchead.numerics.leave_one_out import GroupScores, Rule, reduce_rows, reference_panel, score_group, score_rows
+from patchead.numerics.similarity import prepare, tile
+from patchead.pipeline.columns import codes
+from patchead.pipeline.plan import GroupPlan, Plan
+from patchead.pipeline.session import Pool, worker_errors
+from patchead.pipeline.spread import spread
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What every scoring actor needs to know."""
+
+    rule: Rule
+    precision: str
+    memory_bytes: int
+    grid: tuple[int, int]
+    max_references: int | None
+    seed: int
+    digest: str  # of everything a staged score depends on beside its images
+
+
+@dataclass(frozen=True)
+class Group:
+    """The images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors."""
+
+    group_id: str
+    image_ids: list[str]
+    content: np.ndarray  # int64 (N,), equal for equal content
+    part: np.ndarray  # int64 (N,), equal for one physical part, -1 for none
+    uris: np.ndarray  # int64 (N,) into ``files``
+    rows: np.ndarray  # int32 (N,)
+    files: list[str]
+
+    @classmethod
+    def of(cls, group_id: str, images: pa.Table) -> Group:
+        """From rows with image_id, content_hash, part_id, embedding_uri and row."""
+        files = images["embedding_uri"].combine_chunks().dictionary_encode()
+        return cls(
+            group_id,
+            images["image_id"].to_pylist(),
+            codes(images["content_hash"]),
+            codes(images["part_id"]),
+            np.asarray(files.indices),
+            np.asarray(images["row"]),
+            files.dictionary.to_pylist(),
+        )
+
+    def panel(self, settings: ScoreSettings) -> np.ndarray | None:
+        """Indices of the reference panel, or None for the whole group (method.md §9)."""
+        if settings.max_references is None or settings.max_references >= len(self.image_ids):
+            return None
+        return reference_panel(self.image_ids, settings.max_references, settings.seed)
+
+    def n_references(self, rows: slice, panel: np.ndarray | None) -> np.ndarray:
+        """How many references each image of ``rows`` has. Returns int64 (B,)."""
+        columns = np.arange(len(self.image_ids)) if panel is None else panel
+        return reference_mask(self.content, self.part, rows, columns).sum(axis=1)
+
+
+class Scorer:
+    """One actor. Reads embeddings, runs the kernels, writes staged scores; returns only what is small."""
+
+    def __init__(self, store: EmbeddingStore, folder: RunFolder, settings: ScoreSettings, pool: Pool) -> None:
+        import torch
+
+        torch.set_num_threads(pool.threads)
+        self._store, self._folder, self._settings, self._device = store, folder, settings, pool.device
+
+    def load(self, group: Group, indices: np.ndarray) -> np.ndarray:
+        """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
+        blocks: dict[int, np.ndarray] = {}
+        wanted = group.uris[indices]
+        for file in np.unique(wanted):
+            place = np.flatnonzero(wanted == file)
+            blocks[int(file)] = self._store.read(group.files[file], group.rows[indices[place]])
+        first = next(iter(blocks.values()))
+        out = np.empty((len(indices), *first.shape[1:]), np.float16)
+        for file, block in blocks.items():
+            out[wanted == file] = block
+        return out
+
+    def whole(self, group: Group, plan: GroupPlan) -> str:
+        """Score a group that fits one actor and stage it."""
+        settings = self._settings
+        scores = score_group(
+            self.load(group, np.arange(len(group.image_ids))),
+            group.content,
+            group.part,
+            rule=settings.rule,
+            device=self._device,
+            precision=settings.precision,
+            schedule=plan.schedule,
+            memory_bytes=settings.memory_bytes,
+            panel=group.panel(settings),
+        )
+        return self._stage(group, scores)
+
+    def tile(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both directions of one tile: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
+        settings = self._settings
+        blocks = [prepare(block, device=self._device, precision=settings.precision) for block in (a, b)]
+        forth, back = tile(*blocks, budget_bytes=settings.memory_bytes // 2)
+        return forth.cpu().numpy(), back.cpu().numpy()
+
+    def reduce(self, group: Group, rows: slice, columns: list[np.ndarray], *distances: np.ndarray) -> np.ndarray:
+        """Patch scores float32 (B, P) of one row block from the tiles of its row."""
+        return reduce_rows(
+            zip(columns, distances, strict=True),
+            np.arange(rows.start, rows.stop),
+            group.content,
+            group.part,
+            rule=self._settings.rule,
+            n_references=group.n_references(rows, None),
+            device=self._device,
+        )
+
+    def rows(self, group: Group, rows: slice, columns: list[np.ndarray], blocks: list[ray.ObjectRef]) -> np.ndarray:
+        """Patch scores float32 (B, P) of one row block, its references streaming past one block at a time."""
+        settings = self._settings
+        index = np.arange(rows.start, rows.stop)
+        return score_rows(
+            self.load(group, index),
+            index,
+            ((column, ray.get(block)) for column, block in zip(columns, blocks, strict=True)),
+            group.content,
+            group.part,
+            rule=settings.rule,
+            n_references=group.n_references(rows, group.panel(settings)),
+            device=self._device,
+            precision=settings.precision,
+            memory_bytes=settings.memory_bytes,
+        )
+
+    def finish(self, group: Group, *row_blocks: np.ndarray) -> str:
+        """Stage a group whose patch scores came block by block."""
+        patches = np.concatenate(row_blocks)
+        n_references = group.n_references(slice(0, len(patches)), group.panel(self._settings)).astype(np.int32)
+        scores = image_scores(patches, self._settings.rule.image_top_fraction)
+        return self._stage(group, GroupScores(patches, scores, n_references))
+
+    def _stage(self, group: Group, scores: GroupScores) -> str:
+        height, width = self._settings.grid
+        patches = scores.patch_scores.reshape(-1, height, width)
+        self._folder.write_group(group.group_id, group.image_ids, patches, scores, digest=self._settings.digest)
+        return group.group_id
+
+
+def score(
+    plan: Plan,
+    group_of: Callable[[str], Group],
+    store: EmbeddingStore,
+    folder: RunFolder,
+    settings: ScoreSettings,
+    pool: Pool,
+    *,
+    advance: Callable[[int], None],
+) -> None:
+    """Score every planned group and stage it in the run's folder; groups staged before are passed over.
+
+    Raises:
+        PatcheadError: embeddings cannot be read, or scores cannot be staged.
+    """
+    staged = folder.scored_groups(settings.digest)
+    todo = [group for group in plan.scored if group.group_id not in staged]
+    advance(sum(group.images for group in plan.scored) - sum(group.images for group in todo))
+    if not todo:
+        return
+    # A lost actor is started again and its calls are retried: every call is idempotent.
+    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=3, max_task_retries=3)(Scorer)
+    actors = [remote.remote(store, folder, settings, pool) for _ in range(pool.size)]
+    sizes = {group.group_id: group.images for group in todo}
+    with worker_errors():
+        for group in (group for group in todo if not group.whole):
+            advance(sizes[_score_in_blocks(group, group_of(group.group_id), settings, actors)])
+        wholes = ((g.group_id, _whole(g, group_of)) for g in todo if g.whole)
+        for group_id, reference in spread(actors, wholes):
+            ray.get(reference)
+            advance(sizes[group_id])
+
+
+def _whole(plan: GroupPlan, group_of: Callable[[str], Group]) -> Callable[[Any], ray.ObjectRef]:
+    return lambda actor: actor.whole.remote(group_of(plan.group_id), plan)
+
+
+def _score_in_blocks(plan: GroupPlan, group: Group, settings: ScoreSettings, actors: Sequence[Any]) -> str:
+    """Cut one large group into blocks, put each once into the object store, and spread its tiles."""
+    blocks = [slice(s, min(s + plan.block_images, plan.images)) for s in range(0, plan.images, plan.block_images)]
+    handle = ray.put(group)
+    if plan.schedule == "symmetric":
+        parts = _symmetric(plan, handle, blocks, actors)
+    else:
+        parts = _row_stationary(plan, group, handle, blocks, settings, actors)
+    return ray.get(actors[0].finish.remote(handle, *parts))
+
+
+def _symmetric(
+    plan: GroupPlan, group: ray.ObjectRef, blocks: list[slice], actors: Sequence[Any]
+) -> list[ray.ObjectRef]:
+    columns = [np.arange(block.start, block.stop) for block in blocks]
+    loaded = [actors[i % len(actors)].load.remote(group, column) for i, column in enumerate(columns)]
+    row: list[dict[int, ray.ObjectRef]] = [{} for _ in blocks]
+
+    def job(a: int, b: int) -> Callable[[Any], ray.ObjectRef]:
+        def submit(actor: Any) -> ray.ObjectRef:
+            forth, back = actor.tile.options(num_returns=2).remote(loaded[a], loaded[b])
+            row[b][a] = back
+            row[a][b] = forth  # after its mirror: on the diagonal, where both are equal, one is kept
+            return forth
+
+        return submit
+
+    deque(spread(actors, (((a, b), job(a, b)) for a, b in plan.tiles())), maxlen=0)  # results stay where they are
+    return _ordered(
+        actors,
+        (
+            lambda actor, i=i, r=r: actor.reduce.remote(group, blocks[i], [columns[j] for j in r], *r.values())
+            for i, r in enumerate(row)
+        ),
+    )
+
+
+def _row_stationary(
+    plan: GroupPlan,
+    group: Group,
+    handle: ray.ObjectRef,
+    blocks: list[slice],
+    settings: ScoreSettings,
+    actors: Sequence[Any],
+) -> list[ray.ObjectRef]:
+    panel = group.panel(settings)
+    references = np.arange(plan.images) if panel is None else panel
+    columns = np.array_split(references, math.ceil(len(references) / plan.block_images))
+    loaded = [actors[i % len(actors)].load.remote(handle, column) for i, column in enumerate(columns)]
+    return _ordered(actors, ((lambda actor, b=b: actor.rows.remote(handle, b, columns, loaded)) for b in blocks))
+
+
+def _ordered(actors: Sequence[Any], submits: Iterator[Callable[[Any], ray.ObjectRef]]) -> list[ray.ObjectRef]:
+    done = dict(spread(actors, enumerate(submits)))
+    return [done[index] for index in sorted(done)]

@@ -1,0 +1,44 @@
+"""A lake on a local disk and one on S3: what holds for one must hold for the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from s3_server import S3Server
+from s3fs import S3FileSystem
+
+from patchead.storage import Storage
+
+
+class Lake(NamedTuple):
+    uri: str
+    storage: Storage
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "lake"), Storage())
+
+
+@pytest.fixture(params=["local", "s3"])
+def lake(request: pytest.FixtureRequest) -> Lake:
+    if request.param == "local":
+        return request.getfixturevalue("local")
+    s3: S3Server = request.getfixturevalue("s3")
+    return Lake(f"{s3.bucket()}/a lake", s3.storage)
+
+
+@pytest.fixture
+def use_keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """``use_keys(key, secret)``: as if this process had been started with other keys."""
+
+    def use(key: str, secret: str) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        S3FileSystem.clear_instance_cache()
+
+    yield use
+    S3FileSystem.clear_instance_cache()

@@ -1,0 +1,61 @@
+"""Rows to publish: a manifest, its scores, its regions and the run's row."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from patchead.schema import FAILED, MANIFEST, OK, REGIONS, RUNS, SCORES, TOO_FEW_IMAGES, table
+
+NIGHT = dt.date(2026, 11, 20)
+NEXT_NIGHT = dt.date(2026, 11, 21)
+AWKWARD = "o'brien 50%/a"
+AWKWARD_TOO = "ü=1 & 'x' \"y\" #?+;\\ %2F"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one run publishes."""
+
+    manifest: pa.Table
+    scores: pa.Table
+    regions: pa.Table
+    run: pa.Table
+
+    def changed(self, **tables: pa.Table) -> Rows:
+        return replace(self, **tables)
+
+
+def group(night: dt.date | None, product: str | None, *images: str, **values: Any) -> list[dict[str, Any]]:
+    """Score rows of one group, all ok, with one region each."""
+    known = night is not None and product is not None
+    keys = {"night": night, "product": product, "group_id": f"night={night}/product={product}" if known else None}
+    return [keys | {"image_id": image, "status": OK} | values for image in images]
+
+
+def failed(night: dt.date | None, product: str | None, *images: str) -> list[dict[str, Any]]:
+    return group(night, product, *images, status=FAILED, error="not an image")
+
+
+def rows_of(run_id: str, groups: Sequence[list[dict[str, Any]]], *, regions: bool = True) -> Rows:
+    """A consistent set of rows of the run ``run_id``."""
+    entries = [entry for entries in groups for entry in entries]
+    scored = {
+        "score": 0.25, "rank": 1, "z": 0.5, "max_patch": 0.5, "is_anomalous": False, "n_references": 4,
+    }  # fmt: skip
+    scores = [{"run_id": run_id, **(scored if entry["status"] == OK else {}), **entry} for entry in entries]
+    boxes = [
+        {"run_id": run_id, "region": 1, "x": 1, "y": 2, "width": 3, "height": 4, "area_px": 9, "peak": 0.5, "mean": 0.4}
+        | {name: entry[name] for name in ("image_id", "night", "product", "group_id")}
+        for entry in entries
+        if entry["status"] == OK and regions
+    ]
+    counts = {"ok": OK, "failed": FAILED, "skipped": TOO_FEW_IMAGES}
+    run = {name: sum(entry["status"] == status for entry in entries) for name, status in counts.items()}
+    run |= {"run_id": run_id, "images": len(entries), "anomalous": 0, "state": "published"}
+    manifest = [{name: entry[name] for name in ("image_id", "night", "product", "group_id")} for entry in entries]
+    return Rows(table(manifest, MANIFEST), table(scores, SCORES), table(boxes, REGIONS), table([run], RUNS))

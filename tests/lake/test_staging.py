@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from patchead.errors import LakeError
+from patchead.lake.staging import RunFolder
+
+GROUPS = ["night=2026-11-20/product=o'brien 50%/a", "night=2026-11-20/product=ü"]
+
+
+def scores(n: int, seed: int = 0) -> SimpleNamespace:
+    random = np.random.default_rng(seed)
+    return SimpleNamespace(image_scores=random.random(n), n_references=random.integers(0, 9, n))
+
+
+def patches(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((n, 3, 5), dtype=np.float32)
+
+
+def folder_of(lake: Any, run_id: str = "run-1") -> RunFolder:
+    return RunFolder(lake.uri, lake.storage, run_id)
+
+
+def stage(folder: RunFolder, group: str, digest: str, n: int = 2, seed: int = 0) -> None:
+    folder.write_group(group, [f"image {i}" for i in range(n)], patches(n, seed), scores(n, seed), digest=digest)
+
+
+def test_a_group_comes_back_as_it_was_staged(lake: Any) -> None:
+    folder = folder_of(lake)
+    for seed, group in enumerate(GROUPS):
+        stage(folder, group, "d1", n=4, seed=seed)
+    for seed, group in enumerate(GROUPS):
+        staged = pickle.loads(pickle.dumps(folder)).read_group(group)
+        assert staged.image_ids == ["image 0", "image 1", "image 2", "image 3"]
+        np.testing.assert_array_equal(staged.patch_scores, patches(4, seed))
+        np.testing.assert_array_equal(staged.scores, scores(4, seed).image_scores)
+        np.testing.assert_array_equal(staged.n_references, scores(4, seed).n_references)
+        assert (staged.patch_scores.dtype, staged.n_references.dtype) == (np.float32, np.int32)
+        assert staged.patch_scores.flags.owndata
+
+
+def test_only_groups_staged_under_these_settings_are_finished(lake: Any) -> None:
+    folder = folder_of(lake)
+    assert folder.scored_groups("d1") == set()
+    stage(folder, GROUPS[0], "d1")
+    stage(folder, GROUPS[1], "d2")
+    assert folder.scored_groups("d1") == {GROUPS[0]}
+    stage(folder, GROUPS[1], "d1", seed=3)
+    assert folder.scored_groups("d1") == set(GROUPS)
+    assert folder.scored_groups("d2") == set()
+    np.testing.assert_array_equal(folder.read_group(GROUPS[1]).patch_scores, patches(2, 3))
+    assert folder_of(lake, "run-2").scored_groups("d1") == set()
+
+
+def test_a_group_with_a_long_name_and_one_image(local: Any) -> None:
+    folder, name = folder_of(local), "/".join(f"key{i}=value" for i in range(2_000))
+    stage(folder, name, "d1", n=1)
+    assert folder.scored_groups("d1") == {name}
+
+
+def test_a_group_that_is_not_staged_is_an_error(lake: Any) -> None:
+    with pytest.raises(LakeError, match="is not staged"):
+        folder_of(lake).read_group("night=2026-11-20/product=x")
+
+
+@pytest.mark.parametrize("size", [0, 9, 60])
+def test_a_damaged_group_is_named_with_the_remedy(local: Any, size: int) -> None:
+    folder = folder_of(local)
+    stage(folder, GROUPS[0], "d1")
+    (path,) = (Path(local.uri) / "runs" / "run-1" / "groups").iterdir()
+    path.write_bytes(path.read_bytes()[:size])
+    for read in (lambda: folder.scored_groups("d1"), lambda: folder.read_group(GROUPS[0])):
+        with pytest.raises(LakeError, match=rf"{path.name} is damaged.*Delete it"):
+            read()
+
+
+def test_the_run_record_is_kept(lake: Any) -> None:
+    folder = folder_of(lake)
+    assert folder.read_json("run.json") is None
+    for record in ({"run_id": "run-1", "state": "running"}, {"state": "ü", "seconds": {"embed": 1.5}, "error": None}):
+        folder.write_json("run.json", record)
+        assert folder.read_json("run.json") == record
+
+
+def test_a_record_that_is_not_json_is_refused(local: Any) -> None:
+    folder = folder_of(local)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        folder.write_json("run.json", {"score": float("nan")})
+    folder.write_json("run.json", {})
+    (Path(local.uri) / "runs" / "run-1" / "run.json").write_text("{")
+    with pytest.raises(LakeError, match=r"run\.json is not JSON.*Delete it"):
+        folder.read_json("run.json")
+
+
+def test_a_run_id_cannot_leave_the_folder(local: Any) -> None:
+    with pytest.raises(LakeError, match="run_id must be"):
+        RunFolder(local.uri, local.storage, "../tables")
