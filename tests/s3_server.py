@@ -53,8 +53,15 @@ class S3Server:
             self.storage = Storage(endpoint_url=self.endpoint, region=self.region)
             self.client = self._client()
             log = stack.enter_context(self._log.open("wb"))
+            # Ends the server even when this process is killed; setpriv is part of Linux's util-linux.
+            guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
             self._process = subprocess.Popen(
-                self._command(ports), stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.folder, env=self._env()
+                [*guard, *self._command(ports)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env=self._env(),
             )
             stack.callback(self._stop)
             self._wait_until_it_stores()
@@ -120,9 +127,7 @@ class S3Server:
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
         ]
-        # Ends the server even when this process is killed; setpriv is part of util-linux.
-        guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        return [*guard, weed, "-logtostderr=true", "server", *arguments]
+        return [weed, "-logtostderr=true", "server", *arguments]
 
     def _made(self, name: str) -> Path:
         folder = self.folder / name
@@ -152,15 +157,14 @@ class S3Server:
 
     def _wait_until_it_stores(self) -> None:
         deadline = time.monotonic() + START_SECONDS
-        client = self.client
         while True:
             if self._process.poll() is not None:
                 raise RuntimeError(f"SeaweedFS ended with code {self._process.returncode}:\n{self.log()}")
             try:
-                client.create_bucket(Bucket="ready")
-                client.put_object(Bucket="ready", Key="probe", Body=b"probe")
-                client.delete_object(Bucket="ready", Key="probe")
-                client.delete_bucket(Bucket="ready")
+                bucket = self.bucket().removeprefix("s3://")
+                self.client.put_object(Bucket=bucket, Key="probe", Body=b"probe")
+                self.client.delete_object(Bucket=bucket, Key="probe")
+                self.client.delete_bucket(Bucket=bucket)
                 return
             except (BotoCoreError, ClientError) as exc:
                 if time.monotonic() > deadline:

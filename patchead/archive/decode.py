@@ -62,7 +62,7 @@ def decode(data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["au
     except Image.UnidentifiedImageError as exc:
         raise DecodeError("not an image: no readable header of a png, jpeg, bmp, tiff or webp") from exc
     except _DAMAGE as exc:
-        kind = "truncated" if "truncated" in str(exc) else "damaged"
+        kind = "truncated" if "truncated" in str(exc).lower() else "damaged"
         raise DecodeError(f"{kind}: {exc or type(exc).__name__}") from exc
 
 
@@ -136,12 +136,13 @@ def _decode_8_bit(image: Image.Image) -> np.ndarray:
 
 
 def _decode_16_bit(data: bytes, image: Image.Image, bit_depth: Literal["auto"] | int) -> np.ndarray:
+    significant = _significant_bits(data)
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise DecodeError("damaged or truncated 16-bit image")
     channels = pixels[..., None] if pixels.ndim == 2 else pixels
     colours = channels[..., :3] if channels.shape[2] >= 3 else channels[..., :1]
-    bits = bit_depth if isinstance(bit_depth, int) else _bits(int(colours.max()), _significant_bits(data))
+    bits = bit_depth if isinstance(bit_depth, int) else _bits(int(colours.max()), significant)
     steps = np.arange(1 << 16) * (255 / ((1 << bits) - 1))
     scaled = np.minimum(steps + 0.5, 255).astype(np.uint8)[colours[..., ::-1]]
     if channels.shape[2] in (2, 4):
@@ -159,18 +160,21 @@ def _bits(largest: int, significant: int | None) -> int:
 
 
 def _significant_bits(data: bytes) -> int | None:
-    """The largest colour entry of a PNG's sBIT chunk, which comes before the pixels."""
-    place = 8
-    while data.startswith(b"\x89PNG") and place + 8 <= len(data):
+    """The largest colour entry of a PNG's sBIT chunk; None for other formats and PNGs without.
+
+    Raises:
+        DecodeError: a chunk is longer than the file; cv2 would allocate its length first, up to 4 GiB.
+    """
+    bits, place = None, 8
+    name = b""
+    while data.startswith(b"\x89PNG") and name != b"IEND" and place + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, place)
+        if place + length + 12 > len(data):
+            raise DecodeError(f"truncated: a PNG chunk announces {length} bytes, more than the file has")
         if name == b"sBIT":
-            content = data[place + 8 : place + 8 + length]
-            entries = content[: 3 if length >= 3 else 1]
-            return max(entries) if entries and 1 <= max(entries) <= 16 else None
-        if name in (b"PLTE", b"IDAT"):
-            return None
+            bits = max(data[place + 8 : place + 8 + min(length, 3 if length >= 3 else 1)], default=0)
         place += length + 12
-    return None
+    return bits if bits is not None and 1 <= bits <= 16 else None
 
 
 def _orientation(image: Image.Image) -> int:

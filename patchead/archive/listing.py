@@ -122,7 +122,7 @@ def storable(name: str) -> tuple[str, str | None]:
     try:
         name.encode()
     except UnicodeEncodeError:
-        escaped = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        escaped = name.encode("utf-8", "backslashreplace").decode()
         return escaped, "the file name is not valid UTF-8; rename it"
     return name, None
 

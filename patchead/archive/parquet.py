@@ -19,7 +19,7 @@ from patchead.errors import ArchiveError
 
 ID_COLUMNS = ("image_id", "id", "key", "filename", "path")
 _IMAGES_AT_ONCE = 16
-_BUFFER_BYTES = 1 << 20  # a column is read through this, or a whole row group of images would be held
+_BUFFER_BYTES = 1 << 20
 
 
 class _Layout(NamedTuple):
@@ -37,12 +37,14 @@ def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str
     schema, broken = members_schema([]), None
     try:
         with _readable():
-            file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES)
+            file = _open(stream)
             layout = _layout(file.schema_arrow, image_column, id_column)
             present = [name for name in columns if name in file.schema_arrow.names]
             schema = members_schema(present)
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys([layout.id, *present]))):
-                batches.append(_members(batch, layout, present, schema))
+            leaves = list(dict.fromkeys([layout.id, *present]))
+            for group in range(file.num_row_groups):  # one by one, so that damage in one leaves those before it
+                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves):
+                    batches.append(_members(batch, layout, present, schema))
     except ArchiveError as exc:
         broken = str(exc)
     return Listed(pa.Table.from_batches(batches, schema=schema), broken=broken)
@@ -63,7 +65,7 @@ def read_parquet(
     for index, key in enumerate(keys):
         places.setdefault(key, []).append(index)
     with _readable():
-        file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES)
+        file = _open(stream)
         layout = _layout(file.schema_arrow, image_column, id_column)
         for group in range(file.num_row_groups):
             if not places:
@@ -71,6 +73,11 @@ def read_parquet(
             rows = _rows_of(file, group, layout, places)
             for row, data in _images(file, group, layout, rows):
                 yield from ((index, data) for index in rows[row])
+
+
+def _open(stream: IO[bytes]) -> pq.ParquetFile:
+    # Page by page: by default a whole row group of images would be held before the first is seen.
+    return pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
 def _members(batch: pa.RecordBatch, layout: _Layout, present: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
@@ -152,16 +159,20 @@ def _text(column: pa.Array, name: str) -> pa.Array:
     if name == "night" and pa.types.is_timestamp(column.type):
         column = column.cast(pa.date32())
     try:
-        return column.cast(pa.string())
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as exc:
+        text = column.cast(pa.string())
+        text.validate(full=True)  # the cast believes what the file says
+    except pa.ArrowNotImplementedError as exc:
         raise ArchiveError(f"column {name!r} has type {column.type}; it must be text, a number or a date") from exc
+    except pa.ArrowInvalid as exc:
+        raise ArchiveError(f"column {name!r} holds text that is not valid UTF-8: {exc}") from exc
+    return text
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
     try:
         yield
-    except pa.ArrowException as exc:
+    except (pa.ArrowException, UnicodeDecodeError) as exc:
         raise ArchiveError(f"not a readable Parquet file: {exc}") from exc
     except OSError as exc:
         if exc.errno is not None:  # from the filesystem, not from Arrow

@@ -96,7 +96,7 @@ class _Contents:
             return  # other tools' JSON is none of our business; a key it should have given will be missed by name
         if isinstance(fields, dict):
             values = (fields.get(column) for column in self._columns)
-            texts = (str(value) if isinstance(value, str | int | float) else None for value in values)
+            texts = (storable(str(value))[0] if isinstance(value, str | int | float) else None for value in values)
             self._sidecars.add((storable(name)[0].removesuffix(".json"), *texts))
 
     def listed(self, broken: str | None) -> Listed:

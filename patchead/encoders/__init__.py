@@ -1,0 +1,9 @@
+"""Encoders: a name to a frozen vision transformer with one interface; weights from a hub, a file or a package."""
+
+from __future__ import annotations
+
+from patchead.encoders.base import Encoder
+from patchead.encoders.build import build, describe
+from patchead.encoders.spec import EncoderShape, EncoderSpec
+
+__all__ = ["Encoder", "EncoderShape", "EncoderSpec", "build", "describe"]

@@ -13,7 +13,7 @@ from patchead.errors import WeightsError
 
 PROBE_SECONDS = 5
 # The HTTP client of huggingface_hub differs between its versions; its base error is a base of this one.
-_HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)
+_HUB_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def hub_access(name: str) -> Iterator[None]:
 
 def _unreachable() -> str:
     try:
-        get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+        status = get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS).status_code
     except _HUB_ERRORS as exc:
         return f"{constants.ENDPOINT} cannot be reached: {exc}"
-    return ""
+    return f"{constants.ENDPOINT} answers with status {status}" if status >= 500 else ""

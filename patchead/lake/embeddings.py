@@ -7,7 +7,7 @@ replace the pending ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -76,10 +76,9 @@ class EmbeddingStore:
             LakeError: a receipt file is damaged, or the lake cannot be read.
         """
         # Pending before index: a run that ends meanwhile deletes pending files only after it has written its index.
-        pending = [rows for _, rows in self._read_receipts(self._pending)]
-        receipts = pa.concat_tables(
-            [RECEIPTS.empty_table(), *(rows for _, rows in self._read_receipts(self._index)), *pending]
-        )
+        pending = self._read_receipts(self._pending, self._pending.names(".parquet"))
+        index = self._read_receipts(self._index, self._index.names(".parquet"))
+        receipts = pa.concat_tables([RECEIPTS.empty_table(), *(rows for _, rows in [*index, *pending])])
         there = pc.is_in(receipts["embedding_uri"], value_set=self._unit_uris())
         return _first_of_each(receipts.filter(pc.and_(pc.equal(receipts["status"], OK), there)), _SAME_IMAGE)
 
@@ -91,23 +90,31 @@ class EmbeddingStore:
         """
         return pc.is_in(pa.array(uris, pa.string()), value_set=self._unit_uris()).to_pylist()
 
-    def consolidate(self, run_id: str, receipts: pa.Table) -> None:
+    def consolidate(self, run_id: str, receipts: pa.Table, unit_ids: Iterable[str] = ()) -> None:
         """Write the receipts of a finished embed stage as one file, then delete the pending ones that it contains.
 
         Receipts that earlier runs have indexed are left out, so the index grows with new images only.
+
+        Args:
+            run_id: names the file; the same id again adds to it.
+            receipts: what :meth:`write_unit` returned for every unit of the stage.
+            unit_ids: units known to be in ``receipts`` as a whole: their pending files are not read again.
 
         Raises:
             LakeError: a file is damaged, cannot be written or cannot be deleted.
         """
         name = f"{plain_name('run_id', run_id)}.parquet"
-        indexed = dict(self._read_receipts(self._index))
+        indexed = dict(self._read_receipts(self._index, self._index.names(".parquet")))
         own = indexed.pop(name, RECEIPTS.empty_table())
         earlier = pa.concat_tables([RECEIPTS.empty_table(), *indexed.values()])
         ok = receipts.select(RECEIPTS.names).filter(pc.equal(receipts["status"], OK))
         rows = _first_of_each(pa.concat_tables([own, ok]), _SAME_RECEIPT)
         self._write_receipts(self._index, run_id, rows.filter(pc.invert(_is_among(rows, earlier))))
-        pending = self._read_receipts(self._pending)
-        done = [name for name, rows in pending if pc.all(_is_among(rows, receipts), min_count=0).as_py()]
+        pending = set(self._pending.names(".parquet"))
+        done = pending & {f"{unit_id}.parquet" for unit_id in unit_ids}
+        for unit, left in self._read_receipts(self._pending, sorted(pending - done)):
+            if pc.all(_is_among(left, receipts), min_count=0).as_py():
+                done.add(unit)
         for _ in concurrently(self._pending.delete, done):
             pass
 
@@ -157,7 +164,7 @@ class EmbeddingStore:
             lambda sink: pq.write_table(stored, sink, compression="zstd", write_page_checksum=True),
         )
 
-    def _read_receipts(self, folder: Folder) -> list[tuple[str, pa.Table]]:
+    def _read_receipts(self, folder: Folder, names: Iterable[str]) -> list[tuple[str, pa.Table]]:
         def read(name: str) -> tuple[str, pa.Table] | None:
             uri = folder.uri_of(name)
             try:
@@ -170,7 +177,7 @@ class EmbeddingStore:
                 raise LakeError(f"{uri} does not have the columns of receipts. {_REMEDY}")
             return name, _with_uris(stored, pc.binary_join_element_wise(self._units.uri, stored["embedding_uri"], "/"))
 
-        return [found for found in concurrently(read, folder.names(".parquet")) if found]
+        return [found for found in concurrently(read, names) if found]
 
     def _unit_uris(self) -> pa.Array:
         return pa.array([self._units.uri_of(name) for name in self._units.names(".arrow")], pa.string())

@@ -22,12 +22,13 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from fsspec.implementations.local import LocalFileSystem
+from s3fs import S3FileSystem
 
-from patchead.errors import LakeError
+from patchead.errors import LakeError, bad_value
 from patchead.lake.files import Folder
 from patchead.lake.validation import validate
 from patchead.schema import PARTITIONS, TABLES
-from patchead.storage import Storage, join
+from patchead.storage import Storage, explained, join
 
 _COMMIT_ATTEMPTS = 10
 _LONGEST_PAUSE_S = 5.0
@@ -43,7 +44,12 @@ def table_uri(lake_uri: str, name: str) -> str:
 
 
 def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
-    """:func:`table_uri` as the Delta libraries take it: an absolute path, or a URL."""
+    """:func:`table_uri` as the Delta libraries take it: an absolute path, or a URL.
+
+    Raises:
+        LakeError: the lake's address has a character that they misread.
+    """
+    _require_plain(lake_uri)
     uri = table_uri(lake_uri, name)
     filesystem, path = storage.filesystem(uri)
     if isinstance(filesystem, LocalFileSystem):
@@ -138,13 +144,13 @@ def preflight(lake_uri: str, storage: Storage) -> None:
     Raises:
         LakeError: the lake cannot be written, or does not answer within 15 s.
     """
-    if "%" in lake_uri:
-        raise LakeError(f"lake.uri must not contain '%', which Delta readers decode; got {lake_uri!r}.")
+    _require_plain(lake_uri)
     failure: list[Exception] = []
 
     def probe() -> None:
         folder, name = Folder(lake_uri, storage), f"probe-{uuid.uuid4().hex}"
         try:
+            _require_bucket(lake_uri, storage)
             folder.write(name, lambda sink: sink.write(b"probe"))
             folder.delete(name)
         except Exception as exc:  # noqa: BLE001 - raised again in the caller's thread
@@ -161,6 +167,20 @@ def preflight(lake_uri: str, storage: Storage) -> None:
         )
     if failure:
         raise failure[0]
+
+
+def _require_plain(lake_uri: str) -> None:
+    """Delta decodes '%' and cuts a URL at '?' and '#': two tables would end up in one folder."""
+    if set(lake_uri) & set("%?#"):
+        raise LakeError(bad_value("lake.uri", lake_uri, "an address without '%', '?' and '#'"))
+
+
+def _require_bucket(lake_uri: str, storage: Storage) -> None:
+    """Some S3 servers make a bucket on the first write: a misspelt name must not pass."""
+    filesystem, path = storage.filesystem(lake_uri)
+    if isinstance(filesystem, S3FileSystem):
+        with explained("write", lake_uri, LakeError):
+            filesystem.call_s3("list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
 
 
 def _create(lake_uri: str, storage: Storage, name: str) -> None:
@@ -217,7 +237,9 @@ def delta_errors(action: str, uri: str) -> Iterator[None]:
         yield
     except (CommitFailedError, TableNotFoundError):
         raise
-    except (DeltaError, OSError) as exc:
+    except DeltaError as exc:
+        raise LakeError(f"cannot {action} {uri}: {_one_line(exc)}") from exc
+    except OSError as exc:
         raise LakeError(
             f"cannot {action} {uri}: {_one_line(exc)} Check the address, storage.endpoint_url and the keys "
             "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."

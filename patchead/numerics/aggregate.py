@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from math import inf
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +21,26 @@ _FLAT = 1e-6  # a spread of log scores below this is rounding
 _LARGEST_LOG = 700.0  # of a float64
 
 Index = slice | np.ndarray
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How distances become scores. Raises `SettingsError` for a value that has no meaning."""
+
+    aggregate: Literal["nearest", "farthest"] = "nearest"
+    """Mean of the K nearest, or of the K farthest, references."""
+    fraction: float = 0.3
+    """K as a fraction of the references."""
+    image_top_fraction: float = 0.01
+    """Image score: mean of this fraction of the largest patch scores; 0 is the single maximum."""
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise SettingsError(bad_value("scoring.aggregate", self.aggregate, f"one of {', '.join(AGGREGATES)}"))
+        if not 0 < self.fraction <= 1:
+            raise SettingsError(bad_value("scoring.fraction", self.fraction, "above 0 and at most 1"))
+        if not 0 <= self.image_top_fraction <= 1:
+            raise SettingsError(bad_value("scoring.image_top_fraction", self.image_top_fraction, "from 0 to 1"))
 
 
 def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:

@@ -9,14 +9,16 @@ _SIGMA = 4 / 256  # of the Gaussian, as a fraction of each side
 _OPACITY = 0.65  # of the hottest colour over the photo; the coldest is transparent
 
 
-def heatmap(patch_scores: np.ndarray, width: int, height: int, *, max_side: int) -> np.ndarray:
+def heatmap(patch_scores: np.ndarray, width: int, height: int, *, max_side: int, fit: str = "squash") -> np.ndarray:
     """Bilinear enlargement of the patch grid to the image, then a Gaussian of 4 px at 256 px, scaled per axis.
 
-    The grid covers the whole image, as the ``squash`` fit makes it.
+    ``squash``: the grid covers the whole image. ``crop``: its centre square; what was cut off is 0. ``pad``: a centred
+    square of the longer side; what lies outside of the image is left out.
 
     Args:
         patch_scores: float (h, w), all finite.
         width, height: of the original image, in pixels.
+        fit: how the image became the square that was embedded.
         max_side: the map is scaled down, aspect ratio kept, so that neither side is longer; never up.
 
     Returns:
@@ -29,11 +31,25 @@ def heatmap(patch_scores: np.ndarray, width: int, height: int, *, max_side: int)
         raise ValueError(f"need a grid (h, w) and sizes of at least 1; got {patch_scores.shape}, {width} x {height}")
     scale = min(1.0, max_side / max(width, height))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    covered = {"squash": size, "crop": (min(size),) * 2, "pad": (max(size),) * 2}[fit]
     grid = np.ascontiguousarray(patch_scores, np.float32)
-    enlarged = cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR)
-    return cv2.GaussianBlur(
-        enlarged, (0, 0), sigmaX=_SIGMA * size[0], sigmaY=_SIGMA * size[1], borderType=cv2.BORDER_REPLICATE
+    enlarged = cv2.resize(grid, covered, interpolation=cv2.INTER_LINEAR)
+    blurred = cv2.GaussianBlur(
+        enlarged, (0, 0), sigmaX=_SIGMA * covered[0], sigmaY=_SIGMA * covered[1], borderType=cv2.BORDER_REPLICATE
     )
+    return blurred if covered == size else _centred(blurred, size)
+
+
+def _centred(square: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The map of ``size`` (width, height) whose centre is the square's; 0 where the square does not reach."""
+    out = np.zeros(size[::-1], np.float32)
+    (top, from_top), (left, from_left) = (
+        ((length - side) // 2 if length > side else 0, (side - length) // 2 if side > length else 0)
+        for length, side in zip(out.shape, square.shape, strict=True)
+    )
+    part = square[from_top : from_top + out.shape[0], from_left : from_left + out.shape[1]]
+    out[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return out
 
 
 def colorize(scores: np.ndarray, low: float, high: float) -> np.ndarray:

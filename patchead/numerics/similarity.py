@@ -23,7 +23,7 @@ CPU_BLOCK_BYTES_PER_THREAD = 1 << 20
 _ALIGN = 16  # patches per step of the matrix kernels; parts of one image are cut at multiples of it
 _SELF_ROWS = 4096
 PREPARE_VALUES = 1 << 20  # values converted at a time, which bounds the float32 scratch of `prepare`
-_COSINE_FLOOR = -2.0  # below every cosine: the neutral element of the maximum
+COSINE_FLOOR = -2.0  # below every cosine: the neutral element of the maximum
 
 # (first image, image after the last, first patch, patch after the last)
 _Chunk = tuple[int, int, int, int]
@@ -211,4 +211,4 @@ def _raise(target: Tensor, values: Tensor) -> None:
 
 
 def _floor(n: int, m: int, patches: int, like: Tensor) -> Tensor:
-    return torch.full((n, m, patches), _COSINE_FLOOR, dtype=torch.float32, device=like.device)
+    return torch.full((n, m, patches), COSINE_FLOOR, dtype=torch.float32, device=like.device)

@@ -76,7 +76,7 @@ def explain_group(name: str, rows: pa.Table, folder: RunFolder, settings: Explai
     drawn = {"flagged": flagged, "all": compared, "none": np.zeros(n, bool)}[settings.heatmaps]
     threshold = settings.patch_threshold or z_threshold_score(scored, settings.threshold_z)
     pictures = draw(rows, staged.patch_scores, flagged | drawn, drawn, threshold, settings.drawing)
-    missing = np.where(compared, None, _NO_REFERENCE)
+    missing = [None if known else _NO_REFERENCE for known in compared]
     scores = _score_rows(
         rows,
         settings,

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from patchead.archive.catalog import catalog
 from patchead.config import Config
-from patchead.errors import PatcheadError, TooManyFailuresError
+from patchead.errors import TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.lake.tables import preflight, publish, published
@@ -46,8 +46,8 @@ def run_night(config: Config, console: Console) -> RunRecord:
     try:
         with ray_session(config.resources.local_cpus):
             _Night(config, record, folder, Stages(console)).run()
-    except PatcheadError as exc:
-        record.finish("failed", str(exc))
+    except BaseException as exc:
+        record.finish("failed", str(exc) or type(exc).__name__)
         raise
     finally:
         folder.write_json("run.json", record.as_json())

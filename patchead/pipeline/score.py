@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from patchead.numerics.similarity import prepare, tile
 from patchead.pipeline.columns import codes
 from patchead.pipeline.plan import GroupPlan, Plan
 from patchead.pipeline.session import Pool, worker_errors
-from patchead.pipeline.spread import spread
+from patchead.pipeline.spread import Submit, spread
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class Scorer:
             np.arange(rows.start, rows.stop),
             group.content,
             group.part,
-            rule=self._settings.rule,
-            n_references=group.n_references(rows, None),
-            device=self._device,
+            self._settings.rule,
+            group.n_references(rows, None),
+            self._device,
         )
 
     def rows(self, group: Group, rows: slice, columns: list[np.ndarray], blocks: list[ray.ObjectRef]) -> np.ndarray:
@@ -195,7 +195,7 @@ def score(
             advance(sizes[group_id])
 
 
-def _whole(plan: GroupPlan, group_of: Callable[[str], Group]) -> Callable[[Any], ray.ObjectRef]:
+def _whole(plan: GroupPlan, group_of: Callable[[str], Group]) -> Submit:
     return lambda actor: actor.whole.remote(group_of(plan.group_id), plan)
 
 
@@ -217,7 +217,7 @@ def _symmetric(
     loaded = [actors[i % len(actors)].load.remote(group, column) for i, column in enumerate(columns)]
     row: list[dict[int, ray.ObjectRef]] = [{} for _ in blocks]
 
-    def job(a: int, b: int) -> Callable[[Any], ray.ObjectRef]:
+    def job(a: int, b: int) -> Submit:
         def submit(actor: Any) -> ray.ObjectRef:
             forth, back = actor.tile.options(num_returns=2).remote(loaded[a], loaded[b])
             row[b][a] = back
@@ -227,13 +227,11 @@ def _symmetric(
         return submit
 
     deque(spread(actors, (((a, b), job(a, b)) for a, b in plan.tiles())), maxlen=0)  # results stay where they are
-    return _ordered(
-        actors,
-        (
-            lambda actor, i=i, r=r: actor.reduce.remote(group, blocks[i], [columns[j] for j in r], *r.values())
-            for i, r in enumerate(row)
-        ),
-    )
+
+    def reduce(i: int) -> Submit:
+        return lambda actor: actor.reduce.remote(group, blocks[i], [columns[j] for j in row[i]], *row[i].values())
+
+    return _ordered(actors, map(reduce, range(len(blocks))))
 
 
 def _row_stationary(
@@ -248,9 +246,13 @@ def _row_stationary(
     references = np.arange(plan.images) if panel is None else panel
     columns = np.array_split(references, math.ceil(len(references) / plan.block_images))
     loaded = [actors[i % len(actors)].load.remote(handle, column) for i, column in enumerate(columns)]
-    return _ordered(actors, ((lambda actor, b=b: actor.rows.remote(handle, b, columns, loaded)) for b in blocks))
+
+    def rows(block: slice) -> Submit:
+        return lambda actor: actor.rows.remote(handle, block, columns, loaded)
+
+    return _ordered(actors, map(rows, blocks))
 
 
-def _ordered(actors: Sequence[Any], submits: Iterator[Callable[[Any], ray.ObjectRef]]) -> list[ray.ObjectRef]:
+def _ordered(actors: Sequence[Any], submits: Iterable[Submit]) -> list[ray.ObjectRef]:
     done = dict(spread(actors, enumerate(submits)))
     return [done[index] for index in sorted(done)]

@@ -28,7 +28,7 @@ def lake(request: pytest.FixtureRequest) -> Lake:
     if request.param == "local":
         return request.getfixturevalue("local")
     s3: S3Server = request.getfixturevalue("s3")
-    return Lake(f"{s3.bucket()}/a lake", s3.storage)
+    return Lake(f"{s3.bucket()}/lake", s3.storage)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class Rows:
 
 def group(night: dt.date | None, product: str | None, *images: str, **values: Any) -> list[dict[str, Any]]:
     """Score rows of one group, all ok, with one region each."""
-    known = night is not None and product is not None
+    known = bool(night and product)
     keys = {"night": night, "product": product, "group_id": f"night={night}/product={product}" if known else None}
     return [keys | {"image_id": image, "status": OK} | values for image in images]
 

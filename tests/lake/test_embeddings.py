@@ -168,6 +168,24 @@ def test_consolidation_keeps_what_is_known_and_clears_its_pending_files(lake: An
     assert store.known().sort_by("image_id").equals(before.sort_by("image_id"))
 
 
+def test_units_named_as_finished_are_not_read_again(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(local)
+    filled = pa.concat_tables([store.write_unit(u, receipts(u), vectors(1)) for u in ("u1", "u2")])
+    store.write_unit("u3", receipts("u3"), vectors(1))
+    opened, open_file = [], Folder.open
+
+    def watched(folder: Folder, name: str) -> pa.NativeFile:
+        opened.append(name)
+        return open_file(folder, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "open", watched)
+        store.consolidate("run-1", filled, unit_ids=["u1", "u2", "never written"])
+    assert opened == ["u3.parquet"]
+    assert files(local, "pending") == ["u3.parquet"]
+    assert ids(store.known()) == ["u1", "u2", "u3"]
+
+
 def test_the_index_grows_with_new_images_only(local: Any) -> None:
     store = store_of(local)
     first = store.write_unit("u1", receipts("a", "b"), vectors(2))

@@ -1,0 +1,126 @@
+"""Patch scores of one block of images, from references that stream past or from finished tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+
+from patchead.errors import PatcheadError, PlanError
+from patchead.numerics.aggregate import KMean, Rule, neighbours, reference_mask
+from patchead.numerics.memory import candidate_bytes, candidates, product_bytes, scratch_bytes, vector_bytes
+from patchead.numerics.similarity import one_way, prepare
+
+
+def score_rows(
+    query: np.ndarray,
+    row_index: np.ndarray,
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    content: np.ndarray,
+    part: np.ndarray,
+    *,
+    rule: Rule,
+    device: str = "cpu",
+    precision: str = "fp32",
+    memory_bytes: int,
+    n_references: np.ndarray,
+) -> np.ndarray:
+    """Row-stationary: patch scores float32 (B, P) of a query block while its references stream past.
+
+    Args:
+        query: float16 (B, P, D).
+        row_index: int (B,), positions of the query images in the group.
+        blocks: ``(columns (n,), embeddings (n, P, D))`` in any order and size, held one at a time; each position at
+            most once.
+        content, part: int64 (N,), of the whole group; see `reference_mask`.
+        rule: aggregation.
+        device, precision: of the products; see `prepare`.
+        memory_bytes: budget for everything but ``query`` and the block in hand.
+        n_references: int (B,), references each row must meet on the way.
+
+    Raises:
+        PatcheadError: a row met another number of references than announced (a block was lost or came twice),
+            or an embedding is zero, infinite or NaN.
+        PlanError: the budget does not hold this many query images; see `block_images`.
+    """
+    p = query.shape[1]
+    held = candidates(int(n_references.max(initial=1)), rule.fraction)
+    step = _references_at_once(query.shape, len(content), held, precision, memory_bytes)
+    rows = prepare(query, device=device, precision=precision, positions=row_index)
+    mean = KMean(neighbours(n_references, rule.fraction), p, rule.aggregate, device, held)
+    for columns, embeddings in blocks:
+        for cut in slices(len(columns), step):
+            references = prepare(embeddings[cut], device=device, precision=precision, positions=columns[cut])
+            distances = one_way(rows, references, budget_bytes=product_bytes(memory_bytes))
+            mean.add(distances, reference_mask(content, part, row_index, columns[cut]))
+            del references, distances  # before the next ones are made
+        del embeddings
+    return finish(mean, row_index, n_references)
+
+
+def reduce_rows(
+    parts: Iterable[tuple[np.ndarray, np.ndarray | torch.Tensor]],
+    row_index: np.ndarray,
+    content: np.ndarray,
+    part: np.ndarray,
+    rule: Rule,
+    n_references: np.ndarray,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Patch scores float32 (B, P) of one row block from the tiles of a distributed symmetric schedule.
+
+    Args:
+        parts: ``(columns (n,), distances (B, n, P))`` as from `similarity.tile`, in any order.
+        row_index, content, part, rule, n_references: see `score_rows`.
+        device: where to reduce.
+
+    Raises:
+        PatcheadError: a row met another number of references than announced.
+        ValueError: no part at all.
+    """
+    mean: KMean | None = None
+    held = candidates(int(n_references.max(initial=1)), rule.fraction)
+    for columns, values in parts:
+        tensor = values
+        if isinstance(values, np.ndarray):
+            tensor = torch.from_numpy(np.require(values, np.float32, "W"))  # torch refuses read-only arrays
+        distances = tensor.to(device, torch.float32)
+        if mean is None:
+            k = neighbours(n_references, rule.fraction)
+            mean = KMean(k, distances.shape[2], rule.aggregate, device, held)
+        mean.add(distances, reference_mask(content, part, row_index, columns))
+    if mean is None:
+        raise ValueError("reduce_rows needs at least one part")
+    return finish(mean, row_index, n_references)
+
+
+def _references_at_once(query: tuple[int, ...], n: int, held: int, precision: str, memory_bytes: int) -> int:
+    """Images that may be compared with a query block (B, P, D) at a time, beside ``held`` candidates per patch."""
+    b, p, d = query
+    vectors = vector_bytes(p, d, precision)
+    free = memory_bytes - 2 * product_bytes(memory_bytes) - scratch_bytes(n, p, d)
+    step = (free - b * (vectors + candidate_bytes(held, p))) // (vectors + b * p * 4)
+    if step < 1:
+        raise PlanError(
+            f"scoring.memory_gb ({memory_bytes / 1e9:.3g} GB) does not hold {b} query images beside one reference. "
+            "Use query blocks of block_images(...) images, or raise it."
+        )
+    return step
+
+
+def finish(mean: KMean, row_index: np.ndarray, n_references: np.ndarray) -> np.ndarray:
+    """The result of ``mean``, float32 (B, P), once every row has met the references it must."""
+    if (wrong := np.flatnonzero(mean.seen != n_references)).size:
+        row = wrong[0]
+        raise PatcheadError(
+            f"image {row_index[row]} of the group met {mean.seen[row]} references, not {n_references[row]}: "
+            "a block of references was lost or came twice. Nothing was scored; run the group again."
+        )
+    return mean.result().cpu().numpy()
+
+
+def slices(n: int, size: int, start: int = 0) -> Iterator[slice]:
+    """``start`` to ``n`` in steps of ``size``; the last may be shorter."""
+    for first in range(start, n, size):
+        yield slice(first, min(first + size, n))

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from s3_server import S3Server
+from sample_files import AWKWARD, parquet, png, tar, write, write_memory
+
+from patchead.archive.readers import read_files, read_images
+from patchead.errors import ArchiveError
+from patchead.storage import Storage
+
+Place = Callable[[dict[str, bytes]], tuple[str, Storage]]
+NAMES = AWKWARD
+SHARDS = {
+    "tar": tar([(f"{number}.png", png(number)) for number in range(3)]),
+    "parquet": parquet({"id": [f"{number}.png" for number in range(3)], "image": [png(number) for number in range(3)]}),
+}
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Puts files somewhere and says where."""
+
+    def put(files: dict[str, bytes]) -> tuple[str, Storage]:
+        if request.param == "local":
+            return write(tmp_path, files), Storage()
+        if request.param == "memory":  # which itself does not know names with '::'
+            return write_memory("readers", files), Storage()
+        server: S3Server = request.getfixturevalue("s3")
+        bucket = server.bucket()
+        for name, data in files.items():
+            server.client.put_object(Bucket=bucket.removeprefix("s3://"), Key=name, Body=data)
+        return bucket, server.storage
+
+    return put
+
+
+def test_loose_files_are_read_in_order_and_a_missing_one_fails_alone(place: Place) -> None:
+    files = {f"a b/{name}": png(number) for number, name in enumerate(NAMES)} | {"empty.png": b""}
+    uri, storage = place(files)
+    if uri.startswith("memory"):
+        files.pop("a b/cam::1.png")
+    names = [*files, "gone.png", *files]
+    results = dict(read_files([f"{uri}/{name}" for name in names], storage, at_once=4))
+    assert list(results) == list(range(len(names)))
+    for index, name in enumerate(names):
+        if name == "gone.png":
+            assert isinstance(results[index], ArchiveError)
+            assert "gone.png: it does not exist" in str(results[index])
+        else:
+            assert results[index] == files[name]
+
+
+def test_files_are_fetched_in_bounded_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    uri = write(tmp_path, {f"{number}.png": b"%d" % number for number in range(7)})
+    filesystem, _ = Storage().filesystem(uri)
+    asked: list[int] = []
+    fetch = filesystem.cat_ranges
+
+    def cat_ranges(paths: list[str], *args: object, **options: object) -> list[bytes]:
+        asked.append(len(paths))
+        return fetch(paths, *args, **options)
+
+    monkeypatch.setattr(filesystem, "cat_ranges", cat_ranges)
+    reader = read_files([f"{uri}/{number}.png" for number in range(7)], Storage(), at_once=3)
+    assert next(reader) == (0, b"0")
+    assert asked == [3]
+    assert len(list(reader)) == 6
+    assert asked == [3, 3, 1]
+
+
+def test_one_loose_file(place: Place) -> None:
+    uri, storage = place({NAMES[0]: png()})
+    assert list(read_images(f"{uri}/{NAMES[0]}", "files", [None], storage=storage)) == [(0, png())]
+
+
+@pytest.mark.parametrize("format", ["tar", "parquet"])
+def test_shards_are_read_by_key_in_one_pass(place: Place, format: str) -> None:
+    uri, storage = place({f"a b#%.{format}": SHARDS[format]})
+    keys = ["2.png", "gone.png", "0.png", "2.png"]
+    results = list(read_images(f"{uri}/a b#%.{format}", format, keys, storage=storage))
+    assert [index for index, _ in results] == [2, 0, 3, 1]
+    contents = dict(results)
+    assert (contents[0], contents[2], contents[3]) == (png(2), png(0), png(2))
+    assert "'gone.png' is no longer in" in str(contents[1])
+
+
+@pytest.mark.parametrize("format", ["tar", "parquet", "files"])
+def test_a_shard_that_is_gone_fails_every_key(place: Place, format: str) -> None:
+    uri, storage = place({"x.png": png()})
+    results = dict(read_images(f"{uri}/gone.{format}", format, ["a", "b"], storage=storage))
+    assert sorted(results) == [0, 1]
+    assert all(isinstance(error, ArchiveError) and "does not exist" in str(error) for error in results.values())
+
+
+def test_what_was_read_before_the_damage_stands(tmp_path: Path) -> None:
+    uri = write(tmp_path, {"s.tar": SHARDS["tar"][:1100]})
+    results = dict(read_images(f"{uri}/s.tar", "tar", ["2.png", "1.png", "0.png"], storage=Storage()))
+    assert results[2] == png(0)
+    for index in (0, 1):
+        assert isinstance(results[index], ArchiveError)
+    assert "damaged or cut off" in str(results[0])
+
+
+def test_the_columns_of_the_settings_are_used(tmp_path: Path) -> None:
+    uri = write(tmp_path, {"p.parquet": parquet({"row": [1, 2], "picture": [b"a", b"b"]})})
+    results = read_images(
+        f"{uri}/p.parquet", "parquet", ["2"], storage=Storage(), image_column="picture", id_column="row"
+    )
+    assert list(results) == [(0, b"b")]
+    ((_, error),) = read_images(f"{uri}/p.parquet", "parquet", ["2"], storage=Storage())
+    assert "archive.image_column" in str(error)
+
+
+@pytest.mark.parametrize("format", ["tar", "files"])
+def test_an_endpoint_that_does_not_answer_is_an_error_for_every_key(
+    format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    storage = Storage(endpoint_url="http://127.0.0.1:9", region="us-west-1")
+    start = time.monotonic()
+    results = dict(read_images(f"s3://bucket/x.{format}", format, ["a", "b"], storage=storage))
+    assert time.monotonic() - start < 20
+    assert sorted(results) == [0, 1]
+    assert all("Could not connect" in str(error) and "endpoint_url" in str(error) for error in results.values())
+
+
+def test_wrong_keys_are_an_error_for_every_key(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = s3.bucket()
+    s3.client.put_object(Bucket=bucket.removeprefix("s3://"), Key="s.tar", Body=SHARDS["tar"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    storage = Storage(endpoint_url=s3.endpoint, region="us-west-2")
+    for format in ("tar", "files"):
+        ((_, error),) = read_images(f"{bucket}/s.tar", format, ["0.png"], storage=storage)
+        assert "access denied" in str(error)
+        assert "AWS_SECRET_ACCESS_KEY" in str(error)

