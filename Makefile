@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
-SOURCES := patchead jobs tests
+SOURCES := patchead jobs cluster tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow bench picture lint types check clean

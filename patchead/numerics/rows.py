@@ -82,10 +82,7 @@ def reduce_rows(
     mean: KMean | None = None
     held = candidates(int(n_references.max(initial=1)), rule.fraction)
     for columns, values in parts:
-        tensor = values
-        if isinstance(values, np.ndarray):
-            tensor = torch.from_numpy(np.require(values, np.float32, "W"))  # torch refuses read-only arrays
-        distances = tensor.to(device, torch.float32)
+        distances = _tensor(values).to(device, torch.float32)
         if mean is None:
             k = neighbours(n_references, rule.fraction)
             mean = KMean(k, distances.shape[2], rule.aggregate, device, held)
@@ -93,6 +90,12 @@ def reduce_rows(
     if mean is None:
         raise ValueError("reduce_rows needs at least one part")
     return finish(mean, row_index, n_references)
+
+
+def _tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        return values
+    return torch.from_numpy(np.require(values, requirements="W"))  # torch refuses read-only arrays
 
 
 def _references_at_once(query: tuple[int, ...], n: int, held: int, precision: str, memory_bytes: int) -> int:

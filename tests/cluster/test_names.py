@@ -13,8 +13,12 @@ from typing import Any
 
 import click
 import pytest
-import tomllib
 import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 FILES = (
     *("README.md", "Dockerfile", "aws.yaml", "kubernetes/rayjob.yaml", "kubernetes/cronjob.yaml"),

@@ -22,7 +22,7 @@ MODELS = [
     ("vit_small_patch14_reg4_dinov2", 14, 5, (112, 140), IMAGENET),
     ("eva02_tiny_patch14_224", 14, 1, (224, 112), CLIP),
     ("vit_small_patch16_dinov3", 16, 5, (96,), IMAGENET),
-    ("beitv2_base_patch16_224", 16, 1, (96,), IMAGENET),
+    ("test_vit_relpos", 16, 0, (96, 160), HALF),
 ]
 
 

@@ -1,0 +1,186 @@
+"""Whatever an archive holds, every image ends as one row, and a bad one changes nothing for the good ones."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from e2e_tools import by_id, good_images, job, png, rows, table, texture, write_group
+from PIL import Image
+
+from patchead.errors import TooManyFailuresError
+from patchead.pipeline.record import RunRecord
+
+Score = Callable[..., RunRecord]
+NIGHT = "2026-11-21"
+SCREW = f"night={NIGHT}/product=screw"
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def readable_oddities() -> dict[str, bytes]:
+    """Unusual images that must be scored."""
+    plain = Image.fromarray(texture(200))
+    grey16 = Image.fromarray(np.asarray(plain.convert("L")).astype(np.uint16) * 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return {
+        "grey16.png": encoded(grey16, "PNG"),
+        "palette.png": encoded(plain.convert("P"), "PNG"),
+        "rgba.png": encoded(plain.convert("RGBA"), "PNG"),
+        "cmyk.jpg": encoded(plain.convert("CMYK"), "JPEG"),
+        "rotated.jpg": encoded(Image.fromarray(texture(201)), "JPEG", exif=exif),
+        "black.png": encoded(Image.new("RGB", (48, 48)), "PNG"),
+        "twin1.png": png(texture(202)),
+        "twin2.png": png(texture(202)),
+    }
+
+
+def unreadable() -> dict[str, bytes]:
+    """Files that must become failed rows."""
+    jpeg = encoded(Image.fromarray(texture(300, 96)), "JPEG")
+    return {
+        "truncated.jpg": jpeg[: len(jpeg) // 2],
+        "empty.png": b"",
+        "text.png": b"this is a text file\n",
+        "bomb.png": encoded(Image.new("1", (20_000, 10_000)), "PNG"),
+    }
+
+
+def add_hostile_shards(folder: Path, image: bytes) -> None:
+    with tarfile.open(folder / "hostile.tar", "w") as shard:
+        for name in ("../../x.png", "inside.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(image)
+            shard.addfile(member, io.BytesIO(image))
+    pq.write_table(pa.table({"image_id": ["a"], "photo": [image]}), folder / "wrong-column.parquet")
+
+
+def test_every_bad_image_is_a_row_and_changes_nothing_for_the_good_ones(tmp_path: Path, score_night: Score) -> None:
+    good = good_images(6) | readable_oddities() | {"inside.png": png(texture(400))}
+    write_group(tmp_path / "clean", NIGHT, "screw", good)
+    score_night(tmp_path / "clean", tmp_path / "clean-lake")
+
+    del good["inside.png"]
+    folder = write_group(tmp_path / "archive", NIGHT, "screw", good | unreadable())
+    add_hostile_shards(folder, png(texture(400)))
+    record = score_night(tmp_path / "archive", tmp_path / "lake", **{"run.max_failed_fraction": 1})
+
+    found = by_id(tmp_path / "lake")
+    failed = {i.removeprefix(f"{SCREW}/"): row["error"] for i, row in found.items() if row["status"] == "failed"}
+    assert set(failed) == {*unreadable(), "hostile.tar#../../x.png", "wrong-column.parquet"}
+    reasons = {
+        "truncated.jpg": "truncated",
+        "empty.png": "empty",
+        "text.png": "not an image",
+        "bomb.png": "20000x10000",
+        "hostile.tar#../../x.png": "unsafe",
+        "wrong-column.parquet": "archive.image_column",
+    }
+    assert [name for name, reason in reasons.items() if reason not in failed[name].replace(" x ", "x")] == []
+    assert (record.images, record.ok, record.failed, record.skipped) == (21, 15, 6, 0)
+
+    clean = {i.rpartition("/")[2]: row["score"] for i, row in by_id(tmp_path / "clean-lake").items()}
+    scored = {
+        i.rpartition("/")[2].rpartition("#")[2]: row["score"] for i, row in found.items() if row["status"] == "ok"
+    }
+    assert scored == pytest.approx(clean, abs=1e-6)
+
+
+def test_twins_are_no_reference_of_each_other(tmp_path: Path, score_night: Score) -> None:
+    write_group(tmp_path / "archive", NIGHT, "screw", good_images(6) | readable_oddities())
+    score_night(tmp_path / "archive", tmp_path / "lake")
+    found = {i.rpartition("/")[2]: row for i, row in by_id(tmp_path / "lake").items()}
+    assert found["twin1.png"]["n_references"] == found["twin2.png"]["n_references"] == 12
+    assert found["good000.png"]["n_references"] == 13
+    assert found["twin1.png"]["score"] == pytest.approx(found["twin2.png"]["score"], abs=1e-7)
+
+
+def test_too_many_failures_publish_nothing(tmp_path: Path, score_night: Score) -> None:
+    archive, lake = tmp_path / "archive", tmp_path / "lake"
+    folder = write_group(archive, NIGHT, "screw", good_images(6))
+    score_night(archive, lake)
+    before = table(lake)
+    (folder / "text.png").write_bytes(b"no image")
+    with pytest.raises(TooManyFailuresError, match=r"1 of 7 images failed(.|\n)*text\.png(.|\n)*max_failed_fraction"):
+        score_night(archive, lake)
+    assert table(lake).equals(before)
+
+
+def test_small_and_identical_groups_get_a_status_and_no_score(tmp_path: Path, score_night: Score) -> None:
+    archive = tmp_path / "archive"
+    write_group(archive, NIGHT, "one", good_images(1))
+    write_group(archive, NIGHT, "four", good_images(4))
+    write_group(archive, NIGHT, "same", {f"copy{i}.png": png(texture(1)) for i in range(6)})
+    write_group(archive, NIGHT, "black", {f"b{i}.png": png(np.zeros((40 + i, 40, 3), np.uint8)) for i in range(6)})
+    record = score_night(archive, tmp_path / "lake")
+    found = rows(tmp_path / "lake")
+    assert {row["status"] for row in found if row["product"] in ("one", "four", "same")} == {"too_few_images"}
+    assert all(row["score"] is None and row["error"] for row in found if row["product"] != "black")
+    black = [row for row in found if row["product"] == "black"]
+    assert {(row["status"], row["z"], row["is_anomalous"]) for row in black} == {("ok", 0.0, False)}
+    assert all(row["score"] == pytest.approx(0, abs=1e-6) for row in black)
+    assert (record.images, record.ok, record.skipped) == (17, 6, 11)
+
+
+def fails(*arguments: str, code: int, words: list[str], env: dict[str, str] | None = None) -> None:
+    done = job(*arguments, env=env)
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    assert [word for word in words if word not in done.stdout] == [], done.stdout
+
+
+def test_an_empty_archive_is_one_clear_message(tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
+    places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
+    fails(*places, code=1, words=["error:", "no image", str(tmp_path / "archive")])
+    assert not (tmp_path / "lake/tables").exists()
+
+
+def test_an_unreachable_endpoint_is_one_clear_message(tmp_path: Path) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    places = ["--archive", str(tmp_path), "--lake", "s3://bucket/lake", "--set=storage.endpoint_url=http://127.0.0.1:9"]
+    fails(*places, code=1, words=["error:", "s3://bucket/lake", "storage.endpoint_url"], env=keys)
+
+
+def test_an_unwritable_lake_is_one_clear_message(tmp_path: Path) -> None:
+    write_group(tmp_path / "archive", NIGHT, "screw", good_images(6))
+    (tmp_path / "file").write_text("in the way")
+    places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "file/lake")]
+    fails(*places, code=1, words=["error:", str(tmp_path / "file/lake")])
+
+
+def test_bad_settings_are_exit_code_2(tmp_path: Path) -> None:
+    places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
+    fails(*places, "--set=scoring.fractoin=1", code=2, words=["scoring.fractoin", "Did you mean 'scoring.fraction'?"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_images_are_exit_code_3_and_too_many_exit_code_4(tmp_path: Path) -> None:
+    write_group(tmp_path / "archive", NIGHT, "screw", good_images(6) | {"text.png": b"no image"})
+    places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
+    fails(*places, code=4, words=["1 of 7 images failed", "nothing was published"])
+    assert not (tmp_path / "lake/tables/scores").exists()
+    done = job(*places, "--set=run.max_failed_fraction=0.2")
+    assert done.returncode == 3, done.stdout
+    assert "7 images = 6 scored + 1 failed + 0 skipped" in done.stdout
+    assert len(rows(tmp_path / "lake")) == 7
+
+
+def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path: Path) -> None:
+    write_group(tmp_path / "archive", NIGHT, "screw", good_images(6))
+    places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
+    done = job(*places, "--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert [word for word in (SCREW, "6 images", "16 patches x 192", "symmetric") if word not in done.stdout] == []
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
