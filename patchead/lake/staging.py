@@ -27,8 +27,11 @@ _HEAD_BYTES = 65_536  # holds the schema of a staged group and its metadata
 class Scores(Protocol):
     """Leave-one-out scores of N images: ``image_scores`` float64 (N,), ``n_references`` int (N,)."""
 
-    image_scores: np.ndarray
-    n_references: np.ndarray
+    @property
+    def image_scores(self) -> np.ndarray: ...
+
+    @property
+    def n_references(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

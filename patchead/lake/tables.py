@@ -99,13 +99,27 @@ def published(lake_uri: str, storage: Storage, run_id: str) -> bool:
     Raises:
         LakeError: the table of runs cannot be read.
     """
+    return _runs(lake_uri, storage, "run_id", [("run_id", "=", run_id)]).num_rows > 0
+
+
+def published_settings(lake_uri: str, storage: Storage) -> list[str]:
+    """``config_json`` of every published run.
+
+    Raises:
+        LakeError: the table of runs cannot be read.
+    """
+    return _runs(lake_uri, storage, "config_json")["config_json"].to_pylist()
+
+
+def _runs(lake_uri: str, storage: Storage, column: str, filters: list[tuple[str, str, str]] | None = None) -> pa.Table:
+    """One column of the table of runs; no row where the table does not exist."""
     uri = delta_uri(lake_uri, storage, "runs")
     with delta_errors("read", uri):
         try:
             table = DeltaTable(uri, storage_options=storage.delta_options(uri))
         except TableNotFoundError:
-            return False
-        return table.to_pyarrow_table(columns=["run_id"], filters=[("run_id", "=", run_id)]).num_rows > 0
+            return TABLES["runs"].empty_table().select([column])
+        return table.to_pyarrow_table(columns=[column], filters=filters)
 
 
 def groups_predicate(scores: pa.Table) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +37,16 @@ def codes(column: pa.ChunkedArray) -> np.ndarray:
 def count(rows: pa.Table, status: str) -> int:
     """How many rows have this status."""
     return pc.sum(pc.equal(rows["status"], status)).as_py() or 0
+
+
+def digest(tables: Iterable[pa.Table], columns: Sequence[str]) -> str:
+    """Hash of the values of string ``columns`` over all tables, in their order."""
+    found = blake2b(digest_size=16)
+    for rows in tables:
+        parts = [pc.fill_null(values(rows[name]), "\0") for name in columns]
+        lines = pc.binary_join_element_wise(*parts, "\t")
+        found.update("\n".join(lines.to_pylist()).encode())
+    return found.hexdigest()
 
 
 def compact(rows: pa.Table) -> pa.Table:

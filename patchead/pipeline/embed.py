@@ -68,22 +68,26 @@ def embed(
     todo = readable.filter(pc.invert(pc.is_in(readable["image_id"], value_set=values(unchanged["image_id"]))))
     fresh, embedded = [RECEIPTS.empty_table()], 0
     actor_arguments = (spec, store, batch_size, pool.threads)
-    if todo.num_rows:
-        for receipts, written in _run(units(todo, images_per_file), actor_arguments, settings, known, pool):
-            fresh.append(receipts)
-            embedded += written
-            advance(receipts.num_rows)
-        store.consolidate(run_id, pa.concat_tables(fresh))
+    work = units(todo, images_per_file, run_id)
+    for receipts, written in _run(work, actor_arguments, settings, known, pool):
+        fresh.append(receipts)
+        embedded += written
+        advance(receipts.num_rows)
+    # With the unchanged ones, so that what a killed run left pending is settled too.
+    store.consolidate(run_id, pa.concat_tables([unchanged, *fresh]), work["unit_id"].to_pylist())
     everything = _in_order_of(manifest, pa.concat_tables([unchanged, *fresh, _failed_in_catalog(manifest)]))
     failed = pc.sum(pc.equal(everything["status"], FAILED)).as_py() or 0
     return Embedded(everything, embedded, everything.num_rows - failed - embedded, failed)
 
 
-def units(manifest: pa.Table, images_per_file: int) -> pa.Table:
+def units(manifest: pa.Table, images_per_file: int, run_id: str) -> pa.Table:
     """Cut the manifest into units, one row of lists each: images of one group and one shard, in order of their id.
 
-    The unit's id is a hash of its images' ids and etags, so the same images make the same unit in every run.
+    The unit's id is a hash of the run's id and of its images' ids and etags: another try of the run writes the same
+    files again, and no run ever writes into a file that an earlier run's receipts name.
     """
+    if not manifest.num_rows:
+        return _UNIT.empty_table()
     shard = pc.if_else(pc.is_valid(manifest["key"]), manifest["uri"], "")
     rows = manifest.append_column("shard", shard).sort_by([(n, "ascending") for n in ("group_id", "shard", "image_id")])
     starts = [0]
@@ -92,14 +96,14 @@ def units(manifest: pa.Table, images_per_file: int) -> pa.Table:
     offsets = pa.array(starts, pa.int32())
     lists = {name: pa.ListArray.from_arrays(offsets, values(rows[name])) for name in _UNIT_LISTS}
     formats = values(rows["format"]).take(offsets[:-1])
-    return pa.table({"unit_id": _unit_ids(lists), "format": formats, **lists}, schema=_UNIT)
+    return pa.table({"unit_id": _unit_ids(lists, run_id), "format": formats, **lists}, schema=_UNIT)
 
 
-def _unit_ids(lists: dict[str, pa.ListArray]) -> pa.Array:
+def _unit_ids(lists: dict[str, pa.ListArray], run_id: str) -> pa.Array:
     ids = []
     for images, etags in zip(lists["image_id"], lists["etag"], strict=True):
         lines = (f"{image}\t{etag}" for image, etag in zip(images, etags, strict=True))
-        ids.append(hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest())
+        ids.append(hashlib.blake2b("\n".join([run_id, *lines]).encode(), digest_size=16).hexdigest())
     return pa.array(ids, pa.string())
 
 
@@ -154,6 +158,8 @@ def _run(
     work: pa.Table, actor_arguments: tuple[Any, ...], settings: DecodeSettings, known: KnownImages, pool: Pool
 ) -> Iterator[tuple[pa.Table, int]]:
     """Receipts of each unit as it is finished, and how many images were embedded for it."""
+    if not work.num_rows:
+        return
     decoded = ray.data.from_arrow([work.slice(i, 1) for i in range(work.num_rows)]).map_batches(
         partial(decode_unit, settings=settings, known=ray.put(known)),
         batch_size=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 
 import pyarrow as pa
@@ -10,12 +11,12 @@ from rich.console import Console
 
 from patchead.archive.catalog import catalog
 from patchead.config import Config
-from patchead.errors import TooManyFailuresError
+from patchead.errors import SettingsError, TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.lake.tables import preflight, publish, published
+from patchead.lake.tables import preflight, publish, published, published_settings
 from patchead.pipeline import translate
-from patchead.pipeline.columns import count, run_boundaries
+from patchead.pipeline.columns import count, digest, run_boundaries
 from patchead.pipeline.embed import EncoderFacts, describe_on_worker, embed
 from patchead.pipeline.explain import explain, failed_rows
 from patchead.pipeline.plan import Plan, make_plan
@@ -25,6 +26,7 @@ from patchead.pipeline.score import Group, score
 from patchead.pipeline.session import pools, ray_session
 from patchead.pipeline.spread import map_tasks
 from patchead.schema import FAILED, OK, SKIPPED
+from patchead.storage import Storage
 
 
 def run_night(config: Config, console: Console) -> RunRecord:
@@ -41,6 +43,7 @@ def run_night(config: Config, console: Console) -> RunRecord:
     if published(config.lake.uri, storage, record.run_id):
         record.finish("already published")
         return record
+    _refuse_trial_among_full_runs(config, storage)
     folder = RunFolder(config.lake.uri, storage, record.run_id)
     folder.write_json("run.json", record.as_json())
     try:
@@ -120,7 +123,8 @@ class _Night:
         return plan
 
     def score(self, plan: Plan, groups: dict[str, pa.Table], encoder: EncoderFacts) -> None:
-        settings = translate.score_settings(self.config, encoder, self.score_pool.device)
+        images = digest(groups.values(), ["group_id", "image_id", "content_hash", "part_id"])
+        settings = translate.score_settings(self.config, encoder, self.score_pool.device, images)
         with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:
             score(
                 plan,
@@ -158,6 +162,17 @@ class _Night:
         held = [(self.embed_pool, self.stages.seconds["embed"]), (self.score_pool, self.stages.seconds["score"])]
         cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
         return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
+
+
+def _refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:
+    """A limited run would replace whole groups by their first images."""
+    if config.archive.limit is None:
+        return
+    if any(json.loads(text)["archive"]["limit"] is None for text in published_settings(config.lake.uri, storage)):
+        raise SettingsError(
+            f"archive.limit={config.archive.limit} is for trials, and {config.lake.uri} holds full runs: their groups "
+            "would be replaced by their first images. Give the trial a lake.uri of its own."
+        )
 
 
 def _refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:

@@ -43,13 +43,13 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
     else:
-        # Loopback and no dashboard: a run on one machine opens nothing to the network.
+        # No dashboard, and a loopback address for the node; Ray would replace 127.0.0.1 by the host's own address.
         ray.init(
             address="local",
             num_cpus=local_cpus,
             include_dashboard=False,
             log_to_driver=False,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address="127.0.0.2",
         )
     try:
         yield

@@ -92,9 +92,10 @@ def precision(config: Config, device: str) -> str:
     return "fp16" if device == "cuda" else "fp32"
 
 
-def score_settings(config: Config, encoder: EncoderFacts, device: str) -> ScoreSettings:
+def score_settings(config: Config, encoder: EncoderFacts, device: str, images: str) -> ScoreSettings:
+    """``images`` is a digest of the images to score: scores that were staged for others are not taken for theirs."""
     scoring = config.scoring
-    used = f"{encoder.encoder_id} {precision(config, device)} " + scoring.model_dump_json(
+    used = f"{images} {encoder.encoder_id} {precision(config, device)} " + scoring.model_dump_json(
         include={"aggregate", "fraction", "image_top_fraction", "max_references", "seed"}
     )
     return ScoreSettings(

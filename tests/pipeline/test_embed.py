@@ -1,0 +1,125 @@
+"""Cutting the manifest into units, and knowing what is embedded already."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from PIL import Image
+
+from patchead.archive.decode import content_hash
+from patchead.pipeline.decode import DecodeSettings, KnownImages, decode_unit, from_ipc
+from patchead.pipeline.embed import units
+from patchead.schema import MANIFEST, OK, RECEIPTS, table
+from patchead.storage import Storage
+
+
+def manifest(rows: list[dict[str, object]]) -> pa.Table:
+    return table([{"format": "files", "size": 1, "etag": "e", **row} for row in rows], MANIFEST)
+
+
+def loose(count: int, group: str = "g") -> list[dict[str, object]]:
+    return [
+        {"image_id": f"{group}/{i:03d}.png", "uri": f"/{group}/{i:03d}.png", "group_id": group} for i in range(count)
+    ]
+
+
+def members(count: int, shard: str, group: str = "g") -> list[dict[str, object]]:
+    return [
+        {"image_id": f"{shard}#{i}", "uri": f"/{shard}", "key": str(i), "format": "tar", "group_id": group}
+        for i in range(count)
+    ]
+
+
+def test_a_unit_holds_images_of_one_group_and_one_shard() -> None:
+    rows = loose(5, "a") + loose(3, "b") + members(4, "one.tar") + members(3, "two.tar")
+    work = units(manifest(rows[::-1]), 3, "run")
+    shapes = [(unit["uri"][0].rpartition("/")[0], unit["format"], unit["image_id"]) for unit in work.to_pylist()]
+    assert [len(ids) for _, _, ids in shapes] == [3, 2, 3, 3, 1, 3]
+    assert [kind for _, kind, _ in shapes] == ["files"] * 3 + ["tar"] * 3
+    assert sorted(i for _, _, ids in shapes for i in ids) == sorted(str(row["image_id"]) for row in rows)
+    assert all(ids == sorted(ids) for _, _, ids in shapes)
+    assert all(len(set(unit["uri"])) == 1 for unit in work.to_pylist() if unit["format"] == "tar")
+
+
+def test_unit_ids_depend_on_images_etags_and_run_alone() -> None:
+    rows = loose(4)
+    ids = units(manifest(rows), 2, "run")["unit_id"].to_pylist()
+    assert units(manifest(rows[::-1]), 2, "run")["unit_id"].to_pylist() == ids
+    assert not set(units(manifest(rows), 2, "other")["unit_id"].to_pylist()) & set(ids)
+    changed = [rows[0] | {"etag": "new"}, *rows[1:]]
+    assert [a == b for a, b in zip(units(manifest(changed), 2, "run")["unit_id"].to_pylist(), ids, strict=True)] == [
+        False,
+        True,
+    ]
+
+
+def test_no_images_no_units() -> None:
+    assert units(manifest([]), 64, "run").num_rows == 0
+
+
+def receipt(image_id: str, etag: str = "e", content: str = "c") -> dict[str, object]:
+    return {
+        "image_id": image_id,
+        "etag": etag,
+        "size": 1,
+        "content_hash": content,
+        "width": 2,
+        "height": 2,
+        "embedding_uri": "/unit.arrow",
+        "row": 0,
+        "status": OK,
+    }
+
+
+def test_an_image_is_unchanged_when_id_etag_and_size_are() -> None:
+    known = KnownImages(table([receipt("a", "old"), receipt("a", "new"), receipt("b")], RECEIPTS))
+    seen = known.unchanged(
+        manifest([{"image_id": "a", "etag": "new"}, {"image_id": "b", "size": 2}, {"image_id": "c"}])
+    )
+    assert [(row["image_id"], row["etag"]) for row in seen.to_pylist()] == [("a", "new")]
+
+
+def test_an_image_is_known_by_its_content() -> None:
+    known = KnownImages(table([receipt("a", content="aa"), receipt("b", content="bb")], RECEIPTS))
+    assert known.by_hash("bb")["image_id"] == "b"
+    assert known.by_hash("ab") is None
+    assert known.by_hash("zz") is None
+    assert KnownImages(RECEIPTS.empty_table()).by_hash("aa") is None
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    paths = []
+    for index in range(3):
+        sink = io.BytesIO()
+        Image.fromarray(np.full((4 + index, 6, 3), 40 * index, np.uint8)).save(sink, "PNG")
+        paths.append(tmp_path / f"{index}.png")
+        paths[-1].write_bytes(sink.getvalue())
+    return paths
+
+
+def test_a_unit_is_decoded_to_pixels_and_receipts(local_ray: None, tmp_path: Path, photos: list[Path]) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    paths = [photos[0], broken, photos[1], photos[2], tmp_path / "gone.png"]
+    known = KnownImages(table([receipt("elsewhere", content=content_hash(photos[1].read_bytes()))], RECEIPTS))
+    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", 8, "squash")
+    rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in paths]
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, known=ray.put(known))
+    found = {row["image_id"]: row for row in from_ipc(decoded["receipts"][0].as_buffer()).to_pylist()}
+    assert {name: row["status"] for name, row in found.items()} == {
+        "0.png": "ok",
+        "1.png": "ok",
+        "2.png": "ok",
+        "broken.png": "failed",
+        "gone.png": "failed",
+    }
+    assert found["1.png"]["embedding_uri"] == "/unit.arrow"  # embedded on an earlier night
+    assert (found["2.png"]["width"], found["2.png"]["height"], found["2.png"]["embedding_uri"]) == (6, 6, None)
+    pixels = np.frombuffer(decoded["pixels"][0].as_buffer(), np.uint8).reshape(-1, 8, 8, 3)
+    assert [int(image.mean()) for image in pixels] == [0, 80]  # the two that are new, in the receipts' order

@@ -1,0 +1,83 @@
+"""Pools from the cluster's resources, and worker errors as themselves."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from patchead.config import Config
+from patchead.errors import PatcheadError, SettingsError, WeightsError
+from patchead.pipeline import session
+from patchead.pipeline.session import pools, worker_errors
+
+
+def config(**resources: object) -> Config:
+    places = {"archive": {"uri": "a"}, "lake": {"uri": "b"}}
+    return Config.model_validate({**places, "resources": resources})
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch):
+    def pretend(*resources: dict[str, float]) -> None:
+        found = [{"Alive": True, "Resources": node} for node in resources] + [
+            {"Alive": False, "Resources": {"CPU": 64}}
+        ]
+        monkeypatch.setattr(session.ray, "nodes", lambda: found)
+
+    return pretend
+
+
+def test_a_cpu_cluster_has_one_actor_per_share_of_a_node(nodes) -> None:
+    nodes({"CPU": 8}, {"CPU": 4})
+    embed, score = pools(config())
+    assert (embed.size, embed.threads, embed.device) == (3, 4, "cpu")
+    assert embed.size * embed.num_cpus + embed.size * embed.decode_cpus <= 12
+    assert score == embed
+
+
+def test_a_small_machine_has_one_actor(nodes) -> None:
+    nodes({"CPU": 2})
+    assert [(pool.size, pool.threads) for pool in pools(config())] == [(1, 2)] * 2
+
+
+def test_a_gpu_cluster_has_one_actor_per_gpu_and_its_head_none(nodes) -> None:
+    nodes({"CPU": 8}, {"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 4})
+    embed, _ = pools(config())
+    assert (embed.size, embed.num_gpus, embed.device) == (8, 1.0, "cuda")
+
+
+def test_decoding_asks_for_other_resources_than_embedding(nodes) -> None:
+    """Else Ray Data fuses the two, and decoding no longer overlaps with the forward pass."""
+    for shape in ({"CPU": 2}, {"CPU": 16, "GPU": 2}):
+        nodes(shape)
+        embed, _ = pools(config())
+        assert (embed.num_cpus, embed.num_gpus) != (embed.decode_cpus, 0)
+
+
+def test_more_than_the_cluster_has_is_refused(nodes) -> None:
+    nodes({"CPU": 4})
+    with pytest.raises(SettingsError, match=r"resources\.embed_actors must be at most 2.*got 3"):
+        pools(config(embed_actors=3, cpus_per_actor=2))
+    with pytest.raises(SettingsError, match="no room for one actor"):
+        pools(config(cpus_per_actor=8))
+
+
+def test_a_workers_error_arrives_as_itself(local_ray: None) -> None:
+    @ray.remote(num_cpus=0)
+    def fail() -> None:
+        raise WeightsError("no such file")
+
+    with pytest.raises(WeightsError) as caught, worker_errors():
+        ray.get(fail.remote())
+    assert type(caught.value) is WeightsError
+    assert str(caught.value) == "no such file"
+
+
+def test_any_other_worker_error_keeps_its_traceback(local_ray: None) -> None:
+    @ray.remote(num_cpus=0)
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught, worker_errors():
+        ray.get(fail.remote())
+    assert not isinstance(caught.value, PatcheadError)
