@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -94,7 +95,7 @@ def test_tiles_cover_every_pair_of_images_once(images: int, actors: int, memory_
     if group.whole or group.schedule != "symmetric":
         return
     edges = [*range(0, images, group.block_images), images]
-    sizes = [b - a for a, b in zip(edges, edges[1:], strict=False)]
+    sizes = [b - a for a, b in pairwise(edges)]
     pairs = sum(sizes[a] * sizes[b] * (1 if a == b else 2) for a, b in group.tiles())
     assert pairs == images * images
     assert group.tasks == len(group.tiles())
