@@ -229,7 +229,7 @@ def show_tasks() -> None:
     except RayStateApiException as exc:  # the job has ended: its exit code stands
         say(f"tasks per node unknown: {exc}")
         return
-    for node, count in sorted(Counter(task.node_id for task in tasks).items()):
+    for node, count in sorted(Counter(task.node_id for task in tasks if task.node_id).items()):
         say(f"tasks finished on node {node}: {count}")
 
 

@@ -13,9 +13,12 @@ def print_record(record: RunRecord, console: Console) -> None:
     """Counts, seconds per stage, and where the results are."""
     lake = record.config.lake.uri
     if record.state == "already published":
-        console.print(f"run {record.run_id} is already published in {lake}: nothing to do.", highlight=False)
+        console.print(
+            f"run {record.run_id} is already published in {lake}: nothing to do.", highlight=False, soft_wrap=True
+        )
         return
-    stages = Table("stage", "seconds", title=f"run {record.run_id}: {record.state}", title_justify="left")
+    console.print(f"run {record.run_id}: {record.state}", highlight=False, soft_wrap=True)
+    stages = Table("stage", "seconds")
     for name, seconds in record.seconds.items():
         stages.add_row(name, f"{seconds:.1f}")
     console.print(stages)
@@ -23,5 +26,8 @@ def print_record(record: RunRecord, console: Console) -> None:
         f"{record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
         f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(f"scores: {table_uri(lake, 'scores')}\nregions: {table_uri(lake, 'regions')}", highlight=False)
+    console.print(
+        f"scores: {table_uri(lake, 'scores')}\nregions: {table_uri(lake, 'regions')}", highlight=False, soft_wrap=True
+    )

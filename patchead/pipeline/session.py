@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
+from ray.data import DataContext
 from ray.exceptions import RayError
 
 from patchead.config import Config
@@ -35,8 +37,11 @@ class Pool:
 def ray_session(local_cpus: int | None) -> Iterator[None]:
     """Connect to the cluster of ``RAY_ADDRESS``, or start Ray on this machine and stop it at the end.
 
-    A Ray that the caller has already initialised is used and left running.
+    A Ray that the caller has already initialised is used and left running. Ray Data's own progress output is turned
+    off: `patchead.pipeline.progress` shows the stages.
     """
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
         yield
         return
