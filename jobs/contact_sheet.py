@@ -36,7 +36,7 @@ def contact_sheet(sections: Sequence[tuple[str, Sequence[Entry]]], path: Path, *
             left = 2 * _GAP + (index % per_row) * (cell_width + 2 * _GAP)
             _paste(sheet, pen, entry, left, top + (index // per_row) * (cell_height + _GAP))
         top += count * (cell_height + _GAP)
-    sheet.save(path)
+    sheet.save(path, optimize=True)
 
 
 def _paste(sheet: Image.Image, pen: ImageDraw.ImageDraw, entry: Entry, left: int, top: int) -> None:

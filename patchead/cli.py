@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from patchead.errors import PatcheadError
 from patchead.settings import iter_fields, load_config
@@ -21,7 +21,9 @@ from patchead.settings import iter_fields, load_config
 PUBLISHED_WITH_FAILURES = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-out, err = Console(), Console(stderr=True)
+# A file or a pipe has no width: lines are not cut for it.
+out = Console(width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True)
 
 SetOption = Annotated[
     list[str] | None,
@@ -81,7 +83,7 @@ def query(
 
     settings = load_config(None, overrides or [], {"lake.uri": lake, "archive.uri": "unused://"})
     found = run_query(lake, storage(settings), sql)
-    table = Table(*found.column_names)
+    table = Table(*(Column(name, overflow="fold") for name in found.column_names))
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
         table.add_row(*("" if value is None else str(value) for value in row))
     out.print(table)
@@ -90,7 +92,7 @@ def query(
 @app.command()
 def settings() -> None:
     """Print every setting with its default and meaning."""
-    table = Table("setting", "default", "meaning")
+    table = Table(Column("setting", no_wrap=True), "default", "meaning")
     for key, field in iter_fields():
         table.add_row(key, "required" if field.is_required() else str(field.get_default()), field.description)
     out.print(table)

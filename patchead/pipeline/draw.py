@@ -56,17 +56,19 @@ def draw(
         explained, drawn: bool (N,).
         threshold: patch score above which a pixel belongs to a region.
     """
-    low, high = _colour_range(patches, threshold)
     uris: list[str | None] = [None] * len(drawn)
     notes: list[str | None] = [None] * len(drawn)
     regions: list[dict[str, Any]] = []
+    if not explained.any():
+        return Pictures(uris, notes, REGIONS.empty_table())
+    colour_range = _colour_range(patches, threshold)
     for index, row, data in _originals(rows, explained, drawn, settings.decode):
         heat = heatmap(patches[index], row["width"], row["height"], max_side=settings.max_side, fit=settings.decode.fit)
         regions += _region_rows(row, heat, threshold, settings.run_id)
         if data is None:
             continue
         try:
-            uris[index] = _write(row, data, heat, (low, high), settings)
+            uris[index] = _write(row, data, heat, colour_range, settings)
         except (ArchiveError, DecodeError) as exc:
             notes[index] = f"scored, but its heatmap could not be drawn: {exc}"
     return Pictures(uris, notes, table(regions, REGIONS))

