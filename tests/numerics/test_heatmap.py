@@ -110,3 +110,31 @@ def test_overlay_takes_the_size_of_the_map() -> None:
     photo = np.full((400, 600, 3), 90, np.uint8)
     assert (overlay(photo, np.zeros((20, 30), np.float32), 0, 1) == 90).all()
     assert overlay(photo, np.zeros((20, 30), np.float32), 0, 1).shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("fit", "row", "x", "y"),
+    [
+        ("squash", 5, 450, 110),  # a patch is 100 x 20: column 4, row 5
+        ("crop", 5, 490, 110),  # the square is x 400 to 600, a patch 20 x 20
+        ("pad", 4, 450, 50),  # the square is y -400 to 600, a patch 100 x 100
+    ],
+)
+def test_each_fit_draws_the_patch_where_it_was_taken_from(fit: str, row: int, x: int, y: int) -> None:
+    grid = np.zeros((10, 10), np.float32)
+    grid[row, 4] = 1
+    for turned in (False, True):
+        size = (200, 1000) if turned else (1000, 200)
+        got = heatmap(grid.T if turned else grid, *size, max_side=1000, fit=fit)
+        got = got.T if turned else got
+        peak_y, peak_x = np.unravel_index(got.argmax(), got.shape)
+        assert got.shape == (200, 1000)
+        assert abs(peak_x + 0.5 - x) <= 1
+        assert abs(peak_y + 0.5 - y) <= 1
+
+
+def test_what_a_crop_cut_off_scores_nothing() -> None:
+    got = heatmap(np.full((8, 8), 0.3), 300, 100, max_side=1024, fit="crop")
+    assert (got[:, :100] == 0).all()
+    assert (got[:, 200:] == 0).all()
+    np.testing.assert_allclose(got[:, 100:200], 0.3, atol=1e-6)

@@ -10,7 +10,15 @@ import torch
 from patchead.errors import PatcheadError, PlanError, SettingsError
 from patchead.numerics import similarity
 from patchead.numerics.aggregate import count_references
-from patchead.numerics.leave_one_out import Rule, reduce_rows, reference_panel, score_group, score_rows
+from patchead.numerics.leave_one_out import (
+    Rule,
+    block_images,
+    reduce_rows,
+    reference_panel,
+    score_group,
+    score_rows,
+    strip_bytes,
+)
 from tests.numerics.groups import group
 from tests.reference import oracle
 
@@ -117,13 +125,26 @@ def test_memory_threads_and_schedule_do_not_change_the_numbers(p: int, aggregate
     content, part = np.arange(n) // 2 * 2, np.arange(n) % 11 - 1
     options: dict[str, Any] = {"part": part, "rule": Rule(aggregate)}
     expected = _score(embeddings, content, **options)
-    smallest = 12 * n * p * 32 + 3 * n * n * p * 4
-    for schedule in ("symmetric", "row_stationary", "auto"):
-        for threads, memory in ((1, smallest), (2, 2 * smallest), (1, 5 * smallest), (2, MEMORY)):
-            torch.set_num_threads(threads)
+    blocks = set()
+    for threads, memory in (
+        (1, _memory_for(1, n, p)),
+        (2, _memory_for(7, n, p)),
+        (1, _memory_for(13, n, p)),
+        (2, MEMORY),
+    ):
+        torch.set_num_threads(threads)
+        for schedule in ("symmetric", "row_stationary", "auto"):
             got = _score(embeddings, content, schedule=schedule, memory_bytes=memory, **options)
             np.testing.assert_allclose(got.patch_scores, expected.patch_scores, atol=1e-6)
             np.testing.assert_allclose(got.image_scores, expected.image_scores, atol=1e-6)
+        blocks.add(block_images(n, p, 32, memory, schedule="symmetric"))
+    assert blocks == {1, 7, 13, n}
+
+
+def _memory_for(images: int, n: int, p: int) -> int:
+    """The budget that holds the strip and two blocks of so many images of 32 dimensions, and no more."""
+    scratch, block = n * p * 32 * 6, images * p * 32 * 6
+    return (strip_bytes(n, p) + scratch + 2 * block) * 8 // 7 + 16
 
 
 @pytest.mark.parametrize("tile", [1, 3, 8, 20])
