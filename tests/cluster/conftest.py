@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 NIGHT = "2026-11-21"
@@ -44,5 +45,8 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="session")
 def constraints() -> dict[str, str]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").split()
-    return dict(line.split("==") for line in lines)
+    """Pinned versions for the Python of the images, 3.11."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    pins = [pin for pin in pins if pin.marker is None or pin.marker.evaluate({"python_version": "3.11"})]
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}

@@ -147,6 +147,26 @@ def _memory_for(images: int, n: int, p: int) -> int:
     return (strip_bytes(n, p) + scratch + 2 * block) * 8 // 7 + 16
 
 
+@pytest.mark.parametrize("images", [1, 5, 12])
+def test_the_symmetric_schedule_multiplies_each_pair_once(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    n, p = 12, 600
+    values: list[int] = []
+    real = torch.mm
+
+    def counted(x: torch.Tensor, y: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        values.append(out.numel())
+        return real(x, y, out=out)
+
+    monkeypatch.setattr(torch, "mm", counted)
+    # sub-blocks of one image, on any number of threads: pairs within a larger one are multiplied twice
+    monkeypatch.setattr(similarity, "CPU_BLOCK_BYTES_PER_THREAD", (1 << 20) // torch.get_num_threads())
+    _score(group(n, p, 32), schedule="symmetric", memory_bytes=_memory_for(images, n, p))
+    assert sum(values) == n * (n - 1) // 2 * p * p
+    values.clear()
+    _score(group(n, p, 32), schedule="row_stationary")
+    assert sum(values) == n * n * p * p
+
+
 @pytest.mark.parametrize("tile", [1, 3, 8, 20])
 @pytest.mark.filterwarnings("error")
 def test_whole_group_rows_and_tiles_agree_in_any_order(tile: int) -> None:
