@@ -19,6 +19,7 @@ def local_ray() -> Iterator[None]:
     """One local Ray with four logical CPUs for the whole session, on loopback."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        patch.setenv("OMP_WAIT_POLICY", "passive")
         ray.init(
             address="local",
             num_cpus=4,

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from patchead.errors import SettingsError, bad_value
-from patchead.numerics.aggregate import KMean, Rule, count_references, image_scores, neighbours, reference_mask
+from patchead.numerics.aggregate import Rule, count_references, image_scores, neighbours, reference_mask
+from patchead.numerics.kmean import KMean
 from patchead.numerics.memory import block_images, candidate_bytes, choose_schedule, product_bytes, strip_bytes
 from patchead.numerics.rows import finish, reduce_rows, score_rows, slices
 from patchead.numerics.similarity import (

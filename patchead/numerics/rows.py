@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from patchead.errors import PatcheadError, PlanError
-from patchead.numerics.aggregate import KMean, Rule, neighbours, reference_mask
+from patchead.numerics.aggregate import Rule, neighbours, reference_mask
+from patchead.numerics.kmean import KMean
 from patchead.numerics.memory import candidate_bytes, candidates, product_bytes, scratch_bytes, vector_bytes
 from patchead.numerics.similarity import one_way, prepare
 

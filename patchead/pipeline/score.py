@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
+import torch
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.numerics.aggregate import image_scores, reference_mask
 from patchead.numerics.leave_one_out import GroupScores, Rule, reduce_rows, reference_panel, score_group, score_rows
-from patchead.numerics.similarity import prepare, tile
+from patchead.numerics.memory import product_bytes
+from patchead.numerics.similarity import prepare, tile, tile_self
 from patchead.pipeline.columns import codes
 from patchead.pipeline.plan import GroupPlan, Plan
 from patchead.pipeline.session import Pool, worker_errors
@@ -78,10 +80,9 @@ class Scorer:
     """One actor. Reads embeddings, runs the kernels, writes staged scores; returns only what is small."""
 
     def __init__(self, store: EmbeddingStore, folder: RunFolder, settings: ScoreSettings, pool: Pool) -> None:
-        import torch
-
         torch.set_num_threads(pool.threads)
         self._store, self._folder, self._settings, self._device = store, folder, settings, pool.device
+        self._product_bytes = product_bytes(settings.memory_bytes)
 
     def load(self, group: Group, indices: np.ndarray) -> np.ndarray:
         """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
@@ -114,10 +115,15 @@ class Scorer:
 
     def tile(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Both directions of one tile: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
-        settings = self._settings
-        blocks = [prepare(block, device=self._device, precision=settings.precision) for block in (a, b)]
-        forth, back = tile(*blocks, budget_bytes=settings.memory_bytes // 2)
+        forth, back = tile(*(self._prepared(block) for block in (a, b)), budget_bytes=self._product_bytes)
         return forth.cpu().numpy(), back.cpu().numpy()
+
+    def diagonal(self, a: np.ndarray) -> np.ndarray:
+        """The tile of a block with itself: float32 (Na, Na, P)."""
+        return tile_self(self._prepared(a), budget_bytes=self._product_bytes).cpu().numpy()
+
+    def _prepared(self, block: np.ndarray) -> torch.Tensor:
+        return prepare(block, device=self._device, precision=self._settings.precision)
 
     def reduce(self, group: Group, rows: slice, columns: list[np.ndarray], *distances: np.ndarray) -> np.ndarray:
         """Patch scores float32 (B, P) of one row block from the tiles of its row."""
@@ -219,10 +225,11 @@ def _symmetric(
 
     def job(a: int, b: int) -> Submit:
         def submit(actor: Any) -> ray.ObjectRef:
-            forth, back = actor.tile.options(num_returns=2).remote(loaded[a], loaded[b])
-            row[b][a] = back
-            row[a][b] = forth  # after its mirror: on the diagonal, where both are equal, one is kept
-            return forth
+            if a == b:
+                row[a][a] = actor.diagonal.remote(loaded[a])
+            else:
+                row[a][b], row[b][a] = actor.tile.options(num_returns=2).remote(loaded[a], loaded[b])
+            return row[a][b]
 
         return submit
 

@@ -45,8 +45,10 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    # Threads of a matrix product that wait for each other must not keep the cores from the decoder.
+    runtime_env = {"env_vars": {"OMP_WAIT_POLICY": "passive"}}
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, runtime_env=runtime_env)
     else:
         # No dashboard, and a loopback address for the node; Ray would replace 127.0.0.1 by the host's own address.
         ray.init(
@@ -54,6 +56,7 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
             num_cpus=local_cpus,
             include_dashboard=False,
             log_to_driver=False,
+            runtime_env=runtime_env,
             _node_ip_address="127.0.0.2",
         )
     try:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from patchead.errors import SettingsError
 from patchead.numerics.aggregate import (
-    KMean,
     count_references,
     image_scores,
     neighbours,
@@ -19,6 +18,7 @@ from patchead.numerics.aggregate import (
     robust_z,
     z_threshold_score,
 )
+from patchead.numerics.kmean import KMean
 from tests.reference import oracle
 
 
