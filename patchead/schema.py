@@ -28,6 +28,7 @@ MANIFEST = pa.schema(
         ("key", pa.string()),  # tar member or Parquet row key; null for a loose file
         ("format", pa.string()),  # files | tar | parquet
         ("size", pa.int64()),  # bytes of the image, -1 where the shard does not tell
+        ("offset", pa.int64()),  # where a tar member's bytes begin in its shard; null otherwise
         ("etag", pa.string()),  # what changes when the file changes: etag, or size and modification time
         ("night", pa.date32()),
         ("product", pa.string()),

@@ -63,6 +63,7 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
         ("encoder.layers=[0]", ["encoder.layers.0", "greater than or equal to 1", "counted from 1"]),
         ("archive.group_by=[product]", ["archive.group_by", "night and product", "missing ['night']"]),
         ("run.run_id=../x", ["run.run_id", "must match pattern", "got '../x'"]),
+        ("resources.gpus_per_actor=1.5", ["resources.gpus_per_actor", "whole number", "got 1.5"]),
         ("run.max_failed_fraction=1.5", ["run.max_failed_fraction", "got 1.5"]),
     ],
 )
@@ -85,6 +86,19 @@ def test_a_lake_inside_the_archive_is_refused() -> None:
         load_config(None, given={"archive.uri": "/data", "lake.uri": "/data/lake"})
     with pytest.raises(SettingsError, match="inside"):
         load_config(None, given={"archive.uri": ".", "lake.uri": "lake"})
+
+
+def test_a_lake_inside_the_archive_is_seen_through_protocols() -> None:
+    with pytest.raises(SettingsError, match="inside"):
+        load_config(None, given={"archive.uri": "/data", "lake.uri": "file:///data/lake"})
+    with pytest.raises(SettingsError, match="inside"):
+        load_config(None, given={"archive.uri": "s3://b/a", "lake.uri": "s3a://b/a/lake"})
+
+
+def test_passwords_in_addresses_are_refused_without_being_repeated() -> None:
+    text = refusal("storage.endpoint_url=http://user:geheim@host:8333")
+    assert "storage.endpoint_url" in text
+    assert "geheim" not in text
 
 
 @pytest.mark.parametrize("override", ["scoring", "=1", "scoring.fraction=[", ""])

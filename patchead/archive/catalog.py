@@ -111,6 +111,7 @@ def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found:
     entries = files.append_column("image_id", files["path"])
     entries = entries.append_column("uri", pc.binary_join_element_wise(pa.scalar(root.uri), files["path"], "/"))
     entries = entries.append_column("key", pa.nulls(files.num_rows, pa.string()))
+    entries = entries.append_column("offset", pa.nulls(files.num_rows, pa.int64()))
     rows = assign(entries, request.rule, Selection(request.night, request.products), found.seen)
     found.rows.append(pa.Table.from_batches([rows]))
 
@@ -157,7 +158,9 @@ def _manifest(request: CatalogRequest, found: _Found) -> pa.Table:
     _check_something_selected(request, rows, found)
     _check_keys(request, rows)
     rows = number_duplicates(rows).sort_by("image_id")
-    status = pc.if_else(rows["error"].is_valid(), pa.scalar(FAILED), pa.scalar(None, pa.string()))
+    failed = rows["error"].is_valid()
+    status = pc.if_else(failed, pa.scalar(FAILED), pa.scalar(None, pa.string()))
+    rows = set_column(rows, "offset", pc.if_else(failed, pa.scalar(None, pa.int64()), rows["offset"]))
     return set_column(rows, "status", status).select(MANIFEST.names).slice(0, request.limit)
 
 

@@ -26,7 +26,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 FITS = ("squash", "crop", "pad")
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _BIT_DEPTHS = (8, 10, 12, 14, 16)
-# What Pillow and cv2 raise for damaged files.
+# What Pillow and cv2 raise for damaged files; found by fuzzing.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -34,7 +34,11 @@ _DAMAGE = (
     LookupError,
     EOFError,
     ArithmeticError,
+    AssertionError,
+    AttributeError,
     MemoryError,
+    RuntimeError,
+    TypeError,
     struct.error,
     zlib.error,
     cv2.error,

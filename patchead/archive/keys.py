@@ -121,7 +121,7 @@ class _Group(NamedTuple):
 def assign(entries: pa.RecordBatch, rule: KeyRule, selection: Selection, seen: Seen) -> pa.RecordBatch:
     """`CATALOGUED` rows of those entries that the selection does not leave out, in their order.
 
-    ``entries`` has the manifest's image_id, uri, key, format, size, etag and error, plus ``path`` (of the file,
+    ``entries`` has the manifest's image_id, uri, key, format, size, offset, etag and error, plus ``path`` (of the file,
     relative to the archive) and, for any of ``rule.columns``, a string column named ``column:<name>``. A row whose
     night or product cannot be told is kept, failed: it may belong to the selection. A capture time that is not
     ISO 8601 is null. ``seen`` takes what was left out.

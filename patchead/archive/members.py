@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 
 from patchead.archive.keys import COLUMN
 
-_MEMBERS = [("key", pa.string()), ("size", pa.int64()), ("error", pa.string())]
+_MEMBERS = [("key", pa.string()), ("size", pa.int64()), ("offset", pa.int64()), ("error", pa.string())]
 
 
 @dataclass(frozen=True)
 class Listed:
-    """``members``: key, size, error and any ``column:<name>``, all in the shard's order.
+    """``members``: key, size, offset, error and any ``column:<name>``, all in the shard's order.
 
     ``ignored`` counts what is no image; ``broken`` says why the listing is not complete, null where it is.
     """

@@ -86,6 +86,7 @@ def _members(batch: pa.RecordBatch, layout: _Layout, present: Sequence[str], sch
     arrays = [
         pc.fill_null(keys, ""),
         pa.repeat(pa.scalar(-1, pa.int64()), batch.num_rows),
+        pa.nulls(batch.num_rows, pa.int64()),
         pc.if_else(keys.is_null(), lost, pa.scalar(None, pa.string())),
         *(_text(batch[name], name) for name in present),
     ]

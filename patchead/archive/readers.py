@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from inspect import signature
 from itertools import islice
 from typing import IO, Any
@@ -60,6 +61,26 @@ def read_files(
             yield index, data if isinstance(data, bytes) else _explain(data, uri)
 
 
+def read_ranges(
+    uri: str, offsets: Sequence[int], sizes: Sequence[int], storage: Storage, *, at_once: int = 32
+) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    """Yield index and bytes, or error, of each byte range of one shard in order; nothing else of it is read.
+
+    ``offsets`` and ``sizes``, in bytes, are those of the manifest (tar members whose offset is not null). ``at_once``
+    ranges are fetched concurrently and held. A range that the shard no longer holds as a whole is an error.
+    """
+    filesystem, path = resolve(uri, storage)
+    remaining = enumerate(zip(offsets, sizes, strict=True))
+    while batch := list(islice(remaining, at_once)):
+        asked = [place for _, place in batch if place[1]]
+        starts, ends = [offset for offset, _ in asked], [offset + size for offset, size in asked]
+        fetched = iter(_fetch(filesystem, [path] * len(asked), starts, ends) if asked else [])
+        for index, (offset, size) in batch:
+            data = next(fetched) if size else b""
+            data = b"" if _is_past_the_end(data) else data
+            yield index, _whole(data, uri, offset, size) if isinstance(data, bytes) else _explain(data, uri)
+
+
 @contextmanager
 def open_shard(filesystem: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
     """One shard, to be read from start to end with some seeking."""
@@ -81,11 +102,34 @@ def _read(
             yield from read_parquet(stream, keys, image_column=image_column, id_column=id_column)
 
 
-def _fetch(filesystem: AbstractFileSystem, paths: list[str]) -> list[Any]:
+def _fetch(
+    filesystem: AbstractFileSystem,
+    paths: list[str],
+    starts: list[int] | None = None,
+    ends: list[int] | None = None,
+) -> list[Any]:
     options: dict[str, Any] = {}
     if "max_concurrency" in signature(getattr(filesystem, "_cat_file", filesystem.cat_file)).parameters:
         options["max_concurrency"] = 1  # with more, s3fs asks for each file's size before it fetches it
-    return filesystem.cat_ranges(paths, None, None, on_error="return", **options)
+    return filesystem.cat_ranges(paths, starts, ends, on_error="return", **options)
+
+
+def _is_past_the_end(answer: object) -> bool:
+    from botocore.exceptions import ClientError
+
+    # S3 answers a range that begins after the file with an error, others with no bytes.
+    cause = getattr(answer, "__cause__", None)
+    status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode") if isinstance(cause, ClientError) else 0
+    return bool(status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+
+
+def _whole(data: bytes, uri: str, offset: int, size: int) -> bytes | ArchiveError:
+    if len(data) == size:
+        return data
+    return ArchiveError(
+        f"{len(data)} instead of {size} bytes came from byte {offset} of {uri}: it was cut off or replaced since it "
+        "was listed"
+    )
 
 
 def _explain(fault: BaseException, uri: str) -> ArchiveError:

@@ -6,6 +6,7 @@ A member's JSON sidecar (``a/b.json`` beside ``a/b.png``) may hold values of its
 from __future__ import annotations
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from patchead.errors import ArchiveError
 
 _IMAGE = re.compile(suffix_pattern("files"))
 _MAX_SIDECAR_BYTES = 1 << 20
+_MAX_BYTES = (1 << 63) - 1
 # What tarfile raises for damaged headers.
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
 
@@ -29,9 +31,11 @@ def list_tar(stream: IO[bytes], columns: Sequence[str]) -> Listed:
     """Images of a tar file, with the values of ``columns`` that their JSON sidecars hold.
 
     Links and devices are counted as ignored, like other files. A damaged or cut file keeps the members before the
-    damage and says so in `Listed.broken`.
+    damage and says so in `Listed.broken`. A member's offset is null where its bytes are not one range of the file:
+    a sparse one, or one that is cut off.
     """
-    contents = _Contents(columns)
+    contents = _Contents(columns, stream.seek(0, os.SEEK_END))
+    stream.seek(0)
     broken = None
     try:
         for archive, member in _walk(stream):
@@ -63,8 +67,9 @@ def read_tar(stream: IO[bytes], keys: Sequence[str]) -> Iterator[tuple[int, byte
 class _Contents:
     """Collects what `list_tar` returns, in Arrow batches."""
 
-    def __init__(self, columns: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str], end: int) -> None:
         self._columns = tuple(columns)
+        self._end = end  # of the tar, in bytes
         self._images = _Rows(members_schema([]))
         self._sidecars = _Rows(pa.schema([(name, pa.string()) for name in ("stem", *columns)]))
         self._ignored = 0
@@ -80,11 +85,17 @@ class _Contents:
             name, error = storable(name)
             if unsafe:
                 error = f"unsafe member name {name!r}: an absolute path or one with '..'"
-            self._images.add((name, member.size, error))
+            self._images.add((name, member.size, self._offset(member), error))
         elif name.endswith(".json"):
             self._take_sidecar(name, archive, member)
         else:
             self._ignored += 1
+
+    def _offset(self, member: tarfile.TarInfo) -> int | None:
+        # tarfile takes the size that pax names for a sparse file even where it does not know that kind of sparse file.
+        sparse = member.issparse() or any(name.startswith("GNU.sparse.") for name in member.pax_headers)
+        inside = member.size >= 0 and member.offset_data + member.size <= self._end
+        return member.offset_data if inside and not sparse else None
 
     def _take_sidecar(self, name: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         data = _content(archive, member) if member.size <= _MAX_SIDECAR_BYTES else b""
@@ -140,6 +151,8 @@ def _walk(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]
         with tarfile.open(fileobj=stream, mode="r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined] # or it would remember every member
+                if member.size > _MAX_BYTES:
+                    raise tarfile.ReadError(f"a member of {member.size} bytes")
                 count += 1
                 yield archive, member
             _check_end(stream, archive.offset)

@@ -51,6 +51,10 @@ class RunFolder:
         self._run = Folder(join(lake_uri, "runs", plain_name("run_id", run_id)), storage)
         self._groups = Folder(self._run.uri_of("groups"), storage)
 
+    def uri_of(self, name: str) -> str:
+        """Where a file of :meth:`write_json` is."""
+        return self._run.uri_of(name)
+
     def write_group(
         self, group_id: str, image_ids: Sequence[str], patch_scores: np.ndarray, scores: Scores, *, digest: str
     ) -> None:

@@ -102,13 +102,14 @@ def published(lake_uri: str, storage: Storage, run_id: str) -> bool:
     return _runs(lake_uri, storage, "run_id", [("run_id", "=", run_id)]).num_rows > 0
 
 
-def published_settings(lake_uri: str, storage: Storage) -> list[str]:
-    """``config_json`` of every published run.
+def published_settings(lake_uri: str, storage: Storage, run_id: str | None = None) -> list[str]:
+    """``config_json`` of every published run, or of the one that is named.
 
     Raises:
         LakeError: the table of runs cannot be read.
     """
-    return _runs(lake_uri, storage, "config_json")["config_json"].to_pylist()
+    filters = None if run_id is None else [("run_id", "=", run_id)]
+    return _runs(lake_uri, storage, "config_json", filters)["config_json"].to_pylist()
 
 
 def _runs(lake_uri: str, storage: Storage, column: str, filters: list[tuple[str, str, str]] | None = None) -> pa.Table:

@@ -18,6 +18,8 @@ from patchead.pipeline.columns import values
 from patchead.schema import FAILED, OK, RECEIPTS, table
 from patchead.storage import Storage
 
+_HASH_DIGITS = 32
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -37,7 +39,8 @@ class KnownImages:
 
     def __init__(self, receipts: pa.Table) -> None:
         self._receipts = receipts.sort_by("content_hash").combine_chunks()
-        self._hashes = np.asarray(self._receipts["content_hash"].to_pylist(), dtype="S32")
+        hashes = values(self._receipts["content_hash"]).cast(pa.binary()).cast(pa.binary(_HASH_DIGITS))
+        self._hashes = np.frombuffer(hashes.buffers()[1] or b"", dtype=f"S{_HASH_DIGITS}")
 
     def by_hash(self, digest: str) -> dict[str, Any] | None:
         """The receipt of an image with this content, or None."""
@@ -48,14 +51,15 @@ class KnownImages:
 
     def unchanged(self, manifest: pa.Table) -> pa.Table:
         """Receipts of the manifest's images whose id, etag and size are as they were: they need not be read."""
-        place = pc.index_in(_identity(manifest), value_set=_identity(self._receipts))
+        place = pc.index_in(_identity(manifest), value_set=_identity(self._receipts), skip_nulls=True)
         return self._receipts.take(place.filter(pc.is_valid(place)))
 
 
 def _identity(rows: pa.Table) -> pa.Array:
     """Image id, etag and size as one value."""
-    parts = [values(rows["image_id"]), values(rows["etag"]), values(rows["size"]).cast(pa.string())]
-    return pc.binary_join_element_wise(*parts, "\n")
+    # Large strings: a lake can hold more than 2 GB of them.
+    parts = [values(rows[name].cast(pa.large_string())) for name in ("image_id", "etag", "size")]
+    return pc.binary_join_element_wise(*parts, pa.scalar("\n", pa.large_string()))
 
 
 def decode_unit(batch: pa.Table, *, settings: DecodeSettings, known: ray.ObjectRef) -> pa.Table:

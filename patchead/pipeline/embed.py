@@ -20,6 +20,7 @@ import ray
 from ray.data import ActorPoolStrategy
 
 from patchead.encoders import EncoderSpec, build
+from patchead.errors import WeightsError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.pipeline.columns import run_boundaries, values
 from patchead.pipeline.decode import DecodeSettings, KnownImages, decode_unit, from_ipc
@@ -141,6 +142,11 @@ class EmbedActor:
 
         torch.set_num_threads(threads)
         self._encoder, self._store, self._batch_size = build(spec), store, batch_size
+        if self._encoder.encoder_id != store.encoder_id:
+            raise WeightsError(
+                f"the weights {spec.weights} differ between nodes or changed during the run: "
+                f"{self._encoder.encoder_id} here, {store.encoder_id} at its start. Give all nodes the same file."
+            )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         receipts = from_ipc(batch["receipts"][0].as_buffer())

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from patchead.errors import LakeError
 from patchead.lake.staging import RunFolder
 from patchead.numerics.aggregate import ranks, robust_z, z_threshold_score
 from patchead.pipeline.columns import compact
@@ -18,7 +19,7 @@ from patchead.pipeline.session import worker_errors
 from patchead.pipeline.spread import spread
 from patchead.schema import OK, REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES
 
-_NO_REFERENCE = "no reference: every other image of the group has the same content or shows the same part"
+_NO_REFERENCE = "no reference: every other image it may be compared with has the same content or shows the same part"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def explain_group(name: str, rows: pa.Table, folder: RunFolder, settings: Explai
         error = f"group of {n}, fewer than scoring.min_batch={settings.min_batch}"
         return _score_rows(rows, settings, status=[TOO_FEW_IMAGES] * n, error=[error] * n), REGIONS.empty_table()
     staged = folder.read_group(name)
+    if staged.image_ids != rows["image_id"].to_pylist():
+        raise LakeError(f"the staged scores of {name} are of other images. Run again under a new run id.")
     compared = staged.n_references > 0
     scored = staged.scores[compared]
     z, rank = np.zeros(n), np.zeros(n, np.int32)

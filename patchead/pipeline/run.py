@@ -14,7 +14,7 @@ from patchead.config import Config
 from patchead.errors import SettingsError, TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.lake.tables import preflight, publish, published, published_settings
+from patchead.lake.tables import preflight, publish, published_settings
 from patchead.pipeline import translate
 from patchead.pipeline.columns import count, digest, run_boundaries
 from patchead.pipeline.embed import EncoderFacts, describe_on_worker, embed
@@ -23,7 +23,7 @@ from patchead.pipeline.plan import Plan, make_plan
 from patchead.pipeline.progress import Stages
 from patchead.pipeline.record import RunRecord, new_run_id
 from patchead.pipeline.score import Group, score
-from patchead.pipeline.session import pools, ray_session
+from patchead.pipeline.session import pools, ray_session, require_shared_folders
 from patchead.pipeline.spread import map_tasks
 from patchead.schema import FAILED, OK, SKIPPED
 from patchead.storage import Storage
@@ -40,7 +40,8 @@ def run_night(config: Config, console: Console) -> RunRecord:
     storage = translate.storage(config)
     record = RunRecord(config.run.run_id or new_run_id(), config)
     preflight(config.lake.uri, storage)
-    if published(config.lake.uri, storage, record.run_id):
+    if earlier := published_settings(config.lake.uri, storage, record.run_id):
+        _refuse_other_run(record, earlier[0])
         record.finish("already published")
         return record
     _refuse_trial_among_full_runs(config, storage)
@@ -65,11 +66,15 @@ class _Night:
         self.storage = translate.storage(config)
         self.decoding = translate.decode_settings(config)
         self.embed_pool, self.score_pool = pools(config)
+        require_shared_folders([config.archive.uri, folder.uri_of("run.json")])
         record.seconds = stages.seconds
 
     def run(self) -> None:
         manifest = self.catalog()
         encoder = self.encoder()
+        self.plan(
+            _by_group(manifest.filter(pc.is_null(manifest["status"]))), encoder
+        )  # refuses before any work is done
         images = self.embed(manifest, encoder)
         groups = _by_group(images.filter(pc.equal(images["status"], OK)))
         plan = self.plan(groups, encoder)
@@ -162,6 +167,17 @@ class _Night:
         held = [(self.embed_pool, self.stages.seconds["embed"]), (self.score_pool, self.stages.seconds["score"])]
         cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
         return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
+
+
+def _refuse_other_run(record: RunRecord, published_json: str) -> None:
+    """A run id names one run: the same images asked for again are a no-op, other images are a mistake."""
+    asked = record.config.model_dump(mode="json")["archive"]
+    earlier = json.loads(published_json)["archive"]
+    if differing := [key for key in ("uri", "night", "products", "limit", "group_by") if asked[key] != earlier[key]]:
+        raise SettingsError(
+            f"run.run_id {record.run_id!r} is already published for other images (archive: {', '.join(differing)}). "
+            "Give every night's run an id of its own, or none."
+        )
 
 
 def _refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:

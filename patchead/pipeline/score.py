@@ -15,7 +15,7 @@ import torch
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.numerics.aggregate import image_scores, reference_mask
+from patchead.numerics.aggregate import count_references, image_scores
 from patchead.numerics.leave_one_out import GroupScores, Rule, reduce_rows, reference_panel, score_group, score_rows
 from patchead.numerics.memory import product_bytes
 from patchead.numerics.similarity import prepare, tile, tile_self
@@ -70,10 +70,23 @@ class Group:
             return None
         return reference_panel(self.image_ids, settings.max_references, settings.seed)
 
-    def n_references(self, rows: slice, panel: np.ndarray | None) -> np.ndarray:
-        """How many references each image of ``rows`` has. Returns int64 (B,)."""
-        columns = np.arange(len(self.image_ids)) if panel is None else panel
-        return reference_mask(self.content, self.part, rows, columns).sum(axis=1)
+    def n_references(self, panel: np.ndarray | None) -> np.ndarray:
+        """How many references each image has. Returns int32 (N,)."""
+        return count_references(self.content, self.part, panel)
+
+
+def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:
+    """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
+    wanted = group.uris[indices]
+    out: np.ndarray | None = None
+    for file in np.unique(wanted):
+        place = np.flatnonzero(wanted == file)
+        block = store.read(group.files[file], group.rows[indices[place]])
+        out = np.empty((len(indices), *block.shape[1:]), np.float16) if out is None else out
+        out[place] = block
+    if out is None:
+        raise ValueError("no image to load")
+    return out
 
 
 class Scorer:
@@ -84,24 +97,11 @@ class Scorer:
         self._store, self._folder, self._settings, self._device = store, folder, settings, pool.device
         self._product_bytes = product_bytes(settings.memory_bytes)
 
-    def load(self, group: Group, indices: np.ndarray) -> np.ndarray:
-        """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
-        blocks: dict[int, np.ndarray] = {}
-        wanted = group.uris[indices]
-        for file in np.unique(wanted):
-            place = np.flatnonzero(wanted == file)
-            blocks[int(file)] = self._store.read(group.files[file], group.rows[indices[place]])
-        first = next(iter(blocks.values()))
-        out = np.empty((len(indices), *first.shape[1:]), np.float16)
-        for file, block in blocks.items():
-            out[wanted == file] = block
-        return out
-
     def whole(self, group: Group, plan: GroupPlan) -> str:
         """Score a group that fits one actor and stage it."""
         settings = self._settings
         scores = score_group(
-            self.load(group, np.arange(len(group.image_ids))),
+            load(self._store, group, np.arange(len(group.image_ids))),
             group.content,
             group.part,
             rule=settings.rule,
@@ -133,7 +133,7 @@ class Scorer:
             group.content,
             group.part,
             self._settings.rule,
-            group.n_references(rows, None),
+            group.n_references(None)[rows],
             self._device,
         )
 
@@ -142,13 +142,13 @@ class Scorer:
         settings = self._settings
         index = np.arange(rows.start, rows.stop)
         return score_rows(
-            self.load(group, index),
+            load(self._store, group, index),
             index,
             ((column, ray.get(block)) for column, block in zip(columns, blocks, strict=True)),
             group.content,
             group.part,
             rule=settings.rule,
-            n_references=group.n_references(rows, group.panel(settings)),
+            n_references=group.n_references(group.panel(settings))[rows],
             device=self._device,
             precision=settings.precision,
             memory_bytes=settings.memory_bytes,
@@ -157,7 +157,7 @@ class Scorer:
     def finish(self, group: Group, *row_blocks: np.ndarray) -> str:
         """Stage a group whose patch scores came block by block."""
         patches = np.concatenate(row_blocks)
-        n_references = group.n_references(slice(0, len(patches)), group.panel(self._settings)).astype(np.int32)
+        n_references = group.n_references(group.panel(self._settings))
         scores = image_scores(patches, self._settings.rule.image_top_fraction)
         return self._stage(group, GroupScores(patches, scores, n_references))
 
@@ -188,13 +188,14 @@ def score(
     advance(sum(group.images for group in plan.scored) - sum(group.images for group in todo))
     if not todo:
         return
-    # A lost actor is started again and its calls are retried: every call is idempotent.
-    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=3, max_task_retries=3)(Scorer)
+    # A lost actor is started again and its calls are retried for as long as it takes: every call is idempotent.
+    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(Scorer)
+    loader = ray.remote(num_cpus=pool.decode_cpus)(load)
     actors = [remote.remote(store, folder, settings, pool) for _ in range(pool.size)]
     sizes = {group.group_id: group.images for group in todo}
     with worker_errors():
         for group in (group for group in todo if not group.whole):
-            advance(sizes[_score_in_blocks(group, group_of(group.group_id), settings, actors)])
+            advance(sizes[_score_in_blocks(group, group_of(group.group_id), store, settings, loader, actors)])
         wholes = ((g.group_id, _whole(g, group_of)) for g in todo if g.whole)
         for group_id, reference in spread(actors, wholes):
             ray.get(reference)
@@ -205,22 +206,33 @@ def _whole(plan: GroupPlan, group_of: Callable[[str], Group]) -> Submit:
     return lambda actor: actor.whole.remote(group_of(plan.group_id), plan)
 
 
-def _score_in_blocks(plan: GroupPlan, group: Group, settings: ScoreSettings, actors: Sequence[Any]) -> str:
+def _score_in_blocks(
+    plan: GroupPlan, group: Group, store: EmbeddingStore, settings: ScoreSettings, loader: Any, actors: Sequence[Any]
+) -> str:
     """Cut one large group into blocks, put each once into the object store, and spread its tiles."""
     blocks = [slice(s, min(s + plan.block_images, plan.images)) for s in range(0, plan.images, plan.block_images)]
     handle = ray.put(group)
     if plan.schedule == "symmetric":
-        parts = _symmetric(plan, handle, blocks, actors)
+        columns = [np.arange(block.start, block.stop) for block in blocks]
+        loaded = [loader.remote(store, handle, column) for column in columns]
+        parts = _symmetric(plan, handle, blocks, columns, loaded, actors)
     else:
-        parts = _row_stationary(plan, group, handle, blocks, settings, actors)
+        panel = group.panel(settings)
+        references = np.arange(plan.images) if panel is None else panel
+        columns = np.array_split(references, math.ceil(len(references) / plan.block_images))
+        loaded = [loader.remote(store, handle, column) for column in columns]
+        parts = _row_stationary(handle, blocks, columns, loaded, actors)
     return ray.get(actors[0].finish.remote(handle, *parts))
 
 
 def _symmetric(
-    plan: GroupPlan, group: ray.ObjectRef, blocks: list[slice], actors: Sequence[Any]
+    plan: GroupPlan,
+    group: ray.ObjectRef,
+    blocks: list[slice],
+    columns: list[np.ndarray],
+    loaded: list[ray.ObjectRef],
+    actors: Sequence[Any],
 ) -> list[ray.ObjectRef]:
-    columns = [np.arange(block.start, block.stop) for block in blocks]
-    loaded = [actors[i % len(actors)].load.remote(group, column) for i, column in enumerate(columns)]
     row: list[dict[int, ray.ObjectRef]] = [{} for _ in blocks]
 
     def job(a: int, b: int) -> Submit:
@@ -242,20 +254,14 @@ def _symmetric(
 
 
 def _row_stationary(
-    plan: GroupPlan,
-    group: Group,
-    handle: ray.ObjectRef,
+    group: ray.ObjectRef,
     blocks: list[slice],
-    settings: ScoreSettings,
+    columns: list[np.ndarray],
+    loaded: list[ray.ObjectRef],
     actors: Sequence[Any],
 ) -> list[ray.ObjectRef]:
-    panel = group.panel(settings)
-    references = np.arange(plan.images) if panel is None else panel
-    columns = np.array_split(references, math.ceil(len(references) / plan.block_images))
-    loaded = [actors[i % len(actors)].load.remote(handle, column) for i, column in enumerate(columns)]
-
     def rows(block: slice) -> Submit:
-        return lambda actor: actor.rows.remote(handle, block, columns, loaded)
+        return lambda actor: actor.rows.remote(group, block, columns, loaded)
 
     return _ordered(actors, map(rows, blocks))
 

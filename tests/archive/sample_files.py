@@ -54,9 +54,9 @@ def grey_16(values: np.ndarray, extra: Sequence[tuple[bytes, bytes]] = ()) -> by
     return raw_png(values.shape[1], values.shape[0], 0, 16, rows, extra)
 
 
-def tar(members: Sequence[tuple[str, bytes] | tarfile.TarInfo]) -> bytes:
+def tar(members: Sequence[tuple[str, bytes] | tarfile.TarInfo], format: int = tarfile.DEFAULT_FORMAT) -> bytes:
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
         for member in members:
             if isinstance(member, tarfile.TarInfo):
                 archive.addfile(member)
@@ -65,6 +65,17 @@ def tar(members: Sequence[tuple[str, bytes] | tarfile.TarInfo]) -> bytes:
             info.size = len(member[1])
             archive.addfile(info, io.BytesIO(member[1]))
     return buffer.getvalue()
+
+
+def sparse_tar(name: str, piece: bytes) -> bytes:
+    """A tar with one sparse member: ``piece``, then nothing up to 8 GiB."""
+    header = bytearray(tar([(name, piece)]))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[257:265] = b"ustar  \0"
+    header[386:410] = b"00000000000\0" + b"%011o\0" % len(piece)
+    header[483:495] = b"77777777777\0"
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    return bytes(header)
 
 
 def parquet(columns: Mapping[str, Any], **options: Any) -> bytes:

@@ -20,7 +20,8 @@ def rows(rule: KeyRule, *paths: str, selection: Selection | None = None, **colum
     members = [path.partition("#")[2] or None for path in paths]
     entries = {name: list(paths) for name in ("image_id", "uri", "format", "etag")}
     entries |= {"path": [path.partition("#")[0] for path in paths], "key": pa.array(members, pa.string())}
-    entries |= {"size": [1] * len(paths), "error": pa.array([None] * len(paths), pa.string())}
+    entries |= {"size": [1] * len(paths), "offset": pa.array(range(len(paths)), pa.int64())}
+    entries |= {"error": pa.array([None] * len(paths), pa.string())}
     entries |= {f"column:{name}": pa.array(values, pa.string()) for name, values in columns.items()}
     assigned = assign(pa.record_batch(entries), rule, selection or Selection(), Seen())
     assert assigned.schema == CATALOGUED

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import io
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from s3_server import S3Server
-from sample_files import AWKWARD, parquet, png, tar, write, write_memory
+from sample_files import AWKWARD, found, parquet, png, sparse_tar, tar, write, write_memory
 
-from patchead.archive.readers import read_files, read_images
+from patchead.archive.readers import read_files, read_images, read_ranges
+from patchead.archive.tar import list_tar, read_tar
 from patchead.errors import ArchiveError
 from patchead.storage import Storage
 
@@ -138,3 +141,89 @@ def test_wrong_keys_are_an_error_for_every_key(s3: S3Server, monkeypatch: pytest
         ((_, error),) = read_images(f"{bucket}/s.tar", format, ["0.png"], storage=storage)
         assert "access denied" in str(error)
         assert "AWS_SECRET_ACCESS_KEY" in str(error)
+
+
+def places(data: bytes) -> tuple[list[int], list[int]]:
+    members = list_tar(io.BytesIO(data), ()).members
+    return members["offset"].to_pylist(), members["size"].to_pylist()
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_ranges_are_the_bytes_that_reading_the_tar_gives(place: Place, format: int) -> None:
+    names = [*AWKWARD, "deep/" * 50 + "x.png", "./sub/y.jpg", "ü" * 130 + ".png"]
+    data = tar([*((name, png(number)) for number, name in enumerate(names)), ("empty.png", b"")], format)
+    uri, storage = place({"a b#%.tar": data})
+    members = found(uri, storage=storage, format="tar", group_by=("x",), assume={"x": "1"}).manifest.to_pylist()
+    members = [member for member in members if member["uri"] == f"{uri}/a b#%.tar"]  # all places may share a folder
+    assert len(members) == len(names) + 1
+    expected = dict(read_tar(io.BytesIO(data), [member["key"] for member in members]))
+    offsets, sizes = [member["offset"] for member in members], [member["size"] for member in members]
+    ranges = list(read_ranges(members[0]["uri"], offsets, sizes, storage, at_once=4))
+    assert ranges == sorted(expected.items())
+
+
+def test_only_whole_plain_tar_members_have_an_offset(tmp_path: Path) -> None:
+    whole = tar([("a.png", b"1"), ("a.png", b"2"), ("../b.png", b"3"), ("c.png", bytes(900))])
+    files = {
+        "cut.tar": whole[: 3 * 1024 + 512 + 100],
+        "sparse.tar": sparse_tar("s.png", b"x"),
+        "p.parquet": SHARDS["parquet"],
+        "loose.png": png(),
+    }
+    rows = found(write(tmp_path, files), group_by=("x",), assume={"x": "1"}).manifest.to_pylist()
+    assert {row["image_id"]: row["offset"] for row in rows if row["offset"] is not None} == {"cut.tar#a.png": 512}
+    others = {"cut.tar#a.png~2", "cut.tar#../b.png", "cut.tar#c.png", "cut.tar", "sparse.tar#s.png", "loose.png"}
+    assert others < {row["image_id"] for row in rows}
+
+
+def test_a_shard_that_is_shorter_now_fails_what_it_lost(place: Place) -> None:
+    data = SHARDS["tar"]
+    offsets, sizes = places(data)
+    uri, storage = place({"s.tar": data[: offsets[1] + 7]})
+    results = dict(read_ranges(f"{uri}/s.tar", offsets, sizes, storage))
+    assert results[0] == png(0)
+    for index, came in ((1, 7), (2, 0)):
+        assert isinstance(results[index], ArchiveError)
+        assert f"{came} instead of {sizes[index]} bytes came from byte {offsets[index]} of" in str(results[index])
+
+
+def test_ranges_of_a_shard_that_is_gone_all_fail_but_the_empty(place: Place) -> None:
+    uri, storage = place({"x.png": png()})
+    results = dict(read_ranges(f"{uri}/gone.tar", [512, 2048, 4096], [10, 0, 10], storage))
+    assert results[1] == b""
+    for index in (0, 2):
+        assert isinstance(results[index], ArchiveError)
+        assert "gone.tar: it does not exist" in str(results[index])
+
+
+def test_ranges_that_may_not_be_read_all_fail(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = s3.bucket()
+    s3.client.put_object(Bucket=bucket.removeprefix("s3://"), Key="s.tar", Body=SHARDS["tar"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    storage = Storage(endpoint_url=s3.endpoint, region="ap-south-1")
+    results = dict(read_ranges(f"{bucket}/s.tar", *places(SHARDS["tar"]), storage))
+    assert sorted(results) == [0, 1, 2]
+    assert all("access denied" in str(error) for error in results.values())
+
+
+def test_three_members_of_a_thousand_cost_their_own_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tar([(f"{number}.png", bytes([number % 256]) * (number + 1)) for number in range(1000)])
+    uri = write_memory("thousand", {"s.tar": data})
+    filesystem, _ = Storage().filesystem(uri)
+    asked: list[tuple[int, int]] = []
+    fetch = filesystem.cat_ranges
+
+    def cat_ranges(paths: list[str], starts: list[int], ends: list[int], **options: object) -> list[bytes]:
+        asked.extend(zip(starts, ends, strict=True))
+        return fetch(paths, starts, ends, **options)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("the whole shard was opened")
+
+    monkeypatch.setattr(filesystem, "cat_ranges", cat_ranges)
+    monkeypatch.setattr(filesystem, "open", refuse)
+    wanted = (3, 998, 500)
+    offsets, sizes = ([column[number] for number in wanted] for column in places(data))
+    results = list(read_ranges(f"{uri}/s.tar", offsets, sizes, Storage(), at_once=2))
+    assert results == [(place, bytes([number % 256]) * (number + 1)) for place, number in enumerate(wanted)]
+    assert [end - start for start, end in asked] == sizes == [4, 999, 501]

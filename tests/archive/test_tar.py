@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_files import AWKWARD, png, tar
+from sample_files import AWKWARD, png, sparse_tar, tar
 
 from patchead.archive.tar import list_tar, read_tar
 from patchead.errors import ArchiveError
@@ -66,7 +66,7 @@ def test_an_unsafe_name_is_a_member_with_an_error(name: str) -> None:
     assert members[0]["key"] == name
     assert "unsafe member name" in members[0]["error"]
     assert name in members[0]["error"]
-    assert members[1] == {"key": "ok.png", "size": len(png(1)), "error": None}
+    assert members[1] == {"key": "ok.png", "size": len(png(1)), "offset": 1536, "error": None}
 
 
 def test_sidecars_give_columns_wherever_they_stand() -> None:
@@ -135,17 +135,52 @@ def test_damage_that_tarfile_takes_for_the_end_is_told(damage: Callable[[bytes],
     assert message in (listed(damage(data))[2] or "")
 
 
-def test_a_sparse_member_is_not_expanded() -> None:
-    info = tarfile.TarInfo("bomb.png")
-    info.size = 10
-    header = bytearray(tar([("bomb.png", b"x" * 10)]))
-    header[156:157] = tarfile.GNUTYPE_SPARSE
-    header[257:265] = b"ustar  \0"
-    header[386:410] = b"00000000000\0" + b"00000000012\0"  # one piece of 10 bytes at 0 …
-    header[483:495] = b"77777777777\0"  # … of a file of 8 GiB
-    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
-    (error,) = read(bytes(header), "bomb.png").values()
+def test_a_sparse_member_is_not_expanded_and_has_no_offset() -> None:
+    data = sparse_tar("bomb.png", b"x" * 10)
+    ((member,), _, broken) = listed(data)
+    assert (member["key"], member["size"], member["offset"], broken) == ("bomb.png", 8**11 - 1, None, None)
+    (error,) = read(data, "bomb.png").values()
     assert "is a sparse file" in str(error)
+
+
+def test_sparse_members_within_the_file_have_no_offset() -> None:
+    data = bytearray(sparse_tar("a.png", b"x" * 10))
+    data[483:495] = b"00000000012\0"  # of 10 bytes, which are all there
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 8 * 32 + sum(data[156:512]))
+    assert [(member["size"], member["offset"]) for member in listed(bytes(data))[0]] == [(10, None)]
+    info = tarfile.TarInfo("b.png")  # of a kind that tarfile does not know
+    info.size, info.pax_headers = 4, {"GNU.sparse.major": "9", "GNU.sparse.realsize": "4"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(b"data"))
+    assert [(member["size"], member["offset"]) for member in listed(buffer.getvalue())[0]] == [(4, None)]
+
+
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_an_offset_is_where_the_bytes_begin(format: int) -> None:
+    names = ["a.png", "x/" * 60 + "long.png", "./sub/b c.png"]
+    names += [] if format == tarfile.USTAR_FORMAT else ["ü" * 120 + ".png"]
+    contents = {name: png(place) for place, name in enumerate(names)} | {"empty.png": b""}
+    data = tar(list(contents.items()), format)
+    members = listed(data)[0]
+    assert len(members) == len(contents)
+    for member, content in zip(members, contents.values(), strict=True):
+        assert data[member["offset"] : member["offset"] + member["size"]] == content
+
+
+def test_a_member_that_is_cut_off_has_no_offset() -> None:
+    data = tar([("a.png", b"1" * 700), ("b.png", b"2" * 700)])
+    for cut, offsets in ((2048 + 700, [512, 2048]), (2048 + 699, [512, None])):
+        assert [member["offset"] for member in listed(data[:cut])[0]] == offsets
+
+
+def test_a_size_beyond_64_bits_is_damage() -> None:
+    info = tarfile.TarInfo("b.png")
+    info.size = 1 << 70
+    data = tar([("a.png", b"1")])[:1024] + info.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    members, _, broken = listed(data)
+    assert [member["key"] for member in members] == ["a.png"]
+    assert f"after 1 members: a member of {1 << 70} bytes" in (broken or "")
 
 
 def test_the_first_of_two_equal_names_is_read() -> None:

@@ -116,6 +116,14 @@ def test_the_same_run_id_again_is_a_no_op(tmp_path: Path, screws: dict[str, byte
     assert json.loads((lake / "runs/tonight/run.json").read_text())["state"] == "published"
 
 
+def test_a_run_id_is_not_taken_for_another_night(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
+    archive, lake = tmp_path / "archive", tmp_path / "lake"
+    write_group(archive, NIGHT, "screw", screws)
+    score_night(archive, lake, **{"run.run_id": "nightly", "archive.night": NIGHT})
+    with pytest.raises(SettingsError, match=r"'nightly' is already published for other images \(archive: night\)"):
+        score_night(archive, lake, **{"run.run_id": "nightly", "archive.night": "2026-11-22"})
+
+
 def test_the_run_record_adds_up(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
     archive, lake = tmp_path / "archive", tmp_path / "lake"
     write_group(archive, NIGHT, "screw", screws | {"broken.png": b"no image", "readme.txt": b"no image either"})

@@ -67,7 +67,7 @@ def receipt(image_id: str, etag: str = "e", content: str = "c") -> dict[str, obj
         "image_id": image_id,
         "etag": etag,
         "size": 1,
-        "content_hash": content,
+        "content_hash": content.rjust(32, "0"),
         "width": 2,
         "height": 2,
         "embedding_uri": "/unit.arrow",
@@ -86,10 +86,10 @@ def test_an_image_is_unchanged_when_id_etag_and_size_are() -> None:
 
 def test_an_image_is_known_by_its_content() -> None:
     known = KnownImages(table([receipt("a", content="aa"), receipt("b", content="bb")], RECEIPTS))
-    assert known.by_hash("bb")["image_id"] == "b"
-    assert known.by_hash("ab") is None
-    assert known.by_hash("zz") is None
-    assert KnownImages(RECEIPTS.empty_table()).by_hash("aa") is None
+    assert known.by_hash("bb".rjust(32, "0"))["image_id"] == "b"
+    assert known.by_hash("ab".rjust(32, "0")) is None
+    assert known.by_hash("zz".rjust(32, "0")) is None
+    assert KnownImages(RECEIPTS.empty_table()).by_hash("aa".rjust(32, "0")) is None
 
 
 @pytest.fixture

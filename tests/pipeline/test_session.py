@@ -46,9 +46,36 @@ def test_a_gpu_cluster_has_one_actor_per_gpu_and_its_head_none(nodes) -> None:
     assert (embed.size, embed.num_gpus, embed.device) == (8, 1.0, "cuda")
 
 
+def test_gpus_without_a_cpu_each_get_no_actor(nodes) -> None:
+    nodes({"CPU": 2, "GPU": 4}, {"GPU": 4})
+    embed, _ = pools(config())
+    assert embed.size == 2
+    assert embed.size * (embed.num_cpus + embed.decode_cpus) <= 2
+
+
+def test_a_small_head_does_not_cut_the_actors_of_large_workers(nodes) -> None:
+    nodes({"CPU": 1}, {"CPU": 64})
+    embed, _ = pools(config())
+    assert (embed.size, embed.threads) == (16, 4)
+
+
+def test_a_run_that_expects_gpus_does_not_start_on_cpus(nodes) -> None:
+    nodes({"CPU": 8})
+    with pytest.raises(SettingsError, match=r"0 GPUs.*resources\.expect_gpus is 4"):
+        pools(config(expect_gpus=4, wait_minutes=0))
+    nodes({"CPU": 8}, {"CPU": 8, "GPU": 4})
+    assert pools(config(expect_gpus=4, wait_minutes=0))[0].size == 4
+
+
+def test_a_cluster_without_workers_says_so(nodes) -> None:
+    nodes({"CPU": 0})
+    with pytest.raises(SettingsError, match=r"no room for one actor.*expect_gpus"):
+        pools(config())
+
+
 def test_decoding_asks_for_other_resources_than_embedding(nodes) -> None:
     """Else Ray Data fuses the two, and decoding no longer overlaps with the forward pass."""
-    for shape in ({"CPU": 2}, {"CPU": 16, "GPU": 2}):
+    for shape in ({"CPU": 1}, {"CPU": 2}, {"CPU": 16, "GPU": 2}):
         nodes(shape)
         embed, _ = pools(config())
         assert (embed.num_cpus, embed.num_gpus) != (embed.decode_cpus, 0)
