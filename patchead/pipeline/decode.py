@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,13 +12,16 @@ import pyarrow.compute as pc
 import ray
 
 from patchead.archive.decode import content_hash, decode, fit
-from patchead.archive.readers import read_files, read_images
+from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.errors import ArchiveError, DecodeError
 from patchead.pipeline.columns import values
 from patchead.schema import FAILED, OK, RECEIPTS, table
 from patchead.storage import Storage
 
 _HASH_DIGITS = 32
+
+PLACE = ("format", "uri", "key", "offset", "size")
+"""Columns of the manifest that say where an image's bytes are."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, known: ray.ObjectR
     lake: KnownImages = ray.get(known)
     receipts: list[dict[str, Any]] = [{} for _ in unit["image_id"]]
     pixels: list[np.ndarray | None] = [None] * len(receipts)
-    for index, data in encoded(unit["uri"], unit["key"], unit["format"], settings):
+    for index, data in encoded(unit, settings):
         receipts[index], pixels[index] = _decode_one(data, lake, settings)
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in ("image_id", "etag", "size")}
@@ -87,19 +90,34 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, known: ray.ObjectR
 
 
 def encoded(
-    uris: list[str], keys: list[str | None], shard_format: str, settings: DecodeSettings
+    images: Mapping[str, Sequence[Any]], settings: DecodeSettings
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
-    """Encoded bytes, or the error in their place, of loose files or of the members of one shard."""
-    if shard_format == "files":
-        return read_files(uris, settings.storage)
-    return read_images(
-        uris[0],
-        shard_format,
-        keys,
+    """Encoded bytes, or the error in their place, of loose files or of members of one shard, each with its index.
+
+    ``images`` holds the manifest's columns format, uri, key, offset and size. A tar member with a known place is read
+    by its byte range, so a shard is not walked again for every unit.
+    """
+    kind = images["format"][0]
+    if kind == "files":
+        yield from read_files(images["uri"], settings.storage)
+        return
+    placed = [index for index, offset in enumerate(images["offset"]) if offset is not None]
+    offsets, sizes = ([images[name][index] for index in placed] for name in ("offset", "size"))
+    for place, data in read_ranges(images["uri"][0], offsets, sizes, settings.storage):
+        yield placed[place], data
+    walked = sorted(set(range(len(images["key"]))) - set(placed))
+    if not walked:
+        return
+    found = read_images(
+        images["uri"][0],
+        kind,
+        [images["key"][index] for index in walked],
         storage=settings.storage,
         image_column=settings.image_column,
         id_column=settings.id_column,
     )
+    for place, data in found:
+        yield walked[place], data
 
 
 def _decode_one(

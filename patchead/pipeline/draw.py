@@ -16,7 +16,7 @@ from patchead.errors import ArchiveError, DecodeError
 from patchead.lake.heatmaps import heatmap_uri, write_image
 from patchead.numerics.heatmap import heatmap, overlay
 from patchead.numerics.regions import find_regions
-from patchead.pipeline.decode import DecodeSettings, encoded
+from patchead.pipeline.decode import PLACE, DecodeSettings, encoded
 from patchead.schema import REGIONS, table
 
 
@@ -88,9 +88,9 @@ def _originals(
     unread = wanted.filter(pa.array(~drawn[explained]))
     yield from ((row["index"], row, None) for row in unread.to_pylist())
     read = wanted.filter(pa.array(drawn[explained])).sort_by([("format", "ascending"), ("uri", "ascending")])
-    for (kind, _), part in groupby(read.to_pylist(), key=lambda r: (r["format"], r["uri"] if r["key"] else "")):
+    for _, part in groupby(read.to_pylist(), key=lambda r: (r["format"], r["uri"] if r["key"] else "")):
         images = list(part)
-        data = encoded([r["uri"] for r in images], [r["key"] for r in images], kind, settings)
+        data = encoded({name: [row[name] for row in images] for name in PLACE}, settings)
         yield from ((images[place]["index"], images[place], found) for place, found in data)
 
 

@@ -23,15 +23,12 @@ from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.pipeline.columns import run_boundaries, values
-from patchead.pipeline.decode import DecodeSettings, KnownImages, decode_unit, from_ipc
+from patchead.pipeline.decode import PLACE, DecodeSettings, KnownImages, decode_unit, from_ipc
 from patchead.pipeline.session import Pool, worker_errors
-from patchead.schema import FAILED, RECEIPTS
+from patchead.schema import FAILED, MANIFEST, RECEIPTS
 
-_UNIT_LISTS = ("image_id", "uri", "key", "etag", "size")
-_UNIT = pa.schema(
-    [("unit_id", pa.string()), ("format", pa.string())]
-    + [(name, pa.list_(pa.int64() if name == "size" else pa.string())) for name in _UNIT_LISTS]
-)
+_UNIT_LISTS = ("image_id", "etag", *PLACE)
+_UNIT = pa.schema([("unit_id", pa.string()), *((n, pa.list_(MANIFEST.field(n).type)) for n in _UNIT_LISTS)])
 
 
 @dataclass(frozen=True)
@@ -96,8 +93,7 @@ def units(manifest: pa.Table, images_per_file: int, run_id: str) -> pa.Table:
         starts += [*range(start + images_per_file, stop, images_per_file), stop]
     offsets = pa.array(starts, pa.int32())
     lists = {name: pa.ListArray.from_arrays(offsets, values(rows[name])) for name in _UNIT_LISTS}
-    formats = values(rows["format"]).take(offsets[:-1])
-    return pa.table({"unit_id": _unit_ids(lists, run_id), "format": formats, **lists}, schema=_UNIT)
+    return pa.table({"unit_id": _unit_ids(lists, run_id), **lists}, schema=_UNIT)
 
 
 def _unit_ids(lists: dict[str, pa.ListArray], run_id: str) -> pa.Array:

@@ -38,12 +38,12 @@ def members(count: int, shard: str, group: str = "g") -> list[dict[str, object]]
 def test_a_unit_holds_images_of_one_group_and_one_shard() -> None:
     rows = loose(5, "a") + loose(3, "b") + members(4, "one.tar") + members(3, "two.tar")
     work = units(manifest(rows[::-1]), 3, "run")
-    shapes = [(unit["uri"][0].rpartition("/")[0], unit["format"], unit["image_id"]) for unit in work.to_pylist()]
+    shapes = [(unit["uri"][0].rpartition("/")[0], unit["format"][0], unit["image_id"]) for unit in work.to_pylist()]
     assert [len(ids) for _, _, ids in shapes] == [3, 2, 3, 3, 1, 3]
     assert [kind for _, kind, _ in shapes] == ["files"] * 3 + ["tar"] * 3
     assert sorted(i for _, _, ids in shapes for i in ids) == sorted(str(row["image_id"]) for row in rows)
     assert all(ids == sorted(ids) for _, _, ids in shapes)
-    assert all(len(set(unit["uri"])) == 1 for unit in work.to_pylist() if unit["format"] == "tar")
+    assert all(len(set(unit["uri"])) == 1 for unit in work.to_pylist() if unit["format"][0] == "tar")
 
 
 def test_unit_ids_depend_on_images_etags_and_run_alone() -> None:
