@@ -46,7 +46,7 @@ class ArchiveConfig(_Section):
     products: tuple[str, ...] = ()
     """Score these products only; empty means all."""
     limit: Positive | None = None
-    """Stop the catalog after this many images, in order of image id; for trials."""
+    """Score the first images only, in order of image id; for trials, in a lake of their own."""
     max_pixels: Positive = 100_000_000
     """An image whose header announces more pixels than this fails without being decoded."""
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = "auto"
@@ -101,7 +101,7 @@ class ScoringConfig(_Section):
     memory_gb: Annotated[float, Field(gt=0)] = 4.0
     """Memory in GB that scoring may use per actor, above the embeddings it holds."""
     max_group_size: Positive = 20_000
-    """A larger group is refused before any work is done, unless max_references is set."""
+    """A larger group is refused before anything is embedded, unless max_references is set."""
     max_references: Positive | None = None
     """Compare with a panel of this many images instead of the whole group; off by default."""
     seed: int = 0
@@ -138,7 +138,7 @@ class StorageConfig(_Section):
     region: str | None = None
     """S3 region; default: AWS_REGION, then us-east-1."""
     anonymous: bool = False
-    """Read a public bucket without keys."""
+    """Use no keys: a public bucket as archive, with the lake on this machine or elsewhere without keys."""
 
 
 class ResourcesConfig(_Section):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import ray
 
 from patchead.config import Config
 from patchead.errors import PatcheadError, SettingsError, WeightsError
 from patchead.pipeline import session
-from patchead.pipeline.session import pools, worker_errors
+from patchead.pipeline.session import pools, require_shared_folders, worker_errors
 
 
 def config(**resources: object) -> Config:
@@ -108,3 +110,14 @@ def test_any_other_worker_error_keeps_its_traceback(local_ray: None) -> None:
     with pytest.raises(ZeroDivisionError) as caught, worker_errors():
         ray.get(fail.remote())
     assert not isinstance(caught.value, PatcheadError)
+
+
+def test_a_folder_that_a_node_does_not_see_is_refused(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here,) = ray.nodes()
+    require_shared_folders([str(tmp_path / "gone")])  # one node: whatever reads it will say so
+    monkeypatch.setattr(session.ray, "nodes", lambda: [here, here])
+    require_shared_folders([str(tmp_path), f"file://{tmp_path}", "s3://bucket/elsewhere"])
+    with pytest.raises(SettingsError, match=r"does not see .*gone: on several nodes"):
+        require_shared_folders([str(tmp_path / "gone")])
