@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -114,20 +114,14 @@ class EncoderFacts:
     n_patches: int
 
 
-def describe_on_worker(spec: EncoderSpec, pool: Pool) -> EncoderFacts:
-    """Build the encoder once where the actors will run, so that its id covers the weights they will load.
+def identify(spec: EncoderSpec) -> EncoderFacts:
+    """Build the encoder once on this machine's CPU, for its id; every actor checks that it has built the same.
 
     Raises:
-        WeightsError, SettingsError: it cannot be built there.
+        WeightsError, SettingsError: it cannot be built.
     """
-
-    @ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
-    def describe() -> EncoderFacts:
-        encoder = build(spec)
-        return EncoderFacts(encoder.encoder_id, encoder.grid, encoder.dim, encoder.n_patches)
-
-    with worker_errors():
-        return ray.get(describe.remote())
+    encoder = build(replace(spec, device="cpu"))
+    return EncoderFacts(encoder.encoder_id, encoder.grid, encoder.dim, encoder.n_patches)
 
 
 class EmbedActor:

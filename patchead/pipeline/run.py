@@ -17,7 +17,7 @@ from patchead.lake.staging import RunFolder
 from patchead.lake.tables import preflight, publish, published_settings
 from patchead.pipeline import translate
 from patchead.pipeline.columns import count, digest, run_boundaries
-from patchead.pipeline.embed import EncoderFacts, describe_on_worker, embed
+from patchead.pipeline.embed import EncoderFacts, embed, identify
 from patchead.pipeline.explain import explain, failed_rows
 from patchead.pipeline.plan import Plan, make_plan
 from patchead.pipeline.progress import Stages
@@ -91,7 +91,7 @@ class _Night:
 
     def encoder(self) -> EncoderFacts:
         with self.stages.stage("encoder"):
-            facts = describe_on_worker(translate.encoder_spec(self.config, self.embed_pool.device), self.embed_pool)
+            facts = identify(translate.encoder_spec(self.config, self.embed_pool.device))
         self.record.encoder_id = facts.encoder_id
         return facts
 

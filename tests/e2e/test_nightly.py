@@ -141,7 +141,8 @@ def test_the_run_record_adds_up(tmp_path: Path, screws: dict[str, bytes], score_
     assert row["encoder_id"] == record.encoder_id
 
 
-@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
+# The panel's test below runs the row-stationary schedule in blocks, too.
+@pytest.mark.parametrize("schedule", ["symmetric", pytest.param("row_stationary", marks=pytest.mark.slow)])
 def test_scores_do_not_depend_on_schedule_actors_or_blocks(
     tmp_path: Path, screws: dict[str, bytes], score_night: Score, schedule: str
 ) -> None:
