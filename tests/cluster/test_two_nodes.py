@@ -86,6 +86,7 @@ def folder_of(output: str) -> str:
     return found[0]
 
 
+@pytest.mark.slow  # half a minute; tests/e2e/test_submit.py runs the nightly job on the two nodes
 def test_job_runs_on_both_nodes_and_its_exit_code_comes_back(script: Script) -> None:
     (script.folder / "job.py").write_text(JOB)
     process = script.start("python", "job.py", "3", "two words", '"$HOME"')
@@ -110,7 +111,9 @@ def test_a_job_that_ends_well_gives_zero(script: Script) -> None:
     script.assert_nothing_left(folder_of(output))
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow), (signal.SIGKILL, -9)]
+)
 def test_whoever_ends_the_script_ends_the_cluster(script: Script, sent: signal.Signals, code: int) -> None:
     process = script.start("sleep", "600")
     while not any("gcs_server" in line for line in commands_of(script.processes())):

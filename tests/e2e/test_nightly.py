@@ -190,6 +190,7 @@ def test_a_finer_grouping_and_part_ids(tmp_path: Path, score_night: Score) -> No
     assert {(row["group_size"], row["n_references"]) for row in found} == {(6, 4)}
 
 
+@pytest.mark.slow
 def test_a_trial_may_not_replace_a_full_run(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
     archive, lake = tmp_path / "archive", tmp_path / "lake"
     write_group(archive, NIGHT, "screw", screws)

@@ -70,6 +70,7 @@ def _wait_for_jobs(address: str, env: dict[str, str], head: subprocess.Popen[byt
         assert time.monotonic() < deadline, log.read_text()
 
 
+@pytest.mark.slow  # the two nodes below are a cluster that the test starts, and the job is submitted to them too
 def test_submitted_to_a_cluster(
     archive: Path, tmp_path: Path, expected: dict[str, float], cluster: tuple[str, dict[str, str]]
 ) -> None:
