@@ -72,9 +72,8 @@ class _Night:
     def run(self) -> None:
         manifest = self.catalog()
         encoder = self.encoder()
-        self.plan(
-            _by_group(manifest.filter(pc.is_null(manifest["status"]))), encoder
-        )  # refuses before any work is done
+        # What cannot be scored is refused before anything is embedded.
+        self.plan(_by_group(manifest.filter(pc.is_null(manifest["status"]))), encoder)
         images = self.embed(manifest, encoder)
         groups = _by_group(images.filter(pc.equal(images["status"], OK)))
         plan = self.plan(groups, encoder)
