@@ -16,15 +16,10 @@ from patchead.errors import SettingsError, bad_value
 from patchead.numerics.aggregate import Rule, count_references, image_scores, neighbours, reference_mask
 from patchead.numerics.kmean import KMean
 from patchead.numerics.memory import block_images, candidate_bytes, choose_schedule, product_bytes, strip_bytes
-from patchead.numerics.rows import finish, reduce_rows, score_rows, slices
-from patchead.numerics.similarity import (
-    COSINE_FLOOR,
-    cosine_maxima,
-    cosine_maxima_self,
-    dtype_of,
-    prepare,
-    to_distance_,
-)
+from patchead.numerics.rows import finish, reduce_rows, score_rows
+from patchead.numerics.similarity import COSINE_FLOOR, cosine_maxima, cosine_maxima_self, to_distance_
+from patchead.numerics.threads import slices
+from patchead.numerics.vectors import cosine_step, dtype_of, maxima_dtype, prepare
 
 __all__ = [
     "GroupScores",
@@ -71,7 +66,7 @@ def score_group(
         part: int64 (N,), the physical part, -1 where unknown; default: unknown everywhere.
         rule: aggregation.
         device: torch device.
-        precision: ``fp32``, ``fp16`` or ``bf16`` products.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8`` products.
         schedule: ``auto``, ``symmetric`` or ``row_stationary``. A panel always streams (row_stationary).
         memory_bytes: budget for everything but ``embeddings``.
         panel: positions of the only images that may be references (`reference_panel`); default: all.
@@ -144,9 +139,11 @@ def _symmetric(job: _Job) -> np.ndarray:
     """Each pair of images multiplied once into the strip of cosines (N, N, P), then every row reduced."""
     n, p, _ = job.embeddings.shape
     size, budget = job.block_images("symmetric", n), product_bytes(job.memory_bytes)
-    strip = torch.full((n, n, p), COSINE_FLOOR, dtype=dtype_of(job.precision), device=job.device)
+    strip = torch.full((n, n, p), COSINE_FLOOR, dtype=maxima_dtype(dtype_of(job.precision)), device=job.device)
+    step = 1.0
     for rows in slices(n, size):
         a = job.prepare(rows)
+        step = cosine_step(a)
         cosine_maxima_self(a, strip[rows, rows], budget_bytes=budget)
         for columns in slices(n, size, start=rows.stop):
             b = job.prepare(columns)
@@ -155,7 +152,7 @@ def _symmetric(job: _Job) -> np.ndarray:
     out = np.empty((n, p), np.float32)
     # A row takes its distances and as many candidates. The product's share is free again by now.
     for rows in slices(n, max(1, budget // (2 * candidate_bytes(n, p)))):
-        distances = to_distance_(strip[rows].to(torch.float32, copy=True))
+        distances = to_distance_(strip[rows].to(torch.float32, copy=True), step)
         mean = KMean(neighbours(job.n_references[rows], job.rule.fraction), p, job.rule.aggregate, job.device, n)
         mean.add(distances, reference_mask(job.content, job.part, rows, slice(None)))
         out[rows] = finish(mean, np.arange(n)[rows], job.n_references[rows])

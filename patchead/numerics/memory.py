@@ -10,7 +10,7 @@ from math import isqrt
 
 from patchead.errors import PlanError, SettingsError, bad_value
 from patchead.numerics.aggregate import neighbours
-from patchead.numerics.similarity import PREPARE_VALUES, dtype_of
+from patchead.numerics.vectors import PREPARE_VALUES, dtype_of, maxima_dtype
 
 SCHEDULES = ("auto", "symmetric", "row_stationary")
 _STORED_BYTES = 2  # a float16 value of an embedding file
@@ -18,8 +18,8 @@ _SCORE_BYTES = 4
 
 
 def strip_bytes(n: int, p: int, precision: str = "fp32") -> int:
-    """Bytes of the symmetric schedule's strip: one cosine per patch and reference, (N, N, P) in ``precision``."""
-    return n * n * p * dtype_of(precision).itemsize
+    """Bytes of the symmetric schedule's strip: one cosine per patch and reference, (N, N, P)."""
+    return n * n * p * maxima_dtype(dtype_of(precision)).itemsize
 
 
 def product_bytes(memory_bytes: int) -> int:
@@ -73,7 +73,7 @@ def block_images(
     Raises:
         PlanError: not even one image fits.
     """
-    free = memory_bytes - 2 * product_bytes(memory_bytes) - scratch_bytes(n, p, d)
+    free = memory_bytes - 2 * product_bytes(memory_bytes) - scratch_bytes(n, p, d, precision)
     vectors = vector_bytes(p, d, precision)
     if schedule == "symmetric":
         free -= strip_bytes(n, p, precision)
@@ -110,9 +110,11 @@ def vector_bytes(p: int, d: int, precision: str) -> int:
     return p * d * (dtype_of(precision).itemsize + _STORED_BYTES)
 
 
-def scratch_bytes(n: int, p: int, d: int) -> int:
-    """The float16 and float32 copies of what `prepare` converts at a time."""
-    return max(p * d, min(PREPARE_VALUES, n * p * d)) * (_STORED_BYTES + 4)
+def scratch_bytes(n: int, p: int, d: int, precision: str) -> int:
+    """The copies of what `prepare` converts at a time: float16, float32, and for int8 the rotated ones."""
+    if precision != "int8":
+        return min(PREPARE_VALUES, n * p * d) * (_STORED_BYTES + 4)
+    return min(PREPARE_VALUES, n * p * d) * (_STORED_BYTES + 4 + 4) + d * d * 4
 
 
 def _gb(size: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from patchead.errors import PatcheadError, PlanError
 from patchead.numerics.aggregate import Rule, neighbours, reference_mask
 from patchead.numerics.kmean import KMean
 from patchead.numerics.memory import candidate_bytes, candidates, product_bytes, scratch_bytes, vector_bytes
-from patchead.numerics.similarity import one_way, prepare
+from patchead.numerics.similarity import one_way
+from patchead.numerics.threads import slices
+from patchead.numerics.vectors import prepare
 
 
 def score_rows(
@@ -103,7 +105,7 @@ def _references_at_once(query: tuple[int, ...], n: int, held: int, precision: st
     """Images that may be compared with a query block (B, P, D) at a time, beside ``held`` candidates per patch."""
     b, p, d = query
     vectors = vector_bytes(p, d, precision)
-    free = memory_bytes - 2 * product_bytes(memory_bytes) - scratch_bytes(n, p, d)
+    free = memory_bytes - 2 * product_bytes(memory_bytes) - scratch_bytes(n, p, d, precision)
     step = (free - b * (vectors + candidate_bytes(held, p))) // (vectors + b * p * 4)
     if step < 1:
         raise PlanError(
@@ -122,9 +124,3 @@ def finish(mean: KMean, row_index: np.ndarray, n_references: np.ndarray) -> np.n
             "a block of references was lost or came twice. Nothing was scored; run the group again."
         )
     return mean.result().cpu().numpy()
-
-
-def slices(n: int, size: int, start: int = 0) -> Iterator[slice]:
-    """``start`` to ``n`` in steps of ``size``; the last may be shorter."""
-    for first in range(start, n, size):
-        yield slice(first, min(first + size, n))

@@ -8,79 +8,39 @@ d = (1 - cos) / 2 (method.md section 2; PatchEAD section 3.1, eq. 2) is one affi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isqrt
+from functools import lru_cache
+from math import inf, isqrt
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.errors import bad_value
+from patchead.numerics.threads import over_threads, slices, threads_of
+from patchead.numerics.vectors import cosine_step, product_dtype
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+COSINE_FLOOR = -inf  # the neutral element of the maximum
 
-# Half of the 2 MB L2 that server cores have: the other half is for the operands. A GPU takes the whole budget.
-CPU_BLOCK_BYTES_PER_THREAD = 1 << 20
+# A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
+# decides; float32 ones gain more from long operands than they lose to the L3 (`jobs/benchmark.py blocks`).
+CACHE_SHARES = {torch.float32: 4.0, torch.float16: 1.0, torch.bfloat16: 1.0, torch.int8: 0.375}
+_CPU_ROWS = 1024
+_USUAL_L2 = 1 << 20
+_L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _ALIGN = 16  # patches per step of the matrix kernels; parts of one image are cut at multiples of it
-_SELF_ROWS = 4096
-PREPARE_VALUES = 1 << 20  # values converted at a time, which bounds the float32 scratch of `prepare`
-COSINE_FLOOR = -2.0  # below every cosine: the neutral element of the maximum
+_SHARES_PER_THREAD = 8  # of the triangle of a block with itself: its shares differ, so there are more of them
 
 # (first image, image after the last, first patch, patch after the last)
 _Chunk = tuple[int, int, int, int]
-
-
-def dtype_of(precision: str) -> torch.dtype:
-    """The torch dtype of ``fp32``, ``fp16`` or ``bf16``.
-
-    Raises:
-        SettingsError: another name.
-    """
-    if precision not in DTYPES:
-        raise SettingsError(bad_value("scoring.precision", precision, f"one of {', '.join(DTYPES)}"))
-    return DTYPES[precision]
-
-
-def prepare(
-    embeddings: np.ndarray, *, device: str = "cpu", precision: str = "fp32", positions: np.ndarray | None = None
-) -> Tensor:
-    """Patch embeddings (N, P, D) float16 as unit vectors (N, P, D) of ``precision`` on ``device``.
-
-    Stored vectors are unit vectors rounded to float16; the norm is made exact again in float32 before the cast.
-    ``positions`` (N,) are the images' places in their group, for the text of an error; default: 0, 1, 2 …
-
-    Raises:
-        ValueError: not a three-dimensional array of floats, or an empty one.
-        SettingsError: unknown precision.
-        PatcheadError: a vector is zero, infinite or NaN.
-    """
-    dtype = dtype_of(precision)
-    if embeddings.ndim != 3 or embeddings.size == 0 or embeddings.dtype.kind != "f":
-        raise ValueError(f"embeddings must be floats (N, P, D), none 0; got {embeddings.dtype} {embeddings.shape}")
-    out = torch.empty(embeddings.shape, dtype=dtype, device=device)
-    step = max(1, PREPARE_VALUES // (embeddings.shape[1] * embeddings.shape[2]))
-    for start in range(0, len(embeddings), step):
-        # numpy copies because arrays from Arrow or the object store are read-only, which torch refuses.
-        part = torch.from_numpy(np.array(embeddings[start : start + step])).to(device).float()
-        norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True)
-        bad = ~(torch.isfinite(norm) & (norm > 0))
-        if bool(bad.any()):
-            image, patch = (int(index) for index in bad[..., 0].nonzero()[0])
-            image = start + image if positions is None else int(positions[start + image])
-            raise PatcheadError(
-                f"the embedding of patch {patch} of image {image} is zero, infinite or NaN: it has no direction "
-                "to compare. Embed the image again, or look at the encoder and its dtype."
-            )
-        out[start : start + step] = part.div_(norm)
-    return out
 
 
 def tile(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[Tensor, Tensor]:
     """Nearest distances between two blocks of unit vectors, both directions from one matrix product.
 
     Args:
-        a: (Na, P, D), as from `prepare`.
+        a: (Na, P, D), as from `vectors.prepare`.
         b: (Nb, Q, D), same D, dtype and device.
-        budget_bytes: the product held at any moment is not larger; on a CPU it is also kept to the L2 cache.
+        budget_bytes: the products held at any moment are not larger; on a CPU they are also kept near the cache.
 
     Returns:
         ``ab`` float32 (Na, Nb, P), the distance in [0, 1] of each patch of a to the nearest patch of each image of b,
@@ -91,7 +51,7 @@ def tile(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[Tensor, Tensor]:
     """
     ab, ba = _floor(len(a), len(b), a.shape[1], a), _floor(len(b), len(a), b.shape[1], a)
     cosine_maxima(a, b, ab, ba, budget_bytes=budget_bytes)
-    return to_distance_(ab), to_distance_(ba)
+    return to_distance_(ab, cosine_step(a)), to_distance_(ba, cosine_step(a))
 
 
 def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
@@ -101,7 +61,7 @@ def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
     """
     out = _floor(len(a), len(a), a.shape[1], a)
     cosine_maxima_self(a, out, budget_bytes=budget_bytes)
-    to_distance_(out).diagonal().zero_()
+    to_distance_(out, cosine_step(a)).diagonal().zero_()
     return out
 
 
@@ -109,69 +69,106 @@ def one_way(a: Tensor, b: Tensor, *, budget_bytes: int) -> Tensor:
     """The first result of `tile` alone: float32 (Na, Nb, P)."""
     ab = _floor(len(a), len(b), a.shape[1], a)
     cosine_maxima(a, b, ab, None, budget_bytes=budget_bytes)
-    return to_distance_(ab)
+    return to_distance_(ab, cosine_step(a))
 
 
-def to_distance_(cosine: Tensor) -> Tensor:
-    """(1 - cos) / 2, clipped to [0, 1], in place."""
-    return cosine.mul_(-0.5).add_(0.5).clamp_(0, 1)
+def to_distance_(maxima: Tensor, step: float) -> Tensor:
+    """(1 - cos) / 2, clipped to [0, 1], in place; the cosine is ``maxima`` times ``step`` (`vectors.cosine_step`)."""
+    return maxima.mul_(-0.5 * step).add_(0.5).clamp_(0, 1)
+
+
+def cosine_maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, *, budget_bytes: int) -> None:
+    """Raise ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q) to the largest products of ``a`` (Na, P, D) and ``b`` (Nb, Q, D).
+
+    ``ab`` and ``ba`` come filled with `COSINE_FLOOR` (or None: not wanted) and may be views of a larger array.
+    """
+    _require_alike(a, b)
+    if len(b) > len(a):
+        a, b, ab, ba = b, a, ba, ab  # the threads share out the images of the first
+    rows, columns = block_shape(a, b, budget_bytes=budget_bytes)
+    shares = _even_shares(len(a), max(1, rows // a.shape[1]), threads_of(a.device))
+    over_threads(lambda s: _maxima(a[s], b, _rows(ab, s), _columns(ba, s), (rows, columns)), shares, a.device)
 
 
 def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
     """`cosine_maxima` of a block (N, P, D) with itself into ``out`` (N, N, P), each pair of images once.
 
-    Entries of an image with itself are left as they are or hold 1.
+    Entries of an image with itself are left as they are or hold its own product.
     """
-    rows, _ = block_shape(a, a, budget_bytes=budget_bytes)
-    # Pairs inside one step are multiplied twice, so steps are no larger than the matrix kernels need.
-    step = max(1, min(rows, _SELF_ROWS) // a.shape[1])
-    for start in range(0, len(a), step):
-        stop = min(start + step, len(a))
-        if stop - start > 1:
-            cosine_maxima(a[start:stop], a[start:stop], out[start:stop, start:stop], None, budget_bytes=budget_bytes)
-        if stop < len(a):
-            upper, lower = out[start:stop, stop:], out[stop:, start:stop]
-            cosine_maxima(a[start:stop], a[stop:], upper, lower, budget_bytes=budget_bytes)
+    shape = block_shape(a, a, budget_bytes=budget_bytes)
+    smaller = -(-len(a) // (_SHARES_PER_THREAD * threads_of(a.device)))
+
+    def share(s: slice) -> None:
+        if s.stop - s.start > 1:  # pairs inside a share are multiplied twice
+            _maxima(a[s], a[s], out[s, s], None, shape)
+        if s.stop < len(a):
+            _maxima(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s], shape)
+
+    over_threads(share, slices(len(a), max(1, min(shape[0] // a.shape[1], smaller))), a.device)
 
 
-def cosine_maxima(a: Tensor, b: Tensor, ab: Tensor, ba: Tensor | None, *, budget_bytes: int) -> None:
-    """Raise ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q) to the largest cosines of ``a`` (Na, P, D) and ``b`` (Nb, Q, D).
+def block_shape(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[int, int]:
+    """Rows and columns of one core's product of a (Na, P, D) and b (Nb, Q, D); all cores' together fit the budget.
 
-    ``ab`` and ``ba`` come filled with something below -1 and may be views of a larger array.
+    A whole number of images where they fit, else an even part of one.
+
+    Raises:
+        ValueError: the budget does not hold one number per core.
     """
+    itemsize, threads = product_dtype(a.dtype).itemsize, threads_of(a.device)
+    values = budget_bytes // (itemsize * threads)
+    if values < 1:
+        raise ValueError(bad_value("budget_bytes", budget_bytes, f"at least {itemsize * threads}"))
+    rows = isqrt(2 * values)
+    if a.device.type == "cpu":
+        values = min(values, int(CACHE_SHARES.get(a.dtype, 1.0) * l2_bytes()) // itemsize)
+        rows = min(isqrt(2 * values), _CPU_ROWS)
+    rows = _fitting(len(a), a.shape[1], min(values, rows))
+    return rows, _fitting(len(b), b.shape[1], values // rows)
+
+
+@lru_cache(maxsize=1)
+def l2_bytes() -> int:
+    """Bytes of a core's L2 cache as Linux tells it; where it does not, the usual megabyte."""
+    text = _L2_SIZE.read_text().strip() if _L2_SIZE.exists() else ""
+    return int(text[:-1]) << 10 if text.endswith("K") else _USUAL_L2
+
+
+def _require_alike(a: Tensor, b: Tensor) -> None:
     if a.ndim != 3 or b.ndim != 3 or a.shape[2] != b.shape[2] or a.dtype != b.dtype or a.device != b.device:
         raise ValueError(
             f"a (Na, P, D) and b (Nb, Q, D) must share D, dtype and device; "
             f"got {tuple(a.shape)} {a.dtype} {a.device} and {tuple(b.shape)} {b.dtype} {b.device}"
         )
-    rows, columns = block_shape(a, b, budget_bytes=budget_bytes)
-    product = torch.empty(rows * columns, dtype=a.dtype, device=a.device)
+
+
+def _rows(out: Tensor | None, s: slice) -> Tensor | None:
+    return None if out is None else out[s]
+
+
+def _columns(out: Tensor | None, s: slice) -> Tensor | None:
+    return None if out is None else out[:, s]
+
+
+def _even_shares(n: int, most: int, threads: int) -> list[slice]:
+    """``n`` images in shares of at most ``most``, as many for each thread."""
+    shares = -(-n // most)
+    shares = min(n, -(-shares // threads) * threads)
+    return slices(n, -(-n // shares))
+
+
+def _maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tuple[int, int]) -> None:
+    """`cosine_maxima` by one thread, in products of at most ``shape``."""
+    rows, columns = shape
+    product = torch.empty(rows * columns, dtype=product_dtype(a.dtype), device=a.device)
     for j0, j1, q0, q1 in _chunks(len(b), b.shape[1], columns):
         y = b[j0:j1, q0:q1]
         for i0, i1, p0, p1 in _chunks(len(a), a.shape[1], rows):
-            row_max, column_max = _product_maxima(a[i0:i1, p0:p1], y, product, both=ba is not None)
-            _raise(ab[i0:i1, j0:j1, p0:p1], row_max.transpose(1, 2))
-            if ba is not None and column_max is not None:
-                _raise(ba[j0:j1, i0:i1, q0:q1], column_max.transpose(0, 1))
-
-
-def block_shape(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[int, int]:
-    """Rows and columns of one product sub-block of a (Na, P, D) and b (Nb, Q, D), within ``budget_bytes``.
-
-    A whole number of images where they fit, else a part of one; about twice as many rows as columns, which the
-    CPU's matrix kernels like best.
-
-    Raises:
-        ValueError: the budget does not hold one number.
-    """
-    budget = budget_bytes
-    if a.device.type == "cpu":
-        budget = min(budget, CPU_BLOCK_BYTES_PER_THREAD * torch.get_num_threads())
-    values = budget // a.element_size()
-    if values < 1:
-        raise ValueError(bad_value("budget_bytes", budget_bytes, f"at least {a.element_size()}"))
-    rows = _fitting(len(a), a.shape[1], min(values, isqrt(2 * values)))
-    return rows, _fitting(len(b), b.shape[1], values // rows)
+            cosine = _product(a[i0:i1, p0:p1], y, product)
+            if ab is not None:
+                _raise(ab[i0:i1, j0:j1, p0:p1], cosine.amax(3).transpose(1, 2))
+            if ba is not None:
+                _raise(ba[j0:j1, i0:i1, q0:q1], cosine.flatten(2).amax(1).view(i1 - i0, j1 - j0, -1).transpose(0, 1))
 
 
 def _fitting(n_images: int, patches: int, limit: int) -> int:
@@ -194,20 +191,34 @@ def _chunks(n_images: int, patches: int, step: int) -> Iterator[_Chunk]:
             yield image, image + 1, start, min(start + step, patches)
 
 
-def _product_maxima(x: Tensor, y: Tensor, product: Tensor, *, both: bool) -> tuple[Tensor, Tensor | None]:
-    """Row maxima (I, P, J) and column maxima (I, J, Q) of the cosines of x (I, P, D) and y (J, Q, D).
+def _product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
+    """Products (I, P, J, Q) of x (I, P, D) and y (J, Q, D), in ``scratch``, flat, of at least as many values.
 
-    ``product`` is flat scratch of at least I·P·J·Q. A fused kernel for an accelerator would replace this function.
+    A fused kernel for an accelerator would replace this function and the two maxima that `_maxima` takes of it.
     """
     (i, p, d), (j, q, _) = x.shape, y.shape
-    cosine = product[: i * p * j * q].view(i * p, j * q)
-    torch.mm(x.reshape(i * p, d), y.reshape(j * q, d).t(), out=cosine)
-    row_max = cosine.view(i, p, j, q).amax(3)
-    return row_max, cosine.view(i, p, j * q).amax(1).view(i, j, q) if both else None
+    x, y = x.reshape(i * p, d), y.reshape(j * q, d)
+    if x.is_cuda and x.dtype == torch.int8:
+        return torch._int_mm(padded(x, 32), padded(y, 8).t())[: i * p, : j * q].view(i, p, j, q)
+    out = scratch[: i * p * j * q].view(i * p, j * q)
+    if x.dtype == torch.int8:
+        torch._int_mm(x, y.t(), out=out)
+    else:
+        torch.mm(x, y.t(), out=out)
+    return out.view(i, p, j, q)
+
+
+def padded(vectors: Tensor, multiple: int) -> Tensor:
+    """(n, D) with its last row repeated up to a multiple of rows, which changes no maximum over rows.
+
+    CUDA's integer product wants more than 16 rows and a multiple of 8 columns.
+    """
+    missing = -len(vectors) % multiple
+    return torch.cat([vectors, vectors[-1:].expand(missing, -1)]) if missing else vectors
 
 
 def _raise(target: Tensor, values: Tensor) -> None:
-    target.copy_(torch.maximum(target, values))
+    torch.maximum(target, values, out=target)
 
 
 def _floor(n: int, m: int, patches: int, like: Tensor) -> Tensor:

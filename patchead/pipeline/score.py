@@ -18,7 +18,8 @@ from patchead.lake.staging import RunFolder
 from patchead.numerics.aggregate import count_references, image_scores
 from patchead.numerics.leave_one_out import GroupScores, Rule, reduce_rows, reference_panel, score_group, score_rows
 from patchead.numerics.memory import product_bytes
-from patchead.numerics.similarity import prepare, tile, tile_self
+from patchead.numerics.similarity import tile, tile_self
+from patchead.numerics.vectors import prepare
 from patchead.pipeline.columns import codes
 from patchead.pipeline.plan import GroupPlan, Plan
 from patchead.pipeline.session import Pool, worker_errors

@@ -19,6 +19,7 @@ from patchead.numerics.leave_one_out import (
     score_rows,
     strip_bytes,
 )
+from patchead.numerics.vectors import prepare
 from tests.numerics.groups import group
 from tests.reference import oracle
 
@@ -159,7 +160,7 @@ def test_the_symmetric_schedule_multiplies_each_pair_once(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch, "mm", counted)
     # sub-blocks of one image, on any number of threads: pairs within a larger one are multiplied twice
-    monkeypatch.setattr(similarity, "CPU_BLOCK_BYTES_PER_THREAD", (1 << 20) // torch.get_num_threads())
+    monkeypatch.setattr(similarity, "_CPU_ROWS", p)
     _score(group(n, p, 32), schedule="symmetric", memory_bytes=_memory_for(images, n, p))
     assert sum(values) == n * (n - 1) // 2 * p * p
     values.clear()
@@ -193,10 +194,10 @@ def _tiles(embeddings: np.ndarray, cuts: list[np.ndarray]) -> dict[int, list[tup
     """The distributed symmetric schedule: each unordered pair of blocks once, both results kept by row block."""
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {cut[0]: [] for cut in cuts}
     for i, rows in enumerate(cuts):
-        a = similarity.prepare(embeddings[rows])
+        a = prepare(embeddings[rows])
         parts[rows[0]].append((rows, similarity.tile_self(a, budget_bytes=10_000).numpy()))
         for columns in cuts[i + 1 :]:
-            ab, ba = similarity.tile(a, similarity.prepare(embeddings[columns]), budget_bytes=10_000)
+            ab, ba = similarity.tile(a, prepare(embeddings[columns]), budget_bytes=10_000)
             parts[rows[0]].append((columns, ab.numpy()))
             reverse = ba.numpy()
             reverse.flags.writeable = False  # as it comes from an object store
@@ -247,9 +248,9 @@ def test_references_are_taken_from_the_stream_one_block_at_a_time() -> None:
     np.testing.assert_allclose(got, _score(embeddings).patch_scores[:3], atol=1e-6)
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 1e-3), ("bf16", 8e-3)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 1e-3), ("bf16", 8e-3), ("int8", 4e-3)])
 @pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
-def test_half_precision_stays_near_float32(precision: str, tolerance: float, schedule: str) -> None:
+def test_lower_precision_stays_near_float32(precision: str, tolerance: float, schedule: str) -> None:
     embeddings = group(7, 35, 64)
     expected = _score(embeddings).patch_scores
     got = _score(embeddings, precision=precision, schedule=schedule).patch_scores

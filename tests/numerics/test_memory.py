@@ -19,6 +19,7 @@ GB = 10**9
 
 def test_strip_is_one_value_per_patch_and_reference() -> None:
     assert strip_bytes(10, 7) == 10 * 10 * 7 * 4
+    assert strip_bytes(10, 7, "int8") == strip_bytes(10, 7)
     assert strip_bytes(10, 7, "fp16") == strip_bytes(10, 7, "bf16") == 10 * 10 * 7 * 2
 
 

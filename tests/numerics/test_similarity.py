@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchead.errors import PatcheadError, SettingsError
 from patchead.numerics import similarity
+from patchead.numerics.vectors import DTYPES, prepare
 from tests.numerics.groups import group
 from tests.reference import oracle
 
@@ -30,7 +30,7 @@ def _expected(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @settings(max_examples=40, deadline=None)
 def test_tile_gives_both_directions_whatever_the_budget(na: int, nb: int, p: int, q: int, budget: int) -> None:
     a, b = group(na, p, seed=1), group(nb, q, seed=2)
-    ab, ba = similarity.tile(similarity.prepare(a), similarity.prepare(b), budget_bytes=budget)
+    ab, ba = similarity.tile(prepare(a), prepare(b), budget_bytes=budget)
     assert ab.dtype == ba.dtype == torch.float32
     assert ab.is_contiguous()
     assert ba.is_contiguous()
@@ -41,7 +41,7 @@ def test_tile_gives_both_directions_whatever_the_budget(na: int, nb: int, p: int
 def test_one_nearest_distance_is_the_loop_over_the_patches() -> None:
     embeddings = group(2, 6)
     z = oracle.unit(embeddings)
-    a = similarity.prepare(embeddings)
+    a = prepare(embeddings)
     ab = similarity.one_way(a[:1], a[1:], budget_bytes=BUDGET)
     for p in range(6):
         assert ab[0, 0, p].item() == pytest.approx(oracle.nearest_distance(z, 0, p, 1), abs=1e-6)
@@ -49,7 +49,7 @@ def test_one_nearest_distance_is_the_loop_over_the_patches() -> None:
 
 @pytest.mark.parametrize("budget", [64, 5000, BUDGET])
 def test_tile_self_is_tile_off_the_diagonal_and_zero_on_it(budget: int) -> None:
-    a = similarity.prepare(group(7, 35))
+    a = prepare(group(7, 35))
     expected, _ = similarity.tile(a, a, budget_bytes=BUDGET)
     got = similarity.tile_self(a, budget_bytes=budget)
     off = ~torch.eye(7, dtype=torch.bool)
@@ -60,26 +60,27 @@ def test_tile_self_is_tile_off_the_diagonal_and_zero_on_it(budget: int) -> None:
 def test_tile_self_multiplies_each_pair_once(monkeypatch: pytest.MonkeyPatch) -> None:
     n, p = 12, 1024
     values = _count_products(monkeypatch)
-    similarity.tile_self(similarity.prepare(group(n, p, 4)), budget_bytes=1 << 20)
+    similarity.tile_self(prepare(group(n, p, 4)), budget_bytes=1 << 20)
     assert sum(values) == n * (n - 1) // 2 * p * p
 
 
 def test_one_way_is_the_first_of_tile() -> None:
-    a, b = similarity.prepare(group(3, 49, seed=1)), similarity.prepare(group(4, 35, seed=2))
+    a, b = prepare(group(3, 49, seed=1)), prepare(group(4, 35, seed=2))
     both, _ = similarity.tile(a, b, budget_bytes=BUDGET)
     assert torch.equal(similarity.one_way(a, b, budget_bytes=BUDGET), both)
 
 
-@pytest.mark.parametrize("budget", [4, 100, 4096, 50_000, 300_000, BUDGET])
+@pytest.mark.parametrize("budget", [100, 4096, 50_000, 300_000, BUDGET])
 def test_no_product_is_larger_than_the_budget_or_the_cache(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
     p, q = (7, 5) if budget < 1000 else (300, 530)
     values = _count_products(monkeypatch)
-    similarity.tile(similarity.prepare(group(3, p, 4)), similarity.prepare(group(4, q, 4)), budget_bytes=budget)
-    assert max(values) * 4 <= min(budget, similarity.CPU_BLOCK_BYTES_PER_THREAD * torch.get_num_threads())
+    similarity.tile(prepare(group(3, p, 4)), prepare(group(4, q, 4)), budget_bytes=budget)
+    share = int(similarity.CACHE_SHARES[torch.float32] * similarity.l2_bytes())
+    assert max(values) * 4 <= min(budget // torch.get_num_threads(), share)
     assert sum(values) == 3 * p * 4 * q
 
 
-def test_a_tile_allocates_the_results_and_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tile_allocates_the_results_and_products_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
     real = torch.empty
 
@@ -88,19 +89,19 @@ def test_a_tile_allocates_the_results_and_one_product(monkeypatch: pytest.Monkey
         taken.append(made.nbytes)
         return made
 
-    a, b = similarity.prepare(group(4, 300)), similarity.prepare(group(4, 300))
+    a, b = prepare(group(4, 300)), prepare(group(4, 300))
     monkeypatch.setattr(torch, "empty", counted)
     similarity.tile(a, b, budget_bytes=100_000)
-    assert len(taken) == 1
-    assert taken[0] <= 100_000
+    assert taken
+    assert max(taken) * torch.get_num_threads() <= 100_000
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 1e-3), ("bf16", 8e-3)])
 def test_half_precision_stays_near_float32(precision: str, tolerance: float) -> None:
     a, b = group(3, 49, 64, seed=1), group(4, 35, 64, seed=2)
-    expected, _ = similarity.tile(similarity.prepare(a), similarity.prepare(b), budget_bytes=BUDGET)
-    halves = [similarity.prepare(z, precision=precision) for z in (a, b)]
-    assert halves[0].dtype == similarity.DTYPES[precision]
+    expected, _ = similarity.tile(prepare(a), prepare(b), budget_bytes=BUDGET)
+    halves = [prepare(z, precision=precision) for z in (a, b)]
+    assert halves[0].dtype == DTYPES[precision]
     got, reverse = similarity.tile(halves[0], halves[1], budget_bytes=10_000)
     assert got.dtype == reverse.dtype == torch.float32
     torch.testing.assert_close(got, expected, atol=tolerance, rtol=0)
@@ -109,7 +110,7 @@ def test_half_precision_stays_near_float32(precision: str, tolerance: float) -> 
 def test_distances_of_equal_and_opposite_patches_are_exactly_within_zero_and_one() -> None:
     rng = np.random.default_rng(0)
     z = rng.standard_normal((1, 64, 48)).astype(np.float16)
-    a = similarity.prepare(z)
+    a = prepare(z)
     same = similarity.one_way(a, a, budget_bytes=BUDGET)
     opposite = similarity.one_way(a[:, :1], -a[:, :1], budget_bytes=BUDGET)
     assert same.min() >= 0
@@ -118,37 +119,53 @@ def test_distances_of_equal_and_opposite_patches_are_exactly_within_zero_and_one
     assert opposite.item() == pytest.approx(1, abs=1e-6)
 
 
-def test_prepare_makes_unit_vectors_of_read_only_arrays_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "PREPARE_VALUES", 1000)
-    z = group(9, 35)
-    z.flags.writeable = False
-    got = similarity.prepare(z)
-    np.testing.assert_allclose(got.norm(dim=-1), 1, atol=1e-6)
-    np.testing.assert_allclose(got, oracle.unit(z), atol=1e-6)
-
-
-@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_a_vector_without_direction_is_refused_by_place(value: float) -> None:
-    z = group(6, 5)
-    z[4, 3] = value
-    with pytest.raises(PatcheadError, match=r"patch 3 of image 4 .*zero, infinite or NaN"):
-        similarity.prepare(z)
-    with pytest.raises(PatcheadError, match="patch 3 of image 104 "):
-        similarity.prepare(z, positions=np.arange(100, 106))
-
-
-def test_what_cannot_be_prepared_or_compared_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"scoring\.precision must be one of fp32, fp16, bf16; got 'fp64'"):
-        similarity.prepare(group(2, 2), precision="fp64")
-    for wrong in (np.zeros((2, 3), np.float16), np.zeros((2, 0, 3), np.float16), np.zeros((2, 3, 4), np.int8)):
-        with pytest.raises(ValueError, match="embeddings must be floats"):
-            similarity.prepare(wrong)
-    a = similarity.prepare(group(2, 4, 8))
-    for other in (similarity.prepare(group(2, 4, 16)), a.double(), a[0]):
+def test_what_cannot_be_compared_is_refused() -> None:
+    a = prepare(group(2, 4, 8))
+    for other in (prepare(group(2, 4, 16)), a.double(), a[0]):
         with pytest.raises(ValueError, match="must share D, dtype and device"):
             similarity.tile(a, other, budget_bytes=BUDGET)
-    with pytest.raises(ValueError, match="budget_bytes must be at least 4; got 3"):
-        similarity.tile(a, a, budget_bytes=3)
+    least = 4 * torch.get_num_threads()
+    with pytest.raises(ValueError, match=f"budget_bytes must be at least {least}; got {least - 1}"):
+        similarity.tile(a, a, budget_bytes=least - 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("shape", [(1, 40, 1, 33), (2, 40, 7, 3), (9, 5, 2, 700), (5, 1100, 3, 20)])
+def test_results_do_not_depend_on_the_number_of_threads(precision: str, shape: tuple[int, int, int, int]) -> None:
+    na, p, nb, q = shape
+    a, b = (prepare(group(n, x, 32, seed=n), precision=precision) for n, x in ((na, p), (nb, q)))
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append((*similarity.tile(a, b, budget_bytes=100_000), similarity.tile_self(a, budget_bytes=BUDGET)))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    for other in found[1:]:
+        for got, expected in zip(other, found[0], strict=True):
+            torch.testing.assert_close(got, expected, atol=0 if precision == "int8" else 1e-6, rtol=0)
+
+
+def test_int8_maxima_are_those_of_the_integer_products() -> None:
+    a, b = prepare(group(3, 49, 64, seed=1), precision="int8"), prepare(group(4, 35, 64, seed=2), precision="int8")
+    ab = torch.full((3, 4, 49), similarity.COSINE_FLOOR)
+    ba = torch.full((4, 3, 35), similarity.COSINE_FLOOR)
+    similarity.cosine_maxima(a, b, ab, ba, budget_bytes=3000)
+    products = np.einsum("ipd,jqd->ijpq", a.numpy().astype(np.int64), b.numpy().astype(np.int64))
+    np.testing.assert_array_equal(ab, products.max(axis=3))
+    np.testing.assert_array_equal(ba, products.max(axis=2).transpose(1, 0, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 32, 33])
+def test_padding_repeats_the_last_row_so_that_no_maximum_changes(rows: int) -> None:
+    x = torch.arange(rows * 4, dtype=torch.int8).view(rows, 4)
+    got = similarity.padded(x, 8)
+    assert len(got) % 8 == 0
+    assert len(got) - rows < 8
+    assert torch.equal(got[:rows], x)
+    assert all(torch.equal(row, x[-1]) for row in got[rows:])
 
 
 def _count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:

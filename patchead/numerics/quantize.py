@@ -1,0 +1,43 @@
+"""Unit vectors as int8: one fixed rotation, one fixed scale, so integer products of any two blocks compare.
+
+A rotation leaves every dot product as it is and spreads channels that stick out over all dimensions: each entry of a
+rotated unit vector is then close to normal with standard deviation 1 / sqrt(D), whatever the encoder. So the scale
+needs no look at the data, and the largest integer product is the largest cosine (design: method.md section 9).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import sqrt
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CLIP = 5.0
+"""Standard deviations at which entries are cut off: one entry in two million of a normal one."""
+LEVELS = 127
+_SEED = 20251109
+
+
+def cosine_step(d: int) -> float:
+    """The cosine that one unit of an integer product stands for, at D dimensions."""
+    return (CLIP / (LEVELS * sqrt(d))) ** 2
+
+
+def quantize(vectors: Tensor) -> Tensor:
+    """Unit vectors float32 (..., D) as int8 (..., D), rotated; products of two of them are in units of `cosine_step`.
+
+    The error of a cosine has a standard deviation of about 0.016 / sqrt(D).
+    """
+    d = vectors.shape[-1]
+    rotated = vectors @ rotation(d, vectors.device)
+    rotated.mul_(LEVELS * sqrt(d) / CLIP)
+    return rotated.round_().clamp_(-LEVELS, LEVELS).to(torch.int8)
+
+
+@lru_cache(maxsize=8)
+def rotation(d: int, device: torch.device) -> Tensor:
+    """The orthogonal float32 (D, D) that every process uses: drawn from a fixed seed, uniform over rotations."""
+    q, r = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((d, d)))
+    return torch.from_numpy((q * np.sign(np.diagonal(r))).astype(np.float32)).to(device)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from patchead.numerics.threads import over_threads, slices, threads_of
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_every_item_is_worked_on_once_by_threads_of_one_core_and_the_setting_returns() -> None:
+    done: list[tuple[int, int, int]] = []
+    together = threading.Barrier(3, timeout=20)
+
+    def work(item: int) -> None:
+        if item < 3:
+            together.wait()  # passes only when three items are worked on at the same time
+        done.append((item, torch.get_num_threads(), threading.get_ident()))
+
+    over_threads(work, range(20), CPU)
+    assert sorted(item for item, _, _ in done) == list(range(20))
+    assert {count for _, count, _ in done} == {1}
+    assert len({ident for _, _, ident in done}) == 3
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_an_error_ends_the_work_and_the_setting_returns() -> None:
+    done: list[int] = []
+
+    def work(item: int) -> None:
+        if item == 1:
+            raise ValueError("item 1")
+        done.append(item)
+
+    with pytest.raises(ValueError, match="item 1"):
+        over_threads(work, range(10_000), CPU)
+    assert len(done) < 9_999
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_one_item_keeps_all_cores_and_other_devices_go_in_order() -> None:
+    counts: list[int] = []
+    over_threads(lambda _: counts.append(torch.get_num_threads()), [0], CPU)
+    assert counts == [3]
+    order: list[int] = []
+    over_threads(order.append, range(5), torch.device("meta"))
+    assert order == list(range(5))
+    assert (threads_of(CPU), threads_of(torch.device("meta"))) == (3, 1)
+
+
+def test_slices_cover_the_range_once() -> None:
+    assert slices(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert slices(7, 3, start=7) == []

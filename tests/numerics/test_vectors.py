@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from patchead.errors import PatcheadError, SettingsError
+from patchead.numerics import vectors
+from patchead.numerics.vectors import DTYPES, dtype_of, maxima_dtype, prepare, product_dtype
+from tests.numerics.groups import group
+from tests.reference import oracle
+
+
+def test_prepare_makes_unit_vectors_of_read_only_arrays_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vectors, "PREPARE_VALUES", 1000)
+    z = group(9, 35)
+    z.flags.writeable = False
+    got = prepare(z)
+    np.testing.assert_allclose(got.norm(dim=-1), 1, atol=1e-6)
+    np.testing.assert_allclose(got, oracle.unit(z), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_a_vector_without_direction_is_refused_by_place(value: float) -> None:
+    z = group(6, 5)
+    z[4, 3] = value
+    with pytest.raises(PatcheadError, match=r"patch 3 of image 4 .*zero, infinite or NaN"):
+        prepare(z)
+    with pytest.raises(PatcheadError, match="patch 3 of image 104 "):
+        prepare(z, positions=np.arange(100, 106))
+
+
+def test_what_cannot_be_prepared_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"scoring\.precision must be one of fp32, fp16, bf16, int8; got 'fp64'"):
+        prepare(group(2, 2), precision="fp64")
+    for wrong in (np.zeros((2, 3), np.float16), np.zeros((2, 0, 3), np.float16), np.zeros((2, 3, 4), np.int8)):
+        with pytest.raises(ValueError, match="embeddings must be floats"):
+            prepare(wrong)
+
+
+def test_each_precision_has_a_type_for_products_and_one_for_their_maxima() -> None:
+    for precision, dtype in DTYPES.items():
+        assert dtype_of(precision) == dtype
+    assert product_dtype(torch.int8) == torch.int32
+    assert maxima_dtype(torch.int8) == torch.float32
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        assert product_dtype(dtype) == maxima_dtype(dtype) == dtype
