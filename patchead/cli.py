@@ -1,4 +1,4 @@
-"""The `patchead` command: score, query, settings.
+"""The `patchead` command: score, plan, calibrate, query, settings.
 
 Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images failed; 4 not published, too
 many images failed; 1 anything else.
@@ -7,7 +7,7 @@ many images failed; 1 anything else.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,30 +15,42 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from patchead.errors import PatcheadError
+from patchead.config import Config
+from patchead.errors import PatcheadError, SettingsError
 from patchead.settings import iter_fields, load_config
 
 PUBLISHED_WITH_FAILURES = 3
+UNUSED = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A file or a pipe has no width: lines are not cut for it.
 out = Console(width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True)
 
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the settings.")]
+ArchiveOption = Annotated[str | None, typer.Option(help="Short for --set archive.uri=…")]
+LakeOption = Annotated[str | None, typer.Option(help="Short for --set lake.uri=…")]
+NightOption = Annotated[str | None, typer.Option(help="This night only: YYYY-MM-DD.")]
+ProductOption = Annotated[list[str] | None, typer.Option(help="This product only; may be repeated.")]
+LimitOption = Annotated[int | None, typer.Option(help="The first LIMIT images only.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting; see `patchead settings`."),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(help="Speeds written by `patchead calibrate`; default: ~/.cache/patchead/calibration.json."),
 ]
 
 
 @app.command()
 def score(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the settings.")] = None,
-    archive: Annotated[str | None, typer.Option(help="Short for --set archive.uri=…")] = None,
-    lake: Annotated[str | None, typer.Option(help="Short for --set lake.uri=…")] = None,
-    night: Annotated[str | None, typer.Option(help="Score this night only: YYYY-MM-DD.")] = None,
-    product: Annotated[list[str] | None, typer.Option(help="Score this product only; may be repeated.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Score the first LIMIT images only.")] = None,
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    lake: LakeOption = None,
+    night: NightOption = None,
+    product: ProductOption = None,
+    limit: LimitOption = None,
     run_id: Annotated[str | None, typer.Option(help="Name of the run; publishing a name twice is a no-op.")] = None,
     overrides: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing, start nothing.")] = False,
@@ -48,17 +60,9 @@ def score(
     Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
     many failed (run.max_failed_fraction), 1 anything else.
     """
-    short = {
-        "archive.uri": archive,
-        "lake.uri": lake,
-        "archive.night": night,
-        "archive.products": product or None,
-        "archive.limit": limit,
-        "run.run_id": run_id,
-    }
-    settings = load_config(config, overrides or [], {key: value for key, value in short.items() if value is not None})
+    settings = _settings(config, overrides, archive, lake, night, product, limit, {"run.run_id": run_id})
     if dry_run:
-        from patchead.pipeline.dry_run import print_plan
+        from patchead.pipeline.plan_report import print_plan
 
         print_plan(settings, out)
         return
@@ -69,6 +73,69 @@ def score(
     print_record(record, out)
     if record.failed:
         raise typer.Exit(PUBLISHED_WITH_FAILURES)
+
+
+@app.command()
+def plan(
+    *,
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    lake: LakeOption = None,
+    night: NightOption = None,
+    product: ProductOption = None,
+    limit: LimitOption = None,
+    overrides: SetOption = None,
+    actors: Annotated[int | None, typer.Option(help="Scoring actors; default: resources.score_actors, or 1.")] = None,
+    device: Annotated[str | None, typer.Option(help="Speeds from a GPU's data sheet, e.g. H100.")] = None,
+    calibration: CalibrationOption = None,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Simulate the run on a cluster.")] = False,
+    gpus: Annotated[int | None, typer.Option(help="Simulated GPUs (or CPU actors); default: as --actors.")] = None,
+    images: Annotated[int | None, typer.Option(help="Simulate this many images; needs no archive.")] = None,
+    group_size: Annotated[int, typer.Option(help="Images per group of --images.")] = 200,
+    gpus_per_node: Annotated[int | None, typer.Option(help="Default: 8, or as calibrated.")] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency; prints the cost.")] = None,
+    stragglers: Annotated[float, typer.Option(help="Fraction of the calls that are slow.")] = 0.05,
+    slowdown: Annotated[float, typer.Option(help="How many times slower they are.")] = 2.0,
+    lose_node: Annotated[bool, typer.Option(help="Lose one node halfway; it is replaced after 5 minutes.")] = False,
+    seed: Annotated[int, typer.Option(help="Which calls are slow.")] = 0,
+) -> None:
+    """Print what a run would do and cost: tiles, FLOPs, bytes, memory, seconds. Nothing is written or started.
+
+    With --simulate, play the same tiles on a cluster of --gpus, with stragglers and a lost node.
+    """
+    if not simulate:
+        from patchead.pipeline.plan_report import print_plan
+
+        if images is not None or gpus is not None:
+            raise SettingsError("--images and --gpus belong to a simulation: add --simulate, or use --actors.")
+        settings = _settings(config, overrides, archive, lake, night, product, limit)
+        print_plan(settings, out, actors=actors, device=device, calibration=calibration)
+        return
+    from patchead.pipeline.plan_report import actor_count
+    from patchead.pipeline.scenario import Trouble
+    from patchead.pipeline.simulate_report import Imagined, print_simulation
+
+    places = {} if images is None else UNUSED
+    settings = _settings(config, overrides, archive, lake, night, product, limit, places)
+    count = actor_count(settings, actors) if gpus is None else gpus
+    asked = Imagined(count, images, group_size, device, calibration, gpus_per_node, price_per_gpu_hour)
+    print_simulation(settings, out, asked, Trouble(stragglers, slowdown, 0.5 if lose_node else None, seed=seed))
+
+
+@app.command()
+def calibrate(
+    threads: Annotated[int | None, typer.Option(help="Threads of one actor; default: 4, or what there is.")] = None,
+    actors: Annotated[int | None, typer.Option(help="Actors at work at once; default: as many as fit.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Of the products; may be repeated.")] = None,
+    lake: Annotated[str | None, typer.Option(help="Measure reading here; default: a temporary folder.")] = None,
+    overrides: SetOption = None,
+    output: Annotated[Path | None, typer.Option(help="Default: ~/.cache/patchead/calibration.json.")] = None,
+) -> None:
+    """Measure this machine's speeds, in well under a minute, and keep them for `patchead plan`."""
+    from patchead.pipeline.calibrate_report import run_calibration
+
+    settings = load_config(None, overrides or [], {**UNUSED, "lake.uri": lake or UNUSED["lake.uri"]})
+    run_calibration(settings, out, threads=threads, actors=actors, precisions=precision or [], lake=lake, output=output)
 
 
 @app.command()
@@ -96,6 +163,28 @@ def settings() -> None:
     for key, field in iter_fields():
         table.add_row(key, "required" if field.is_required() else str(field.get_default()), field.description)
     out.print(table)
+
+
+def _settings(
+    config: Path | None,
+    overrides: list[str] | None,
+    archive: str | None,
+    lake: str | None,
+    night: str | None,
+    product: list[str] | None,
+    limit: int | None,
+    more: Mapping[str, Any] | None = None,
+) -> Config:
+    """The checked settings of a command's options; ``more`` are settings of its own, below the short options."""
+    short = {
+        "archive.uri": archive,
+        "lake.uri": lake,
+        "archive.night": night,
+        "archive.products": product or None,
+        "archive.limit": limit,
+    }
+    given = {**(more or {}), **{key: value for key, value in short.items() if value is not None}}
+    return load_config(config, overrides or [], {key: value for key, value in given.items() if value is not None})
 
 
 def run_command(command: Callable[[], Any]) -> None:

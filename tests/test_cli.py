@@ -17,7 +17,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([PATCHEAD, *arguments], capture_output=True, text=True, check=False, env={"COLUMNS": "200"})
 
 
-@pytest.mark.parametrize("command", [["--help"], ["score", "--help"], ["query", "--help"], ["settings", "--help"]])
+@pytest.mark.parametrize(
+    "command", [[*name, "--help"] for name in ([], ["score"], ["plan"], ["calibrate"], ["query"], ["settings"])]
+)
 def test_help(command: list[str]) -> None:
     done = run(*command)
     assert done.returncode == 0

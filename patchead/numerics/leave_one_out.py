@@ -17,7 +17,7 @@ from patchead.numerics.aggregate import Rule, count_references, image_scores, ne
 from patchead.numerics.kmean import KMean
 from patchead.numerics.memory import block_images, candidate_bytes, choose_schedule, product_bytes, strip_bytes
 from patchead.numerics.rows import finish, reduce_rows, score_rows
-from patchead.numerics.similarity import COSINE_FLOOR, cosine_maxima, cosine_maxima_self, to_distance_
+from patchead.numerics.similarity import cosine_maxima, cosine_maxima_self, to_distance_
 from patchead.numerics.threads import slices
 from patchead.numerics.vectors import cosine_step, dtype_of, maxima_dtype, prepare
 
@@ -139,7 +139,7 @@ def _symmetric(job: _Job) -> np.ndarray:
     """Each pair of images multiplied once into the strip of cosines (N, N, P), then every row reduced."""
     n, p, _ = job.embeddings.shape
     size, budget = job.block_images("symmetric", n), product_bytes(job.memory_bytes)
-    strip = torch.full((n, n, p), COSINE_FLOOR, dtype=maxima_dtype(dtype_of(job.precision)), device=job.device)
+    strip = torch.empty((n, n, p), dtype=maxima_dtype(dtype_of(job.precision)), device=job.device)
     step = 1.0
     for rows in slices(n, size):
         a = job.prepare(rows)

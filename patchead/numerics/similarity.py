@@ -7,9 +7,8 @@ d = (1 - cos) / 2 (method.md section 2; PatchEAD section 3.1, eq. 2) is one affi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from math import inf, isqrt
+from math import isqrt
 from pathlib import Path
 
 import torch
@@ -19,8 +18,6 @@ from patchead.errors import bad_value
 from patchead.numerics.threads import over_threads, slices, threads_of
 from patchead.numerics.vectors import cosine_step, product_dtype
 
-COSINE_FLOOR = -inf  # the neutral element of the maximum
-
 # A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
 # decides; float32 ones gain more from long operands than they lose to the L3 (`jobs/benchmark.py blocks`).
 CACHE_SHARES = {torch.float32: 4.0, torch.float16: 1.0, torch.bfloat16: 1.0, torch.int8: 0.375}
@@ -29,9 +26,6 @@ _USUAL_L2 = 1 << 20
 _L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 _ALIGN = 16  # patches per step of the matrix kernels; parts of one image are cut at multiples of it
 _SHARES_PER_THREAD = 8  # of the triangle of a block with itself: its shares differ, so there are more of them
-
-# (first image, image after the last, first patch, patch after the last)
-_Chunk = tuple[int, int, int, int]
 
 
 def tile(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[Tensor, Tensor]:
@@ -47,9 +41,9 @@ def tile(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[Tensor, Tensor]:
         and ``ba`` float32 (Nb, Na, Q), the reverse.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not go together, or a budget too small for one number.
+        ValueError: shapes, dtypes or devices that do not go together, or a budget too small for one image.
     """
-    ab, ba = _floor(len(a), len(b), a.shape[1], a), _floor(len(b), len(a), b.shape[1], a)
+    ab, ba = _empty(len(a), len(b), a), _empty(len(b), len(a), b)
     cosine_maxima(a, b, ab, ba, budget_bytes=budget_bytes)
     return to_distance_(ab, cosine_step(a)), to_distance_(ba, cosine_step(a))
 
@@ -59,7 +53,7 @@ def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
 
     The diagonal (an image against itself) is 0: it is no reference of itself, so it is not computed.
     """
-    out = _floor(len(a), len(a), a.shape[1], a)
+    out = _empty(len(a), len(a), a)
     cosine_maxima_self(a, out, budget_bytes=budget_bytes)
     to_distance_(out, cosine_step(a)).diagonal().zero_()
     return out
@@ -67,7 +61,7 @@ def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
 
 def one_way(a: Tensor, b: Tensor, *, budget_bytes: int) -> Tensor:
     """The first result of `tile` alone: float32 (Na, Nb, P)."""
-    ab = _floor(len(a), len(b), a.shape[1], a)
+    ab = _empty(len(a), len(b), a)
     cosine_maxima(a, b, ab, None, budget_bytes=budget_bytes)
     return to_distance_(ab, cosine_step(a))
 
@@ -78,22 +72,26 @@ def to_distance_(maxima: Tensor, step: float) -> Tensor:
 
 
 def cosine_maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, *, budget_bytes: int) -> None:
-    """Raise ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q) to the largest products of ``a`` (Na, P, D) and ``b`` (Nb, Q, D).
+    """Write the largest products of ``a`` (Na, P, D) and ``b`` (Nb, Q, D) to ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q).
 
-    ``ab`` and ``ba`` come filled with `COSINE_FLOOR` (or None: not wanted) and may be views of a larger array.
+    ``ab`` and ``ba`` may be views of a larger array, or None where they are not wanted.
     """
     _require_alike(a, b)
     if len(b) > len(a):
         a, b, ab, ba = b, a, ba, ab  # the threads share out the images of the first
-    rows, columns = block_shape(a, b, budget_bytes=budget_bytes)
-    shares = _even_shares(len(a), max(1, rows // a.shape[1]), threads_of(a.device))
-    over_threads(lambda s: _maxima(a[s], b, _rows(ab, s), _columns(ba, s), (rows, columns)), shares, a.device)
+    shape = block_shape(a, b, budget_bytes=budget_bytes)
+    shares = _even_shares(len(a), shape[0] // a.shape[1], threads_of(a.device))
+
+    def share(s: slice) -> None:
+        _maxima(a[s], b, None if ab is None else ab[s], None if ba is None else ba[:, s], shape)
+
+    over_threads(share, shares, a.device)
 
 
 def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
-    """`cosine_maxima` of a block (N, P, D) with itself into ``out`` (N, N, P), each pair of images once.
+    """`cosine_maxima` of a block (N, P, D) with itself to ``out`` (N, N, P), each pair of images once.
 
-    Entries of an image with itself are left as they are or hold its own product.
+    Entries of an image with itself are 0.
     """
     shape = block_shape(a, a, budget_bytes=budget_bytes)
     smaller = -(-len(a) // (_SHARES_PER_THREAD * threads_of(a.device)))
@@ -104,27 +102,28 @@ def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
         if s.stop < len(a):
             _maxima(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s], shape)
 
-    over_threads(share, slices(len(a), max(1, min(shape[0] // a.shape[1], smaller))), a.device)
+    over_threads(share, slices(len(a), min(shape[0] // a.shape[1], smaller)), a.device)
+    out.diagonal().zero_()
 
 
 def block_shape(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[int, int]:
     """Rows and columns of one core's product of a (Na, P, D) and b (Nb, Q, D); all cores' together fit the budget.
 
-    A whole number of images where they fit, else an even part of one.
+    Rows are of whole images; columns are of whole images where they fit, else an even part of one.
 
     Raises:
-        ValueError: the budget does not hold one number per core.
+        ValueError: the budget does not hold one column per core.
     """
-    itemsize, threads = product_dtype(a.dtype).itemsize, threads_of(a.device)
+    itemsize, threads, patches = product_dtype(a.dtype).itemsize, threads_of(a.device), a.shape[1]
     values = budget_bytes // (itemsize * threads)
-    if values < 1:
-        raise ValueError(bad_value("budget_bytes", budget_bytes, f"at least {itemsize * threads}"))
+    if values < patches:
+        raise ValueError(bad_value("budget_bytes", budget_bytes, f"at least {itemsize * threads * patches}"))
     rows = isqrt(2 * values)
     if a.device.type == "cpu":
-        values = min(values, int(CACHE_SHARES.get(a.dtype, 1.0) * l2_bytes()) // itemsize)
-        rows = min(isqrt(2 * values), _CPU_ROWS)
-    rows = _fitting(len(a), a.shape[1], min(values, rows))
-    return rows, _fitting(len(b), b.shape[1], values // rows)
+        values = min(values, max(patches, int(CACHE_SHARES[a.dtype] * l2_bytes()) // itemsize))
+        rows = min(rows, _CPU_ROWS)
+    rows = patches * min(len(a), max(1, rows // patches))
+    return rows, _columns(len(b), b.shape[1], values // rows)
 
 
 @lru_cache(maxsize=1)
@@ -142,14 +141,6 @@ def _require_alike(a: Tensor, b: Tensor) -> None:
         )
 
 
-def _rows(out: Tensor | None, s: slice) -> Tensor | None:
-    return None if out is None else out[s]
-
-
-def _columns(out: Tensor | None, s: slice) -> Tensor | None:
-    return None if out is None else out[:, s]
-
-
 def _even_shares(n: int, most: int, threads: int) -> list[slice]:
     """``n`` images in shares of at most ``most``, as many for each thread."""
     shares = -(-n // most)
@@ -160,18 +151,38 @@ def _even_shares(n: int, most: int, threads: int) -> list[slice]:
 def _maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tuple[int, int]) -> None:
     """`cosine_maxima` by one thread, in products of at most ``shape``."""
     rows, columns = shape
-    product = torch.empty(rows * columns, dtype=product_dtype(a.dtype), device=a.device)
-    for j0, j1, q0, q1 in _chunks(len(b), b.shape[1], columns):
-        y = b[j0:j1, q0:q1]
-        for i0, i1, p0, p1 in _chunks(len(a), a.shape[1], rows):
-            cosine = _product(a[i0:i1, p0:p1], y, product)
+    scratch = torch.empty(rows * columns, dtype=product_dtype(a.dtype), device=a.device)
+    for i in slices(len(a), rows // a.shape[1]):
+        for j in slices(len(b), max(1, columns // b.shape[1])):
+            row, column = _product_maxima(a[i], b[j], scratch, columns, ab is not None, ba is not None)
             if ab is not None:
-                _raise(ab[i0:i1, j0:j1, p0:p1], cosine.amax(3).transpose(1, 2))
+                ab[i, j] = row.transpose(1, 2)
             if ba is not None:
-                _raise(ba[j0:j1, i0:i1, q0:q1], cosine.flatten(2).amax(1).view(i1 - i0, j1 - j0, -1).transpose(0, 1))
+                ba[j, i] = column.transpose(0, 1)
 
 
-def _fitting(n_images: int, patches: int, limit: int) -> int:
+def _product_maxima(
+    x: Tensor, y: Tensor, scratch: Tensor, columns: int, want_row: bool, want_column: bool
+) -> tuple[Tensor, Tensor]:
+    """Row maxima (I, P, J) and column maxima (I, J, Q) of the products of x (I, P, D) and y (J, Q, D).
+
+    Y is either one image, taken ``columns`` patches at a time, or several in one go. What is not wanted is left
+    empty. A fused kernel for an accelerator would replace this function.
+    """
+    (i, p, d), (j, q, _) = x.shape, y.shape
+    x, y = x.reshape(i * p, d), y.reshape(j * q, d)
+    cuts = slices(j * q, columns)
+    row, column = scratch.new_empty(len(cuts), i, p, j), scratch.new_empty(i, j * q)
+    for part, cut in enumerate(cuts):
+        product = _product(x, y[cut], scratch)
+        if want_row:
+            torch.amax(product.view(i, p, j, -1), 3, out=row[part])
+        if want_column:
+            torch.amax(product.view(i, p, -1), 1, out=column[:, cut])
+    return row.amax(0) if len(cuts) > 1 else row[0], column.view(i, j, q)
+
+
+def _columns(n_images: int, patches: int, limit: int) -> int:
     """The largest step ≤ ``limit`` of whole images, or, where none fits, of even parts of one."""
     if patches <= limit:
         return min(n_images, limit // patches) * patches
@@ -180,32 +191,16 @@ def _fitting(n_images: int, patches: int, limit: int) -> int:
     return min(limit, -(-even // _ALIGN) * _ALIGN)
 
 
-def _chunks(n_images: int, patches: int, step: int) -> Iterator[_Chunk]:
-    if step >= patches:
-        images = step // patches
-        for start in range(0, n_images, images):
-            yield start, min(start + images, n_images), 0, patches
-        return
-    for image in range(n_images):
-        for start in range(0, patches, step):
-            yield image, image + 1, start, min(start + step, patches)
-
-
 def _product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    """Products (I, P, J, Q) of x (I, P, D) and y (J, Q, D), in ``scratch``, flat, of at least as many values.
-
-    A fused kernel for an accelerator would replace this function and the two maxima that `_maxima` takes of it.
-    """
-    (i, p, d), (j, q, _) = x.shape, y.shape
-    x, y = x.reshape(i * p, d), y.reshape(j * q, d)
+    """Products (m, n) of x (m, D) and y (n, D), in ``scratch``, flat, of at least as many values."""
     if x.is_cuda and x.dtype == torch.int8:
-        return torch._int_mm(padded(x, 32), padded(y, 8).t())[: i * p, : j * q].view(i, p, j, q)
-    out = scratch[: i * p * j * q].view(i * p, j * q)
+        return torch._int_mm(padded(x, 32), padded(y, 8).t())[: len(x), : len(y)]
+    out = scratch[: len(x) * len(y)].view(len(x), len(y))
     if x.dtype == torch.int8:
         torch._int_mm(x, y.t(), out=out)
     else:
         torch.mm(x, y.t(), out=out)
-    return out.view(i, p, j, q)
+    return out
 
 
 def padded(vectors: Tensor, multiple: int) -> Tensor:
@@ -217,9 +212,6 @@ def padded(vectors: Tensor, multiple: int) -> Tensor:
     return torch.cat([vectors, vectors[-1:].expand(missing, -1)]) if missing else vectors
 
 
-def _raise(target: Tensor, values: Tensor) -> None:
-    torch.maximum(target, values, out=target)
-
-
-def _floor(n: int, m: int, patches: int, like: Tensor) -> Tensor:
-    return torch.full((n, m, patches), COSINE_FLOOR, dtype=torch.float32, device=like.device)
+def _empty(n: int, m: int, like: Tensor) -> Tensor:
+    """float32 (n, m, P) for the patches of ``like`` (…, P, D)."""
+    return torch.empty(n, m, like.shape[1], dtype=torch.float32, device=like.device)

@@ -25,7 +25,7 @@ def _expected(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     nb=st.integers(1, 5),
     p=st.sampled_from([1, 2, 7, 16, 35, 49]),
     q=st.sampled_from([1, 3, 16, 35]),
-    budget=st.sampled_from([200, 1000, 4096, 20_000, BUDGET]),
+    budget=st.sampled_from([600, 1000, 4096, 20_000, BUDGET]),
 )
 @settings(max_examples=40, deadline=None)
 def test_tile_gives_both_directions_whatever_the_budget(na: int, nb: int, p: int, q: int, budget: int) -> None:
@@ -47,7 +47,7 @@ def test_one_nearest_distance_is_the_loop_over_the_patches() -> None:
         assert ab[0, 0, p].item() == pytest.approx(oracle.nearest_distance(z, 0, p, 1), abs=1e-6)
 
 
-@pytest.mark.parametrize("budget", [64, 5000, BUDGET])
+@pytest.mark.parametrize("budget", [420, 5000, BUDGET])
 def test_tile_self_is_tile_off_the_diagonal_and_zero_on_it(budget: int) -> None:
     a = prepare(group(7, 35))
     expected, _ = similarity.tile(a, a, budget_bytes=BUDGET)
@@ -70,7 +70,7 @@ def test_one_way_is_the_first_of_tile() -> None:
     assert torch.equal(similarity.one_way(a, b, budget_bytes=BUDGET), both)
 
 
-@pytest.mark.parametrize("budget", [100, 4096, 50_000, 300_000, BUDGET])
+@pytest.mark.parametrize("budget", [100, 5000, 50_000, 300_000, BUDGET])
 def test_no_product_is_larger_than_the_budget_or_the_cache(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
     p, q = (7, 5) if budget < 1000 else (300, 530)
     values = _count_products(monkeypatch)
@@ -124,7 +124,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
     for other in (prepare(group(2, 4, 16)), a.double(), a[0]):
         with pytest.raises(ValueError, match="must share D, dtype and device"):
             similarity.tile(a, other, budget_bytes=BUDGET)
-    least = 4 * torch.get_num_threads()
+    least = 4 * 4 * torch.get_num_threads()
     with pytest.raises(ValueError, match=f"budget_bytes must be at least {least}; got {least - 1}"):
         similarity.tile(a, a, budget_bytes=least - 1)
 
@@ -150,8 +150,8 @@ def test_results_do_not_depend_on_the_number_of_threads(precision: str, shape: t
 
 def test_int8_maxima_are_those_of_the_integer_products() -> None:
     a, b = prepare(group(3, 49, 64, seed=1), precision="int8"), prepare(group(4, 35, 64, seed=2), precision="int8")
-    ab = torch.full((3, 4, 49), similarity.COSINE_FLOOR)
-    ba = torch.full((4, 3, 35), similarity.COSINE_FLOOR)
+    ab = torch.empty(3, 4, 49)
+    ba = torch.empty(4, 3, 35)
     similarity.cosine_maxima(a, b, ab, ba, budget_bytes=3000)
     products = np.einsum("ipd,jqd->ijpq", a.numpy().astype(np.int64), b.numpy().astype(np.int64))
     np.testing.assert_array_equal(ab, products.max(axis=3))

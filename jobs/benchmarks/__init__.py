@@ -1,0 +1,1 @@
+"""The benchmarks of `jobs/benchmark.py`, one module per question."""

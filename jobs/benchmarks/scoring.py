@@ -1,0 +1,86 @@
+"""How fast is the kernel? patchead, a textbook cdist loop and the bare matrix product, side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from benchmarks.records import Record, interleaved, ratio
+
+from patchead.numerics.leave_one_out import Rule, score_group
+
+MEMORY = 4 * 10**9
+_GEMM_ROWS = 4096
+_GEMM_TIMES = 8  # per turn: one product takes a tenth of a second, and a machine's speed moves within that
+_TARGETS = {  # (N, P, D): metric: precision: target
+    (32, 1024, 384): {
+        "speed over the cdist loop": {"fp32": ">= 3.5", "int8": ">= 12"},
+        "full-work FLOP/s over the fp32 GEMM": {"fp32": ">= 1.7", "int8": ">= 6"},
+    },
+    (200, 256, 768): {"speed over the cdist loop": {"fp32": ">= 3", "int8": ">= 10"}},
+}
+
+
+def unit_vectors(n: int, p: int, d: int, seed: int = 0) -> np.ndarray:
+    """Random embeddings, float16 (N, P, D), of length 1."""
+    vectors = np.random.default_rng(seed).standard_normal((n, p, d), dtype=np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
+
+
+def scoring(n: int, p: int, d: int, *, precisions: tuple[str, ...], repeats: int) -> list[Record]:
+    """Leave-one-out scores of one group of N images, P patches, D dimensions, with all threads of torch."""
+    stored = unit_vectors(n, p, d)
+    floats = torch.from_numpy(stored.astype(np.float32))
+    cases: dict[str, Callable[[], object]] = {
+        precision: partial(
+            score_group, stored, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY
+        )
+        for precision in precisions
+    }
+    cases |= {"cdist": partial(cdist_loop, floats), "gemm": _product(floats)}
+    seconds = interleaved(cases, repeats)
+    rows = min(_GEMM_ROWS, n * p)
+    work = n**2 * p**2 / (_GEMM_TIMES * rows**2)  # both directions of every pair, in units of the products
+    records = []
+    case, targets = f"N={n} P={p} D={d}", _TARGETS.get((n, p, d), {})
+    for precision in precisions:
+        metrics = {
+            "speed over the cdist loop": ratio(seconds["cdist"], seconds[precision]),
+            "full-work FLOP/s over the fp32 GEMM": work * ratio(seconds["gemm"], seconds[precision]),
+        }
+        for metric, value in metrics.items():
+            target = targets.get(metric, {}).get(precision)
+            records.append(Record("scoring", case, precision, metric, value, "x", target))
+        median = statistics.median(seconds[precision])
+        records.append(Record("scoring", case, precision, "images per second", n / median, "1/s"))
+    rate = _GEMM_TIMES * 2 * rows**2 * d / statistics.median(seconds["gemm"]) / 1e9
+    records.append(Record("scoring", case, "fp32", "GEMM rate", rate, "GFLOP/s"))
+    return records
+
+
+def cdist_loop(embeddings: torch.Tensor, fraction: float = 0.3, top: float = 0.01) -> torch.Tensor:
+    """The baseline: per image, all distances to all references by ``torch.cdist``. (N, P, D) to image scores (N,)."""
+    n, p, _ = embeddings.shape
+    k, m = max(1, int(fraction * (n - 1))), max(1, int(top * p))
+    scores = []
+    for i in range(n):
+        references = torch.cat([embeddings[:i], embeddings[i + 1 :]]).flatten(0, 1)
+        nearest = torch.cdist(embeddings[i], references).view(p, n - 1, p).min(dim=2).values ** 2 / 4
+        patches = nearest.topk(k, dim=1, largest=False).values.mean(dim=1)
+        scores.append(patches.topk(m).values.mean())
+    return torch.stack(scores)
+
+
+def _product(embeddings: torch.Tensor) -> Callable[[], torch.Tensor]:
+    block = embeddings.flatten(0, 1)[:_GEMM_ROWS]
+    out = torch.empty(len(block), len(block))
+
+    def products() -> torch.Tensor:
+        for _ in range(_GEMM_TIMES):
+            torch.mm(block, block.T, out=out)
+        return out
+
+    return products

@@ -1,0 +1,36 @@
+"""What one scoring actor holds at most, from the plan alone."""
+
+from __future__ import annotations
+
+from patchead.numerics.memory import candidate_bytes, candidates, product_bytes, scratch_bytes, vector_bytes
+from patchead.numerics.memory import strip_bytes as maxima_bytes
+from patchead.pipeline.plan import GroupPlan, Limits
+
+_STORED_BYTES = 2
+_SCORE_BYTES = 4
+
+
+def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
+    """Bytes that an actor holds at most for one task of ``group``: embeddings, and what the kernels allocate.
+
+    The kernels keep to ``limits.memory_bytes``, so their part is never more than that. Distances that a reduction
+    maps from the object store count too: they are in the same machine's memory.
+    """
+    if group.schedule == "none":
+        return 0
+    n, block, references = group.images, min(group.block_images, group.images), group.references
+    image = p * d * _STORED_BYTES
+    product = 2 * min(product_bytes(limits.memory_bytes), block * references * p * p * _SCORE_BYTES)
+    fixed = product + scratch_bytes(n, p, d, limits.precision)
+    vectors = vector_bytes(p, d, limits.precision)
+    held = candidate_bytes(candidates(references, limits.fraction), p)
+    if group.schedule == "row_stationary":
+        kernel = fixed + block * (vectors + held) + min(block, references) * (vectors + block * p * _SCORE_BYTES)
+        stored = n * image if group.whole else (block + min(block, references)) * image
+        return stored + min(limits.memory_bytes, kernel)
+    if group.whole:
+        kernel = fixed + maxima_bytes(n, p, limits.precision) + n * vectors
+        return n * image + min(limits.memory_bytes, kernel)
+    tile = 2 * block * image + fixed + 2 * block * vectors + 2 * block * block * p * _SCORE_BYTES
+    reduction = n * block * p * _SCORE_BYTES + block * (held + block * p * _SCORE_BYTES)
+    return max(tile, reduction)

@@ -1,0 +1,205 @@
+"""The plan of a run and what it will cost, printed without Ray, weights or a single write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from patchead.archive.catalog import catalog
+from patchead.config import Config
+from patchead.encoders import EncoderShape, describe
+from patchead.errors import SettingsError, bad_value
+from patchead.pipeline import translate
+from patchead.pipeline.columns import run_boundaries
+from patchead.pipeline.devices import DATA_SHEET, EFFICIENCY, NO_FIGURES, DeviceFigures, find_figures
+from patchead.pipeline.footprint import peak_bytes
+from patchead.pipeline.plan import GIGABYTE, GroupPlan, Limits, Plan, make_plan
+from patchead.pipeline.scenario import Cluster
+from patchead.pipeline.simulate import simulate
+from patchead.pipeline.tasks import LOAD, PlannedTasks, Task, group_tasks
+
+MOST_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The archive as counted: images per group, unreadable ones and other files; and the shape of an embedding."""
+
+    sizes: list[tuple[str, int]]
+    images: int
+    ignored: int
+    shape: EncoderShape
+
+    @property
+    def broken(self) -> int:
+        return self.images - sum(n for _, n in self.sizes)
+
+
+def print_plan(
+    config: Config,
+    console: Console,
+    *,
+    actors: int | None = None,
+    device: str | None = None,
+    calibration: Path | None = None,
+) -> None:
+    """List the archive, plan every group, print what a run would do and how long its scoring would take.
+
+    Args:
+        config: of the run.
+        console: where to print.
+        actors: scoring actors; default: ``resources.score_actors``, else 1.
+        device, calibration: where the speeds come from; see `devices.find_figures`.
+
+    Raises:
+        PatcheadError: the archive cannot be listed, the encoder is unknown, or a group cannot be planned.
+    """
+    figures = find_figures(device, calibration)
+    count = actor_count(config, actors)
+    survey = survey_archive(config, figures)
+    limits = translate.limits(config, count, device_kind(config, figures))
+    plan = make_plan(survey.sizes, survey.shape.n_patches, survey.shape.dim, limits)
+    cluster, why_not = _cluster(count, figures, limits)
+    console.print(_groups(plan, limits, cluster.seconds if cluster else None))
+    for line in [*_facts(config, survey, plan), *_scoring(plan, limits), *_estimate(plan, count, cluster, why_not)]:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def actor_count(config: Config, actors: int | None) -> int:
+    """``actors``, else ``resources.score_actors``, else 1.
+
+    Raises:
+        SettingsError: below 1.
+    """
+    if actors is not None and actors < 1:
+        raise SettingsError(bad_value("--actors", actors, "at least 1"))
+    return actors or config.resources.score_actors or 1
+
+
+def device_kind(config: Config, figures: DeviceFigures | None) -> str:
+    """``cpu`` or ``cuda``: the settings', else that of the figures."""
+    if config.encoder.device != "auto":
+        return config.encoder.device
+    return figures.kind if figures else "cpu"
+
+
+def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
+    """Count the readable images of every group.
+
+    Raises:
+        PatcheadError: the archive cannot be listed, or the encoder is unknown.
+    """
+    config = translate.absolute(config)
+    shape = describe(translate.encoder_spec(config, device_kind(config, figures)))
+    found = catalog(translate.catalog_request(config))
+    rows = found.manifest.select(["group_id", "status"]).sort_by("group_id")
+    rows = rows.filter(rows["status"].is_null())
+    edges = run_boundaries(rows, ["group_id"])
+    sizes = [(rows["group_id"][a].as_py(), b - a) for a, b in pairwise(edges)]
+    return Survey(sizes, found.manifest.num_rows, found.ignored, shape)
+
+
+def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:
+    """The actors as the estimate sees them, or why there is no estimate."""
+    if figures is None:
+        return None, NO_FIGURES
+    try:
+        figures.rate(limits.precision, 1)
+    except SettingsError as exc:
+        return None, f"no estimate: {exc}"
+    return Cluster(count, figures.actors_per_node, figures, limits.precision), ""
+
+
+def _groups(plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> Table:
+    numbers = ("images", "references", "tiles", "TFLOP", "read GB", "moved GB", "peak GB", "actor s")
+    columns = {name: Column(name, justify="right") for name in numbers}
+    table = Table(
+        "group", columns["images"], columns["references"], "schedule", *(columns[name] for name in numbers[2:])
+    )
+    for group in plan.groups[:MOST_ROWS]:
+        table.add_row(*_row(group, plan, limits, seconds))
+    if len(plan.groups) > MOST_ROWS:
+        table.add_row(f"… and {len(plan.groups) - MOST_ROWS} more groups")
+    return table
+
+
+def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> list[str]:
+    tasks = list(group_tasks(group, plan.n_patches, plan.dim))
+    busy = sum(seconds(task) for task in tasks if task.kind != LOAD) if seconds else None
+    read, moved = _bytes(tasks)
+    note = "too few images" if group.schedule == "none" else group.schedule
+    return [
+        group.group_id,
+        str(group.images),
+        str(group.references),
+        note,
+        str(group.tasks),
+        f"{group.flops / 1e12:.3g}",
+        _gb(read),
+        _gb(moved),
+        _gb(peak_bytes(group, plan.n_patches, plan.dim, limits)),
+        "-" if busy is None else f"{busy:.3g}",
+    ]
+
+
+def _facts(config: Config, survey: Survey, plan: Plan) -> list[str]:
+    encoder = config.encoder
+    return [
+        f"archive  {config.archive.uri}: {survey.images} images, {survey.broken} of them unreadable already; "
+        f"{survey.ignored} other files ignored",
+        f"encoder  {encoder.name}, weights {encoder.weights}, {encoder.image_size} px: "
+        f"{plan.n_patches} patches x {plan.dim} dimensions per image",
+        f"lake     {config.lake.uri}: {_gb(plan.embedding_bytes)} GB of embeddings if none is there yet",
+    ]
+
+
+def _scoring(plan: Plan, limits: Limits) -> list[str]:
+    read, moved = _bytes(PlannedTasks(plan))
+    peak = max((peak_bytes(group, plan.n_patches, plan.dim, limits) for group in plan.scored), default=0)
+    images, tiles = (sum(getattr(group, name) for group in plan.scored) for name in ("images", "tasks"))
+    return [
+        f"scoring  {len(plan.scored)} of {len(plan.groups)} groups, {images} images, {tiles} tiles, "
+        f"{plan.flops / 1e12:.3g} TFLOP in {limits.precision}",
+        f"         {_gb(read)} GB read from the lake, {_gb(moved)} GB moved through the object store, "
+        f"at most {_gb(peak)} GB per actor",
+    ]
+
+
+def _estimate(plan: Plan, count: int, cluster: Cluster | None, why_not: str) -> list[str]:
+    end = "dry run: nothing was written, nothing was started"
+    if cluster is None:
+        return [f"time     {why_not}", end]
+    outcome = simulate(PlannedTasks(plan), cluster)
+    start = cluster.figures.start_seconds if outcome.tasks else 0.0
+    return [
+        f"time     about {outcome.makespan:.3g} s of scoring on {count} {'actor' if count == 1 else 'actors'}: "
+        f"{start:.3g} s to start, then {outcome.makespan - start:.3g} s, "
+        f"{outcome.utilisation:.0%} busy; embedding and heatmaps are not in it",
+        f"         {origin(cluster.figures)}",
+        end,
+    ]
+
+
+def origin(figures: DeviceFigures) -> str:
+    """Where the speeds come from, in one line."""
+    note = f"; {EFFICIENCY:.0%} of the dense rate and all other speeds are assumed" * (figures.source == DATA_SHEET)
+    threads = f", {figures.threads} threads per actor" if figures.kind == "cpu" else ""
+    return f"speeds of {figures.name}: {figures.source}{threads}{note}"
+
+
+def _bytes(tasks: Iterable[Task]) -> tuple[int, int]:
+    """Read from the lake, and moved through the object store."""
+    read = moved = 0
+    for task in tasks:
+        read += task.read_bytes
+        moved += task.moved_bytes
+    return read, moved
+
+
+def _gb(size: float) -> str:
+    return f"{size / GIGABYTE:.3g}"

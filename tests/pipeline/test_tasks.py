@@ -1,0 +1,112 @@
+"""Tasks of a plan: their sums are the plan's, their counts are those of the schedules."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchead.pipeline.footprint import peak_bytes
+from patchead.pipeline.plan import GroupPlan, Limits, Plan, make_plan
+from patchead.pipeline.tasks import LOAD, PlannedTasks, group_tasks
+
+P, D = 3, 5
+IMAGE = P * D * 2
+LIMITS = Limits(4 * 10**9, "auto", "fp32", 0.3, 5, 20_000, None, 1)
+
+
+def group(images: int, block: int, schedule: str, references: int | None = None) -> GroupPlan:
+    return GroupPlan("g", images, references or images, schedule, block, 0, 0, 0)
+
+
+def kinds(tasks) -> list[str]:
+    return [task.kind for task in tasks]
+
+
+def test_a_whole_group_is_one_task_that_reads_its_embeddings() -> None:
+    whole = dataclasses.replace(group(7, 7, "symmetric"), flops=7 * 7 * P * P * D)
+    (task,) = group_tasks(whole, P, D)
+    assert (task.kind, task.flops, task.read_bytes, task.moved_bytes) == ("whole", 7 * 7 * P * P * D, 7 * IMAGE, 0)
+
+
+def test_symmetric_blocks_are_loaded_once_tiled_reduced_and_finished() -> None:
+    """Five images in blocks of two: 2, 2, 1."""
+    tasks = list(group_tasks(group(5, 2, "symmetric"), P, D))
+    assert kinds(tasks)[:3] == [LOAD] * 3
+    assert sorted(kinds(tasks)[3:]) == sorted(["diagonal"] * 3 + ["tile"] * 3 + ["reduce"] * 3 + ["finish"])
+    assert sum(task.read_bytes for task in tasks) == 5 * IMAGE
+    tiles = {task.needs: task for task in tasks if task.kind == "tile"}
+    assert tiles[0, 2].flops == 2 * (2 * 1) * P * P * D
+    assert tiles[0, 2].bytes_in == 3 * IMAGE
+    assert tiles[0, 2].bytes_out == 2 * (2 * 1 * P) * 4
+    diagonals = {task.needs: task for task in tasks if task.kind == "diagonal"}
+    assert diagonals[(0,)].flops == 2 * 2 * P * P * D
+    assert diagonals[(2,)].bytes_out == 1 * 1 * P * 4
+    reductions = [task for task in tasks if task.kind == "reduce"]
+    # What the tiles put into the object store, the reductions take out of it.
+    strip = sum(task.bytes_out for task in [*tiles.values(), *diagonals.values()])
+    assert sum(task.bytes_in for task in reductions) == strip == 5 * 5 * P * 4
+    assert sum(task.bytes_out for task in reductions) == tasks[-1].bytes_in == 5 * P * 4
+
+
+def test_row_blocks_read_themselves_and_take_every_reference() -> None:
+    """Five images in blocks of two against a panel of three, which is cut into 2 and 1."""
+    tasks = list(group_tasks(group(5, 2, "row_stationary", references=3), P, D))
+    assert kinds(tasks) == [LOAD, LOAD, "rows", "rows", "rows", "finish"]
+    assert [task.read_bytes for task in tasks[:2]] == [2 * IMAGE, 1 * IMAGE]
+    assert [task.flops for task in tasks[2:5]] == [2 * size * 3 * P * P * D for size in (2, 2, 1)]
+    assert [task.read_bytes for task in tasks[2:5]] == [2 * IMAGE, 2 * IMAGE, 1 * IMAGE]
+    assert [(task.needs, task.bytes_in) for task in tasks[2:5]] == [((0, 1), 3 * IMAGE)] * 3
+
+
+def test_too_few_images_are_no_task() -> None:
+    assert list(group_tasks(group(3, 3, "none"), P, D)) == []
+
+
+def test_groups_in_blocks_come_before_whole_ones_and_one_after_the_other() -> None:
+    small = dataclasses.replace(group(3, 3, "symmetric"), group_id="small")
+    plan = Plan((group(5, 2, "symmetric"), dataclasses.replace(group(4, 2, "symmetric"), group_id="h"), small), P, D)
+    tasks = list(PlannedTasks(plan))
+    assert [task.phase for task in tasks] == sorted(task.phase for task in tasks)
+    assert kinds(tasks)[-1] == "whole"
+    last = {name: max(task.phase for task in tasks if task.group_id == name) for name in ("g", "h")}
+    first = min(task.phase for task in tasks if task.group_id == "h")
+    assert last["g"] < first <= last["h"] < tasks[-1].phase
+    assert list(PlannedTasks(plan)) == tasks
+
+
+@given(
+    sizes=st.lists(st.integers(1, 400), min_size=1, max_size=5),
+    actors=st.integers(1, 8),
+    schedule=st.sampled_from(["auto", "row_stationary"]),
+    panel=st.none() | st.integers(5, 50),
+)
+def test_tasks_add_up_to_the_plan(sizes: list[int], actors: int, schedule: str, panel: int | None) -> None:
+    limits = dataclasses.replace(LIMITS, actors=actors, schedule=schedule, max_references=panel)
+    plan = make_plan([(f"g{i}", n) for i, n in enumerate(sizes)], 16, 8, limits)
+    tasks = list(PlannedTasks(plan))
+    assert sum(task.flops for task in tasks) == plan.flops
+    calls = sum(task.kind not in (LOAD, "reduce", "finish") for task in tasks)
+    assert calls == sum(planned.tasks for planned in plan.scored)
+
+
+def test_an_actor_never_holds_more_than_embeddings_and_budget() -> None:
+    for memory in (2 * 10**8, 4 * 10**9):
+        limits = dataclasses.replace(LIMITS, memory_bytes=memory)
+        for planned in make_plan([("a", 100), ("b", 1000)], 256, 384, limits).groups:
+            assert 0 < peak_bytes(planned, 256, 384, limits) <= planned.images * 256 * 384 * 2 + memory
+
+
+def test_the_peak_grows_with_the_group_and_is_nothing_for_none() -> None:
+    peaks = [peak_bytes(make_plan([("a", n)], 64, 32, LIMITS).groups[0], 64, 32, LIMITS) for n in (4, 10, 50, 200)]
+    assert peaks[0] == 0
+    assert all(a < b for a, b in pairwise(peaks))
+
+
+@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
+def test_blocks_lower_the_peak(schedule: str) -> None:
+    whole, blocks = group(400, 400, schedule), group(400, 50, schedule)
+    assert peak_bytes(blocks, 256, 384, LIMITS) < peak_bytes(whole, 256, 384, LIMITS)
