@@ -8,8 +8,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from benchmarks.records import Record, interleaved, ratio
 
+from benchmarks.records import Record, interleaved, ratio
 from patchead.numerics.leave_one_out import Rule, score_group
 
 MEMORY = 4 * 10**9
@@ -35,9 +35,7 @@ def scoring(n: int, p: int, d: int, *, precisions: tuple[str, ...], repeats: int
     stored = unit_vectors(n, p, d)
     floats = torch.from_numpy(stored.astype(np.float32))
     cases: dict[str, Callable[[], object]] = {
-        precision: partial(
-            score_group, stored, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY
-        )
+        precision: partial(score_group, stored, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY)
         for precision in precisions
     }
     cases |= {"cdist": partial(cdist_loop, floats), "gemm": _product(floats)}

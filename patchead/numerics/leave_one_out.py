@@ -7,15 +7,14 @@ strip (N, N, P). *row_stationary*: a block of query images stays while the refer
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import numpy as np
 import torch
 
-from patchead.errors import SettingsError, bad_value
 from patchead.numerics.aggregate import Rule, count_references, image_scores, neighbours, reference_mask
 from patchead.numerics.kmean import KMean
 from patchead.numerics.memory import block_images, candidate_bytes, choose_schedule, product_bytes, strip_bytes
+from patchead.numerics.panel import reference_panel
 from patchead.numerics.rows import finish, reduce_rows, score_rows
 from patchead.numerics.similarity import cosine_maxima, cosine_maxima_self, to_distance_
 from patchead.numerics.threads import slices
@@ -87,21 +86,6 @@ def score_group(
     else:
         patch_scores = _row_stationary(job, np.arange(n) if panel is None else panel)
     return GroupScores(patch_scores, image_scores(patch_scores, rule.image_top_fraction), job.n_references)
-
-
-def reference_panel(image_ids: list[str], size: int, seed: int) -> np.ndarray:
-    """Positions, ascending int64, of the ``size`` images that serve as everybody's references (method.md section 9).
-
-    Drawn by a hash of seed and image id: the same images whatever the order of the list, and mostly the same ones
-    when images come or go. All positions where the group is not larger than ``size``.
-
-    Raises:
-        SettingsError: size below 1.
-    """
-    if size < 1:
-        raise SettingsError(bad_value("scoring.max_references", size, "at least 1"))
-    draws = [blake2b(f"{seed}:{image_id}".encode(), digest_size=16).digest() for image_id in image_ids]
-    return np.sort(np.array(sorted(range(len(draws)), key=draws.__getitem__)[:size], np.int64))
 
 
 @dataclass(frozen=True)

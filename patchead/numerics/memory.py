@@ -114,7 +114,7 @@ def scratch_bytes(n: int, p: int, d: int, precision: str) -> int:
     """The copies of what `prepare` converts at a time: float16, float32, and for int8 the rotated ones."""
     if precision != "int8":
         return min(PREPARE_VALUES, n * p * d) * (_STORED_BYTES + 4)
-    return min(PREPARE_VALUES, n * p * d) * (_STORED_BYTES + 4 + 4) + d * d * 4
+    return min(PREPARE_VALUES, n * p * d) * (_STORED_BYTES + 4 + 4 + 1) + d * d * 4
 
 
 def _gb(size: int) -> str:

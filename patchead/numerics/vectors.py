@@ -11,7 +11,7 @@ from patchead.numerics import quantize
 from patchead.numerics.threads import over_threads, slices, threads_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
-PREPARE_VALUES = 1 << 20  # values converted at a time, which bounds the float32 scratch of `prepare`
+PREPARE_VALUES = 1 << 19  # values converted at a time, which bounds the float32 scratch of `prepare`
 _TENSOR_CORE_STEP = 8  # CUDA's integer product wants D and the columns in multiples of it
 
 

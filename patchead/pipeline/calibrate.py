@@ -23,8 +23,10 @@ from patchead.lake.staging import RunFolder
 from patchead.numerics.leave_one_out import Rule, score_group
 from patchead.numerics.vectors import dtype_of
 from patchead.pipeline.devices import MEASURED, DeviceFigures
+from patchead.pipeline.groups import Group, load
+from patchead.pipeline.ledger import Ledger
 from patchead.pipeline.plan import GIGABYTE, GroupPlan
-from patchead.pipeline.score import Group, Scorer, ScoreSettings, load
+from patchead.pipeline.scorer import Scorer, ScoreSettings
 from patchead.pipeline.session import Pool, ray_session
 from patchead.pipeline.spread import spread
 from patchead.schema import OK, RECEIPTS, table
@@ -127,7 +129,10 @@ def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], size
     settings = ScoreSettings(Rule(), precisions[0], _MEMORY_BYTES, (1, _TINY[1]), None, 0, "calibration")
     remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(Probe)
     began = time.perf_counter()
-    probes = [remote.remote(store, RunFolder(uri, storage, "calibration"), settings, pool) for _ in range(pool.size)]
+    name = f"patchead-ledger-{uuid.uuid4().hex}"
+    ledger = ray.remote(num_cpus=0)(Ledger).options(name=name).remote()
+    folder = RunFolder(uri, storage, "calibration")
+    probes = [remote.remote(index, store, folder, settings, pool, name) for index in range(pool.size)]
     try:
         ray.get([probe.ready.remote() for probe in probes])
         start_seconds = time.perf_counter() - began
@@ -147,8 +152,8 @@ def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], size
             start_seconds=start_seconds,
         )
     finally:
-        for probe in probes:
-            ray.kill(probe)
+        for actor in (*probes, ledger):
+            ray.kill(actor)
 
 
 def _mean_rate(probes: list[Any], precision: str, sizes: Sizes) -> float:

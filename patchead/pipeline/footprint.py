@@ -13,8 +13,8 @@ _SCORE_BYTES = 4
 def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
     """Bytes that an actor holds at most for one task of ``group``: embeddings, and what the kernels allocate.
 
-    The kernels keep to ``limits.memory_bytes``, so their part is never more than that. Distances that a reduction
-    maps from the object store count too: they are in the same machine's memory.
+    The kernels keep to ``limits.memory_bytes``, so their part is never more than that. Blocks and tiles that lie in
+    the object store are mapped from there by every actor of a node; they are not counted here.
     """
     if group.schedule == "none":
         return 0
@@ -26,11 +26,11 @@ def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
     held = candidate_bytes(candidates(references, limits.fraction), p)
     if group.schedule == "row_stationary":
         kernel = fixed + block * (vectors + held) + min(block, references) * (vectors + block * p * _SCORE_BYTES)
-        stored = n * image if group.whole else (block + min(block, references)) * image
+        stored = (n if group.whole else block) * image
         return stored + min(limits.memory_bytes, kernel)
     if group.whole:
         kernel = fixed + maxima_bytes(n, p, limits.precision) + n * vectors
         return n * image + min(limits.memory_bytes, kernel)
-    tile = 2 * block * image + fixed + 2 * block * vectors + 2 * block * block * p * _SCORE_BYTES
-    reduction = n * block * p * _SCORE_BYTES + block * (held + block * p * _SCORE_BYTES)
+    tile = fixed + 2 * block * vectors + 2 * block * block * p * _SCORE_BYTES
+    reduction = block * (held + 2 * block * p * _SCORE_BYTES)
     return max(tile, reduction)

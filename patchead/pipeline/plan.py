@@ -6,13 +6,16 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations
 from typing import Any
 
 from patchead.errors import PlanError
 from patchead.numerics.memory import block_images, choose_schedule
+from patchead.numerics.threads import slices
 
 GIGABYTE = 10**9
+_LARGEST_TASK = 0.1  # of an actor's share of the whole work
+_TILES_PER_SHARE = 20
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,14 @@ class GroupPlan:
     def whole(self) -> bool:
         return self.block_images >= self.images
 
+    def blocks(self) -> list[slice]:
+        """The images of each block."""
+        return slices(self.images, self.block_images)
+
     def tiles(self) -> list[tuple[int, int]]:
-        """Block pairs (a, b), a <= b, of the symmetric schedule."""
-        return list(combinations_with_replacement(range(math.ceil(self.images / self.block_images)), 2))
+        """Block pairs (a, b), a <= b, of the symmetric schedule; those of a block with itself, half the work, last."""
+        count = range(len(self.blocks()))
+        return [*combinations(count, 2), *((a, a) for a in count)]
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,9 @@ class Plan:
 def make_plan(sizes: Sequence[tuple[str, int]], n_patches: int, dim: int, limits: Limits) -> Plan:
     """Plan every ``(group id, images)``.
 
-    A group is one task when its stored embeddings take no more than the memory again and it would not keep one actor
-    busy for more than its share of the whole; otherwise it is cut into blocks.
+    A group is one task when its stored embeddings take no more than the memory again and it is no more than a tenth
+    of what each actor has to do in all; otherwise it is cut into blocks whose tiles are smaller than that, so that
+    the actors end together.
 
     Raises:
         PlanError: a group is larger than ``max_group_size`` and no ``max_references`` is set; or the memory cannot
@@ -112,8 +121,9 @@ def _plan_group(name: str, n: int, p: int, d: int, limits: Limits, share: int) -
     schedule = _schedule(n, references, p, limits)
     flops = _flops(n, references, p, d) // (2 if schedule == "symmetric" else 1)
     fits = n * p * d * 2 <= limits.memory_bytes
-    straggler = limits.actors > 1 and _flops(n, references, p, d) > share
-    block = n if fits and not straggler else _block_images(n, references, p, d, limits)
+    shares = _flops(n, references, p, d) / max(1, share)
+    straggler = limits.actors > 1 and shares > _LARGEST_TASK
+    block = n if fits and not straggler else _block_images(n, references, p, d, limits, schedule, shares)
     blocks = math.ceil(n / block)
     tasks = blocks * (blocks + 1) // 2 if schedule == "symmetric" and blocks > 1 else blocks
     return GroupPlan(
@@ -127,8 +137,8 @@ def _schedule(n: int, references: int, p: int, limits: Limits) -> str:
     return choose_schedule(n, p, limits.memory_bytes, limits.schedule, precision=limits.precision)
 
 
-def _block_images(n: int, references: int, p: int, d: int, limits: Limits) -> int:
-    """As many images as the memory takes, and few enough that every actor gets several tiles."""
+def _block_images(n: int, references: int, p: int, d: int, limits: Limits, schedule: str, shares: float) -> int:
+    """As many images as the memory takes, and few enough that a tile is 1/20 of an actor's work (``shares`` of it)."""
     fitting = block_images(
         n,
         p,
@@ -139,7 +149,11 @@ def _block_images(n: int, references: int, p: int, d: int, limits: Limits) -> in
         fraction=limits.fraction,
         references=references,
     )
-    return min(fitting, math.ceil(n / (2 * limits.actors)))
+    if limits.actors == 1:
+        return fitting
+    pieces = shares * _TILES_PER_SHARE
+    blocks = math.sqrt(2 * pieces) if schedule == "symmetric" else pieces
+    return min(fitting, max(1, math.ceil(n / math.ceil(blocks))))
 
 
 def _strip_bytes(n: int, references: int, p: int, schedule: str, block: int) -> int:

@@ -19,10 +19,11 @@ from patchead.pipeline import translate
 from patchead.pipeline.columns import count, digest, run_boundaries
 from patchead.pipeline.embed import EncoderFacts, embed, identify
 from patchead.pipeline.explain import explain, failed_rows
+from patchead.pipeline.groups import Group
 from patchead.pipeline.plan import Plan, make_plan
 from patchead.pipeline.progress import Stages
 from patchead.pipeline.record import RunRecord, new_run_id
-from patchead.pipeline.score import Group, score
+from patchead.pipeline.score import score
 from patchead.pipeline.session import pools, ray_session, require_shared_folders
 from patchead.pipeline.spread import map_tasks
 from patchead.schema import FAILED, OK, SKIPPED
@@ -130,7 +131,7 @@ class _Night:
         images = digest(groups.values(), ["group_id", "image_id", "content_hash", "part_id"])
         settings = translate.score_settings(self.config, encoder, self.score_pool.device, images)
         with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:
-            score(
+            self.record.scoring |= score(
                 plan,
                 lambda name: Group.of(name, groups[name]),
                 self.store(encoder),

@@ -2,7 +2,8 @@
 
 A call takes overhead + FLOPs / rate + bytes / rate. Transfers are not overlapped with the work of the call before, and
 every tile takes its blocks anew even where a neighbour on its node has them: both err on the slow side. The rates of a
-node are shared evenly by its actors. Blocks that a lost node had loaded are taken from elsewhere at no cost.
+node are shared evenly by its actors. Blocks that a lost node had loaded are taken from elsewhere at no cost, and a
+group's results are held, and lost with their node, until the group is finished.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ import random
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
 
 from patchead.errors import SettingsError, bad_value
 from patchead.pipeline.scenario import Cluster, Outcome, Trouble
-from patchead.pipeline.tasks import FINISH, HELD, LOAD, Task
+from patchead.pipeline.tasks import FINISH, HELD, LOAD, Key, Task
 
 IN_FLIGHT = 2  # calls per actor, as in `spread`
 
 
 def simulate(tasks: Iterable[Task], cluster: Cluster, trouble: Trouble | None = None) -> Outcome:
-    """Run ``tasks``, ordered by phase, on ``cluster``. Equal arguments give equal outcomes.
+    """Run ``tasks`` on ``cluster``, handed out in their order. Equal arguments give equal outcomes.
 
     ``tasks`` is iterated twice when a node is lost: a `PlannedTasks` or a list.
 
@@ -62,57 +61,60 @@ class _Run:
         self.calls: list[deque[_Call]] = [deque() for _ in range(cluster.actors)]
         self.held: list[list[Task]] = [[] for _ in range(cluster.actors)]
         self.reader_free = [cluster.figures.start_seconds] * cluster.nodes  # readers start beside the actors
-        self.ready: dict[int, float] = {}
-        self.slots: deque[int] = deque()
-        self.again: deque[Task] = deque()
+        self.loads = 0
+        self.ready: dict[str, dict[Key, float]] = {}
+        self.slots: deque[int] = deque(self.alive * IN_FLIGHT)
 
     def all(self, tasks: Iterable[Task]) -> Outcome:
-        for _, phase in groupby(tasks, key=attrgetter("phase")):
-            self._phase(phase)
-        self.out.makespan = max(self.now, self.cluster.figures.start_seconds if self.out.tasks else 0.0)
+        """As the loop of `spread`."""
+        for task in tasks:
+            if task.kind == LOAD:
+                self._load(task)
+                continue
+            while not self.slots:
+                self._finish_one()
+            self._submit(task, self.slots.popleft(), self.now)
+        while self._finish_one():
+            pass
+        self.out.makespan = self.now
         return self.out
 
-    def _phase(self, tasks: Iterable[Task]) -> None:
-        self.slots = deque(self.alive * IN_FLIGHT)
-        waiting = iter(tasks)
-        while True:
-            task = self.again.popleft() if self.again else next(waiting, None)
-            if task is None:
-                if not self._finish_one():
-                    return
-            elif task.kind == LOAD:
-                self._load(task)
-            else:
-                while not self.slots:
-                    self._finish_one()
-                self._submit(task, self.slots.popleft(), self.now)
-
     def _load(self, task: Task) -> None:
-        """Blocks are read by the nodes in turn, before and beside the work of the actors."""
-        (block,) = task.needs
-        if block == 0:
-            self.ready.clear()  # another group
-        node = block % self.cluster.nodes
+        """Blocks are read by the nodes in turn, beside the work of the actors."""
         figures = self.cluster.figures
+        node = self.loads % self.cluster.nodes
+        self.loads += 1
         seconds = task.read_bytes / figures.read_bytes + task.bytes_out / figures.network_bytes
         self.reader_free[node] = max(self.reader_free[node], self.now) + figures.task_seconds + seconds
-        self.ready[block] = self.reader_free[node]
+        self._give(task, self.reader_free[node])
         self._count(task)
 
     def _submit(self, task: Task, actor: int, earliest: float, *, slot: bool = True) -> None:
         seconds = self.cluster.seconds(task)
         if self.random.random() < self.trouble.stragglers:
             seconds *= self.trouble.slowdown
-        blocks = max((self.ready.get(block, 0.0) for block in task.needs), default=0.0)
-        start = max(earliest, self.busy_until[actor], blocks)
-        call = _Call(task, start, start + seconds, slot)
+        start = max(earliest, self.busy_until[actor], self._given(task))
+        self._schedule(_Call(task, start, start + seconds, slot), actor)
+
+    def _schedule(self, call: _Call, actor: int) -> None:
         self.busy_until[actor] = call.end
         self.numbers += 1
         heapq.heappush(self.heap, (call.end, self.numbers, actor, call))
         self.calls[actor].append(call)
+        self._give(call.task, call.end)
+
+    def _give(self, task: Task, when: float) -> None:
+        ready = self.ready.setdefault(task.group_id, {}) if task.gives else {}
+        for key in task.gives:
+            ready[key] = max(when, ready.get(key, 0.0))
+
+    def _given(self, task: Task) -> float:
+        """When everything is there that the task needs."""
+        ready = self.ready[task.group_id] if task.needs else {}
+        return max((ready[key] for key in task.needs), default=0.0)
 
     def _finish_one(self) -> bool:
-        """Go on to the next event; False when nothing is in flight and nothing is to be done again."""
+        """Go on to the next event; False when nothing is in flight."""
         while self.heap and self.heap[0][3].lost:
             heapq.heappop(self.heap)
         if not self.heap:
@@ -128,7 +130,8 @@ class _Run:
         if call.task.kind in HELD:
             self.held[actor].append(call.task)
         elif call.task.kind == FINISH:
-            self.held = [[] for _ in self.held]
+            self.held = [[task for task in held if task.group_id != call.task.group_id] for held in self.held]
+            self.ready.pop(call.task.group_id, None)
         if call.slot:
             self.slots.append(actor)
         return True
@@ -139,26 +142,45 @@ class _Run:
         self.out.moved_bytes += task.moved_bytes
 
     def _lose(self, when: float) -> None:
-        """The last node goes: its calls in flight and the results it holds are to be done again."""
-        self.now = when
+        """The last node goes: its calls in flight and the results it holds are done again, by it or by the others."""
+        self.now, back = when, self.trouble.restart_seconds
         gone = [actor for actor in self.alive if self.cluster.node_of(actor) == self.cluster.nodes - 1]
-        back = self.trouble.restart_seconds
-        for actor in gone:
-            calls, held = self.calls[actor], self.held[actor]
-            self.calls[actor], self.held[actor] = deque(), []
-            for call in calls:
-                call.lost = True
-                self.out.busy += max(0.0, when - call.start)
-                self.out.redone += call.start < when
-            self.out.redone += len(held)
-            if back is None:
-                self.again.extend([*held, *(call.task for call in calls)])
-                continue
-            self.busy_until[actor] = when + back + self.cluster.figures.start_seconds
-            for task in held:
-                self._submit(task, actor, when, slot=False)
-            for call in calls:
-                self._submit(call.task, actor, when, slot=call.slot)
+        again = [(actor, self._strike(actor, when)) for actor in gone]
         if back is None:
-            self.alive = [actor for actor in self.alive if actor not in gone]
+            self.alive = self.alive[: -len(gone)]
             self.slots = deque(actor for actor in self.slots if actor not in gone)
+        else:
+            for actor in gone:
+                self.busy_until[actor] = when + back + self.cluster.figures.start_seconds
+        for actor, tasks in again:
+            for task, slot in tasks:
+                target = actor if back is not None else self.alive[self.numbers % len(self.alive)]
+                self._submit(task, target, when, slot=slot and back is not None)
+        for actor in self.alive:
+            self._put_off(actor, when)
+
+    def _strike(self, actor: int, when: float) -> list[tuple[Task, bool]]:
+        """Forget what a lost actor held and worked at; what is to be done again, and whether it frees a slot."""
+        calls, held = self.calls[actor], self.held[actor]
+        self.calls[actor], self.held[actor] = deque(), []
+        for call in calls:
+            call.lost = True
+            self.out.busy += max(0.0, when - call.start)
+            self.out.redone += call.start < when
+        self.out.redone += len(held)
+        return [*((task, False) for task in held), *((call.task, call.slot) for call in calls)]
+
+    def _put_off(self, actor: int, when: float) -> None:
+        """Calls that wait for a result that was lost wait for its repetition."""
+        calls, self.calls[actor] = self.calls[actor], deque()
+        self.busy_until[actor] = when
+        for call in calls:
+            start = (
+                call.start if call.start <= when else max(call.start, self.busy_until[actor], self._given(call.task))
+            )
+            if start == call.start:
+                self.calls[actor].append(call)
+                self.busy_until[actor] = call.end
+                continue
+            call.lost = True
+            self._schedule(_Call(call.task, start, start + call.end - call.start, call.slot), actor)

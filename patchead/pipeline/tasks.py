@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from patchead.pipeline.plan import GroupPlan, Plan
 
@@ -21,20 +22,22 @@ FINISH = "finish"
 HELD = frozenset({"tile", "diagonal", "reduce", "rows"})
 """Tasks whose results stay in the object store until their group is finished, and are lost with their node."""
 
+Key = tuple[str, int]
+"""A block of embeddings (``block``, number), a row of tiles (``row``, number), or all scores (``scores``, 0)."""
+
 
 @dataclass(frozen=True)
 class Task:
     """One call: a block that is loaded (kind `LOAD`, on any CPU of the cluster), or work for one actor.
 
-    ``needs`` are the blocks of the group that must be loaded before. A task starts when every task of an earlier
-    ``phase`` is done: the driver waits between the tiles of a group, its reduction and its end.
+    It starts when every task of its group that ``gives`` what it ``needs`` is done.
     """
 
     group_id: str
     kind: str  # whole | load | tile | diagonal | rows | reduce | finish
-    phase: int
     flops: int = 0
-    needs: tuple[int, ...] = ()
+    needs: tuple[Key, ...] = ()
+    gives: tuple[Key, ...] = ()
     read_bytes: int = 0
     """From the lake."""
     bytes_in: int = 0
@@ -54,60 +57,70 @@ class PlannedTasks:
     plan: Plan
 
     def __iter__(self) -> Iterator[Task]:
-        phase = 0
-        for group in self.plan.scored:
+        p, d = self.plan.n_patches, self.plan.dim
+        together: Iterator[Task] = iter(())
+        for group in sorted(self.plan.scored, key=lambda group: group.whole):
+            yield from _pieces(group, p, d)
             if not group.whole:
-                for task in group_tasks(group, self.plan.n_patches, self.plan.dim, phase):
-                    yield task
-                phase = task.phase + 1
-        for group in self.plan.scored:
-            if group.whole:
-                yield from group_tasks(group, self.plan.n_patches, self.plan.dim, phase)
+                # A group is put together while the next one's pieces are made.
+                yield from together
+                together = _together(group, p)
+        yield from together
 
 
-def group_tasks(group: GroupPlan, p: int, d: int, phase: int = 0) -> Iterator[Task]:
-    """The tasks of one group of images of ``p`` patches and ``d`` dimensions; its first phase is ``phase``."""
+def group_tasks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
+    """The tasks of one group of images of ``p`` patches and ``d`` dimensions."""
     if group.schedule == "none":
-        return
-    image = p * d * _STORED_BYTES
+        return iter(())
+    return _pieces(group, p, d) if group.whole else chain(_pieces(group, p, d), _together(group, p))
+
+
+def _pieces(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
     if group.whole:
-        yield Task(group.group_id, "whole", phase, group.flops, read_bytes=group.images * image)
-        return
-    rows = _sizes(group.images, math.ceil(group.images / group.block_images), group.block_images)
-    if group.schedule == "symmetric":
-        yield from _loads(group.group_id, rows, image, phase)
-        yield from _tiles(group, rows, p, d, phase)
-        phase += 1
-        yield from _reductions(group, rows, p, phase)
+        stored = group.images * p * d * _STORED_BYTES
+        yield Task(group.group_id, "whole", group.flops, read_bytes=stored)
+    elif group.schedule == "symmetric":
+        yield from _loads(group.group_id, _sizes(group), p * d * _STORED_BYTES)
+        yield from _tiles(group, _sizes(group), p, d)
     else:
-        count = math.ceil(group.references / group.block_images)
-        columns = [group.references // count + (i < group.references % count) for i in range(count)]
-        yield from _loads(group.group_id, columns, image, phase)
-        yield from _row_blocks(group, rows, len(columns), p, d, phase)
-    scores = group.images * p * _SCORE_BYTES
-    yield Task(group.group_id, FINISH, phase + 1, bytes_in=scores)
+        yield from _row_blocks(group, _sizes(group), p, d)
 
 
-def _sizes(n: int, blocks: int, size: int) -> list[int]:
-    return [min(size, n - size * i) for i in range(blocks)]
+def _together(group: GroupPlan, p: int) -> Iterator[Task]:
+    if group.schedule == "symmetric":
+        for row, size in enumerate(_sizes(group)):
+            scores = size * p * _SCORE_BYTES
+            yield Task(
+                group.group_id,
+                "reduce",
+                needs=(("row", row),),
+                gives=(("scores", 0),),
+                bytes_in=group.images * scores,
+                bytes_out=scores,
+            )
+    yield Task(group.group_id, FINISH, needs=(("scores", 0),), bytes_in=group.images * p * _SCORE_BYTES)
 
 
-def _loads(group_id: str, sizes: list[int], image: int, phase: int) -> Iterator[Task]:
+def _sizes(group: GroupPlan) -> list[int]:
+    return [min(group.block_images, group.images - start) for start in range(0, group.images, group.block_images)]
+
+
+def _loads(group_id: str, sizes: list[int], image: int) -> Iterator[Task]:
     for block, size in enumerate(sizes):
         stored = size * image
-        yield Task(group_id, LOAD, phase, needs=(block,), read_bytes=stored, bytes_out=stored)
+        yield Task(group_id, LOAD, gives=(("block", block),), read_bytes=stored, bytes_out=stored)
 
 
-def _tiles(group: GroupPlan, rows: list[int], p: int, d: int, phase: int) -> Iterator[Task]:
+def _tiles(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[Task]:
     image, pair = p * d * _STORED_BYTES, p * _SCORE_BYTES
     for a, b in group.tiles():
         if a == b:
             yield Task(
                 group.group_id,
                 "diagonal",
-                phase,
                 flops=rows[a] * rows[a] * p * p * d,
-                needs=(a,),
+                needs=(("block", a),),
+                gives=(("row", a),),
                 bytes_in=rows[a] * image,
                 bytes_out=rows[a] * rows[a] * pair,
             )
@@ -115,32 +128,38 @@ def _tiles(group: GroupPlan, rows: list[int], p: int, d: int, phase: int) -> Ite
             yield Task(
                 group.group_id,
                 "tile",
-                phase,
                 flops=2 * rows[a] * rows[b] * p * p * d,
-                needs=(a, b),
+                needs=(("block", a), ("block", b)),
+                gives=(("row", a), ("row", b)),
                 bytes_in=(rows[a] + rows[b]) * image,
                 bytes_out=2 * rows[a] * rows[b] * pair,
             )
 
 
-def _reductions(group: GroupPlan, rows: list[int], p: int, phase: int) -> Iterator[Task]:
-    """One per row block: it takes its row of the strip and gives patch scores."""
-    for size in rows:
-        scores = size * p * _SCORE_BYTES
-        yield Task(group.group_id, "reduce", phase, bytes_in=group.images * scores, bytes_out=scores)
+def _row_blocks(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[Task]:
+    """One per row block, past which every reference block streams.
 
-
-def _row_blocks(group: GroupPlan, rows: list[int], columns: int, p: int, d: int, phase: int) -> Iterator[Task]:
-    """One per row block: it reads its own images, and every reference block streams past."""
-    image = p * d * _STORED_BYTES
-    for size in rows:
+    A row block's images that are no references are loaded beside them; which they are is only known to the run, so
+    they count as spread evenly.
+    """
+    image, count = p * d * _STORED_BYTES, math.ceil(group.references / group.block_images)
+    columns = [group.references // count + (i < group.references % count) for i in range(count)]
+    yield from _loads(group.group_id, columns, image)
+    blocks = tuple(("block", block) for block in range(count))
+    others, outside, start = 0, group.images - group.references, 0
+    for row, size in enumerate(rows):
+        start += size
+        own = outside * start // group.images - others
+        others += own
+        key = ("block", count + row)
+        if own:
+            yield Task(group.group_id, LOAD, gives=(key,), read_bytes=own * image, bytes_out=own * image)
         yield Task(
             group.group_id,
             "rows",
-            phase,
-            flops=2 * size * group.references * p * p * d,
-            needs=tuple(range(columns)),
-            read_bytes=size * image,
-            bytes_in=group.references * image,
+            2 * size * group.references * p * p * d,
+            needs=(*blocks, key) if own else blocks,
+            gives=(("scores", 0),),
+            bytes_in=(group.references + own) * image,
             bytes_out=size * p * _SCORE_BYTES,
         )

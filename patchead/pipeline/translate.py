@@ -14,7 +14,7 @@ from patchead.pipeline.draw import DrawSettings
 from patchead.pipeline.embed import EncoderFacts
 from patchead.pipeline.explain import ExplainSettings
 from patchead.pipeline.plan import GIGABYTE, Limits
-from patchead.pipeline.score import ScoreSettings
+from patchead.pipeline.scorer import ScoreSettings
 from patchead.storage import Storage
 
 

@@ -134,6 +134,10 @@ def test_the_run_record_adds_up(tmp_path: Path, screws: dict[str, bytes], score_
     assert (saved["ok"], saved["failed"], saved["skipped"], saved["ignored_files"]) == (10, 1, 3, 1)
     assert saved["embedded"] + saved["reused"] + saved["failed"] == 14
     assert set(saved["seconds"]) == {"catalog", "encoder", "embed", "score", "explain", "publish"}
+    scoring = saved["scoring"]
+    assert scoring["precision"] == "fp32"
+    assert (scoring["reads_of_a_block_per_node"], scoring["tasks_redone"]) == (1, 0)
+    assert scoring["bytes_read"] > 0
     assert {"ray", "torch", "timm", "patchead"} <= set(saved["versions"])
     (row,) = rows(lake, "runs")
     assert (row["images"], row["ok"], row["failed"], row["skipped"]) == (14, 10, 1, 3)

@@ -79,9 +79,31 @@ def test_one_large_group_is_cut_so_that_every_actor_has_work() -> None:
     assert group.tasks >= 4 * 2
 
 
-def test_many_equal_groups_stay_whole() -> None:
-    plan = make_plan([(f"g{i}", 100) for i in range(8)], 256, 384, limits(actors=4))
-    assert all(group.whole for group in plan.groups)
+def test_groups_stay_whole_up_to_a_tenth_of_an_actors_work() -> None:
+    many = make_plan([(f"g{i:02d}", 100) for i in range(40)], 256, 384, limits(actors=4))
+    assert all(group.whole for group in many.groups)
+    few = make_plan([(f"g{i:02d}", 100) for i in range(36)], 256, 384, limits(actors=4))
+    assert not any(group.whole for group in few.groups)
+
+
+@given(n=st.lists(st.integers(5, 400), min_size=1, max_size=12), actors=st.integers(2, 8))
+@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
+def test_no_task_is_more_than_an_eighth_of_an_actors_work(n: list[int], actors: int, schedule: str) -> None:
+    sizes = [(f"g{i}", images) for i, images in enumerate(n)]
+    plan = make_plan(sizes, 256, 384, limits(actors=actors, schedule=schedule))
+    share = sum(images**2 for images in n) / actors
+    for group in plan.groups:
+        block = group.block_images
+        if block == 1:
+            continue  # cannot be cut finer
+        largest = block**2 if group.whole else block * (block if schedule == "symmetric" else group.images / 2)
+        assert largest * (1 if group.whole else 2) <= max(share / 8, 2 * group.images)
+
+
+def test_tiles_of_a_block_with_itself_come_last_because_they_are_half_the_work() -> None:
+    tiles = only(200, actors=2).tiles()
+    diagonal = [a == b for a, b in tiles]
+    assert diagonal == sorted(diagonal)
 
 
 def test_the_largest_group_comes_first() -> None:

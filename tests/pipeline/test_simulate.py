@@ -16,13 +16,15 @@ from patchead.pipeline.simulate import simulate
 from patchead.pipeline.simulate_report import even_groups
 from patchead.pipeline.tasks import PlannedTasks, Task
 
+ROW = ("row", 0)
+
 
 def cluster(actors: int = 1, per_node: int = 1, **changes: object) -> Cluster:
     return Cluster(actors, per_node, figures(**changes), "fp32")
 
 
 def wholes(*seconds: int) -> list[Task]:
-    return [Task(f"g{i}", "whole", 0, flops=work) for i, work in enumerate(seconds)]
+    return [Task(f"g{i}", "whole", work) for i, work in enumerate(seconds)]
 
 
 def test_one_actor_takes_the_sum() -> None:
@@ -31,13 +33,13 @@ def test_one_actor_takes_the_sum() -> None:
 
 
 def test_overhead_start_and_bytes_are_added() -> None:
-    task = Task("g", "whole", 0, flops=4, read_bytes=30, bytes_in=5, bytes_out=15)
+    task = Task("g", "whole", 4, read_bytes=30, bytes_in=5, bytes_out=15)
     slow = cluster(task_seconds=0.5, start_seconds=7.0, read_bytes=10.0, network_bytes=20.0)
     assert simulate([task], slow).makespan == 7 + 0.5 + 4 + 3 + 1
 
 
 def test_actors_of_one_node_share_its_rates() -> None:
-    task = Task("g", "whole", 0, read_bytes=30)
+    task = Task("g", "whole", read_bytes=30)
     assert simulate([task], cluster(2, 2, read_bytes=10.0)).makespan == 6
     assert simulate([task], cluster(2, 1, read_bytes=10.0)).makespan == 3
 
@@ -59,17 +61,21 @@ def test_a_call_waits_behind_the_one_that_runs_on_its_actor() -> None:
     assert simulate(wholes(10, 1, 1), cluster(2)).makespan == 11
 
 
-def test_a_phase_waits_for_the_one_before() -> None:
-    tasks = [Task("g", "tile", 0, flops=4), Task("g", "tile", 0, flops=2), Task("g", "reduce", 1, flops=3)]
-    done = simulate(tasks, cluster(2))
+def tiles(*seconds: int, group: str = "g") -> list[Task]:
+    return [Task(group, "tile", work, gives=(ROW,)) for work in seconds]
+
+
+def test_a_reduction_waits_for_its_row() -> None:
+    done = simulate([*tiles(4, 2), Task("g", "reduce", 3, needs=(ROW,))], cluster(2))
     assert (done.makespan, done.busy) == (7, 9)
 
 
 def test_a_tile_waits_for_its_blocks() -> None:
     """One reader, 5 s a block: the first block is there at 5, the second at 10."""
-    loads = [Task("g", "load", 0, needs=(block,), read_bytes=50) for block in (0, 1)]
-    tiles = [Task("g", "diagonal", 0, flops=1, needs=(0,)), Task("g", "tile", 0, flops=1, needs=(0, 1))]
-    done = simulate([*loads, *tiles], cluster(read_bytes=10.0))
+    blocks = (("block", 0), ("block", 1))
+    loads = [Task("g", "load", gives=(block,), read_bytes=50) for block in blocks]
+    work = [Task("g", "diagonal", 1, needs=blocks[:1]), Task("g", "tile", 1, needs=blocks)]
+    done = simulate([*loads, *work], cluster(read_bytes=10.0))
     assert (done.makespan, done.read_bytes, done.busy) == (11, 100, 2)
 
 
@@ -89,19 +95,27 @@ def test_a_node_that_never_comes_back_leaves_its_call_to_the_others() -> None:
 
 def test_results_that_a_lost_node_held_are_made_again() -> None:
     """Six tiles of 2 s on two nodes end at 6 s; lost at 5 s, node 1 had finished two and was in the third."""
-    tiles = [Task("g", "tile", 0, flops=2) for _ in range(6)]
     lost = Trouble(lose_at=5 / 6, restart_seconds=1.0)
-    done = simulate(tiles, cluster(2), lost)
+    done = simulate(tiles(*[2] * 6), cluster(2), lost)
     assert (done.redone, done.makespan) == (3, 6 + 3 * 2)
     # Whole groups are in the lake once they are done.
     assert simulate(wholes(*[2] * 6), cluster(2), lost).redone == 1
 
 
 def test_results_are_held_no_longer_than_their_group() -> None:
-    """The tiles' group ends at 3 s; node 1 goes at 4.5 of 9 s, in the first of its two whole groups."""
-    tasks = [Task("g", "tile", 0, flops=2), Task("g", "tile", 0, flops=2), Task("g", "finish", 1, flops=1)]
-    tasks += [Task(f"w{i}", "whole", 2, flops=3) for i in range(4)]
+    """The tiles' group ends at 3 s on node 0. Node 1 goes at 4.5 of 9 s, in the first of its two whole groups."""
+    tasks = [*tiles(2, 2), Task("g", "finish", 1, needs=(ROW,)), *wholes(3, 3, 3, 3)]
+    assert simulate(tasks, cluster(2)).makespan == 9
     assert simulate(tasks, cluster(2), Trouble(lose_at=0.5, restart_seconds=0.0)).redone == 1
+
+
+def test_a_reduction_waits_for_a_tile_that_is_made_again() -> None:
+    """Tiles of 2 and 4 s on two nodes, then a reduction of 2 s on node 0 at 4 s. Node 1 goes at 3 s, is back at 5,
+    and its tile ends at 9."""
+    work = [*tiles(2, 4), Task("g", "reduce", 2, needs=(ROW,))]
+    assert simulate(work, cluster(2)).makespan == 6
+    done = simulate(work, cluster(2), Trouble(lose_at=0.5, restart_seconds=2.0))
+    assert (done.makespan, done.redone) == (11, 1)
 
 
 def test_the_only_node_may_go_if_it_comes_back() -> None:

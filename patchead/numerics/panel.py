@@ -1,0 +1,24 @@
+"""The panel: a few images of a large group that serve as everybody's references (method.md section 9)."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+
+from patchead.errors import SettingsError, bad_value
+
+
+def reference_panel(image_ids: list[str], size: int, seed: int) -> np.ndarray:
+    """Positions, ascending int64, of the ``size`` images that serve as everybody's references (method.md section 9).
+
+    Drawn by a hash of seed and image id: the same images whatever the order of the list, and mostly the same ones
+    when images come or go. All positions where the group is not larger than ``size``.
+
+    Raises:
+        SettingsError: size below 1.
+    """
+    if size < 1:
+        raise SettingsError(bad_value("scoring.max_references", size, "at least 1"))
+    draws = [blake2b(f"{seed}:{image_id}".encode(), digest_size=16).digest() for image_id in image_ids]
+    return np.sort(np.array(sorted(range(len(draws)), key=draws.__getitem__)[:size], np.int64))

@@ -1,0 +1,88 @@
+"""The images of a group and their embeddings. Without torch: the tasks that load blocks start in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.numerics.aggregate import count_references
+from patchead.numerics.panel import reference_panel
+from patchead.pipeline.columns import codes
+
+
+@dataclass(frozen=True)
+class Group:
+    """The images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors."""
+
+    group_id: str
+    image_ids: list[str]
+    content: np.ndarray  # int64 (N,), equal for equal content
+    part: np.ndarray  # int64 (N,), equal for one physical part, -1 for none
+    uris: np.ndarray  # int64 (N,) into ``files``
+    rows: np.ndarray  # int32 (N,)
+    files: list[str]
+
+    @classmethod
+    def of(cls, group_id: str, images: pa.Table) -> Group:
+        """From rows with image_id, content_hash, part_id, embedding_uri and row."""
+        files = images["embedding_uri"].combine_chunks().dictionary_encode()
+        return cls(
+            group_id,
+            images["image_id"].to_pylist(),
+            codes(images["content_hash"]),
+            codes(images["part_id"]),
+            np.asarray(files.indices),
+            np.asarray(images["row"]),
+            files.dictionary.to_pylist(),
+        )
+
+    def panel(self, max_references: int | None, seed: int) -> np.ndarray | None:
+        """Indices of the reference panel, or None for the whole group (method.md §9)."""
+        if max_references is None or max_references >= len(self.image_ids):
+            return None
+        return reference_panel(self.image_ids, max_references, seed)
+
+    def n_references(self, panel: np.ndarray | None) -> np.ndarray:
+        """How many references each image has. Returns int32 (N,)."""
+        return count_references(self.content, self.part, panel)
+
+
+def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:
+    """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
+    wanted = group.uris[indices]
+    out: np.ndarray | None = None
+    for file in np.unique(wanted):
+        place = np.flatnonzero(wanted == file)
+        block = store.read(group.files[file], group.rows[indices[place]])
+        out = np.empty((len(indices), *block.shape[1:]), np.float16) if out is None else out
+        out[place] = block
+    if out is None:
+        raise ValueError("no image to load")
+    return out
+
+
+def load_block(store: EmbeddingStore, group: Group, indices: np.ndarray, ledger: Any) -> np.ndarray:
+    """`load`, entered in the ledger as one read of one block by this node."""
+    block = load(store, group, indices)
+    node = ray.get_runtime_context().get_node_id()
+    ledger.read.remote(node, f"{group.group_id} {indices[0]}-{indices[-1]}", block.nbytes)
+    return block
+
+
+def gather(wanted: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of ``blocks`` for the images ``wanted`` (n,); ``columns`` says which images each block holds, ascending."""
+    out = np.empty((len(wanted), *blocks[0].shape[1:]), blocks[0].dtype)
+    missing = np.ones(len(wanted), bool)
+    for column, block in zip(columns, blocks, strict=True):
+        here = np.flatnonzero(np.isin(wanted, column))
+        out[here] = block[np.searchsorted(column, wanted[here])]
+        missing[here] = False
+    if missing.any():
+        raise ValueError(f"image {wanted[missing][0]} is in none of the blocks")
+    return out
