@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 from benchmarks import embedding, fidelity, growth, memory, scoring, stage
-from benchmarks.records import Record, machine, save, show
+from benchmarks.records import Record, machine, markdown, save, show
 from rich.console import Console
 
 BOTH = ("fp32", "int8")
@@ -45,10 +45,10 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     ],
     Name.memory: lambda: memory.memory(memory.FULL),
     Name.growth: lambda: growth.growth((500, 1000, 2000), precision="int8", repeats=5, plot=Path("docs/growth.png")),
-    Name.overhead: lambda: stage.overhead(200, 1024, 384, precisions=BOTH, repeats=2),
+    Name.overhead: lambda: stage.overhead(200, 1024, 384, precisions=BOTH, repeats=1),
     Name.actors: lambda: stage.actors(200, 512, 768, precision="fp32", repeats=2),
-    Name.embed: lambda: embedding.embedding(400, repeats=2),
-    Name.fidelity: lambda: fidelity.fidelity(180, 20, (50, 100)),
+    Name.embed: lambda: embedding.embedding(400, repeats=1),
+    Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
 }
 
 
@@ -59,8 +59,14 @@ def main(
     output: Annotated[Path, typer.Option(help="Where the records go, beside those of other benchmarks.")] = Path(
         "benchmarks.json"
     ),
+    table: Annotated[
+        bool, typer.Option("--markdown", help="Measure nothing: print OUTPUT as a Markdown table.")
+    ] = False,
 ) -> None:
     """Measure, print tables, and write the records as JSON."""
+    if table:
+        print(markdown(output))
+        return
     torch.set_num_threads(threads or os.cpu_count() or 1)
     console = Console(width=None if os.isatty(1) else 150)
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)

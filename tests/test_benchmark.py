@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.memory import Case, memory
-from benchmarks.records import Record, interleaved, ratio, save
+from benchmarks.records import Record, interleaved, markdown, ratio, save
 from benchmarks.scoring import cdist_loop, unit_vectors
 
 from patchead.numerics.leave_one_out import Rule, score_group
@@ -47,6 +47,7 @@ def test_saving_one_benchmark_keeps_the_records_of_the_others(tmp_path: Path) ->
     assert sorted((row["benchmark"], row["precision"]) for row in rows) == [("memory", "fp32"), ("scoring", "int8")]
     keys = {"benchmark", "case", "precision", "metric", "value", "unit", "target", "met"}
     assert all(set(row) == keys for row in rows)
+    assert markdown(output).splitlines()[-1] == "| scoring | c | int8 | m | 2 x | >= 1 | yes |"
 
 
 def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:

@@ -39,7 +39,6 @@ QUICK = (
 FULL = (
     *(Case(n, 256, 384, precision, 0.5) for n in (64, 256) for precision in ("fp32", "int8")),
     Case(1024, 256, 384, "int8", 2.0),
-    Case(1024, 256, 384, "int8", 0.5),
     Case(1024, 256, 384, "int8", 0.1, "row_stationary", on_disk=True),
     Case(1024, 256, 64, "fp32", 0.1, "row_stationary", on_disk=True),
 )

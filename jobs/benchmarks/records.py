@@ -66,6 +66,17 @@ def show(records: Sequence[Record], console: Console) -> None:
         console.print(table)
 
 
+def markdown(output: Path) -> str:
+    """The saved records as one Markdown table, for the README."""
+    lines = ["| benchmark | case | precision | metric | value | target | met |", "|---|---|---|---|---|---|---|"]
+    for row in json.loads(output.read_text()):
+        met = {None: "", True: "yes", False: "**no**"}[row["met"]]
+        value = f"{row['value']:.3g} {row['unit']}".strip()
+        cells = (row["benchmark"], row["case"], row["precision"], row["metric"], value, row["target"] or "", met)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def save(records: Sequence[Record], output: Path) -> None:
     """Replace the records of these benchmarks in ``output``; those of others stay."""
     kept = json.loads(output.read_text()) if output.exists() else []

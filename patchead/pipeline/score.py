@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
@@ -40,10 +41,9 @@ def score(
     staged = folder.scored_groups(settings.digest)
     todo = [group for group in plan.scored if group.group_id not in staged]
     advance(sum(group.images for group in plan.scored) - sum(group.images for group in todo))
-    name = f"patchead-ledger-{uuid.uuid4().hex}"
-    ledger = ray.remote(num_cpus=0)(Ledger).options(name=name).remote()
     if not todo:
-        return ray.get(ledger.summary.remote())
+        return Ledger().summary()
+    name, ledger = _ledger()
     # A lost actor is started again and its calls are retried for as long as it takes: every call is idempotent.
     remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(Scorer)
     actors = [remote.remote(index, store, folder, settings, pool, name) for index in range(pool.size)]
@@ -59,6 +59,14 @@ def score(
             if finished:
                 advance(sizes[finished])
     return ray.get(ledger.summary.remote())
+
+
+def _ledger() -> tuple[str, Any]:
+    """A ledger and its name, on this node: it must not be lost with a worker node."""
+    name = f"patchead-ledger-{uuid.uuid4().hex}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Ledger)
+    return name, remote.options(name=name).remote()
 
 
 def _jobs(

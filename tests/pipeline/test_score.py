@@ -30,6 +30,7 @@ from tests.numerics.groups import group as embeddings_of
 pytestmark = pytest.mark.usefixtures("local_ray")
 
 N, GRID, D = 24, (7, 5), 16
+QUICK = {(4, "symmetric"), (2, "row_stationary"), (2, "panel")}
 MEMORY = 10**9
 SETTINGS = ScoreSettings(Rule(), "fp32", MEMORY, GRID, None, 0, "digest")
 LIMITS = Limits(MEMORY, "auto", "fp32", 0.3, 5, 1000, None, 1)
@@ -68,8 +69,14 @@ def run(
     return summary, {name: folder.read_group(name).patch_scores for name in named}
 
 
-@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary", "panel"])
-@pytest.mark.parametrize("actors", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("actors", "schedule"),
+    [
+        pytest.param(actors, schedule, marks=[] if (actors, schedule) in QUICK else pytest.mark.slow)
+        for actors in (1, 2, 4)
+        for schedule in ("symmetric", "row_stationary", "panel")
+    ],
+)
 def test_scores_are_the_same_for_any_number_of_actors_and_each_block_is_read_once(
     tmp_path: Path, actors: int, schedule: str
 ) -> None:
