@@ -21,6 +21,7 @@ class Name(str, Enum):
     """The questions that have a benchmark."""
 
     scoring = "scoring"
+    scoring_large = "scoring-large"
     memory = "memory"
     growth = "growth"
     overhead = "overhead"
@@ -31,6 +32,7 @@ class Name(str, Enum):
 
 QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.scoring: lambda: scoring.scoring(32, 512, 384, precisions=BOTH, repeats=5),
+    Name.scoring_large: lambda: scoring.scoring(60, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
     Name.memory: lambda: memory.memory(memory.QUICK),
     Name.growth: lambda: growth.growth((250, 500, 1000), precision="int8", repeats=3),
     Name.overhead: lambda: stage.overhead(100, 256, 384, precisions=BOTH, repeats=3),
@@ -39,10 +41,8 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
 }
 FULL: dict[Name, Callable[[], list[Record]]] = {
-    Name.scoring: lambda: [
-        *scoring.scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=5),
-        *scoring.scoring(200, 256, 768, precisions=BOTH, repeats=5),
-    ],
+    Name.scoring: lambda: scoring.scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=5),
+    Name.scoring_large: lambda: scoring.scoring(200, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
     Name.memory: lambda: memory.memory(memory.FULL),
     Name.growth: lambda: growth.growth((500, 1000, 2000), precision="int8", repeats=5, plot=Path("docs/growth.png")),
     Name.overhead: lambda: stage.overhead(200, 1024, 384, precisions=BOTH, repeats=1),

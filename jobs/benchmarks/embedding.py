@@ -18,7 +18,8 @@ from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.pipeline.decode import DecodeSettings
 from patchead.pipeline.embed import embed, identify
-from patchead.pipeline.session import Pool, ray_session
+from patchead.pipeline.pool import Pool
+from patchead.pipeline.session import ray_session
 from patchead.storage import Storage
 
 _SIZE, _BATCH, _PER_FILE = 224, 32, 64

@@ -30,7 +30,9 @@ def unit_vectors(n: int, p: int, d: int, seed: int = 0) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
 
 
-def scoring(n: int, p: int, d: int, *, precisions: tuple[str, ...], repeats: int) -> list[Record]:
+def scoring(
+    n: int, p: int, d: int, *, precisions: tuple[str, ...], repeats: int, name: str = "scoring"
+) -> list[Record]:
     """Leave-one-out scores of one group of N images, P patches, D dimensions, with all threads of torch."""
     stored = unit_vectors(n, p, d)
     floats = torch.from_numpy(stored.astype(np.float32))
@@ -51,11 +53,11 @@ def scoring(n: int, p: int, d: int, *, precisions: tuple[str, ...], repeats: int
         }
         for metric, value in metrics.items():
             target = targets.get(metric, {}).get(precision)
-            records.append(Record("scoring", case, precision, metric, value, "x", target))
+            records.append(Record(name, case, precision, metric, value, "x", target))
         median = statistics.median(seconds[precision])
-        records.append(Record("scoring", case, precision, "images per second", n / median, "1/s"))
+        records.append(Record(name, case, precision, "images per second", n / median, "1/s"))
     rate = _GEMM_TIMES * 2 * rows**2 * d / statistics.median(seconds["gemm"]) / 1e9
-    records.append(Record("scoring", case, "fp32", "GEMM rate", rate, "GFLOP/s"))
+    records.append(Record(name, case, "fp32", "GEMM rate", rate, "GFLOP/s"))
     return records
 
 

@@ -21,12 +21,14 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.numerics.leave_one_out import Rule, score_group
 from patchead.pipeline.calibrate import Sizes, calibrate
+from patchead.pipeline.devices import DeviceFigures
 from patchead.pipeline.groups import Group
 from patchead.pipeline.plan import Limits, make_plan
+from patchead.pipeline.pool import Pool
 from patchead.pipeline.scenario import Cluster
 from patchead.pipeline.score import score
 from patchead.pipeline.scorer import ScoreSettings
-from patchead.pipeline.session import Pool, ray_session
+from patchead.pipeline.session import ray_session
 from patchead.pipeline.simulate import simulate
 from patchead.pipeline.tasks import PlannedTasks
 from patchead.schema import OK, RECEIPTS, table
@@ -113,6 +115,7 @@ def actors(n: int, p: int, d: int, *, precision: str, repeats: int) -> list[Reco
     case = f"N={n} P={p} D={d}, 1 thread per actor"
     records = [
         Record("actors", case, precision, "time of 2 actors over 1", ratio(two, one), "x", "<= 0.58"),
+        Record("actors", case, precision, "the same of bare kernels, one per core", _crowding(figures, precision), "x"),
         Record("actors", case, precision, "slowest of 2 actors over their mean", even, "x", "<= 1.1"),
         Record("actors", case, precision, "reads of a block per node", float(reads), "", "<= 1"),
         Record("actors", case, precision, "stage with 1 actor", statistics.median(one), "s"),
@@ -124,6 +127,11 @@ def actors(n: int, p: int, d: int, *, precision: str, repeats: int) -> list[Reco
         metric = f"simulated time of {count} actor{'s'[: count - 1]}, error"
         records.append(Record("actors", case, precision, metric, error, "%", "<= 25"))
     return records
+
+
+def _crowding(figures: DeviceFigures, precision: str) -> float:
+    """Time of two kernels that share a job on two cores, over that of one alone: 0.5 if the cores did not share."""
+    return figures.flops_alone[precision] / (2 * figures.flops[precision])
 
 
 def _limits(precision: str, actors: int) -> Limits:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from patchead.errors import SettingsError, bad_value
 from patchead.numerics.aggregate import AGGREGATES
+from patchead.numerics.threads import over_threads
 
 
 class KMean:
@@ -85,8 +86,11 @@ class KMean:
     def _sort(self) -> None:
         """Order the candidates of each patch, best first, at least as far as the largest K."""
         keep = min(self._keep, self._fill)
-        for row in self._held[:, :, : self._fill]:
+
+        def order(row: Tensor) -> None:
             if row.device.type == "cpu":
                 row.numpy().sort(axis=-1)  # SIMD and in place: about five times as fast as torch.topk
             else:
                 row[:, :keep] = row.topk(keep, dim=1, largest=False).values
+
+        over_threads(order, list(self._held[:, :, : self._fill]), self._held.device)

@@ -26,8 +26,9 @@ from patchead.pipeline.devices import MEASURED, DeviceFigures
 from patchead.pipeline.groups import Group, load
 from patchead.pipeline.ledger import Ledger
 from patchead.pipeline.plan import GIGABYTE, GroupPlan
+from patchead.pipeline.pool import Pool
 from patchead.pipeline.scorer import Scorer, ScoreSettings
-from patchead.pipeline.session import Pool, ray_session
+from patchead.pipeline.session import ray_session
 from patchead.pipeline.spread import spread
 from patchead.schema import OK, RECEIPTS, table
 from patchead.storage import Storage, join

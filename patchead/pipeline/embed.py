@@ -24,7 +24,8 @@ from patchead.errors import WeightsError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.pipeline.columns import run_boundaries, values
 from patchead.pipeline.decode import PLACE, DecodeSettings, KnownImages, decode_unit, from_ipc
-from patchead.pipeline.session import Pool, worker_errors
+from patchead.pipeline.pool import Pool
+from patchead.pipeline.session import worker_errors
 from patchead.schema import FAILED, MANIFEST, RECEIPTS
 
 _UNIT_LISTS = ("image_id", "etag", *PLACE)

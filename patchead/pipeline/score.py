@@ -15,8 +15,9 @@ from patchead.pipeline.blocks import Job, Load, cut
 from patchead.pipeline.groups import Group, load_block
 from patchead.pipeline.ledger import Ledger
 from patchead.pipeline.plan import GroupPlan, Plan
+from patchead.pipeline.pool import Pool
 from patchead.pipeline.scorer import Scorer, ScoreSettings
-from patchead.pipeline.session import Pool, worker_errors
+from patchead.pipeline.session import worker_errors
 from patchead.pipeline.spread import spread
 
 

@@ -20,7 +20,7 @@ from patchead.numerics.similarity import tile, tile_self
 from patchead.numerics.vectors import prepare
 from patchead.pipeline.groups import Group, gather, load_block
 from patchead.pipeline.plan import GroupPlan
-from patchead.pipeline.session import Pool
+from patchead.pipeline.pool import Pool
 
 
 @dataclass(frozen=True)

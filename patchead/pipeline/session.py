@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray
@@ -17,23 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.config import Config
 from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.pipeline.pool import Pool
 
 _DEFAULT_CPUS_PER_ACTOR = 4
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A fixed-size pool of equal actors and the decode tasks that feed it."""
-
-    size: int
-    num_cpus: float
-    num_gpus: float
-    threads: int
-    decode_cpus: float
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.num_gpus else "cpu"
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from patchead.lake.staging import RunFolder
 from patchead.numerics.leave_one_out import Rule, reference_panel, score_group
 from patchead.pipeline.groups import Group, gather
 from patchead.pipeline.plan import Limits, make_plan
+from patchead.pipeline.pool import Pool
 from patchead.pipeline.score import score
 from patchead.pipeline.scorer import ScoreSettings
-from patchead.pipeline.session import Pool
 from patchead.schema import OK, RECEIPTS, table
 from patchead.storage import Storage
 from tests.numerics.groups import group as embeddings_of
