@@ -1,4 +1,4 @@
-"""Imports go one way: jobs, cli → pipeline → {encoders, archive, lake, numerics} → {schema, errors, storage}."""
+"""Imports go one way: jobs, cli → pipeline → {encoders, archive, lake, numerics} → {schema, errors, storage …}."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "patchead"
-BASE = {"schema", "errors", "storage"}
+BASE = {"schema", "errors", "storage", "threads"}
 LAYERS = {"encoders", "archive", "lake", "numerics"}
 ALLOWED = {
     "schema": set(),
     "errors": set(),
+    "threads": set(),
     "storage": {"errors"},
     "config": {"errors"},
     "settings": {"config", "errors"},

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchead.errors import SettingsError, bad_value
 from patchead.numerics.aggregate import AGGREGATES
-from patchead.numerics.threads import over_threads
+from patchead.threads import over_threads
 
 
 class KMean:

@@ -17,8 +17,8 @@ from patchead.numerics.memory import block_images, candidate_bytes, choose_sched
 from patchead.numerics.panel import reference_panel
 from patchead.numerics.rows import finish, reduce_rows, score_rows
 from patchead.numerics.similarity import cosine_maxima, cosine_maxima_self, to_distance_
-from patchead.numerics.threads import slices
 from patchead.numerics.vectors import cosine_step, dtype_of, maxima_dtype, prepare
+from patchead.threads import slices
 
 __all__ = [
     "GroupScores",

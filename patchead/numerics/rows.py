@@ -12,8 +12,8 @@ from patchead.numerics.aggregate import Rule, neighbours, reference_mask
 from patchead.numerics.kmean import KMean
 from patchead.numerics.memory import candidate_bytes, candidates, product_bytes, scratch_bytes, vector_bytes
 from patchead.numerics.similarity import one_way
-from patchead.numerics.threads import slices
 from patchead.numerics.vectors import prepare
+from patchead.threads import slices
 
 
 def score_rows(

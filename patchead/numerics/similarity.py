@@ -7,6 +7,9 @@ d = (1 - cos) / 2 (method.md section 2; PatchEAD section 3.1, eq. 2) is one affi
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from math import isqrt
 from pathlib import Path
@@ -15,8 +18,8 @@ import torch
 from torch import Tensor
 
 from patchead.errors import bad_value
-from patchead.numerics.threads import over_threads, slices, threads_of
 from patchead.numerics.vectors import cosine_step, product_dtype
+from patchead.threads import over_threads, slices, threads_of
 
 # A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
 # decides; float32 ones gain more from long operands than they lose to the L3 (`jobs/benchmark.py blocks`).
@@ -81,9 +84,11 @@ def cosine_maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, *,
         a, b, ab, ba = b, a, ba, ab  # the threads share out the images of the first
     shape = block_shape(a, b, budget_bytes=budget_bytes)
     shares = _even_shares(len(a), shape[0] // a.shape[1], threads_of(a.device))
+    scratches = _scratches(a, shape)
 
     def share(s: slice) -> None:
-        _maxima(a[s], b, None if ab is None else ab[s], None if ba is None else ba[:, s], shape)
+        with _borrowed(scratches) as scratch:
+            _maxima(a[s], b, None if ab is None else ab[s], None if ba is None else ba[:, s], shape, scratch)
 
     over_threads(share, shares, a.device)
 
@@ -95,12 +100,14 @@ def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
     """
     shape = block_shape(a, a, budget_bytes=budget_bytes)
     smaller = -(-len(a) // (_SHARES_PER_THREAD * threads_of(a.device)))
+    scratches = _scratches(a, shape)
 
     def share(s: slice) -> None:
-        if s.stop - s.start > 1:  # pairs inside a share are multiplied twice
-            _maxima(a[s], a[s], out[s, s], None, shape)
-        if s.stop < len(a):
-            _maxima(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s], shape)
+        with _borrowed(scratches) as scratch:
+            if s.stop - s.start > 1:  # pairs inside a share are multiplied twice
+                _maxima(a[s], a[s], out[s, s], None, shape, scratch)
+            if s.stop < len(a):
+                _maxima(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s], shape, scratch)
 
     over_threads(share, slices(len(a), min(shape[0] // a.shape[1], smaller)), a.device)
     out.diagonal().zero_()
@@ -148,10 +155,26 @@ def _even_shares(n: int, most: int, threads: int) -> list[slice]:
     return slices(n, -(-n // shares))
 
 
-def _maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tuple[int, int]) -> None:
+def _scratches(a: Tensor, shape: tuple[int, int]) -> deque[Tensor]:
+    """Room for one product per thread, made by the caller: what a thread allocates stays with its part of the heap."""
+    dtype = product_dtype(a.dtype)
+    return deque(torch.empty(shape[0] * shape[1], dtype=dtype, device=a.device) for _ in range(threads_of(a.device)))
+
+
+@contextmanager
+def _borrowed(scratches: deque[Tensor]) -> Iterator[Tensor]:
+    scratch = scratches.pop()
+    try:
+        yield scratch
+    finally:
+        scratches.append(scratch)
+
+
+def _maxima(
+    a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tuple[int, int], scratch: Tensor
+) -> None:
     """`cosine_maxima` by one thread, in products of at most ``shape``."""
     rows, columns = shape
-    scratch = torch.empty(rows * columns, dtype=product_dtype(a.dtype), device=a.device)
     for i in slices(len(a), rows // a.shape[1]):
         for j in slices(len(b), max(1, columns // b.shape[1])):
             row, column = _product_maxima(a[i], b[j], scratch, columns, ab is not None, ba is not None)

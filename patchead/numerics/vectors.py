@@ -8,7 +8,7 @@ from torch import Tensor
 
 from patchead.errors import PatcheadError, SettingsError, bad_value
 from patchead.numerics import quantize
-from patchead.numerics.threads import over_threads, slices, threads_of
+from patchead.threads import over_threads, slices, threads_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 PREPARE_VALUES = 1 << 19  # values converted at a time, which bounds the float32 scratch of `prepare`

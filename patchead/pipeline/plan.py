@@ -11,7 +11,7 @@ from typing import Any
 
 from patchead.errors import PlanError
 from patchead.numerics.memory import block_images, choose_schedule
-from patchead.numerics.threads import slices
+from patchead.threads import slices
 
 GIGABYTE = 10**9
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work

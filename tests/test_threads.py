@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from patchead.numerics.threads import over_threads, slices, threads_of
+from patchead.threads import over_threads, slices, threads_of
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""One core per item instead of all cores per operation: what the small products of a tile are fastest with on a CPU."""
+"""One core per item instead of all cores per operation: what a CPU is fastest with, for tiles and for encoders."""
 
 from __future__ import annotations
 
