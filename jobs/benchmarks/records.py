@@ -62,7 +62,7 @@ def show(records: Sequence[Record], console: Console) -> None:
         table.title_justify = "left"
         for r in (record for record in records if record.benchmark == name):
             met = {None: "", True: "yes", False: "no"}[r.met]
-            table.add_row(r.case, r.precision, r.metric, f"{r.value:.3g} {r.unit}".strip(), r.target or "", met)
+            table.add_row(r.case, r.precision, r.metric, f"{r.value:.4g} {r.unit}".strip(), r.target or "", met)
         console.print(table)
 
 
@@ -71,7 +71,7 @@ def markdown(output: Path) -> str:
     lines = ["| benchmark | case | precision | metric | value | target | met |", "|---|---|---|---|---|---|---|"]
     for row in json.loads(output.read_text()):
         met = {None: "", True: "yes", False: "**no**"}[row["met"]]
-        value = f"{row['value']:.3g} {row['unit']}".strip()
+        value = f"{row['value']:.4g} {row['unit']}".strip()
         cells = (row["benchmark"], row["case"], row["precision"], row["metric"], value, row["target"] or "", met)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
