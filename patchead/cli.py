@@ -148,7 +148,7 @@ def query(
     from patchead.lake.query import query as run_query
     from patchead.pipeline.translate import storage
 
-    settings = load_config(None, overrides or [], {"lake.uri": lake, "archive.uri": "unused://"})
+    settings = load_config(None, overrides or [], {**UNUSED, "lake.uri": lake})
     found = run_query(lake, storage(settings), sql)
     table = Table(*(Column(name, overflow="fold") for name in found.column_names))
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):

@@ -10,9 +10,10 @@ import pytest
 import torch
 from benchmarks.memory import Case, memory
 from benchmarks.records import Record, interleaved, markdown, ratio, save
-from benchmarks.scoring import cdist_loop, unit_vectors
+from benchmarks.scoring import cdist_loop
 
 from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.pipeline.calibrate import unit_vectors
 
 
 def test_the_baseline_gives_the_same_scores_as_the_kernel() -> None:

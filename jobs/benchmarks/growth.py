@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks.records import Record, interleaved, ratio
-from benchmarks.scoring import unit_vectors
 from patchead.numerics.leave_one_out import Rule, reference_panel, score_group
+from patchead.pipeline.calibrate import unit_vectors
 
 PANEL = 200
 MEMORY = 4 * 10**9

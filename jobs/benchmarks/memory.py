@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks.records import Record
-from benchmarks.scoring import unit_vectors
 from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.pipeline.calibrate import unit_vectors
 
 _TOLERANCE = 1.1
 

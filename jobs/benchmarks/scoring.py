@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.records import Record, interleaved, ratio
 from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.pipeline.calibrate import unit_vectors
 
 MEMORY = 4 * 10**9
 _GEMM_ROWS = 4096
@@ -22,12 +23,6 @@ _TARGETS = {  # (N, P, D): metric: precision: target
     },
     (200, 256, 768): {"speed over the cdist loop": {"fp32": ">= 3", "int8": ">= 10"}},
 }
-
-
-def unit_vectors(n: int, p: int, d: int, seed: int = 0) -> np.ndarray:
-    """Random embeddings, float16 (N, P, D), of length 1."""
-    vectors = np.random.default_rng(seed).standard_normal((n, p, d), dtype=np.float32)
-    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
 
 
 def scoring(

@@ -16,11 +16,10 @@ import pyarrow as pa
 import torch
 
 from benchmarks.records import Record, ratio
-from benchmarks.scoring import unit_vectors
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.numerics.leave_one_out import Rule, score_group
-from patchead.pipeline.calibrate import Sizes, calibrate
+from patchead.pipeline.calibrate import Sizes, calibrate, unit_vectors
 from patchead.pipeline.devices import DeviceFigures
 from patchead.pipeline.groups import Group
 from patchead.pipeline.plan import Limits, make_plan

@@ -13,8 +13,8 @@ from patchead.numerics.aggregate import neighbours
 from patchead.numerics.vectors import PREPARE_VALUES, dtype_of, maxima_dtype
 
 SCHEDULES = ("auto", "symmetric", "row_stationary")
-_STORED_BYTES = 2  # a float16 value of an embedding file
-_SCORE_BYTES = 4
+STORED_BYTES = 2  # a float16 value of an embedding file
+SCORE_BYTES = 4  # a float32 distance or score
 
 
 def strip_bytes(n: int, p: int, precision: str = "fp32") -> int:
@@ -81,7 +81,7 @@ def block_images(
         needed = 2 * max(vectors, candidate_bytes(n, p))
     else:
         # images² · distances + images · (query, reference, candidates) <= free
-        distances = p * _SCORE_BYTES
+        distances = p * SCORE_BYTES
         streamed = n if references is None else references
         linear = 2 * vectors + candidate_bytes(candidates(streamed, fraction), p)
         images = (isqrt(linear * linear + 4 * distances * free) - linear) // (2 * distances) if free > 0 else 0
@@ -102,19 +102,19 @@ def candidates(n: int, fraction: float) -> int:
 
 def candidate_bytes(held: int, p: int) -> int:
     """Bytes of ``held`` candidates (and the one that `KMean` adds) for the patches of one image."""
-    return p * (held + 1) * _SCORE_BYTES
+    return p * (held + 1) * SCORE_BYTES
 
 
 def vector_bytes(p: int, d: int, precision: str) -> int:
     """Bytes of one image's prepared vectors and of the stored ones they are made from."""
-    return p * d * (dtype_of(precision).itemsize + _STORED_BYTES)
+    return p * d * (dtype_of(precision).itemsize + STORED_BYTES)
 
 
 def scratch_bytes(n: int, p: int, d: int, precision: str) -> int:
     """The copies of what `prepare` converts at a time: float16, float32, and for int8 the rotated ones."""
     if precision != "int8":
-        return min(PREPARE_VALUES, n * p * d) * (_STORED_BYTES + 4)
-    return min(PREPARE_VALUES, n * p * d) * (_STORED_BYTES + 4 + 4 + 1) + d * d * 4
+        return min(PREPARE_VALUES, n * p * d) * (STORED_BYTES + 4)
+    return min(PREPARE_VALUES, n * p * d) * (STORED_BYTES + 4 + 4 + 1) + d * d * 4
 
 
 def _gb(size: int) -> str:

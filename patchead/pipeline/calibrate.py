@@ -24,7 +24,7 @@ from patchead.numerics.leave_one_out import Rule, score_group
 from patchead.numerics.vectors import dtype_of
 from patchead.pipeline.devices import MEASURED, DeviceFigures
 from patchead.pipeline.groups import Group, load
-from patchead.pipeline.ledger import Ledger
+from patchead.pipeline.ledger import open_ledger
 from patchead.pipeline.plan import GIGABYTE, GroupPlan
 from patchead.pipeline.pool import Pool
 from patchead.pipeline.scorer import Scorer, ScoreSettings
@@ -60,7 +60,7 @@ class Probe(Scorer):
         """FLOP/s of `score_group`, all in: the group is doubled until it takes ``sizes.seconds``, then taken thrice."""
         n = 8
         while True:
-            embeddings = _unit_vectors(n, sizes.patches, sizes.dim)
+            embeddings = unit_vectors(n, sizes.patches, sizes.dim)
             elapsed = self._score_seconds(embeddings, precision)
             if elapsed >= sizes.seconds or n >= _MOST_IMAGES:
                 break
@@ -130,8 +130,7 @@ def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], size
     settings = ScoreSettings(Rule(), precisions[0], _MEMORY_BYTES, (1, _TINY[1]), None, 0, "calibration")
     remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(Probe)
     began = time.perf_counter()
-    name = f"patchead-ledger-{uuid.uuid4().hex}"
-    ledger = ray.remote(num_cpus=0)(Ledger).options(name=name).remote()
+    name, ledger = open_ledger()
     folder = RunFolder(uri, storage, "calibration")
     probes = [remote.remote(index, store, folder, settings, pool, name) for index in range(pool.size)]
     try:
@@ -195,14 +194,15 @@ def _task_seconds(probes: list[Any], tiny: Group, calls: int) -> float:
 
 
 def _stored_group(store: EmbeddingStore, n: int, patches: int, dim: int) -> Group:
-    few = _unit_vectors(min(n, 8), patches, dim)
+    few = unit_vectors(min(n, 8), patches, dim)
     embeddings = np.tile(few, (n // len(few) + 1, 1, 1))[:n]
     rows = [{"image_id": f"{i:06d}", "content_hash": f"{i:06d}", "etag": "", "size": 1, "status": OK} for i in range(n)]
     receipts = store.write_unit(f"{n}-{patches}-{dim}", table(rows, RECEIPTS), embeddings)
     return Group.of("calibration", receipts.append_column("part_id", pa.nulls(n, pa.string())))
 
 
-def _unit_vectors(n: int, patches: int, dim: int) -> np.ndarray:
+def unit_vectors(n: int, patches: int, dim: int) -> np.ndarray:
+    """Random embeddings, float16 (N, P, D), of length 1; equal for equal sizes."""
     vectors = np.random.default_rng(0).standard_normal((n, patches, dim), dtype=np.float32)
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from patchead.numerics.memory import candidate_bytes, candidates, product_bytes, scratch_bytes, vector_bytes
-from patchead.numerics.memory import strip_bytes as maxima_bytes
+from patchead.numerics.memory import (
+    SCORE_BYTES,
+    STORED_BYTES,
+    candidate_bytes,
+    candidates,
+    product_bytes,
+    scratch_bytes,
+    strip_bytes,
+    vector_bytes,
+)
 from patchead.pipeline.plan import GroupPlan, Limits
-
-_STORED_BYTES = 2
-_SCORE_BYTES = 4
 
 
 def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
@@ -19,18 +24,18 @@ def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
     if group.schedule == "none":
         return 0
     n, block, references = group.images, min(group.block_images, group.images), group.references
-    image = p * d * _STORED_BYTES
-    product = 2 * min(product_bytes(limits.memory_bytes), block * references * p * p * _SCORE_BYTES)
+    image = p * d * STORED_BYTES
+    product = 2 * min(product_bytes(limits.memory_bytes), block * references * p * p * SCORE_BYTES)
     fixed = product + scratch_bytes(n, p, d, limits.precision)
     vectors = vector_bytes(p, d, limits.precision)
     held = candidate_bytes(candidates(references, limits.fraction), p)
     if group.schedule == "row_stationary":
-        kernel = fixed + block * (vectors + held) + min(block, references) * (vectors + block * p * _SCORE_BYTES)
+        kernel = fixed + block * (vectors + held) + min(block, references) * (vectors + block * p * SCORE_BYTES)
         stored = (n if group.whole else block) * image
         return stored + min(limits.memory_bytes, kernel)
     if group.whole:
-        kernel = fixed + maxima_bytes(n, p, limits.precision) + n * vectors
+        kernel = fixed + strip_bytes(n, p, limits.precision) + n * vectors
         return n * image + min(limits.memory_bytes, kernel)
-    tile = fixed + 2 * block * vectors + 2 * block * block * p * _SCORE_BYTES
-    reduction = block * (held + 2 * block * p * _SCORE_BYTES)
+    tile = fixed + 2 * block * vectors + 2 * block * block * p * SCORE_BYTES
+    reduction = block * (held + 2 * block * p * SCORE_BYTES)
     return max(tile, reduction)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter, defaultdict
 from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class Ledger:
@@ -46,3 +50,11 @@ class Ledger:
             "actor_seconds": [round(value, 3) for value in seconds],
             "slowest_over_mean": round(max(seconds) / mean, 3) if mean else None,
         }
+
+
+def open_ledger() -> tuple[str, Any]:
+    """The name and the handle of a new ledger, on this node: it must not be lost with a worker node."""
+    name = f"patchead-ledger-{uuid.uuid4().hex}"
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Ledger)
+    return name, remote.options(name=name).remote()

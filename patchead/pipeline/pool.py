@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+IN_FLIGHT = 2
+"""Calls per actor that are handed out at a time: one at work, one whose blocks are on their way."""
+
 
 @dataclass(frozen=True)
 class Pool:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.pipeline.blocks import Job, Load, cut
 from patchead.pipeline.groups import Group, load_block
-from patchead.pipeline.ledger import Ledger
+from patchead.pipeline.ledger import Ledger, open_ledger
 from patchead.pipeline.plan import GroupPlan, Plan
 from patchead.pipeline.pool import Pool
 from patchead.pipeline.scorer import Scorer, ScoreSettings
@@ -44,7 +42,7 @@ def score(
     advance(sum(group.images for group in plan.scored) - sum(group.images for group in todo))
     if not todo:
         return Ledger().summary()
-    name, ledger = _ledger()
+    name, ledger = open_ledger()
     # A lost actor is started again and its calls are retried for as long as it takes: every call is idempotent.
     remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(Scorer)
     actors = [remote.remote(index, store, folder, settings, pool, name) for index in range(pool.size)]
@@ -60,14 +58,6 @@ def score(
             if finished:
                 advance(sizes[finished])
     return ray.get(ledger.summary.remote())
-
-
-def _ledger() -> tuple[str, Any]:
-    """A ledger and its name, on this node: it must not be lost with a worker node."""
-    name = f"patchead-ledger-{uuid.uuid4().hex}"
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(Ledger)
-    return name, remote.options(name=name).remote()
 
 
 def _jobs(

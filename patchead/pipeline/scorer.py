@@ -112,8 +112,9 @@ class Scorer:
         """
         settings, index = self._settings, np.arange(rows.start, rows.stop)
         with self._counted(name):
-            found = ([*columns, others], [*ray.get(blocks), own]) if own is not None else (columns, ray.get(blocks))
-            query = gather(index, *found)
+            among = [i for i, column in enumerate(columns) if np.isin(column, index).any()]
+            held = [columns[i] for i in among], ray.get([blocks[i] for i in among])
+            query = gather(index, *held) if own is None else gather(index, [*held[0], others], [*held[1], own])
             return None, score_rows(
                 query,
                 index,

@@ -15,10 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from patchead.errors import SettingsError, bad_value
+from patchead.pipeline.pool import IN_FLIGHT
 from patchead.pipeline.scenario import Cluster, Outcome, Trouble
 from patchead.pipeline.tasks import FINISH, HELD, LOAD, Key, Task
-
-IN_FLIGHT = 2  # calls per actor, as in `spread`
 
 
 def simulate(tasks: Iterable[Task], cluster: Cluster, trouble: Trouble | None = None) -> Outcome:

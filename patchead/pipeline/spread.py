@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 import ray
 
+from patchead.pipeline.pool import IN_FLIGHT
+
 Ticket = TypeVar("Ticket")
 
 Submit = Callable[[Any], ray.ObjectRef]
 
 
 def spread(
-    actors: Sequence[Any], jobs: Iterable[tuple[Ticket, Submit]], *, in_flight: int = 2
+    actors: Sequence[Any], jobs: Iterable[tuple[Ticket, Submit]], *, in_flight: int = IN_FLIGHT
 ) -> Iterator[tuple[Ticket, ray.ObjectRef]]:
     """Run each job on the next free actor, ``in_flight`` per actor at most; yield tickets as their jobs finish.
 

@@ -12,10 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
+from patchead.numerics.memory import SCORE_BYTES, STORED_BYTES
 from patchead.pipeline.plan import GroupPlan, Plan
-
-_STORED_BYTES = 2  # a float16 value of an embedding
-_SCORE_BYTES = 4  # a float32 distance or score
 
 LOAD = "load"
 FINISH = "finish"
@@ -77,10 +75,10 @@ def group_tasks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
 
 def _pieces(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
     if group.whole:
-        stored = group.images * p * d * _STORED_BYTES
+        stored = group.images * p * d * STORED_BYTES
         yield Task(group.group_id, "whole", group.flops, read_bytes=stored)
     elif group.schedule == "symmetric":
-        yield from _loads(group.group_id, _sizes(group), p * d * _STORED_BYTES)
+        yield from _loads(group.group_id, _sizes(group), p * d * STORED_BYTES)
         yield from _tiles(group, _sizes(group), p, d)
     else:
         yield from _row_blocks(group, _sizes(group), p, d)
@@ -89,7 +87,7 @@ def _pieces(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
 def _together(group: GroupPlan, p: int) -> Iterator[Task]:
     if group.schedule == "symmetric":
         for row, size in enumerate(_sizes(group)):
-            scores = size * p * _SCORE_BYTES
+            scores = size * p * SCORE_BYTES
             yield Task(
                 group.group_id,
                 "reduce",
@@ -98,11 +96,11 @@ def _together(group: GroupPlan, p: int) -> Iterator[Task]:
                 bytes_in=group.images * scores,
                 bytes_out=scores,
             )
-    yield Task(group.group_id, FINISH, needs=(("scores", 0),), bytes_in=group.images * p * _SCORE_BYTES)
+    yield Task(group.group_id, FINISH, needs=(("scores", 0),), bytes_in=group.images * p * SCORE_BYTES)
 
 
 def _sizes(group: GroupPlan) -> list[int]:
-    return [min(group.block_images, group.images - start) for start in range(0, group.images, group.block_images)]
+    return [block.stop - block.start for block in group.blocks()]
 
 
 def _loads(group_id: str, sizes: list[int], image: int) -> Iterator[Task]:
@@ -112,7 +110,7 @@ def _loads(group_id: str, sizes: list[int], image: int) -> Iterator[Task]:
 
 
 def _tiles(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[Task]:
-    image, pair = p * d * _STORED_BYTES, p * _SCORE_BYTES
+    image, pair = p * d * STORED_BYTES, p * SCORE_BYTES
     for a, b in group.tiles():
         if a == b:
             yield Task(
@@ -142,7 +140,7 @@ def _row_blocks(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[T
     A row block's images that are no references are loaded beside them; which they are is only known to the run, so
     they count as spread evenly.
     """
-    image, count = p * d * _STORED_BYTES, math.ceil(group.references / group.block_images)
+    image, count = p * d * STORED_BYTES, math.ceil(group.references / group.block_images)
     columns = [group.references // count + (i < group.references % count) for i in range(count)]
     yield from _loads(group.group_id, columns, image)
     blocks = tuple(("block", block) for block in range(count))
@@ -161,5 +159,5 @@ def _row_blocks(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[T
             needs=(*blocks, key) if own else blocks,
             gives=(("scores", 0),),
             bytes_in=(group.references + own) * image,
-            bytes_out=size * p * _SCORE_BYTES,
+            bytes_out=size * p * SCORE_BYTES,
         )
