@@ -5,7 +5,7 @@ STAMP := .venv/installed
 SOURCES := patchead jobs cluster tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench picture lint types check clean
+.PHONY: help demo test test-slow bench eval picture lint types check clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test-slow: $(STAMP)  ## the slow tests
 
 bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run
 	$(BIN)/python jobs/benchmark.py
+
+eval: $(STAMP)  ## how good the scores are, on real and planted defects; half an hour
+	$(BIN)/python jobs/study.py
 
 picture: $(STAMP)  ## the README's picture, from textures whose licence allows it
 	$(BIN)/python jobs/demo.py --images textures --good 36 --bad 4 --picture docs/demo.png

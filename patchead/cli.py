@@ -1,4 +1,4 @@
-"""The `patchead` command: score, plan, calibrate, query, settings.
+"""The `patchead` command: score, plan, calibrate, query, evaluate, encoders, settings.
 
 Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images failed; 4 not published, too
 many images failed; 1 anything else.
@@ -153,6 +153,57 @@ def query(
     table = Table(*(Column(name, overflow="fold") for name in found.column_names))
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
         table.add_row(*("" if value is None else str(value) for value in row))
+    out.print(table)
+
+
+@app.command()
+def evaluate(
+    *,
+    dataset: Annotated[str, typer.Option(help="mvtec, visa, mpdd, btad, ksdd, dagm, dtd-synthetic, real-iad, elpv …")],
+    root: Annotated[Path | None, typer.Option(help="Where the dataset was unpacked; not needed for elpv.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    class_name: Annotated[list[str] | None, typer.Option("--class", help="This class only; may be repeated.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SECTION.KEY=A,B,C", help="Evaluate each value; several give every combination."),
+    ] = None,
+    plus: Annotated[bool, typer.Option("--plus", help="PatchEAD+: mask and alignment as the paper has them.")] = False,
+    seeds: Annotated[int, typer.Option(help="Draws of the prompts in few_shot mode: mean and deviation.")] = 3,
+    map_side: Annotated[int, typer.Option(help="Side in pixels of the maps that pixel metrics compare.")] = 256,
+    output: Annotated[Path, typer.Option(help="Folder of the tables and of finished parts.")] = Path("evaluation"),
+    name: Annotated[str | None, typer.Option(help="Of the tables; default: the dataset's.")] = None,
+) -> None:
+    """Score a labelled dataset: image AUROC and AP, pixel AUROC, PRO, F1-max per class, as text, Markdown and Parquet.
+
+    What is done already is not done again: a stopped evaluation goes on at the class where it stopped.
+    """
+    from patchead.evaluation.command import run_evaluation
+
+    run_evaluation(
+        lambda more: load_config(config, [*(overrides or []), *more], UNUSED),
+        out,
+        dataset=dataset,
+        root=root,
+        output=output,
+        classes=class_name or (),
+        sweeps=sweep or (),
+        plus=plus,
+        seeds=seeds,
+        map_side=map_side,
+        name=name,
+    )
+
+
+@app.command()
+def encoders() -> None:
+    """Print the encoders that have a short name; any other of timm or open_clip works by timm/… or open_clip/…."""
+    from patchead.encoders.registry import table as registry_table
+
+    shown = ("name", "library_name", "patch_size", "dim", "grid", "mask", "licence")
+    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in shown))
+    for row in registry_table():
+        table.add_row(*(str(row[name]) for name in shown))
     out.print(table)
 
 

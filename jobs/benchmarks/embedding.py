@@ -20,9 +20,11 @@ from patchead.pipeline.decode import DecodeSettings
 from patchead.pipeline.embed import embed, identify
 from patchead.pipeline.pool import Pool
 from patchead.pipeline.session import ray_session
+from patchead.sampling import Sampling
 from patchead.storage import Storage
 
 _SIZE, _BATCH, _PER_FILE = 224, 32, 64
+_GRID = (16, 16)
 _MOST_PIXELS = 10**8
 
 
@@ -79,7 +81,7 @@ def _stage(archive: Path, lake: Path, spec: EncoderSpec, threads: int) -> float:
     """Seconds of stages 2 and 3."""
     manifest = catalog(CatalogRequest(uri=str(archive), storage=Storage())).manifest
     store = EmbeddingStore(str(lake), Storage(), identify(spec).encoder_id)
-    settings = DecodeSettings(Storage(), "image", None, _MOST_PIXELS, "auto", _SIZE, "squash")
+    settings = DecodeSettings(Storage(), "image", None, _MOST_PIXELS, "auto", Sampling(_SIZE, "squash", _GRID))
     pool = Pool(size=1, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
     began = time.perf_counter()
     embed(

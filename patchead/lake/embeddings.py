@@ -1,13 +1,15 @@
 """Patch embeddings in the lake, one Arrow IPC file per unit of work, kept for as long as the encoder is the same.
 
-``embeddings/<encoder_id>/units/<unit_id>.arrow`` holds the vectors, ``pending/<unit_id>.parquet`` the unit's receipts
-(its completion marker, written last) and ``index/<run_id>.parquet`` the receipts of a finished embed stage, which
-replace the pending ones.
+A store's id is the encoder's id, with a digest of the views behind it where images are aligned.
+``embeddings/<store_id>/units/<unit_id>.arrow`` holds the vectors and what is kept beside them,
+``pending/<unit_id>.parquet`` the unit's receipts (its completion marker, written last) and ``index/<run_id>.parquet``
+the receipts of a finished embed stage, which replace the pending ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +29,8 @@ _SAME_RECEIPT = (*_SAME_IMAGE, "content_hash", "embedding_uri", "row", "status")
 class EmbeddingStore:
     """The embeddings of one encoder in one lake. Holds no connection, so it travels to the workers.
 
+    ``encoder_id`` is the store's id, see the module.
+
     Several processes may write different units at once. Receipts keep file names, not URIs: a lake may be moved.
     """
 
@@ -37,7 +41,13 @@ class EmbeddingStore:
             Folder(join(root, name), storage) for name in ("units", "pending", "index")
         )
 
-    def write_unit(self, unit_id: str, receipts: pa.Table, embeddings: np.ndarray | None) -> pa.Table:
+    def write_unit(
+        self,
+        unit_id: str,
+        receipts: pa.Table,
+        embeddings: np.ndarray | None,
+        beside: Mapping[str, np.ndarray] | None = None,
+    ) -> pa.Table:
         """Store one unit: the vectors first, its receipts last.
 
         Args:
@@ -45,6 +55,7 @@ class EmbeddingStore:
             receipts: RECEIPTS of every image of the unit, failed and reused ones included.
             embeddings: float16 (n, P, D), one for each receipt that is ok and has no ``embedding_uri``, in their
                 order; None where there is none.
+            beside: more arrays (n, …) of the same images, by name; bool or float.
 
         Returns:
             The receipts with ``embedding_uri`` and ``row`` filled in.
@@ -57,7 +68,7 @@ class EmbeddingStore:
         fresh = pc.fill_null(fresh, False).combine_chunks()
         _check(embeddings, fresh.true_count)
         if embeddings is not None and len(embeddings):
-            self._write_vectors(name, receipts["content_hash"].filter(fresh), embeddings)
+            self._write_vectors(name, receipts["content_hash"].filter(fresh), embeddings, beside or {})
         row = np.cumsum(np.asarray(fresh), dtype=np.int32) - np.int32(1)
         columns = {column: receipts[column] for column in RECEIPTS.names}
         columns["embedding_uri"] = pc.if_else(fresh, self._units.uri_of(name), receipts["embedding_uri"])
@@ -124,6 +135,21 @@ class EmbeddingStore:
         Raises:
             LakeError: the file is missing, damaged, of another encoder, or has no such row.
         """
+        with self._opened(uri) as batch:
+            return _rows(batch.column("embedding").to_numpy_ndarray(), rows, uri)
+
+    def read_beside(self, uri: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays that were written beside the embeddings of ``rows`` (n,), by name: (n, …) each.
+
+        Raises:
+            LakeError: as :meth:`read`.
+        """
+        with self._opened(uri) as batch:
+            names = [name for name in batch.schema.names if name not in ("content_hash", "embedding")]
+            return {name: _rows(_values(batch, name), rows, uri) for name in names}
+
+    @contextmanager
+    def _opened(self, uri: str) -> Iterator[pa.RecordBatch]:
         try:
             file = self._units.open(self._name(uri))
         except FileNotFoundError as exc:
@@ -135,17 +161,21 @@ class EmbeddingStore:
             written_by = (reader.schema.metadata or {}).get(b"encoder_id", b"").decode()
             if written_by != self.encoder_id:
                 raise LakeError(f"{uri} was written by encoder {written_by!r}, not {self.encoder_id!r}. {_REMEDY}")
-            block = reader.get_batch(0).column("embedding").to_numpy_ndarray()
-            wanted = np.asarray(rows, dtype=np.int64)
-            if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(block)):
-                raise LakeError(f"{uri} has {len(block)} embeddings, but row {wanted.max()} is asked for. {_REMEDY}")
-            return block[wanted]
+            yield reader.get_batch(0)
 
-    def _write_vectors(self, name: str, content_hash: pa.ChunkedArray, embeddings: np.ndarray) -> None:
-        tensor = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(embeddings))
+    def _write_vectors(
+        self, name: str, content_hash: pa.ChunkedArray, embeddings: np.ndarray, beside: Mapping[str, np.ndarray]
+    ) -> None:
+        columns: list[pa.Array] = [content_hash.combine_chunks()]
+        fields = [pa.field("content_hash", pa.string())]
+        for label, values in {"embedding": embeddings, **beside}.items():
+            if len(values) != len(embeddings):
+                raise LakeError(f"{name}: {len(values)} rows of {label} beside {len(embeddings)} embeddings.")
+            columns.append(_tensor(values))
+            fields.append(pa.field(label, columns[-1].type, metadata={"dtype": str(values.dtype)}))
         metadata = {"encoder_id": self.encoder_id, "schema_version": str(SCHEMA_VERSION)}
-        schema = pa.schema([("content_hash", pa.string()), ("embedding", tensor.type)], metadata=metadata)
-        batch = pa.record_batch([content_hash.combine_chunks(), tensor], schema=schema)
+        schema = pa.schema(fields, metadata=metadata)
+        batch = pa.record_batch(columns, schema=schema)
 
         def fill(sink: pa.NativeFile) -> None:
             with pa.ipc.new_file(sink, schema) as writer:
@@ -187,6 +217,24 @@ class EmbeddingStore:
         if folder != self._units.uri:
             raise LakeError(f"{uri} does not belong to the embeddings in {self._units.uri}.")
         return name
+
+
+def _tensor(values: np.ndarray) -> pa.FixedShapeTensorArray:
+    """(n, …), at least two-dimensional, as tensors of one size; bools as bytes, as Arrow has no tensors of bits."""
+    plain = values.astype(np.uint8) if values.dtype == bool else values
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(plain))
+
+
+def _values(batch: pa.RecordBatch, name: str) -> np.ndarray:
+    dtype = batch.schema.field(name).metadata[b"dtype"].decode()
+    return batch.column(name).to_numpy_ndarray().astype(dtype, copy=False)
+
+
+def _rows(block: np.ndarray, rows: np.ndarray, uri: str) -> np.ndarray:
+    wanted = np.asarray(rows, dtype=np.int64)
+    if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(block)):
+        raise LakeError(f"{uri} has {len(block)} embeddings, but row {wanted.max()} is asked for. {_REMEDY}")
+    return block[wanted]
 
 
 def _check(embeddings: np.ndarray | None, expected: int) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,24 +24,18 @@ _MAGIC_BYTES = 8  # before the schema of an Arrow IPC file
 _HEAD_BYTES = 65_536  # holds the schema of a staged group and its metadata
 
 
-class Scores(Protocol):
-    """Leave-one-out scores of N images: ``image_scores`` float64 (N,), ``n_references`` int (N,)."""
-
-    @property
-    def image_scores(self) -> np.ndarray: ...
-
-    @property
-    def n_references(self) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
 class StagedGroup:
-    """Scores of one group: ``patch_scores`` float32 (N, h, w), ``scores`` float64 (N,), ``n_references`` int32 (N,)."""
+    """Scores of one group: ``patch_scores`` float32 (N, h, w), ``scores`` float64 (N,), ``n_references`` int32 (N,).
+
+    ``aligned`` bool (N,); None where the run did not align.
+    """
 
     image_ids: list[str]
     patch_scores: np.ndarray
     scores: np.ndarray
     n_references: np.ndarray
+    aligned: np.ndarray | None
 
 
 class RunFolder:
@@ -56,7 +50,15 @@ class RunFolder:
         return self._run.uri_of(name)
 
     def write_group(
-        self, group_id: str, image_ids: Sequence[str], patch_scores: np.ndarray, scores: Scores, *, digest: str
+        self,
+        group_id: str,
+        image_ids: Sequence[str],
+        patch_scores: np.ndarray,
+        scores: np.ndarray,
+        n_references: np.ndarray,
+        aligned: np.ndarray | None = None,
+        *,
+        digest: str,
     ) -> None:
         """Stage one scored group; an earlier one of that id is replaced.
 
@@ -64,7 +66,7 @@ class RunFolder:
             group_id: any text.
             image_ids: (N,), in the order of the scores.
             patch_scores: float32 (N, h, w).
-            scores: of the same images.
+            scores, n_references, aligned: of the same images, see `StagedGroup`.
             digest: of everything else that the scores depend on; see :meth:`scored_groups`.
 
         Raises:
@@ -77,10 +79,12 @@ class RunFolder:
             ("patch_scores", tensor.type),
             ("score", pa.float64()),
             ("n_references", pa.int32()),
+            ("aligned", pa.bool_()),
         ]
         metadata = {"group_id": group_id, "digest": digest, "schema_version": str(SCHEMA_VERSION)}
         schema = pa.schema(fields, metadata=metadata)
-        columns = [pa.array(image_ids, pa.string()), tensor, scores.image_scores, scores.n_references]
+        known = pa.nulls(len(image_ids), pa.bool_()) if aligned is None else aligned
+        columns = [pa.array(image_ids, pa.string()), tensor, scores, n_references, known]
         batch = pa.record_batch(
             [
                 pa.array(c, field.type) if isinstance(c, np.ndarray) else c
@@ -114,6 +118,7 @@ class RunFolder:
                 patch_scores=rows.column("patch_scores").to_numpy_ndarray().copy(),
                 scores=rows.column("score").to_numpy().copy(),
                 n_references=rows.column("n_references").to_numpy().copy(),
+                aligned=None if rows.column("aligned").null_count else np.array(rows.column("aligned")),
             )
 
     def scored_groups(self, digest: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -15,6 +15,7 @@ _SCORE_FLOOR = 1e-6
 _MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
 _MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
 _FLAT = 1e-6  # a spread of log scores below this is rounding
+_SMALLEST_FRACTION = 1e-9  # K = max(1, floor(that of the references)) is 1
 _LARGEST_LOG = 700.0  # of a float64
 
 Index = slice | np.ndarray
@@ -38,6 +39,10 @@ class Rule:
             raise SettingsError(bad_value("scoring.fraction", self.fraction, "above 0 and at most 1"))
         if not 0 <= self.image_top_fraction <= 1:
             raise SettingsError(bad_value("scoring.image_top_fraction", self.image_top_fraction, "from 0 to 1"))
+
+    def few_shot(self) -> Rule:
+        """The rule of few-shot mode: K = 1, the nearest prompt of all (method.md section 3)."""
+        return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION)
 
 
 def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:

@@ -56,6 +56,7 @@ def score_group(
     schedule: str = "auto",
     memory_bytes: int,
     panel: np.ndarray | None = None,
+    queries: int | None = None,
 ) -> GroupScores:
     """Score a whole group in this process.
 
@@ -69,6 +70,7 @@ def score_group(
         schedule: ``auto``, ``symmetric`` or ``row_stationary``. A panel always streams (row_stationary).
         memory_bytes: budget for everything but ``embeddings``.
         panel: positions of the only images that may be references (`reference_panel`); default: all.
+        queries: score the first images only; those behind them, the prompts of few-shot mode, are references at most.
 
     Raises:
         PatcheadError: an embedding is zero, infinite or NaN.
@@ -81,11 +83,16 @@ def score_group(
     if len(content) != n or len(part) != n:
         raise ValueError(f"content and part must have the {n} entries of embeddings; got {len(content)}, {len(part)}")
     job = _Job(embeddings, content, part, count_references(content, part, panel), rule, device, precision, memory_bytes)
-    if panel is None and choose_schedule(n, p, memory_bytes, schedule, precision=precision) == "symmetric":
+    if (
+        panel is None
+        and queries is None
+        and choose_schedule(n, p, memory_bytes, schedule, precision=precision) == "symmetric"
+    ):
         patch_scores = _symmetric(job)
     else:
-        patch_scores = _row_stationary(job, np.arange(n) if panel is None else panel)
-    return GroupScores(patch_scores, image_scores(patch_scores, rule.image_top_fraction), job.n_references)
+        patch_scores = _row_stationary(job, np.arange(n) if panel is None else panel, n if queries is None else queries)
+    counts = job.n_references[:queries]
+    return GroupScores(patch_scores, image_scores(patch_scores, rule.image_top_fraction), counts)
 
 
 @dataclass(frozen=True)
@@ -143,15 +150,15 @@ def _symmetric(job: _Job) -> np.ndarray:
     return out
 
 
-def _row_stationary(job: _Job, columns: np.ndarray) -> np.ndarray:
+def _row_stationary(job: _Job, columns: np.ndarray, queries: int) -> np.ndarray:
     """Query blocks one after the other; the images at ``columns`` stream past each."""
-    n, p, _ = job.embeddings.shape
+    p = job.embeddings.shape[1]
     size = job.block_images("row_stationary", len(columns))
-    out = np.empty((n, p), np.float32)
-    for rows in slices(n, size):
+    out = np.empty((queries, p), np.float32)
+    for rows in slices(queries, size):
         out[rows] = score_rows(
             job.embeddings[rows],
-            np.arange(n)[rows],
+            np.arange(queries)[rows],
             ((columns[cut], job.embeddings[columns[cut]]) for cut in slices(len(columns), size)),
             job.content,
             job.part,

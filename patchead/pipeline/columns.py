@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,13 @@ def run_boundaries(rows: pa.Table, columns: Sequence[str]) -> list[int]:
         null_edge = pc.xor(pc.is_null(column[1:]), pc.is_null(column[:-1]))
         change[1:] |= np.asarray(pc.or_(differs, null_edge))
     return [*np.flatnonzero(change).tolist(), rows.num_rows]
+
+
+def by_group(rows: pa.Table) -> dict[str, pa.Table]:
+    """Slices of the rows, one per group_id in its order, each in order of image_id."""
+    ordered = rows.sort_by([("group_id", "ascending"), ("image_id", "ascending")])
+    edges = run_boundaries(ordered, ["group_id"])
+    return {ordered["group_id"][a].as_py(): ordered.slice(a, b - a) for a, b in pairwise(edges)}
 
 
 def codes(column: pa.ChunkedArray) -> np.ndarray:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from patchead.archive.decode import content_hash, decode, fit
+from patchead.archive.decode import content_hash, decode
 from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.errors import ArchiveError, DecodeError
+from patchead.numerics.views import Guide, Views
 from patchead.pipeline.columns import values
+from patchead.sampling import Sampling, stacked
 from patchead.schema import FAILED, OK, RECEIPTS, table
 from patchead.storage import Storage
 
@@ -33,8 +35,11 @@ class DecodeSettings:
     id_column: str | None
     max_pixels: int
     bit_depth: Literal["auto"] | int
-    image_size: int
-    fit: str
+    sampling: Sampling
+
+    @property
+    def fit(self) -> str:
+        return self.sampling.fit
 
 
 class KnownImages:
@@ -65,28 +70,76 @@ def _identity(rows: pa.Table) -> pa.Array:
     return pc.binary_join_element_wise(*parts, pa.scalar("\n", pa.large_string()))
 
 
-def decode_unit(batch: pa.Table, *, settings: DecodeSettings, known: ray.ObjectRef) -> pa.Table:
+@dataclass(frozen=True)
+class Shared:
+    """What every unit may need: the images that the lake holds, and the candidates for each group's guides."""
+
+    known: KnownImages
+    guides: Mapping[str, pa.Table]
+    """By group: manifest rows of images to align with, see `patchead.sampling.Sampling`. Empty without alignment."""
+
+
+def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: ray.ObjectRef) -> pa.Table:
     """One unit (a row of lists, see `patchead.pipeline.embed.units`) to one row: receipts and pixels.
 
-    ``receipts`` is an Arrow IPC stream of RECEIPTS, ``pixels`` the raw uint8 (n, S, S, 3) of those images that are
-    ok and have no embedding yet, in the receipts' order. A bad image is a receipt with its error.
+    ``receipts`` is an Arrow IPC stream of RECEIPTS; ``pixels`` the raw uint8 (M, S, S, 3) of the views of those images
+    that are ok and have no embedding yet, in the receipts' order, ``valid`` the raw bool (n, V, P) and ``motions`` the
+    raw float32 (n, V, 2, 3) of `numerics.views.Views`. A bad image is a receipt with its error.
     """
     (unit,) = batch.to_pylist()
-    lake: KnownImages = ray.get(known)
+    common: Shared = ray.get(shared)
+    guides = _guides(common.guides.get(unit["group_id"]), settings)
     receipts: list[dict[str, Any]] = [{} for _ in unit["image_id"]]
-    pixels: list[np.ndarray | None] = [None] * len(receipts)
+    views: list[Views | None] = [None] * len(receipts)
     for index, data in encoded(unit, settings):
-        receipts[index], pixels[index] = _decode_one(data, lake, settings)
+        receipts[index], views[index] = _decode_one(
+            data, unit["turn"][index], unit["part_id"][index], common.known, guides, settings
+        )
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in ("image_id", "etag", "size")}
-    block = np.stack(fresh) if (fresh := [image for image in pixels if image is not None]) else np.empty(0, np.uint8)
+    fresh = [view for view in views if view is not None]
+    blocks = stacked(fresh) if fresh else (np.empty(0, np.uint8),) * 3
+    raw = zip(("pixels", "valid", "motions"), blocks, strict=True)
     return pa.table(
         {
             "unit_id": [unit["unit_id"]],
             "receipts": pa.array([to_ipc(table(receipts, RECEIPTS))], pa.large_binary()),
-            "pixels": pa.array([block.tobytes()], pa.large_binary()),
+            **{name: pa.array([block.tobytes()], pa.large_binary()) for name, block in raw},
         }
     )
+
+
+class _Candidate(NamedTuple):
+    """An image to align with, and what says whether it may be compared with another."""
+
+    content: str
+    part: str | None
+    guide: Guide
+
+
+def _guides(candidates: pa.Table | None, settings: DecodeSettings) -> list[_Candidate]:
+    """The images to align with: all prompts, or the first candidate for the template that is an image.
+
+    Raises:
+        PatcheadError: a prompt, or every candidate for the template, cannot be read.
+    """
+    found: list[_Candidate] = []
+    if candidates is None:
+        return found
+    for row in candidates.to_pylist():
+        ((_, data),) = encoded({name: [row[name]] for name in PLACE}, settings)
+        try:
+            if isinstance(data, ArchiveError):
+                raise data
+            image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
+        except (ArchiveError, DecodeError) as exc:
+            if settings.sampling.few_shot:
+                raise ArchiveError(f"the prompt {row['image_id']} cannot be used: {exc}") from exc
+            continue  # a failed image is no template: the next one is
+        found.append(_Candidate(content_hash(data), row["part_id"], Guide.of(image)))
+        if not settings.sampling.few_shot:
+            break
+    return found
 
 
 def encoded(
@@ -121,20 +174,34 @@ def encoded(
 
 
 def _decode_one(
-    data: bytes | ArchiveError, lake: KnownImages, settings: DecodeSettings
-) -> tuple[dict[str, Any], np.ndarray | None]:
+    data: bytes | ArchiveError,
+    turn: int,
+    part: str | None,
+    lake: KnownImages,
+    guides: list[_Candidate],
+    settings: DecodeSettings,
+) -> tuple[dict[str, Any], Views | None]:
     if isinstance(data, ArchiveError):
         return {"status": FAILED, "error": str(data)}, None
-    digest = content_hash(data)
-    if earlier := lake.by_hash(digest):
+    sampling = settings.sampling
+    own, digest = content_hash(data), content_hash(data + f"@{turn}".encode() if turn else data)
+    # An aligned sample depends on its group's guides: another group's image of the same content is another sample.
+    if sampling.align is None and (earlier := lake.by_hash(digest)):
         return earlier, None
     try:
         image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": str(exc)}, None
+    if turn:
+        image = np.ascontiguousarray(np.rot90(image, -turn // 90))
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
-    return receipt, fit(image, settings.image_size, settings.fit)
+    if sampling.align is not None and not sampling.few_shot and not guides:
+        return receipt | {"status": FAILED, "error": "no image of its group can be its template"}, None
+    if sampling.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect
+        usable = [None if g.content == own or (part and g.part == part) else g.guide for g in guides]
+        return receipt, sampling.views(image, usable)
+    return receipt, sampling.views(image, [g.guide for g in guides])
 
 
 def to_ipc(receipts: pa.Table) -> bytes:

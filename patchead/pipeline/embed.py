@@ -7,7 +7,7 @@ and resize it; an actor embeds it, writes one Arrow IPC file and returns receipt
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -19,17 +19,23 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy
 
+from patchead.embedding import embed_samples
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.pipeline.columns import run_boundaries, values
-from patchead.pipeline.decode import PLACE, DecodeSettings, KnownImages, decode_unit, from_ipc
+from patchead.pipeline.decode import PLACE, DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
 from patchead.pipeline.pool import Pool
 from patchead.pipeline.session import worker_errors
-from patchead.schema import FAILED, MANIFEST, RECEIPTS
+from patchead.sampling import Sampling
+from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS
 
-_UNIT_LISTS = ("image_id", "etag", *PLACE)
-_UNIT = pa.schema([("unit_id", pa.string()), *((n, pa.list_(MANIFEST.field(n).type)) for n in _UNIT_LISTS)])
+TURN = "turn"
+"""Column of a manifest: degrees by which an image is turned before it is embedded (prompts only)."""
+_UNIT_LISTS = (*(MANIFEST.field(name) for name in ("image_id", "etag", "part_id", *PLACE)), pa.field(TURN, pa.int32()))
+_UNIT = pa.schema(
+    [("unit_id", pa.string()), ("group_id", pa.string()), *((f.name, pa.list_(f.type)) for f in _UNIT_LISTS)]
+)
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,11 @@ def embed(
     images_per_file: int,
     run_id: str,
     advance: Callable[[int], None],
+    guides: Mapping[str, pa.Table] | None = None,
 ) -> Embedded:
     """Embed every image of the manifest that the lake does not already hold under this encoder.
+
+    ``guides`` are the images to align with, by group: manifest rows. The manifest may have the column `TURN`.
 
     Raises:
         PatcheadError: the encoder cannot be built on the workers, or the lake cannot be written. Units that were
@@ -66,9 +75,9 @@ def embed(
     advance(unchanged.num_rows)
     todo = readable.filter(pc.invert(pc.is_in(readable["image_id"], value_set=values(unchanged["image_id"]))))
     fresh, embedded = [RECEIPTS.empty_table()], 0
-    actor_arguments = (spec, store, batch_size, pool.threads)
+    actor_arguments = (spec, store, settings.sampling, batch_size, pool.threads)
     work = units(todo, images_per_file, run_id)
-    for receipts, written in _run(work, actor_arguments, settings, known, pool):
+    for receipts, written in _run(work, actor_arguments, settings, Shared(known, guides or {}), pool):
         fresh.append(receipts)
         embedded += written
         advance(receipts.num_rows)
@@ -92,9 +101,12 @@ def units(manifest: pa.Table, images_per_file: int, run_id: str) -> pa.Table:
     starts = [0]
     for start, stop in pairwise(run_boundaries(rows, ["group_id", "shard"])):
         starts += [*range(start + images_per_file, stop, images_per_file), stop]
+    if TURN not in rows.column_names:
+        rows = rows.append_column(TURN, pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows))
     offsets = pa.array(starts, pa.int32())
-    lists = {name: pa.ListArray.from_arrays(offsets, values(rows[name])) for name in _UNIT_LISTS}
-    return pa.table({"unit_id": _unit_ids(lists, run_id), **lists}, schema=_UNIT)
+    lists = {f.name: pa.ListArray.from_arrays(offsets, values(rows[f.name])) for f in _UNIT_LISTS}
+    groups = values(rows["group_id"]).take(pa.array(starts[:-1]))
+    return pa.table({"unit_id": _unit_ids(lists, run_id), "group_id": groups, **lists}, schema=_UNIT)
 
 
 def _unit_ids(lists: dict[str, pa.ListArray], run_id: str) -> pa.Array:
@@ -107,7 +119,7 @@ def _unit_ids(lists: dict[str, pa.ListArray], run_id: str) -> pa.Array:
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What the rest of the run needs to know of the encoder."""
+    """What the rest of the run needs to know of the encoder; ``n_patches`` of one view."""
 
     encoder_id: str
     grid: tuple[int, int]
@@ -128,12 +140,14 @@ def identify(spec: EncoderSpec) -> EncoderFacts:
 class EmbedActor:
     """Holds one encoder; embeds decoded units and writes them to the lake."""
 
-    def __init__(self, spec: EncoderSpec, store: EmbeddingStore, batch_size: int, threads: int) -> None:
+    def __init__(
+        self, spec: EncoderSpec, store: EmbeddingStore, sampling: Sampling, batch_size: int, threads: int
+    ) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._encoder, self._store, self._batch_size = build(spec), store, batch_size
-        if self._encoder.encoder_id != store.encoder_id:
+        self._encoder, self._store, self._sampling, self._batch_size = build(spec), store, sampling, batch_size
+        if not store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
             raise WeightsError(
                 f"the weights {spec.weights} differ between nodes or changed during the run: "
                 f"{self._encoder.encoder_id} here, {store.encoder_id} at its start. Give all nodes the same file."
@@ -141,24 +155,35 @@ class EmbedActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         receipts = from_ipc(batch["receipts"][0].as_buffer())
-        pixels = np.frombuffer(batch["pixels"][0].as_buffer(), np.uint8)
-        side, step = self._encoder.image_size, self._batch_size
-        images = pixels.reshape(-1, side, side, 3)
-        parts = [self._encoder.embed(images[start : start + step]) for start in range(0, len(images), step)]
-        embeddings = np.concatenate(parts) if parts else None
-        filled = self._store.write_unit(batch["unit_id"][0].as_py(), receipts, embeddings)
-        written = 0 if embeddings is None else len(embeddings)
+        fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
+        written, embeddings, beside = pc.sum(fresh, min_count=0).as_py(), None, None
+        if written:
+            side = self._encoder.image_size
+            pixels, valid, motions = (
+                np.frombuffer(batch[name][0].as_buffer(), dtype)
+                for name, dtype in (("pixels", np.uint8), ("valid", bool), ("motions", np.float32))
+            )
+            embeddings, found = embed_samples(
+                self._encoder,
+                pixels.reshape(-1, side, side, 3),
+                valid.reshape(written, -1, self._encoder.n_patches),
+                motions.reshape(written, -1, 2, 3),
+                self._sampling,
+                batch_size=self._batch_size,
+            )
+            beside = found.columns()
+        filled = self._store.write_unit(batch["unit_id"][0].as_py(), receipts, embeddings, beside)
         return filled.append_column("written", pa.array([written] + [0] * (len(filled) - 1), pa.int64()))
 
 
 def _run(
-    work: pa.Table, actor_arguments: tuple[Any, ...], settings: DecodeSettings, known: KnownImages, pool: Pool
+    work: pa.Table, actor_arguments: tuple[Any, ...], settings: DecodeSettings, shared: Shared, pool: Pool
 ) -> Iterator[tuple[pa.Table, int]]:
     """Receipts of each unit as it is finished, and how many images were embedded for it."""
     if not work.num_rows:
         return
     decoded = ray.data.from_arrow([work.slice(i, 1) for i in range(work.num_rows)]).map_batches(
-        partial(decode_unit, settings=settings, known=ray.put(known)),
+        partial(decode_unit, settings=settings, shared=ray.put(shared)),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=pool.decode_cpus,

@@ -89,6 +89,7 @@ def explain_group(name: str, rows: pa.Table, folder: RunFolder, settings: Explai
         z=pa.array(z, mask=~compared),
         is_anomalous=pa.array(flagged, mask=~compared),
         max_patch=pa.array(staged.patch_scores.max(axis=(1, 2)).astype(np.float64), mask=~compared),
+        aligned=pa.nulls(n, pa.bool_()) if staged.aligned is None else pa.array(staged.aligned),
         heatmap_uri=pictures.uris,
         status=np.where(compared, OK, TOO_FEW_IMAGES),
         error=[note or why for note, why in zip(pictures.notes, missing, strict=True)],

@@ -31,7 +31,7 @@ def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
     held = candidate_bytes(candidates(references, limits.fraction), p)
     if group.schedule == "row_stationary":
         kernel = fixed + block * (vectors + held) + min(block, references) * (vectors + block * p * SCORE_BYTES)
-        stored = (n if group.whole else block) * image
+        stored = (n + group.prompts if group.whole else block) * image
         return stored + min(limits.memory_bytes, kernel)
     if group.whole:
         kernel = fixed + strip_bytes(n, p, limits.precision) + n * vectors

@@ -12,13 +12,19 @@ import ray
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.numerics.aggregate import count_references
+from patchead.numerics.beside import Beside
 from patchead.numerics.panel import reference_panel
 from patchead.pipeline.columns import codes
+
+_COLUMNS = ["image_id", "content_hash", "part_id", "embedding_uri", "row"]
 
 
 @dataclass(frozen=True)
 class Group:
-    """The images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors."""
+    """The images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors.
+
+    In few-shot mode the prompts stand behind them: ``queries`` images are scored, all others are references.
+    """
 
     group_id: str
     image_ids: list[str]
@@ -27,10 +33,14 @@ class Group:
     uris: np.ndarray  # int64 (N,) into ``files``
     rows: np.ndarray  # int32 (N,)
     files: list[str]
+    queries: int
 
     @classmethod
-    def of(cls, group_id: str, images: pa.Table) -> Group:
-        """From rows with image_id, content_hash, part_id, embedding_uri and row."""
+    def of(cls, group_id: str, images: pa.Table, prompts: pa.Table | None = None) -> Group:
+        """From rows with image_id, content_hash, part_id, embedding_uri and row; so are ``prompts``."""
+        queries = images.num_rows
+        if prompts is not None:
+            images = pa.concat_tables([rows.select(_COLUMNS) for rows in (images, prompts)])
         files = images["embedding_uri"].combine_chunks().dictionary_encode()
         return cls(
             group_id,
@@ -40,17 +50,20 @@ class Group:
             np.asarray(files.indices),
             np.asarray(images["row"]),
             files.dictionary.to_pylist(),
+            queries,
         )
 
     def panel(self, max_references: int | None, seed: int) -> np.ndarray | None:
-        """Indices of the reference panel, or None for the whole group (method.md §9)."""
+        """Indices of the reference panel (method.md §9) or of the prompts, or None for the whole group."""
+        if self.queries < len(self.image_ids):
+            return np.arange(self.queries, len(self.image_ids))
         if max_references is None or max_references >= len(self.image_ids):
             return None
         return reference_panel(self.image_ids, max_references, seed)
 
     def n_references(self, panel: np.ndarray | None) -> np.ndarray:
-        """How many references each image has. Returns int32 (N,)."""
-        return count_references(self.content, self.part, panel)
+        """How many references each scored image has. Returns int32 (N,)."""
+        return count_references(self.content, self.part, panel)[: self.queries]
 
 
 def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:
@@ -65,6 +78,16 @@ def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray
     if out is None:
         raise ValueError("no image to load")
     return out
+
+
+def load_beside(store: EmbeddingStore, group: Group) -> Beside:
+    """What is kept beside the embeddings of the images that are scored."""
+    uris, out = group.uris[: group.queries], dict[str, np.ndarray]()
+    for file in np.unique(uris):
+        place = np.flatnonzero(uris == file)
+        for name, values in store.read_beside(group.files[file], group.rows[place]).items():
+            out.setdefault(name, np.empty((group.queries, *values.shape[1:]), values.dtype))[place] = values
+    return Beside.of_columns(out)
 
 
 def load_block(store: EmbeddingStore, group: Group, indices: np.ndarray, ledger: Any) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -44,6 +44,8 @@ class GroupPlan:
     tasks: int
     flops: int
     strip_bytes: int
+    prompts: int = 0
+    """References that are no images of the group: few-shot mode."""
 
     @property
     def whole(self) -> bool:
@@ -83,17 +85,25 @@ class Plan:
             "flops": self.flops,
             "groups_in_blocks": sum(not group.whole for group in self.scored),
             "references": {
-                group.group_id: group.references for group in self.scored if group.references < group.images
+                group.group_id: group.references
+                for group in self.scored
+                if group.prompts or group.references < group.images
             },
         }
 
     @property
     def embedding_bytes(self) -> int:
-        return sum(group.images for group in self.groups) * self.n_patches * self.dim * 2
+        return sum(group.images + group.prompts for group in self.groups) * self.n_patches * self.dim * 2
 
 
-def make_plan(sizes: Sequence[tuple[str, int]], n_patches: int, dim: int, limits: Limits) -> Plan:
-    """Plan every ``(group id, images)``.
+def make_plan(
+    sizes: Sequence[tuple[str, int]],
+    n_patches: int,
+    dim: int,
+    limits: Limits,
+    prompts: Mapping[str, int] | None = None,
+) -> Plan:
+    """Plan every ``(group id, images)``; few-shot where ``prompts`` says how many references each group has.
 
     A group is one task when its stored embeddings take no more than the memory again and it is no more than a tenth
     of what each actor has to do in all; otherwise it is cut into blocks whose tiles are smaller than that, so that
@@ -103,8 +113,13 @@ def make_plan(sizes: Sequence[tuple[str, int]], n_patches: int, dim: int, limits
         PlanError: a group is larger than ``max_group_size`` and no ``max_references`` is set; or the memory cannot
             hold the smallest block.
     """
-    total = sum(_flops(n, limits.max_references or n, n_patches, dim) for _, n in sizes)
-    groups = [_plan_group(name, n, n_patches, dim, limits, total // limits.actors) for name, n in sizes]
+    if prompts is not None:
+        total = sum(_flops(n, prompts[name], n_patches, dim) for name, n in sizes)
+        share = total // limits.actors
+        groups = [_few_shot(name, n, prompts[name], n_patches, dim, limits, share) for name, n in sizes]
+    else:
+        total = sum(_flops(n, limits.max_references or n, n_patches, dim) for _, n in sizes)
+        groups = [_plan_group(name, n, n_patches, dim, limits, total // limits.actors) for name, n in sizes]
     return Plan(tuple(sorted(groups, key=lambda g: (-g.flops, g.group_id))), n_patches, dim)
 
 
@@ -129,6 +144,16 @@ def _plan_group(name: str, n: int, p: int, d: int, limits: Limits, share: int) -
     return GroupPlan(
         name, n, references, schedule, block, tasks, flops, _strip_bytes(n, references, p, schedule, block)
     )
+
+
+def _few_shot(name: str, n: int, prompts: int, p: int, d: int, limits: Limits, share: int) -> GroupPlan:
+    """A group whose images are compared with ``prompts`` alone: any number of images, one row block after the other."""
+    flops, schedule = _flops(n, prompts, p, d), "row_stationary"
+    fits = (n + prompts) * p * d * 2 <= limits.memory_bytes
+    straggler = limits.actors > 1 and flops / max(1, share) > _LARGEST_TASK
+    block = n if fits and not straggler else _block_images(n, prompts, p, d, limits, schedule, flops / max(1, share))
+    strip = _strip_bytes(n, prompts, p, schedule, block)
+    return GroupPlan(name, n, prompts, schedule, block, math.ceil(n / block), flops, strip, prompts)
 
 
 def _schedule(n: int, references: int, p: int, limits: Limits) -> str:

@@ -19,6 +19,7 @@ from patchead.pipeline.columns import run_boundaries
 from patchead.pipeline.devices import DATA_SHEET, EFFICIENCY, NO_FIGURES, DeviceFigures, find_figures
 from patchead.pipeline.footprint import peak_bytes
 from patchead.pipeline.plan import GIGABYTE, GroupPlan, Limits, Plan, make_plan
+from patchead.pipeline.prompts import list_prompts
 from patchead.pipeline.scenario import Cluster
 from patchead.pipeline.simulate import simulate
 from patchead.pipeline.tasks import LOAD, PlannedTasks, Task, group_tasks
@@ -28,12 +29,21 @@ MOST_ROWS = 40
 
 @dataclass(frozen=True)
 class Survey:
-    """The archive as counted: images per group, unreadable ones and other files; and the shape of an embedding."""
+    """The archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
+
+    ``prompts`` are the references of each group in few-shot mode.
+    """
 
     sizes: list[tuple[str, int]]
     images: int
     ignored: int
     shape: EncoderShape
+    prompts: dict[str, int] | None
+
+    def plan(self, config: Config, limits: Limits) -> Plan:
+        """What `pipeline.run` would plan."""
+        patches = translate.patches_per_sample(config, self.shape.n_patches)
+        return make_plan(self.sizes, patches, self.shape.dim, limits, self.prompts)
 
     @property
     def broken(self) -> int:
@@ -63,7 +73,7 @@ def print_plan(
     count = actor_count(config, actors)
     survey = survey_archive(config, figures)
     limits = translate.limits(config, count, device_kind(config, figures))
-    plan = make_plan(survey.sizes, survey.shape.n_patches, survey.shape.dim, limits)
+    plan = survey.plan(config, limits)
     cluster, why_not = _cluster(count, figures, limits)
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
     for line in [*_facts(config, survey, plan), *_scoring(plan, limits), *_estimate(plan, count, cluster, why_not)]:
@@ -101,7 +111,16 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
     rows = rows.filter(rows["status"].is_null())
     edges = run_boundaries(rows, ["group_id"])
     sizes = [(rows["group_id"][a].as_py(), b - a) for a, b in pairwise(edges)]
-    return Survey(sizes, found.manifest.num_rows, found.ignored, shape)
+    return Survey(sizes, found.manifest.num_rows, found.ignored, shape, _prompts(config, [name for name, _ in sizes]))
+
+
+def _prompts(config: Config, groups: list[str]) -> dict[str, int] | None:
+    if not translate.few_shot(config):
+        return None
+    request = translate.prompt_request(config)
+    found = list_prompts(request)
+    found.require(groups, request.catalog.uri)
+    return found.counts(groups)
 
 
 def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:

@@ -28,6 +28,9 @@ def print_record(record: RunRecord, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if record.config.align.enabled:
+        left = record.scoring["not_aligned"]
+        console.print(f"{record.ok - left} of {record.ok} images aligned; the others were compared as they are.")
     console.print(
         f"scores: {table_uri(lake, 'scores')}\nregions: {table_uri(lake, 'regions')}", highlight=False, soft_wrap=True
     )

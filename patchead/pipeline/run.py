@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,12 +16,13 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.lake.tables import preflight, publish, published_settings
 from patchead.pipeline import translate
-from patchead.pipeline.columns import count, digest, run_boundaries
-from patchead.pipeline.embed import EncoderFacts, embed, identify
+from patchead.pipeline.columns import by_group, count, digest
+from patchead.pipeline.embed import Embedded, EncoderFacts, embed, identify
 from patchead.pipeline.explain import explain, failed_rows
 from patchead.pipeline.groups import Group
 from patchead.pipeline.plan import Plan, make_plan
 from patchead.pipeline.progress import Stages
+from patchead.pipeline.prompts import PromptSet, list_prompts, store_id, template_candidates
 from patchead.pipeline.record import RunRecord, new_run_id
 from patchead.pipeline.score import score
 from patchead.pipeline.session import pools, ray_session, require_shared_folders
@@ -65,20 +66,27 @@ class _Night:
     def __init__(self, config: Config, record: RunRecord, folder: RunFolder, stages: Stages) -> None:
         self.config, self.record, self.folder, self.stages = config, record, folder, stages
         self.storage = translate.storage(config)
-        self.decoding = translate.decode_settings(config)
         self.embed_pool, self.score_pool = pools(config)
-        require_shared_folders([config.archive.uri, folder.uri_of("run.json")])
+        places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
+        require_shared_folders([uri for uri in places if uri is not None])
         record.seconds = stages.seconds
 
     def run(self) -> None:
         manifest = self.catalog()
+        readable = by_group(manifest.filter(pc.is_null(manifest["status"])))
+        prompts = self.prompts(readable)
         encoder = self.encoder()
         # What cannot be scored is refused before anything is embedded.
-        self.plan(_by_group(manifest.filter(pc.is_null(manifest["status"]))), encoder)
-        images = self.embed(manifest, encoder)
-        groups = _by_group(images.filter(pc.equal(images["status"], OK)))
-        plan = self.plan(groups, encoder)
-        self.score(plan, groups, encoder)
+        self.plan(readable, encoder, prompts)
+        guides = self.guides(readable, prompts)
+        sampling = translate.decode_settings(self.config, encoder.grid).sampling
+        store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(encoder.encoder_id, sampling, guides))
+        references = self.embed_prompts(prompts, encoder, store) if prompts else {}
+        images = self.embed(manifest, encoder, store, guides)
+        groups = by_group(images.filter(pc.equal(images["status"], OK)))
+        plan = self.plan(groups, encoder, prompts)
+        beside = {name: prompts.of(references, name) for name in groups} if prompts else {}
+        self.score(plan, groups, beside, encoder, store)
         scores, regions = self.explain(groups, images, encoder)
         self.publish(manifest, scores, regions)
 
@@ -89,26 +97,40 @@ class _Night:
         self.record.images, self.record.ignored_files = found.manifest.num_rows, found.ignored
         return found.manifest
 
+    def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:
+        """The prompts of few-shot mode; every group has some."""
+        if not translate.few_shot(self.config):
+            return None
+        request = translate.prompt_request(self.config)
+        found = list_prompts(request)
+        found.require(groups, request.catalog.uri)
+        return found
+
+    def guides(self, groups: dict[str, pa.Table], prompts: PromptSet | None) -> dict[str, pa.Table]:
+        """What the images of each group are aligned with; empty without alignment."""
+        if not self.config.align.enabled:
+            return {}
+        return prompts.guides(groups) if prompts else template_candidates(groups)
+
     def encoder(self) -> EncoderFacts:
         with self.stages.stage("encoder"):
             facts = identify(translate.encoder_spec(self.config, self.embed_pool.device))
         self.record.encoder_id = facts.encoder_id
         return facts
 
-    def embed(self, manifest: pa.Table, encoder: EncoderFacts) -> pa.Table:
+    def embed_prompts(self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore) -> dict[str, pa.Table]:
+        """Rows of the embedded prompts, by their group."""
+        wanted = prompts.to_embed()
+        with self.stages.stage("prompts", wanted.num_rows) as advance:
+            done = self._embed(wanted, encoder, store, {}, advance)
+        return prompts.embedded(done.receipts)
+
+    def embed(
+        self, manifest: pa.Table, encoder: EncoderFacts, store: EmbeddingStore, guides: dict[str, pa.Table]
+    ) -> pa.Table:
         """The manifest with the receipts' columns beside it, one row per image."""
         with self.stages.stage("embed", manifest.num_rows) as advance:
-            done = embed(
-                manifest,
-                translate.encoder_spec(self.config, self.embed_pool.device),
-                self.store(encoder),
-                self.decoding,
-                self.embed_pool,
-                batch_size=self.config.encoder.batch_size,
-                images_per_file=self.config.lake.images_per_file,
-                run_id=self.record.run_id,
-                advance=advance,
-            )
+            done = self._embed(manifest, encoder, store, guides, advance)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
         _refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
@@ -116,25 +138,56 @@ class _Night:
         left = manifest.drop_columns(["status", "error"])
         return pa.table({n: left[n] for n in left.column_names} | {n: done.receipts[n] for n in beside})
 
-    def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts) -> Plan:
+    def _embed(
+        self,
+        manifest: pa.Table,
+        encoder: EncoderFacts,
+        store: EmbeddingStore,
+        guides: dict[str, pa.Table],
+        advance: Callable[[int], None],
+    ) -> Embedded:
+        return embed(
+            manifest,
+            translate.encoder_spec(self.config, self.embed_pool.device),
+            store,
+            translate.decode_settings(self.config, encoder.grid),
+            self.embed_pool,
+            batch_size=self.config.encoder.batch_size,
+            images_per_file=self.config.lake.images_per_file,
+            run_id=self.record.run_id,
+            advance=advance,
+            guides=guides,
+        )
+
+    def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: PromptSet | None) -> Plan:
         sizes = [(name, rows.num_rows) for name, rows in groups.items()]
         limits = translate.limits(self.config, self.score_pool.size, self.score_pool.device)
-        plan = make_plan(sizes, encoder.n_patches, encoder.dim, limits)
+        patches = translate.patches_per_sample(self.config, encoder.n_patches)
+        plan = make_plan(sizes, patches, encoder.dim, limits, None if prompts is None else prompts.counts(groups))
         self.record.groups = len(plan.groups)
         self.record.scoring = plan.facts() | {
             "precision": translate.precision(self.config, self.score_pool.device),
             "actors": self.score_pool.size,
+            "prompts": prompts.ids() if prompts else {},
         }
         return plan
 
-    def score(self, plan: Plan, groups: dict[str, pa.Table], encoder: EncoderFacts) -> None:
-        images = digest(groups.values(), ["group_id", "image_id", "content_hash", "part_id"])
-        settings = translate.score_settings(self.config, encoder, self.score_pool.device, images)
+    def score(
+        self,
+        plan: Plan,
+        groups: dict[str, pa.Table],
+        prompts: dict[str, pa.Table],
+        encoder: EncoderFacts,
+        store: EmbeddingStore,
+    ) -> None:
+        """Stage the scores of every group; ``prompts`` are its references in few-shot mode."""
+        compared = digest([*groups.values(), *prompts.values()], ["group_id", "image_id", "content_hash", "part_id"])
+        settings = translate.score_settings(self.config, encoder, self.score_pool.device, compared)
         with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:
             self.record.scoring |= score(
                 plan,
-                lambda name: Group.of(name, groups[name]),
-                self.store(encoder),
+                lambda name: Group.of(name, groups[name], prompts.get(name)),
+                store,
                 self.folder,
                 settings,
                 self.score_pool,
@@ -144,9 +197,11 @@ class _Night:
     def explain(
         self, groups: dict[str, pa.Table], images: pa.Table, encoder: EncoderFacts
     ) -> tuple[pa.Table, pa.Table]:
-        settings = translate.explain_settings(self.config, self.record.run_id, encoder.encoder_id, self.decoding)
+        decoding = translate.decode_settings(self.config, encoder.grid)
+        settings = translate.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
         with self.stages.stage("explain", sum(rows.num_rows for rows in groups.values())) as advance:
             scores, regions = explain(groups, self.folder, settings, advance=advance)
+        self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
         failed = images.filter(pc.equal(images["status"], FAILED))
         return pa.concat_tables([scores, failed_rows(failed, settings)]), regions
 
@@ -159,12 +214,11 @@ class _Night:
             record.finish("published")
             publish(self.config.lake.uri, self.storage, manifest, scores, regions, record.as_row())
 
-    def store(self, encoder: EncoderFacts) -> EmbeddingStore:
-        return EmbeddingStore(self.config.lake.uri, self.storage, encoder.encoder_id)
-
     def _reserved_seconds(self) -> tuple[float, float]:
         """CPU and GPU seconds that the pools held: actors x what each reserves x the stage's seconds."""
-        held = [(self.embed_pool, self.stages.seconds["embed"]), (self.score_pool, self.stages.seconds["score"])]
+        seconds = self.stages.seconds
+        embedding = seconds["embed"] + seconds.get("prompts", 0.0)
+        held = [(self.embed_pool, embedding), (self.score_pool, seconds["score"])]
         cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
         return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
 
@@ -200,10 +254,3 @@ def _refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: fl
         f"{record.failed} of {record.images} images failed, more than run.max_failed_fraction={allowed:g} allows; "
         f"nothing was published. The first ones:\n{examples}\nMend the archive, or raise run.max_failed_fraction."
     )
-
-
-def _by_group(images: pa.Table) -> dict[str, pa.Table]:
-    """Slices of the images, one per group, each in order of image id."""
-    rows = images.sort_by([("group_id", "ascending"), ("image_id", "ascending")])
-    edges = run_boundaries(rows, ["group_id"])
-    return {rows["group_id"][a].as_py(): rows.slice(a, b - a) for a, b in pairwise(edges)}

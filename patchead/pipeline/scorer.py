@@ -13,12 +13,14 @@ import torch
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.numerics.aggregate import image_scores
-from patchead.numerics.leave_one_out import GroupScores, Rule, reduce_rows, score_group, score_rows
+from patchead.numerics.beside import Beside
+from patchead.numerics.leave_one_out import Rule, reduce_rows, score_group, score_rows
+from patchead.numerics.mask import MaskRule
 from patchead.numerics.memory import product_bytes
+from patchead.numerics.samples import finish_samples
 from patchead.numerics.similarity import tile, tile_self
 from patchead.numerics.vectors import prepare
-from patchead.pipeline.groups import Group, gather, load_block
+from patchead.pipeline.groups import Group, gather, load_beside, load_block
 from patchead.pipeline.plan import GroupPlan
 from patchead.pipeline.pool import Pool
 
@@ -34,6 +36,8 @@ class ScoreSettings:
     max_references: int | None
     seed: int
     digest: str  # of everything a staged score depends on beside its images
+    mask: MaskRule | None = None
+    beside: bool = False  # whether the mask or the alignment left something beside the embeddings
 
     def panel(self, group: Group) -> np.ndarray | None:
         """Indices of the group's references, or None for all of it."""
@@ -66,8 +70,9 @@ class Scorer:
                 schedule=plan.schedule,
                 memory_bytes=settings.memory_bytes,
                 panel=settings.panel(group),
+                queries=group.queries if group.queries < len(group.image_ids) else None,
             )
-            self._stage(group, scores)
+            self._stage(group, scores.patch_scores, scores.n_references)
 
     def tile(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[None, np.ndarray, np.ndarray]:
         """Both directions of one tile: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
@@ -131,10 +136,7 @@ class Scorer:
     def finish(self, name: str, group: Group, *row_blocks: np.ndarray) -> None:
         """Stage a group whose patch scores came block by block."""
         with self._counted(name):
-            patches = np.concatenate(row_blocks)
-            n_references = group.n_references(self._settings.panel(group))
-            scores = image_scores(patches, self._settings.rule.image_top_fraction)
-            self._stage(group, GroupScores(patches, scores, n_references))
+            self._stage(group, np.concatenate(row_blocks), group.n_references(self._settings.panel(group)))
 
     @contextmanager
     def _counted(self, task: str) -> Iterator[None]:
@@ -146,7 +148,19 @@ class Scorer:
     def _prepared(self, block: np.ndarray) -> torch.Tensor:
         return prepare(block, device=self._device, precision=self._settings.precision)
 
-    def _stage(self, group: Group, scores: GroupScores) -> None:
-        height, width = self._settings.grid
-        patches = scores.patch_scores.reshape(-1, height, width)
-        self._folder.write_group(group.group_id, group.image_ids, patches, scores, digest=self._settings.digest)
+    def _stage(self, group: Group, raw: np.ndarray, n_references: np.ndarray) -> None:
+        """Finish the patch scores (N, V · P) that matching gave, and stage them."""
+        settings = self._settings
+        beside = load_beside(self._store, group) if settings.beside else Beside()
+        done = finish_samples(
+            raw, settings.grid, beside, mask=settings.mask, top_fraction=settings.rule.image_top_fraction
+        )
+        self._folder.write_group(
+            group.group_id,
+            group.image_ids[: group.queries],
+            done.patch_scores,
+            done.image_scores,
+            n_references,
+            beside.aligned,
+            digest=settings.digest,
+        )

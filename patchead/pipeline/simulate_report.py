@@ -13,8 +13,8 @@ from patchead.encoders import describe
 from patchead.errors import SettingsError, bad_value
 from patchead.pipeline import translate
 from patchead.pipeline.devices import NO_FIGURES, DeviceFigures, find_figures
-from patchead.pipeline.plan import GIGABYTE, Plan, make_plan
-from patchead.pipeline.plan_report import device_kind, origin, survey_archive
+from patchead.pipeline.plan import GIGABYTE, Plan
+from patchead.pipeline.plan_report import Survey, device_kind, origin, survey_archive
 from patchead.pipeline.scenario import Cluster, Outcome, Trouble
 from patchead.pipeline.simulate import simulate
 from patchead.pipeline.tasks import PlannedTasks
@@ -50,11 +50,11 @@ def print_simulation(config: Config, console: Console, asked: Imagined, trouble:
     cluster = Cluster(asked.gpus, asked.gpus_per_node or figures.actors_per_node, figures, limits.precision)
     if asked.images is None:
         survey = survey_archive(config, figures)
-        sizes, shape = survey.sizes, survey.shape
     else:
-        sizes = even_groups(asked.images, asked.group_size)
         shape = describe(translate.encoder_spec(config, kind))
-    plan = make_plan(sizes, shape.n_patches, shape.dim, limits)
+        sizes = even_groups(asked.images, asked.group_size)
+        survey = Survey(sizes, asked.images, 0, shape, _imagined_prompts(config, sizes))
+    plan = survey.plan(config, limits)
     tasks = PlannedTasks(plan)
     columns = {"undisturbed": simulate(tasks, cluster)}
     if trouble.lose_at is not None or trouble.stragglers:
@@ -62,6 +62,14 @@ def print_simulation(config: Config, console: Console, asked: Imagined, trouble:
     console.print(_table(columns, asked.price))
     for line in _lines(plan, cluster, figures):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _imagined_prompts(config: Config, sizes: list[tuple[str, int]]) -> dict[str, int] | None:
+    if not translate.few_shot(config):
+        return None
+    if config.prompts.k is None:
+        raise SettingsError("--images imagines the archive: in few_shot mode set prompts.k, the prompts of each group.")
+    return dict.fromkeys((name for name, _ in sizes), config.prompts.k * (1 + len(config.prompts.rotations)))
 
 
 def even_groups(images: int, size: int) -> list[tuple[str, int]]:

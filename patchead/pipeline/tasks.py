@@ -75,7 +75,7 @@ def group_tasks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
 
 def _pieces(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
     if group.whole:
-        stored = group.images * p * d * STORED_BYTES
+        stored = (group.images + group.prompts) * p * d * STORED_BYTES
         yield Task(group.group_id, "whole", group.flops, read_bytes=stored)
     elif group.schedule == "symmetric":
         yield from _loads(group.group_id, _sizes(group), p * d * STORED_BYTES)
@@ -144,7 +144,7 @@ def _row_blocks(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[T
     columns = [group.references // count + (i < group.references % count) for i in range(count)]
     yield from _loads(group.group_id, columns, image)
     blocks = tuple(("block", block) for block in range(count))
-    others, outside, start = 0, group.images - group.references, 0
+    others, outside, start = 0, group.images - group.references + group.prompts, 0
     for row, size in enumerate(rows):
         start += size
         own = outside * start // group.images - others

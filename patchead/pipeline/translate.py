@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 from hashlib import blake2b
 
 from patchead.archive.catalog import CatalogRequest
 from patchead.config import Config
 from patchead.encoders import EncoderSpec
-from patchead.numerics.leave_one_out import Rule
+from patchead.encoders.registry import resolve
+from patchead.errors import SettingsError
+from patchead.numerics.aggregate import Rule
+from patchead.numerics.align import AlignRule
+from patchead.numerics.mask import MaskRule
 from patchead.pipeline.decode import DecodeSettings
 from patchead.pipeline.draw import DrawSettings
 from patchead.pipeline.embed import EncoderFacts
 from patchead.pipeline.explain import ExplainSettings
 from patchead.pipeline.plan import GIGABYTE, Limits
+from patchead.pipeline.prompts import PromptRequest, prompt_catalog
 from patchead.pipeline.scorer import ScoreSettings
+from patchead.sampling import Sampling
 from patchead.storage import Storage
 
 
@@ -26,7 +33,9 @@ def absolute(config: Config) -> Config:
 
     archive = config.archive.model_copy(update={"uri": full(config.archive.uri)})
     lake = config.lake.model_copy(update={"uri": full(config.lake.uri)})
-    return config.model_copy(update={"archive": archive, "lake": lake})
+    places = {name: getattr(config.prompts, name) for name in ("uri", "manifest")}
+    prompts = config.prompts.model_copy(update={name: uri and full(uri) for name, uri in places.items()})
+    return config.model_copy(update={"archive": archive, "lake": lake, "prompts": prompts})
 
 
 def storage(config: Config) -> Storage:
@@ -38,12 +47,39 @@ def catalog_request(config: Config) -> CatalogRequest:
     return CatalogRequest(**wanted, storage=storage(config))
 
 
+def prompt_request(config: Config) -> PromptRequest:
+    """Of few-shot mode."""
+    prompts = config.prompts
+    if prompts.uri is None:
+        raise SettingsError("scoring.mode few_shot needs prompts.uri, a folder or URL of normal images")
+    return PromptRequest(
+        catalog=prompt_catalog(catalog_request(config), prompts.uri, prompts.template),
+        manifest=prompts.manifest,
+        k=prompts.k,
+        seed=prompts.seed,
+        rotations=prompts.rotations,
+    )
+
+
+def few_shot(config: Config) -> bool:
+    return config.scoring.mode == "few_shot"
+
+
+def align_rule(config: Config) -> AlignRule | None:
+    align = config.align
+    return AlignRule(align.ratio, align.min_inliers, align.max_scale) if align.enabled else None
+
+
+def mask_rule(config: Config) -> MaskRule | None:
+    return MaskRule(config.mask.threshold, config.mask.background) if config.mask.enabled else None
+
+
 def encoder_spec(config: Config, device: str) -> EncoderSpec:
     """``device`` is where the actors run, which settles the two ``auto`` values."""
     encoder = config.encoder
     dtype = ("fp16" if device == "cuda" else "fp32") if encoder.dtype == "auto" else encoder.dtype
     return EncoderSpec(
-        name=encoder.name,
+        name=resolve(encoder.name),
         weights=encoder.weights,
         image_size=encoder.image_size,
         layers=encoder.layers,
@@ -52,19 +88,20 @@ def encoder_spec(config: Config, device: str) -> EncoderSpec:
         storage=storage(config),
         dtype=dtype,
         device=device,
+        attention=config.mask.enabled,
     )
 
 
-def decode_settings(config: Config) -> DecodeSettings:
-    archive = config.archive
+def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
+    """``grid`` is the encoder's."""
+    archive, encoder = config.archive, config.encoder
     return DecodeSettings(
         storage=storage(config),
         image_column=archive.image_column,
         id_column=archive.id_column,
         max_pixels=archive.max_pixels,
         bit_depth=archive.bit_depth,
-        image_size=config.encoder.image_size,
-        fit=config.encoder.fit,
+        sampling=Sampling(encoder.image_size, encoder.fit, grid, align_rule(config), few_shot(config)),
     )
 
 
@@ -82,6 +119,12 @@ def limits(config: Config, actors: int, device: str) -> Limits:
     )
 
 
+def patches_per_sample(config: Config, n_patches: int) -> int:
+    """Patches that are compared for one image, from those of one view."""
+    sampling = Sampling(config.encoder.image_size, config.encoder.fit, (1, 1), align_rule(config), few_shot(config))
+    return n_patches * sampling.stored_views
+
+
 def memory_bytes(config: Config) -> int:
     return int(config.scoring.memory_gb * GIGABYTE)
 
@@ -95,14 +138,19 @@ def precision(config: Config, device: str) -> str:
 def score_settings(config: Config, encoder: EncoderFacts, device: str, images: str) -> ScoreSettings:
     """``images`` is a digest of the images to score: scores that were staged for others are not taken for theirs."""
     scoring = config.scoring
-    used = f"{images} {encoder.encoder_id} {precision(config, device)} " + scoring.model_dump_json(
-        include={"aggregate", "fraction", "image_top_fraction", "max_references", "seed"}
+    settings = scoring.model_dump(
+        mode="json", include={"mode", "aggregate", "fraction", "image_top_fraction", "max_references", "seed"}
     )
+    plus = {name: getattr(config, name).model_dump(mode="json") for name in ("align", "mask")}
+    used = f"{images} {encoder.encoder_id} {precision(config, device)} {json.dumps([settings, plus])}"
+    rule = Rule(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
     return ScoreSettings(
-        rule=Rule(scoring.aggregate, scoring.fraction, scoring.image_top_fraction),
+        rule=rule.few_shot() if few_shot(config) else rule,
         precision=precision(config, device),
         memory_bytes=memory_bytes(config),
         grid=encoder.grid,
+        mask=mask_rule(config),
+        beside=config.mask.enabled or config.align.enabled,
         max_references=scoring.max_references,
         seed=scoring.seed,
         digest=blake2b(used.encode(), digest_size=16).hexdigest(),
@@ -114,7 +162,7 @@ def explain_settings(config: Config, run_id: str, encoder_id: str, decoding: Dec
     return ExplainSettings(
         encoder_id=encoder_id,
         threshold_z=config.scoring.threshold_z,
-        min_batch=config.scoring.min_batch,
+        min_batch=1 if few_shot(config) else config.scoring.min_batch,
         heatmaps=explain.heatmaps,
         patch_threshold=explain.patch_threshold,
         drawing=DrawSettings(

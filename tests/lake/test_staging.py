@@ -19,6 +19,11 @@ def scores(n: int, seed: int = 0) -> SimpleNamespace:
     return SimpleNamespace(image_scores=random.random(n), n_references=random.integers(0, 9, n))
 
 
+def aligned(n: int, seed: int = 0) -> np.ndarray | None:
+    """Of every other group; the others were not asked for it."""
+    return np.random.default_rng(seed).random(n) > 0.5 if seed % 2 else None
+
+
 def patches(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((n, 3, 5), dtype=np.float32)
 
@@ -28,7 +33,16 @@ def folder_of(lake: Any, run_id: str = "run-1") -> RunFolder:
 
 
 def stage(folder: RunFolder, group: str, digest: str, n: int = 2, seed: int = 0) -> None:
-    folder.write_group(group, [f"image {i}" for i in range(n)], patches(n, seed), scores(n, seed), digest=digest)
+    found = scores(n, seed)
+    folder.write_group(
+        group,
+        [f"image {i}" for i in range(n)],
+        patches(n, seed),
+        found.image_scores,
+        found.n_references,
+        aligned(n, seed),
+        digest=digest,
+    )
 
 
 def test_a_group_comes_back_as_it_was_staged(lake: Any) -> None:
@@ -41,6 +55,7 @@ def test_a_group_comes_back_as_it_was_staged(lake: Any) -> None:
         np.testing.assert_array_equal(staged.patch_scores, patches(4, seed))
         np.testing.assert_array_equal(staged.scores, scores(4, seed).image_scores)
         np.testing.assert_array_equal(staged.n_references, scores(4, seed).n_references)
+        np.testing.assert_array_equal(staged.aligned, aligned(4, seed))
         assert (staged.patch_scores.dtype, staged.n_references.dtype) == (np.float32, np.int32)
         assert staged.patch_scores.flags.owndata
 

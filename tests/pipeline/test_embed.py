@@ -12,8 +12,9 @@ import ray
 from PIL import Image
 
 from patchead.archive.decode import content_hash
-from patchead.pipeline.decode import DecodeSettings, KnownImages, decode_unit, from_ipc
+from patchead.pipeline.decode import DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
 from patchead.pipeline.embed import units
+from patchead.sampling import Sampling
 from patchead.schema import MANIFEST, OK, RECEIPTS, table
 from patchead.storage import Storage
 
@@ -108,9 +109,9 @@ def test_a_unit_is_decoded_to_pixels_and_receipts(local_ray: None, tmp_path: Pat
     broken.write_bytes(b"no image")
     paths = [photos[0], broken, photos[1], photos[2], tmp_path / "gone.png"]
     known = KnownImages(table([receipt("elsewhere", content=content_hash(photos[1].read_bytes()))], RECEIPTS))
-    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", 8, "squash")
+    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", Sampling(8, "squash", (1, 1)))
     rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in paths]
-    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, known=ray.put(known))
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=ray.put(Shared(known, {})))
     found = {row["image_id"]: row for row in from_ipc(decoded["receipts"][0].as_buffer()).to_pylist()}
     assert {name: row["status"] for name, row in found.items()} == {
         "0.png": "ok",

@@ -1,0 +1,223 @@
+"""Scores of a list of images in this process: no cluster, no storage. `patchead.score` is for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from patchead.archive.decode import content_hash, decode
+from patchead.embedding import embed_samples
+from patchead.encoders import Encoder
+from patchead.errors import DecodeError
+from patchead.numerics.aggregate import Rule
+from patchead.numerics.align import AlignRule
+from patchead.numerics.beside import Beside
+from patchead.numerics.leave_one_out import score_group
+from patchead.numerics.mask import MaskRule
+from patchead.numerics.samples import finish_samples
+from patchead.numerics.views import Guide
+from patchead.sampling import Sampling, stacked
+
+GIGABYTE = 10**9
+
+ImageLike = str | Path | bytes | np.ndarray
+"""A path, encoded bytes, or pixels uint8 RGB (H, W, 3) or grey (H, W)."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are decoded; see `archive.decode.decode`."""
+
+    max_pixels: int = 100_000_000
+    bit_depth: Literal["auto"] | int = "auto"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N embedded images, in their order.
+
+    ``embeddings`` float16 (N, V · P, D), V = 3 views with alignment to a template, else 1; ``content`` a hash of each
+    image; ``sizes`` their (width, height); ``grid`` (h, w), P = h · w.
+    """
+
+    embeddings: np.ndarray
+    content: list[str]
+    sizes: list[tuple[int, int]]
+    grid: tuple[int, int]
+    beside: Beside
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The normal images of few-shot mode: ``embeddings`` float16 (R, P, D) of R views, each with its image's hash.
+
+    ``images`` are the k upright ones, which alignment warps onto a query; theirs are the first k of ``content``.
+    """
+
+    embeddings: np.ndarray
+    content: list[str]
+    images: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class SampleScores:
+    """Scores of N samples, in their order; NaN where an image has no reference."""
+
+    patch_scores: np.ndarray
+    """float32 (N, h, w), in [0, 1]."""
+    image_scores: np.ndarray
+    """float64 (N,), in [0, 1]."""
+    n_references: np.ndarray
+    """int32 (N,)."""
+    aligned: np.ndarray | None
+    """bool (N,); None without alignment."""
+
+
+def embed_images(
+    images: Sequence[ImageLike],
+    encoder: Encoder,
+    *,
+    align: AlignRule | None = None,
+    prompts: Prompts | None = None,
+    batch_size: int = 32,
+    reading: Reading = Reading(),
+) -> Samples:
+    """Embed a batch; attention is kept where the encoder gives it.
+
+    ``align`` moves the images onto the first one (batch) or, with ``prompts``, each prompt onto every image (few-shot).
+
+    Raises:
+        DecodeError: an image cannot be decoded; the text says which.
+        OSError: a path cannot be read.
+        ValueError: no image, or pixels of another form.
+    """
+    sampling = Sampling(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
+    guides: dict[str, Guide] = {}
+    if align is not None and prompts is not None:
+        guides = {digest: Guide.of(image) for digest, image in zip(prompts.content, prompts.images, strict=False)}
+    elif align is not None and len(images):
+        template = Guide.of(_decoded(images[0], 0, reading)[0])
+    content, sizes, parts = list[str](), list[tuple[int, int]](), list[tuple[np.ndarray, Beside]]()
+    for batch in _batches(images, batch_size, reading):
+        views = []
+        for image, digest in batch:
+            content.append(digest)
+            sizes.append((image.shape[1], image.shape[0]))
+            # A prompt that is the query itself would hide the query's own defect.
+            usable = [guide if other != digest else None for other, guide in guides.items()]
+            views.append(sampling.views(image, usable if prompts else [template] if align else []))
+        parts.append(embed_samples(encoder, *stacked(views), sampling, batch_size=batch_size))
+    if not parts:
+        raise ValueError("no image to embed")
+    beside = Beside.joined([part[1] for part in parts])
+    return Samples(np.concatenate([part[0] for part in parts]), content, sizes, encoder.grid, beside)
+
+
+def embed_prompts(
+    images: Sequence[ImageLike],
+    encoder: Encoder,
+    *,
+    rotations: Sequence[int] = (),
+    batch_size: int = 32,
+    reading: Reading = Reading(),
+) -> Prompts:
+    """Embed the k normal images of few-shot mode, upright and turned by each of ``rotations`` (90, 180 or 270°).
+
+    Raises:
+        As `embed_images`; ValueError for another rotation.
+    """
+    if wrong := [angle for angle in rotations if angle not in (90, 180, 270)]:
+        raise ValueError(f"rotations must be 90, 180 or 270; got {wrong[0]}")
+    found = [_decoded(image, index, reading) for index, image in enumerate(images)]
+    turned = [np.rot90(image, -angle // 90) for angle in (0, *rotations) for image, _ in found]
+    samples = embed_images([np.ascontiguousarray(image) for image in turned], encoder, batch_size=batch_size)
+    digests = [digest for _, digest in found]
+    return Prompts(samples.embeddings, digests * (1 + len(rotations)), [image for image, _ in found])
+
+
+def score_samples(
+    samples: Samples,
+    *,
+    rule: Rule,
+    mask: MaskRule | None = None,
+    prompts: Prompts | None = None,
+    part: Sequence[str | None] | None = None,
+    precision: str = "fp32",
+    device: str = "cpu",
+    schedule: str = "auto",
+    memory_bytes: int = 4 * GIGABYTE,
+    panel: np.ndarray | None = None,
+) -> SampleScores:
+    """Leave-one-out scores of a batch, or with ``prompts`` its few-shot scores (K = 1).
+
+    Args:
+        samples: N embedded images.
+        rule: aggregation.
+        mask: weight the patch scores by attention.
+        prompts: the only references, instead of the batch.
+        part: the physical part of each image, None where unknown: images of one part are never references of each
+            other.
+        precision, device, schedule, memory_bytes, panel: see `leave_one_out.score_group`.
+
+    Raises:
+        As `leave_one_out.score_group`; ValueError: a mask without attention.
+    """
+    n, embeddings = len(samples.content), samples.embeddings
+    references: Sequence[str] = ()
+    if prompts is not None:
+        references, panel = prompts.content, np.arange(n, n + len(prompts.content))
+        embeddings = np.concatenate([embeddings, prompts.embeddings])
+    found = score_group(
+        embeddings,
+        _codes([*samples.content, *references]),
+        _codes([*(part or [None] * n), *[None] * len(references)]),
+        rule=rule if prompts is None else rule.few_shot(),
+        device=device,
+        precision=precision,
+        schedule=schedule,
+        memory_bytes=memory_bytes,
+        panel=panel,
+        queries=n if prompts is not None else None,
+    )
+    done = finish_samples(
+        found.patch_scores, samples.grid, samples.beside, mask=mask, top_fraction=rule.image_top_fraction
+    )
+    return SampleScores(done.patch_scores, done.image_scores, found.n_references, samples.beside.aligned)
+
+
+def pixels_of(image: ImageLike, index: int = 0, reading: Reading = Reading()) -> np.ndarray:
+    """An image as uint8 RGB (H, W, 3); ``index`` names it in an error."""
+    return _decoded(image, index, reading)[0]
+
+
+def _batches(images: Sequence[ImageLike], size: int, reading: Reading) -> Iterator[list[tuple[np.ndarray, str]]]:
+    for start in range(0, len(images), size):
+        part = images[start : start + size]
+        yield [_decoded(image, start + offset, reading) for offset, image in enumerate(part)]
+
+
+def _decoded(image: ImageLike, index: int, reading: Reading) -> tuple[np.ndarray, str]:
+    """Pixels uint8 RGB (H, W, 3) and a hash of the content."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+            raise ValueError(
+                f"image {index} must be uint8 RGB (H, W, 3) or grey (H, W); got {image.dtype} {image.shape}"
+            )
+        rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
+        return rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes())
+    data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    try:
+        return decode(data, max_pixels=reading.max_pixels, bit_depth=reading.bit_depth), content_hash(data)
+    except DecodeError as exc:
+        name = f"image {index}" if isinstance(image, bytes) else str(image)
+        raise DecodeError(f"{name}: {exc}") from exc
+
+
+def _codes(values: Sequence[str | None]) -> np.ndarray:
+    """Equal values to equal int64 codes, None to -1."""
+    known: dict[str, int] = {}
+    return np.array([-1 if v is None else known.setdefault(v, len(known)) for v in values], np.int64)

@@ -1,0 +1,141 @@
+"""`patchead.score`: a list of images to a table and heatmaps, in one call, for a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import torch
+
+from patchead.encoders import EncoderSpec, build
+from patchead.encoders.registry import resolve
+from patchead.errors import SettingsError, bad_value
+from patchead.local import GIGABYTE, ImageLike, SampleScores, embed_images, embed_prompts, pixels_of, score_samples
+from patchead.numerics.aggregate import Rule, ranks, robust_z
+from patchead.numerics.align import AlignRule
+from patchead.numerics.heatmap import heatmap, overlay
+from patchead.numerics.mask import MaskRule
+
+_HEATMAP_SIDE = 1024
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of N images, in their order."""
+
+    table: pa.Table
+    """image_id, score, rank (1 = most anomalous), z, is_anomalous, max_patch, n_references, aligned (null without
+    alignment), width, height."""
+    patch_scores: np.ndarray
+    """float32 (N, h, w), in [0, 1]."""
+    images: Sequence[ImageLike]
+    fit: str
+
+    def heatmap(self, index: int) -> np.ndarray:
+        """The photo with its patch scores over it, uint8 RGB (H, W, 3), at most 1,024 px; one colour range for all."""
+        image = pixels_of(self.images[index], index)
+        height, width = image.shape[:2]
+        heat = heatmap(self.patch_scores[index], width, height, max_side=_HEATMAP_SIDE, fit=self.fit)
+        low, high = float(np.nanmedian(self.patch_scores)), float(np.nanmax(self.patch_scores))
+        return overlay(cv2.resize(image, heat.shape[::-1], interpolation=cv2.INTER_AREA), heat, low, high)
+
+    def heatmaps(self) -> list[np.ndarray]:
+        """`heatmap` of every image."""
+        return [self.heatmap(index) for index in range(len(self.images))]
+
+
+def score(
+    images: Sequence[ImageLike],
+    *,
+    encoder: str = "dinov2-small",
+    weights: str = "hub",
+    image_size: int = 448,
+    layers: Sequence[int] = (),
+    fit: str = "squash",
+    prompts: Sequence[ImageLike] = (),
+    rotations: Sequence[int] = (),
+    align: AlignRule | bool = False,
+    mask: MaskRule | bool = False,
+    rule: Rule | None = None,
+    part_ids: Sequence[str | None] | None = None,
+    threshold_z: float = 3.5,
+    min_batch: int = 5,
+    precision: str = "auto",
+    device: str = "auto",
+    memory_gb: float = 4.0,
+    batch_size: int = 32,
+) -> Scored:
+    """Score a list of images: each against all others, or with ``prompts`` against those normal images alone.
+
+    Args:
+        images: paths, encoded bytes, or uint8 arrays: RGB (H, W, 3) or grey (H, W).
+        encoder, weights, image_size, layers, fit: as `encoder` in the settings; ``patchead encoders`` lists names.
+        prompts: normal images (few-shot mode); rotations: turns of them that are prompts too, e.g. (90, 180, 270).
+        align, mask: PatchEAD+, with the default rules where True (method.md section 5).
+        rule: aggregation (method.md sections 3 and 4).
+        part_ids: the physical part of each image: images of one part are never references of each other.
+        threshold_z: an image is anomalous when its robust z in the list is above this.
+        min_batch: fewer images than this are refused without ``prompts``.
+        precision: fp32, fp16, bf16 or int8 products; auto is fp32 on a CPU and fp16 on a GPU.
+        device: cpu, cuda, or auto: a GPU where there is one.
+        memory_gb: scoring's memory in GB, above the embeddings.
+        batch_size: images per forward pass.
+
+    Raises:
+        PatcheadError: a setting, an image or the weights cannot be used; the text says which and what is allowed.
+        ValueError: pixels of another form.
+    """
+    if len(images) < min_batch and not len(prompts):
+        raise SettingsError(
+            bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")
+        )
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    spec = EncoderSpec(
+        name=resolve(encoder),
+        weights=weights,
+        image_size=image_size,
+        layers=tuple(layers),
+        fit=fit,
+        dtype="fp16" if where == "cuda" else "fp32",
+        device=where,
+        attention=bool(mask),
+    )
+    network = build(spec)
+    normal = embed_prompts(prompts, network, rotations=rotations, batch_size=batch_size) if len(prompts) else None
+    aligned = AlignRule() if align is True else align or None
+    samples = embed_images(images, network, align=aligned, prompts=normal, batch_size=batch_size)
+    found = score_samples(
+        samples,
+        rule=rule or Rule(),
+        mask=MaskRule() if mask is True else mask or None,
+        prompts=normal,
+        part=part_ids,
+        precision=("fp16" if where == "cuda" else "fp32") if precision == "auto" else precision,
+        device=where,
+        memory_bytes=int(memory_gb * GIGABYTE),
+    )
+    return Scored(_table(images, samples.sizes, found, threshold_z), found.patch_scores, images, fit)
+
+
+def _table(
+    images: Sequence[ImageLike], sizes: Sequence[tuple[int, int]], found: SampleScores, threshold_z: float
+) -> pa.Table:
+    z = robust_z(found.image_scores)
+    return pa.table(
+        {
+            "image_id": [str(i) if isinstance(i, (str, Path)) else f"image {n}" for n, i in enumerate(images)],
+            "score": found.image_scores,
+            "rank": ranks(found.image_scores),
+            "z": z,
+            "is_anomalous": z > threshold_z,
+            "max_patch": found.patch_scores.max(axis=(1, 2)).astype(np.float64),
+            "n_references": found.n_references,
+            "aligned": pa.nulls(len(images), pa.bool_()) if found.aligned is None else found.aligned,
+            "width": pa.array([width for width, _ in sizes], pa.int32()),
+            "height": pa.array([height for _, height in sizes], pa.int32()),
+        }
+    )

@@ -1,0 +1,159 @@
+"""Images in, scores out, in one process: modes, alignment and mask together, and the notebook's one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from plates import part
+
+import patchead
+from patchead.encoders import Encoder, EncoderSpec, build
+from patchead.errors import DecodeError, SettingsError
+from patchead.local import Samples, embed_images, embed_prompts, score_samples
+from patchead.numerics.aggregate import Rule
+from patchead.numerics.align import AlignRule
+from patchead.numerics.mask import MaskRule
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Iterator[Encoder]:
+    yield build(EncoderSpec("timm/vit_tiny_patch16_224", "random", image_size=SIZE, attention=True))
+
+
+def plates() -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    places = [(float(rng.uniform(-20, 20)), tuple(rng.uniform(-10, 10, 2))) for _ in range(8)]
+    return [part(i, degrees=d, shift=s, spoiled=i == 5) for i, (d, s) in enumerate(places)]
+
+
+def ratio(scores: np.ndarray) -> float:
+    """How far the spoiled plate stands out: its score over the largest of the others."""
+    return float(scores[5] / np.delete(scores, 5).max())
+
+
+def test_alignment_brings_moved_parts_together(encoder: Encoder) -> None:
+    images = plates()
+    plain = score_samples(embed_images(images, encoder), rule=Rule())
+    samples = embed_images(images, encoder, align=AlignRule())
+    aligned = score_samples(samples, rule=Rule())
+    assert plain.aligned is None
+    assert aligned.aligned is not None
+    assert aligned.aligned.all()
+    assert samples.embeddings.shape == (8, 3 * 64, 192)
+    assert aligned.patch_scores.shape == (8, 8, 8)
+    assert np.median(aligned.image_scores) < np.median(plain.image_scores)  # normal plates are more alike
+    assert ratio(aligned.image_scores) > ratio(plain.image_scores)
+    assert aligned.image_scores.argmax() == 5
+
+
+def test_the_map_of_an_aligned_part_is_in_the_frame_of_its_own_photo(encoder: Encoder) -> None:
+    images = [part(i, degrees=8.0 * i) for i in range(6)] + [part(9, degrees=90, spoiled=True)]
+    found = score_samples(embed_images(images, encoder, align=AlignRule()), rule=Rule())
+    changed = np.abs(images[6].astype(int) - part(9, degrees=90)).sum(axis=2) > 60
+    rows, columns = np.nonzero(cv2.resize(changed.astype(np.uint8), (8, 8), interpolation=cv2.INTER_AREA))
+    row, column = np.unravel_index(found.patch_scores[6].argmax(), (8, 8))
+    assert abs(row - rows.mean()) <= 1.5
+    assert abs(column - columns.mean()) <= 1.5
+
+
+def test_few_shot_compares_with_the_prompts_alone(encoder: Encoder) -> None:
+    images = plates()
+    prompts = embed_prompts([part(20), part(21)], encoder)
+    found = score_samples(embed_images(images, encoder), rule=Rule(), prompts=prompts)
+    one = score_samples(embed_images(images[:1], encoder), rule=Rule(), prompts=prompts)
+    np.testing.assert_allclose(one.image_scores[0], found.image_scores[0], atol=1e-6)  # others do not matter
+    assert found.n_references.tolist() == [2] * 8
+    both = (x.astype(np.float64) for x in (embed_images(images, encoder).embeddings, prompts.embeddings))
+    queries, normals = (x / np.linalg.norm(x, axis=2, keepdims=True) for x in both)
+    nearest = (1 - np.einsum("ipd,jqd->ipjq", queries, normals).max(axis=(2, 3))) / 2
+    np.testing.assert_allclose(found.patch_scores.reshape(8, -1), nearest, atol=1e-5)
+
+
+def test_a_prompt_is_never_its_own_reference(encoder: Encoder) -> None:
+    images = [part(0), part(1)]
+    prompts = embed_prompts(images, encoder, rotations=(90,))
+    for align in (None, AlignRule()):
+        samples = embed_images(images, encoder, align=align, prompts=prompts)
+        found = score_samples(samples, rule=Rule(), prompts=prompts)
+        assert found.n_references.tolist() == [2, 2]  # the other one, upright and turned
+        assert (found.image_scores > 1e-4).all()
+
+
+def test_rotated_and_aligned_prompts_bring_a_turned_query_nearer(encoder: Encoder) -> None:
+    query = embed_images([part(3, degrees=90)], encoder)
+    upright, turned = embed_prompts([part(20)], encoder), embed_prompts([part(20)], encoder, rotations=(90, 180, 270))
+    plain = score_samples(query, rule=Rule(), prompts=upright)
+    rotated = score_samples(query, rule=Rule(), prompts=turned)
+    assert (rotated.patch_scores <= plain.patch_scores + 1e-6).all()
+    assert rotated.image_scores[0] < 0.8 * plain.image_scores[0]
+    moved = [part(4, degrees=25, shift=(6, -4))]
+    plain = score_samples(embed_images(moved, encoder), rule=Rule(), prompts=upright)
+    aligned = score_samples(
+        embed_images(moved, encoder, align=AlignRule(), prompts=upright), rule=Rule(), prompts=upright
+    )
+    assert aligned.aligned is not None
+    assert aligned.aligned.tolist() == [True]
+    assert (aligned.patch_scores <= plain.patch_scores + 1e-6).all()
+    assert aligned.image_scores[0] < 0.9 * plain.image_scores[0]
+
+
+@pytest.mark.parametrize("align", [None, AlignRule()])
+def test_the_mask_halves_what_the_encoder_does_not_look_at(encoder: Encoder, align: AlignRule | None) -> None:
+    samples = embed_images(plates(), encoder, align=align)
+    plain = score_samples(samples, rule=Rule())
+    everything = score_samples(samples, rule=Rule(), mask=MaskRule(threshold=1.0, background=0.25))
+    np.testing.assert_allclose(everything.patch_scores, plain.patch_scores * 0.25, rtol=1e-5)
+    masked = score_samples(samples, rule=Rule(), mask=MaskRule(threshold=0.3))
+    share = masked.patch_scores / plain.patch_scores
+    assert share.min() == pytest.approx(0.5, abs=0.01)
+    assert share.max() == pytest.approx(1.0, abs=0.01)
+
+
+def test_images_of_one_part_are_no_references_of_each_other(encoder: Encoder) -> None:
+    samples = embed_images(plates()[:5], encoder)
+    found = score_samples(samples, rule=Rule(), part=["a", "a", None, "b", None])
+    assert found.n_references.tolist() == [3, 3, 4, 4, 4]
+
+
+def test_the_notebook_call(tmp_path: Path) -> None:
+    paths = []
+    for index, image in enumerate(plates()):
+        paths.append(tmp_path / f"{index}.png")
+        cv2.imwrite(str(paths[-1]), image)
+    found = patchead.score(
+        paths, encoder="timm/vit_tiny_patch16_224", weights="random", image_size=SIZE, align=True, mask=True
+    )
+    assert found.table["image_id"].to_pylist() == [str(path) for path in paths]
+    assert found.table["rank"].to_pylist()[5] == 1
+    assert found.table["aligned"].to_pylist() == [True] * 8
+    assert found.heatmap(5).shape == (150, 150, 3)
+    assert len(found.heatmaps()) == 8
+    few = patchead.score(
+        [paths[5].read_bytes()],
+        encoder="timm/vit_tiny_patch16_224",
+        weights="random",
+        image_size=SIZE,
+        prompts=paths[:3],
+    )
+    assert few.table["n_references"].to_pylist() == [3]
+    assert few.table["aligned"].to_pylist() == [None]
+
+
+def test_what_cannot_be_scored_is_refused(tmp_path: Path, encoder: Encoder) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(DecodeError, match=r"broken\.png"):
+        embed_images([broken], encoder)
+    with pytest.raises(ValueError, match=r"image 1 must be uint8 RGB \(H, W, 3\) or grey \(H, W\); got float64"):
+        embed_images([part(0), np.zeros((4, 4))], encoder)
+    with pytest.raises(SettingsError, match="images must be at least min_batch=5 of them; got 2"):
+        patchead.score([part(0), part(1)], encoder="timm/vit_tiny_patch16_224", weights="random")
+    with pytest.raises(ValueError, match="rotations must be 90, 180 or 270; got 45"):
+        embed_prompts([part(0)], encoder, rotations=(45,))
+    assert isinstance(embed_images([part(0)[..., 0]], encoder), Samples)
