@@ -62,9 +62,9 @@ def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
     return out
 
 
-def one_way(a: Tensor, b: Tensor, *, budget_bytes: int) -> Tensor:
-    """The first result of `tile` alone: float32 (Na, Nb, P)."""
-    ab = _empty(len(a), len(b), a)
+def one_way(a: Tensor, b: Tensor, *, budget_bytes: int, out: Tensor | None = None) -> Tensor:
+    """The first result of `tile` alone: float32 (Na, Nb, P), in ``out`` where it is given."""
+    ab = _empty(len(a), len(b), a) if out is None else out
     cosine_maxima(a, b, ab, None, budget_bytes=budget_bytes)
     return to_distance_(ab, cosine_step(a))
 

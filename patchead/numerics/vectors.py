@@ -42,13 +42,18 @@ def cosine_step(a: Tensor) -> float:
 
 
 def prepare(
-    embeddings: np.ndarray, *, device: str = "cpu", precision: str = "fp32", positions: np.ndarray | None = None
+    embeddings: np.ndarray,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    positions: np.ndarray | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Patch embeddings (N, P, D) float16 as unit vectors (N, P, D) of ``precision`` on ``device``.
 
     Stored vectors are unit vectors rounded to float16; the norm is made exact again in float32 before the cast (or
     the rotation and the rounding of `quantize`). ``positions`` (N,) are the images' places in their group, for the
-    text of an error; default: 0, 1, 2 …
+    text of an error; default: 0, 1, 2 … ``out``, a tensor of that shape, dtype and device, is filled and returned.
 
     Raises:
         ValueError: not a three-dimensional array of floats, or an empty one.
@@ -59,7 +64,8 @@ def prepare(
     if embeddings.ndim != 3 or embeddings.size == 0 or embeddings.dtype.kind != "f":
         raise ValueError(f"embeddings must be floats (N, P, D), none 0; got {embeddings.dtype} {embeddings.shape}")
     patches, d = embeddings.shape[1:]
-    out = torch.empty(embeddings.shape, dtype=dtype, device=device)
+    if out is None:
+        out = torch.empty(embeddings.shape, dtype=dtype, device=device)
     if precision == "int8" and out.device.type == "cuda" and d % _TENSOR_CORE_STEP:
         raise SettingsError(
             f"scoring.precision int8 needs embeddings of a multiple of {_TENSOR_CORE_STEP} dimensions on a GPU; these "

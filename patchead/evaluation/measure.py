@@ -1,0 +1,77 @@
+"""Scores of one class against its labels: image metrics, and pixel metrics where there are masks (method.md §8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from patchead.evaluation.datasets import Sample, read_mask
+from patchead.numerics.heatmap import heatmap
+from patchead.numerics.metrics import ImageMetrics, PixelHistogram, PixelMetrics, image_metrics
+
+
+@dataclass(frozen=True)
+class Figures:
+    """``unscored``: images whose score is NaN, in no metric. ``mapped``: images that the pixel metrics count;
+    ``without_mask``: scored anomalous ones that they leave out as nobody drew their defect."""
+
+    image: ImageMetrics
+    pixel: PixelMetrics
+    unscored: int
+    mapped: int
+    without_mask: int
+
+
+def measure(
+    samples: Sequence[Sample],
+    image_scores: np.ndarray,
+    patch_scores: np.ndarray,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    fit: str,
+    map_side: int,
+) -> Figures:
+    """Metrics of N scored images.
+
+    Args:
+        samples: N, with labels and masks.
+        image_scores: float64 (N,); NaN where there is none.
+        patch_scores: float32 (N, h, w), in [0, 1].
+        sizes: (width, height) of each image.
+        fit: how the images became square.
+        map_side: see `score_map`.
+
+    Raises:
+        ValueError: a patch score of a scored image lies outside of [0, 1].
+        ArchiveError: a mask cannot be read.
+    """
+    labels = np.array([sample.anomalous for sample in samples], bool)
+    scored = ~np.isnan(image_scores)
+    histogram, mapped, without_mask = PixelHistogram(), 0, 0
+    for i in np.flatnonzero(scored).tolist():
+        scores = score_map(patch_scores[i], *sizes[i], fit=fit, side=map_side)
+        mask = read_mask(samples[i], (scores.shape[0], scores.shape[1]))
+        if mask is None:
+            without_mask += 1
+            continue
+        histogram.add(scores, mask)
+        mapped += 1
+    image = image_metrics(image_scores[scored], labels[scored])
+    return Figures(image, histogram.metrics(), int((~scored).sum()), mapped, without_mask)
+
+
+def score_map(patch_scores: np.ndarray, width: int, height: int, *, fit: str, side: int) -> np.ndarray:
+    """The map that the pixel metrics compare with the mask: `heatmap.heatmap` at a fixed size, float32 (H', W').
+
+    ``squash``: ``side`` x ``side`` whatever the image's shape, as the image itself was squashed. ``crop`` and ``pad``:
+    the image's own shape with ``side`` as its longer side; what a crop cut off scores 0.
+    """
+    if fit == "squash":
+        width = height = side
+    else:
+        scale = side / max(width, height)
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    drawn = heatmap(patch_scores, width, height, max_side=side, fit=fit)
+    return np.minimum(drawn, patch_scores.max())  # an average is no higher; the blur's rounding may be

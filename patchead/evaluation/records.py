@@ -1,0 +1,174 @@
+"""What is kept of an evaluation: one row per variant, class and seed, in one file per variant and class."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from patchead.errors import SettingsError
+from patchead.evaluation.datasets import DatasetClass, Sample
+from patchead.evaluation.variants import Variant
+
+RULE = 1  # raise it when a change to the evaluation changes its figures: records of before are then not reused
+OK, TOO_FEW = "ok", "too_few_images"
+RECORDS = "records"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Figures of one variant on one class with one seed. Metrics are fractions, None where they are undefined.
+
+    ``seed`` is None in batch mode, which draws nothing. ``unscored``: test images without a reference (duplicates of
+    all others); no metric counts them. ``mapped``: images that the pixel metrics count; ``without_mask``: anomalous
+    ones that they leave out. ``aligned``: how many were, None without alignment. Seconds of embedding are of all test
+    images (and prompts), and the same in every row that shares the embeddings. ``settings``: JSON, all that the figures
+    depend on; ``weights_digest``: SHA-256 of the loaded weights.
+    """
+
+    dataset: str
+    variant: str
+    class_name: str
+    mode: str
+    seed: int | None
+    status: str
+    image_auroc: float | None
+    image_ap: float | None
+    image_f1_max: float | None
+    pixel_auroc: float | None
+    pixel_ap: float | None
+    pixel_pro: float | None
+    pixel_f1_max: float | None
+    images: int
+    anomalous: int
+    unscored: int
+    mapped: int
+    without_mask: int
+    aligned: int | None
+    embed_seconds: float
+    score_seconds: float
+    weights_digest: str
+    settings: str
+
+
+METRICS = tuple(name for name in Row.__annotations__ if name.startswith(("image_", "pixel_")))
+SCHEMA = pa.schema(
+    [
+        (name, {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}[kind.removesuffix(" | None")])
+        for name, kind in Row.__annotations__.items()
+    ]
+)
+
+
+def to_table(rows: Sequence[Row]) -> pa.Table:
+    """One Arrow row per `Row`."""
+    return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an evaluation is of, beside its variants: ``seeds`` draws of few-shot prompts, maps of ``map_side`` px."""
+
+    dataset: str
+    root: Path
+    output: Path
+    seeds: int = 3
+    map_side: int = 256
+
+
+def record_path(setup: Setup, variant: Variant, members: DatasetClass) -> Path:
+    """Where the rows of this variant and class are kept; the name changes with everything that they depend on.
+
+    That is the settings (`Variant.settings`), and every image's path, size and time of change, its label and mask.
+
+    Raises:
+        SettingsError: an image or a mask that the dataset lists is not there.
+    """
+    train = members.train if variant.few_shot else ()
+    identity = {
+        "rule": RULE,
+        "settings": variant.settings,
+        "weights": (_file_identity(Path(variant.config.encoder.weights), setup.root) or [])[1:],
+        "seeds": setup.seeds if variant.few_shot else None,
+        "map_side": setup.map_side,
+        "dataset": setup.dataset,
+        "class": members.name,
+        "train": [_identity(sample, setup.root) for sample in train],
+        "test": [_identity(sample, setup.root) for sample in members.test],
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{setup.dataset}-{members.name}").strip("-")
+    return setup.output / RECORDS / f"{slug}-{digest[:16]}.json"
+
+
+def read_record(path: Path, variant: Variant) -> list[Row] | None:
+    """The rows of an earlier run under this run's label, or None where there are none: no file, or not a whole one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**row) for row in found["rows"]]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return [Row(**(asdict(row) | {"variant": variant.label})) for row in rows] or None
+
+
+def write_record(path: Path, rows: Sequence[Row]) -> None:
+    """Write a whole file or none.
+
+    Raises:
+        SettingsError: the output folder cannot be written.
+    """
+    text = json.dumps({"rows": [asdict(row) for row in rows]}, indent=1, allow_nan=False) + "\n"
+    write_whole(path, text)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there.
+
+    Raises:
+        SettingsError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise SettingsError(f"--output: {path} cannot be made: {exc.strerror}.") from exc
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace the file at once; readers see the old one or the new one.
+
+    Raises:
+        SettingsError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.replace(path)
+    except OSError as exc:
+        part.unlink(missing_ok=True)
+        raise SettingsError(f"--output: {path} cannot be written: {exc.strerror}.") from exc
+
+
+def _identity(sample: Sample, root: Path) -> list[Any]:
+    files = [Path(sample.path), *([] if sample.mask is None else [Path(sample.mask)])]
+    facts = [_file_identity(file, root) for file in files]
+    for file, fact in zip(files, facts, strict=True):
+        if fact is None:
+            raise SettingsError(f"--root: the dataset lists {file}, which is not there.")
+    return [sample.anomalous, sample.kind, *facts]
+
+
+def _file_identity(file: Path, root: Path) -> list[Any] | None:
+    """Path below ``root``, size and time of change; None where there is no such file."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return [os.path.relpath(file, root), status.st_size, status.st_mtime_ns]

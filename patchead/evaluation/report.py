@@ -1,0 +1,55 @@
+"""The table of an evaluation, in the terminal and as Markdown: the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from patchead.evaluation.records import METRICS, Row, Setup
+from patchead.evaluation.summary import MEAN, Figure, Line, notes, summarise
+
+_NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "pro": "PRO"}
+_FIGURES = tuple(f"{kind} {_NAMES[name]}" for kind, _, name in (metric.partition("_") for metric in METRICS))
+HEADER = ("variant", "class", "images", "anomalous", *_FIGURES, "seconds")
+UNDEFINED = "-"
+
+
+def print_rows(rows: Sequence[Row], setup: Setup, console: Console) -> None:
+    """The table, what it leaves out, and how to read it."""
+    table = Table(*(Column(name, justify="left" if at < 2 else "right") for at, name in enumerate(HEADER)))
+    for line in summarise(rows):
+        table.add_row(*_cells(line), style="bold" if line.class_name == MEAN else None)
+    console.print(table)
+    for text in [*notes(rows), reading(rows, setup)]:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def markdown(rows: Sequence[Row], setup: Setup) -> str:
+    """The same table as Markdown, with its notes."""
+    lines = [HEADER, ("---", "---", *["---:"] * (len(HEADER) - 2)), *(_cells(line) for line in summarise(rows))]
+    table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    below = "\n".join(f"- {note}" for note in notes(rows))
+    return "\n\n".join(part for part in (f"# {setup.dataset}", table, below, reading(rows, setup)) if part) + "\n"
+
+
+def reading(rows: Sequence[Row], setup: Setup) -> str:
+    """How the figures were made, in one paragraph."""
+    drawn = sorted({row.seed for row in rows if row.seed is not None})
+    seeds = f" ± is the standard deviation over seeds {', '.join(map(str, drawn))}." if len(drawn) > 1 else ""
+    return (
+        f"Metrics in percent; {UNDEFINED}: undefined without both kinds of image or pixel.{seeds} "
+        f"Maps and masks at {setup.map_side} px; PRO up to a false-positive rate of 0.3."
+    )
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    figures = (_text(line.figures[metric]) for metric in METRICS)
+    return (line.variant, line.class_name, str(line.images), str(line.anomalous), *figures, f"{line.seconds:.1f}")
+
+
+def _text(figure: Figure | None) -> str:
+    if figure is None:
+        return UNDEFINED
+    return f"{100 * figure.mean:.2f}" + ("" if figure.std is None else f" ± {100 * figure.std:.2f}")

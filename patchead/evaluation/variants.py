@@ -1,0 +1,174 @@
+"""What is evaluated side by side: settings, and every combination of the values that are swept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from patchead.config import Config
+from patchead.encoders import EncoderSpec
+from patchead.encoders.registry import resolve
+from patchead.errors import SettingsError, bad_value
+from patchead.numerics.aggregate import Rule
+from patchead.numerics.align import AlignRule
+from patchead.numerics.mask import MaskRule
+from patchead.storage import Storage
+
+PROMPTS_URI = "dataset://train"  # the value of prompts.uri that stands for a class's own training images
+AS_CONFIGURED = "as configured"
+
+Loader = Callable[[Sequence[str]], Config]
+"""Checked settings with these ``section.key=value`` overrides on top of the user's own."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of settings; ``label`` names what was swept, e.g. ``scoring.fraction=0.1, encoder.layers=[12]``."""
+
+    label: str
+    config: Config
+
+    @property
+    def few_shot(self) -> bool:
+        return self.config.scoring.mode == "few_shot"
+
+    @property
+    def device(self) -> str:
+        if self.config.encoder.device != "auto":
+            return self.config.encoder.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def precision(self) -> str:
+        asked = self.config.scoring.precision
+        return ("fp16" if self.device == "cuda" else "fp32") if asked == "auto" else asked
+
+    @property
+    def rule(self) -> Rule:
+        scoring = self.config.scoring
+        return Rule(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
+
+    @property
+    def mask(self) -> MaskRule | None:
+        mask = self.config.mask
+        return MaskRule(mask.threshold, mask.background) if mask.enabled else None
+
+    @property
+    def align(self) -> AlignRule | None:
+        align = self.config.align
+        return AlignRule(align.ratio, align.min_inliers, align.max_scale) if align.enabled else None
+
+    def encoder_spec(self, *, attention: bool) -> EncoderSpec:
+        encoder, archive = self.config.encoder, self.config.archive
+        dtype = ("fp16" if self.device == "cuda" else "fp32") if encoder.dtype == "auto" else encoder.dtype
+        return EncoderSpec(
+            name=resolve(encoder.name),
+            weights=encoder.weights,
+            image_size=encoder.image_size,
+            layers=encoder.layers,
+            fit=encoder.fit,
+            bit_depth=archive.bit_depth,
+            dtype=dtype,
+            device=self.device,
+            storage=Storage(**self.config.storage.model_dump()),
+            attention=attention,
+        )
+
+    @property
+    def encoder_key(self) -> str:
+        """Equal for variants that one encoder serves. Attention is no part of it: the mask is applied after matching,
+        so variants with and without one share their embeddings (which then differ by a rounding from those of a variant
+        that is evaluated alone: attention is read from other kernels)."""
+        return repr(self.encoder_spec(attention=False))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every setting that the figures depend on, ``auto`` resolved; not the device, nor how memory is shared."""
+        config, spec = self.config, self.encoder_spec(attention=self.config.mask.enabled)
+        kept = {"mode", "image_top_fraction"}
+        if not self.few_shot:
+            kept |= {"aggregate", "fraction", "min_batch", "max_references"}
+            kept |= {"seed"} if config.scoring.max_references else set()
+        return {
+            "encoder": config.encoder.model_dump(mode="json", exclude={"batch_size", "device"})
+            | {"name": spec.name, "dtype": spec.dtype},
+            "bit_depth": spec.bit_depth,
+            "scoring": config.scoring.model_dump(mode="json", include=kept) | {"precision": self.precision},
+            "mask": config.mask.model_dump(mode="json") if config.mask.enabled else None,
+            "align": config.align.model_dump(mode="json") if config.align.enabled else None,
+            "prompts": config.prompts.model_dump(mode="json", exclude={"uri", "manifest"}) if self.few_shot else None,
+        }
+
+
+def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> list[Variant]:
+    """Every combination of the swept values, the last sweep fastest; one variant where nothing is swept.
+
+    Args:
+        load: see `Loader`.
+        sweeps: each ``section.key=value,value,…``; see `parse_sweep`.
+        fixed: overrides below the sweeps.
+
+    Raises:
+        SettingsError: a key or a value cannot be used, or two variants would give the same figures.
+    """
+    parsed = [parse_sweep(sweep) for sweep in sweeps]
+    keys = [key for key, _ in parsed]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise SettingsError(
+            f"--sweep names {', '.join(twice)} twice; give all its values at once, separated by commas."
+        )
+    found = []
+    for values in itertools.product(*(values for _, values in parsed)):
+        overrides = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
+        found.append(Variant(", ".join(overrides) or AS_CONFIGURED, load([*fixed, *overrides])))
+    for variant in found:
+        _check(variant)
+    for first, second in itertools.combinations(found, 2):
+        if first.settings == second.settings:
+            raise SettingsError(
+                f"--sweep: {first.label!r} and {second.label!r} give the same figures: what differs is not used here."
+            )
+    return found
+
+
+def parse_sweep(text: str) -> tuple[str, list[str]]:
+    """``section.key=a,b,c`` as a key and its values. Only commas outside of brackets and quotes separate values.
+
+    ``encoder.layers=[12],[6,9,12]`` has two values, ``encoder.layers=[6,9,12]`` has one.
+
+    Raises:
+        SettingsError: no key, no value, or brackets or quotes that are not closed.
+    """
+    key, separator, rest = (part.strip() for part in text.partition("="))
+    allowed = "section.key=value,value,…, e.g. scoring.fraction=0.1,0.3 or encoder.layers=[12],[6,9,12]"
+    if not separator or not key:
+        raise SettingsError(bad_value("--sweep", text, allowed))
+    values, depth, quote, start = [], 0, "", 0
+    for at, character in enumerate(rest):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "\"'":
+            quote = character
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        elif character == "," and depth == 0:
+            values.append(rest[start:at].strip())
+            start = at + 1
+    values.append(rest[start:].strip())
+    if depth or quote or not all(values):
+        raise SettingsError(bad_value("--sweep", text, allowed, "A value is empty, or a bracket or quote is open."))
+    return key, values
+
+
+def _check(variant: Variant) -> None:
+    prompts = variant.config.prompts
+    if variant.few_shot and (prompts.uri != PROMPTS_URI or prompts.manifest is not None):
+        got = prompts.manifest if prompts.uri == PROMPTS_URI else prompts.uri
+        remedy = "An evaluation draws its prompts from each class's own training images, without a manifest."
+        raise SettingsError(bad_value("prompts.uri", got, f"{PROMPTS_URI} in an evaluation", remedy))
