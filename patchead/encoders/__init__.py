@@ -1,4 +1,4 @@
-"""Encoders: a name to a frozen vision transformer with one interface; weights from a hub, a file or a package."""
+"""Encoders: a name to a frozen vision model with one interface; weights from a hub, a file or a package."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from patchead.encoders.attention import ClassAttention
 from patchead.encoders.spec import Architecture, EncoderSpec, shape_of
 from patchead.errors import PatcheadError
 from patchead.threads import over_threads, slices
@@ -20,7 +21,7 @@ _RULE = 1  # raise it when the arithmetic below changes the embeddings: stored o
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _IMAGES_PER_CORE = 8
 
-#: Images (B, 3, S, S), block indices from 0, apply the final norm -> one (B, P, width) tensor per block.
+#: Images (B, 3, S, S), layer indices from 0, apply the final norm -> one (B, P, width) tensor per layer.
 Tokens = Callable[[Tensor, list[int], bool], list[Tensor]]
 
 
@@ -32,39 +33,50 @@ class Encoder:
     normalise). With ``layers`` each block's tokens are taken raw, as they leave the block, also the last one's:
     measured on ELPV with DINOv2-S at 224 px, raw blocks [6, 12] reach a mean image AUROC of 0.945, with the final norm
     on both 0.935; [6, 9, 12] 0.937 against 0.929. Each layer is L2-normalised on its own, the layers are concatenated
-    and normalised again: the cosine of two embeddings is the mean of the layers' cosines.
+    and normalised again: the cosine of two embeddings is the mean of the layers' cosines. The feature levels of a CNN
+    are its layers, raw and resized to the finest grid among them.
 
     Attributes:
         encoder_id: model name and 12 hex digits; equal exactly where embeddings may be mixed. Hash of the model,
-            the weights, layers, image size, fit, bit depth, mean, std and dtype; neither the device nor where the
-            weights came from.
+            the weights, layers, image size, fit, bit depth, mean, std, dtype and attention; neither the device nor
+            where the weights came from.
         grid, n_patches, dim: (h, w), h * w and the embedding dimension over all layers.
-        image_size: side in pixels of the images that `embed` takes.
+        image_size, fit: side in pixels of the images that `embed` takes, and how they became square.
+        device: where it runs.
+        attention: whether `embed_with_attention` gives any.
         mean, std: of RGB on a scale of 0 to 1, from the library's data config.
         weights_digest: SHA-256 of the loaded weights.
         description: one line for logs.
     """
 
     def __init__(
-        self, spec: EncoderSpec, architecture: Architecture, module: nn.Module, tokens: Tokens, weights_digest: str
+        self,
+        spec: EncoderSpec,
+        architecture: Architecture,
+        module: nn.Module,
+        tokens: Tokens,
+        weights_digest: str,
+        attention: ClassAttention | None = None,
     ) -> None:
+        """``attention`` catches what ``tokens`` runs; given where ``spec.attention`` is set."""
         shape = shape_of(spec, architecture)
         self.grid, self.n_patches, self.dim = shape.grid, shape.n_patches, shape.dim
-        self.image_size = spec.image_size
+        self.image_size, self.fit, self.device = spec.image_size, spec.fit, spec.device
         self.mean, self.std = architecture.mean, architecture.std
         self.weights_digest = weights_digest
         self.encoder_id = _encoder_id(spec, architecture, weights_digest)
         self.description = (
             f"{spec.name} ({spec.weights}), {spec.image_size} px, {self.grid[0]} x {self.grid[1]} patches of "
-            f"{self.dim}, {'last layer' if not spec.layers else f'blocks {sorted(spec.layers)}'}, "
+            f"{self.dim}, {_layers_named(spec, architecture)}, "
             f"{spec.dtype} on {spec.device}"
         )
         self._name, self._dtype_name = spec.name, spec.dtype
         self._dtype, self._device = _TORCH[spec.dtype], torch.device(spec.device)
         self._indices = [layer - 1 for layer in sorted(spec.layers)] or [architecture.depth - 1]
+        self._last = architecture.depth - 1
         self._final_norm = not spec.layers
         self._module = module.eval().requires_grad_(False).to(self._device, self._dtype)
-        self._tokens = tokens
+        self._tokens, self._class_attention, self.attention = tokens, attention, attention is not None
         self._mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1) * 255
 
@@ -81,40 +93,96 @@ class Encoder:
             ValueError: ``images`` has another shape or dtype.
             PatcheadError: an embedding is NaN, infinite or zero: broken weights, or fp16 that overflows.
         """
+        out = np.empty((len(images), self.n_patches, self.dim), np.float16)
+
+        def share(pixels: Tensor, s: slice) -> None:
+            out[s] = self._vectors(self._tokens(pixels, self._indices, self._final_norm)).cpu().numpy()
+
+        self._over_shares(share, images)
+        return out
+
+    def embed_with_attention(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings of a batch, and what the last block's class token attends to (method.md section 5).
+
+        Args:
+            images: as `embed` takes them.
+
+        Returns:
+            float16 (B, P, D), equal to `embed`'s, and float16 (B, P): the last block's attention of the class token to
+            the patches, mean over the heads, stretched per image to 0 … 1; a constant map is 1 everywhere.
+
+        Raises:
+            ValueError: ``images`` has another shape or dtype, or the encoder was built without ``attention``.
+            PatcheadError: see `embed`; or an attention is NaN.
+        """
+        if (attention := self._class_attention) is None:
+            raise ValueError("embed_with_attention needs an encoder whose spec has attention=True")
+        out = np.empty((len(images), self.n_patches, self.dim), np.float16)
+        maps = np.empty((len(images), self.n_patches), np.float16)
+        count = len(self._indices)
+        to_the_end = self._indices if self._last in self._indices else [*self._indices, self._last]
+
+        def share(pixels: Tensor, s: slice) -> None:
+            with attention.asked() as caught:
+                layers = self._tokens(pixels, to_the_end, self._final_norm)[:count]
+            out[s] = self._vectors(layers).cpu().numpy()
+            maps[s] = self._stretched(caught[0]).cpu().numpy()
+
+        self._over_shares(share, images)
+        return out, maps
+
+    def _over_shares(self, share: Callable[[Tensor, slice], None], images: np.ndarray) -> None:
+        """Call ``share`` on normalised pixels (b, 3, S, S) and the slice of the batch that they are, in inference mode.
+
+        On a CPU a core that runs its own images waits for no other: about a quarter faster, the same bits.
+        """
         side = self.image_size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (side, side, 3):
             raise ValueError(f"images must be uint8 (B, {side}, {side}, 3); got {images.dtype} {images.shape}")
         if not len(images):
-            return np.empty((0, self.n_patches, self.dim), np.float16)
-        out = np.empty((len(images), self.n_patches, self.dim), np.float16)
+            return
 
-        def share(s: slice) -> None:
+        def run(s: slice) -> None:
             with torch.inference_mode():  # each thread has its own
-                out[s] = self._embed(torch.tensor(images[s], device=self._device)).cpu().numpy()
+                batch = torch.tensor(images[s], device=self._device)
+                pixels = (batch.permute(0, 3, 1, 2).float() - self._mean) / self._std
+                share(pixels.to(self._dtype), s)
 
-        # On a CPU a core that runs its own images waits for no other: about a quarter faster, the same bits.
         step = len(images) if self._device.type != "cpu" else _IMAGES_PER_CORE
-        over_threads(share, slices(len(images), step), self._device)
-        return out
+        if self._class_attention is not None:
+            step = min(step, self._class_attention.images_at_once(self.n_patches))
+        over_threads(run, slices(len(images), step), self._device)
 
-    def _embed(self, images: Tensor) -> Tensor:
-        pixels = (images.permute(0, 3, 1, 2).float() - self._mean) / self._std
-        layers = self._tokens(pixels.to(self._dtype), self._indices, self._final_norm)
+    def _vectors(self, layers: list[Tensor]) -> Tensor:
+        """Tokens of each layer (B, P, width) to unit vectors (B, P, D), float16."""
         for tokens in layers:
             if tokens.shape[1] != self.n_patches:
                 raise PatcheadError(f"{self._name} gave {tokens.shape[1]} patch tokens; expected {self.n_patches}.")
         vectors = normalize(torch.cat([normalize(tokens.float(), dim=-1) for tokens in layers], dim=-1), dim=-1)
         lengths = vectors.norm(dim=-1)
         if not bool(((lengths - 1).abs() < 1e-3).all()):  # also false for NaN
-            raise PatcheadError(
-                f"{self._name} gives embeddings that are NaN, infinite or zero in {self._dtype_name}. "
-                + ("Set encoder.dtype to bf16 or fp32." if self._dtype_name == "fp16" else "Check encoder.weights.")
-            )
+            raise self._broken("embeddings that are NaN, infinite or zero")
         return vectors.half()
+
+    def _stretched(self, attention: Tensor) -> Tensor:
+        """Attention (B, P) to 0 … 1 per image, float16."""
+        if not bool(attention.isfinite().all()):
+            raise self._broken("attention that is NaN or infinite")
+        low, high = attention.aminmax(dim=1, keepdim=True)
+        return torch.where(high > low, (attention - low) / (high - low), 1.0).half()
+
+    def _broken(self, what: str) -> PatcheadError:
+        remedy = "Set encoder.dtype to bf16 or fp32." if self._dtype_name == "fp16" else "Check encoder.weights."
+        return PatcheadError(f"{self._name} gives {what} in {self._dtype_name}. {remedy}")
+
+
+def _layers_named(spec: EncoderSpec, architecture: Architecture) -> str:
+    kind = "feature levels" if architecture.levels else "blocks"
+    return f"{kind} {sorted(spec.layers)}" if spec.layers else "last layer"
 
 
 def _encoder_id(spec: EncoderSpec, architecture: Architecture, weights_digest: str) -> str:
-    identity = {
+    identity: dict[str, object] = {
         "rule": _RULE,
         "model": architecture.name,
         "weights": weights_digest,
@@ -126,6 +194,8 @@ def _encoder_id(spec: EncoderSpec, architecture: Architecture, weights_digest: s
         "std": architecture.std,
         "dtype": spec.dtype,
     }
+    if spec.attention:  # the last block then rounds differently
+        identity["attention"] = True
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     slug = re.sub(r"[^a-z0-9]+", "-", architecture.name.partition("/")[2].lower()).strip("-")
     return f"{slug}-{digest[:12]}"

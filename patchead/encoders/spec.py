@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from patchead.encoders.registry import REGISTRY, with_mask
 from patchead.errors import SettingsError, bad_value, nearest_name
 from patchead.storage import Storage
 
@@ -17,7 +18,8 @@ class EncoderSpec:
     """One encoder: everything its embeddings depend on, and where to run it.
 
     ``fit`` and ``bit_depth`` are applied while decoding; they are here because they change the embeddings, so they are
-    part of `Encoder.encoder_id`. ``dtype`` and ``device`` are final: no ``auto``.
+    part of `Encoder.encoder_id`. ``layers`` are blocks of a transformer or feature levels of a CNN, from 1; empty takes
+    the last. ``attention`` asks for `Encoder.embed_with_attention`. ``dtype`` and ``device`` are final: no ``auto``.
     """
 
     name: str
@@ -29,6 +31,7 @@ class EncoderSpec:
     dtype: str = "fp32"
     device: str = "cpu"
     storage: Storage = field(default_factory=Storage)
+    attention: bool = False
 
     @property
     def library(self) -> str:
@@ -43,9 +46,11 @@ class EncoderSpec:
 class Architecture:
     """What the library says about a model, before any weight is loaded.
 
-    ``name`` is the identity that goes into encoder ids: no hub tag, no library version. ``width`` is one layer's
-    dimension, ``patch_size`` the stride of the token grid in pixels, ``native_size`` the image side that the weights
-    were trained at; ``mean`` and ``std`` are of RGB on a scale of 0 to 1.
+    ``name`` is the identity that goes into encoder ids: no hub tag, no library version. ``width`` is the last layer's
+    dimension, ``patch_size`` the stride of its grid in pixels, ``native_size`` the image side that the weights were
+    trained at; ``mean`` and ``std`` are of RGB on a scale of 0 to 1. ``levels`` are a CNN's feature levels as (width,
+    stride), the finest first; a transformer, whose blocks are all alike, has none. ``no_attention`` says why the model
+    has no attention of a class token to the patches; empty where it has one.
     """
 
     name: str
@@ -55,11 +60,16 @@ class Architecture:
     native_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    levels: tuple[tuple[int, int], ...] = ()
+    no_attention: str = ""
 
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """Of one image's embeddings: ``grid`` (h, w), ``n_patches`` = h * w, ``dim`` = width * number of layers."""
+    """Of one image's embeddings: ``grid`` (h, w), ``n_patches`` = h * w, ``dim`` = the widths of all layers together.
+
+    ``patch_size`` is the stride of the grid in pixels: a CNN's is that of the finest level taken.
+    """
 
     grid: tuple[int, int]
     dim: int
@@ -75,10 +85,8 @@ def check_spec(spec: EncoderSpec) -> None:
         SettingsError: library, dtype or device are not known, or a layer is named twice.
     """
     if spec.library not in LIBRARIES or not spec.model:
-        raise SettingsError(
-            bad_value("encoder.name", spec.name, "timm/<model> or open_clip/<model>")
-            + nearest_name(spec.library, LIBRARIES)
-        )
+        allowed = "timm/<model> or open_clip/<model>, or a registered name resolved to one"
+        raise SettingsError(bad_value("encoder.name", spec.name, allowed) + _name_hint(spec))
     if spec.dtype not in DTYPES:
         raise SettingsError(bad_value("encoder.dtype", spec.dtype, f"one of {', '.join(DTYPES)}"))
     if spec.device not in DEVICES:
@@ -91,41 +99,68 @@ def shape_of(spec: EncoderSpec, architecture: Architecture) -> EncoderShape:
     """The embedding shape of ``spec`` on ``architecture``.
 
     Raises:
-        SettingsError: the image size is not a multiple of the patch size, or a layer does not exist.
+        SettingsError: the image size is not a multiple of the patch size (of a CNN: of the coarsest stride taken), a
+            layer does not exist, or attention is asked of a model that has none.
     """
-    patch, size = architecture.patch_size, spec.image_size
-    if size < patch or size % patch:
-        near = max(1, round(size / patch)) * patch
-        raise SettingsError(
-            bad_value("encoder.image_size", size, f"a multiple of {spec.name}'s patch size {patch}", f"Try {near}.")
-        )
+    parts = "feature levels" if architecture.levels else "blocks"
     if outside := [layer for layer in spec.layers if not 1 <= layer <= architecture.depth]:
         raise SettingsError(
             bad_value(
                 "encoder.layers",
                 list(spec.layers),
-                f"blocks of {spec.name}, 1 to {architecture.depth}",
+                f"{parts} of {spec.name}, 1 to {architecture.depth}",
                 f"Remove {', '.join(map(str, outside))}; [] means the last layer.",
             )
         )
-    side = size // patch
+    taken = [_level(architecture, layer) for layer in spec.layers or (architecture.depth,)]
+    finest, coarsest = min(stride for _, stride in taken), max(stride for _, stride in taken)
+    _check_size(spec, coarsest, "coarsest stride" if architecture.levels else "patch size")
+    if spec.attention and architecture.no_attention:
+        raise SettingsError(
+            bad_value(
+                "encoder.name",
+                spec.name,
+                "an encoder with a class token's softmax attention where a mask is asked for",
+                f"{architecture.no_attention} Turn the mask off, or take one of: {', '.join(with_mask())}.",
+            )
+        )
+    side = spec.image_size // finest
     return EncoderShape(
         grid=(side, side),
-        dim=architecture.width * max(1, len(spec.layers)),
+        dim=sum(width for width, _ in taken),
         n_patches=side * side,
-        image_size=size,
-        patch_size=patch,
+        image_size=spec.image_size,
+        patch_size=finest,
     )
 
 
 def unsupported(name: str, why: str) -> SettingsError:
-    """The error for a model without a grid of patch tokens."""
+    """The error for a model that gives neither one grid of patch tokens nor feature maps."""
     return SettingsError(
         bad_value(
             "encoder.name",
             name,
-            "a vision transformer whose patch tokens form one grid (ViT, DeiT, DINOv2/3, BEiT, EVA, CLIP, SigLIP)",
-            f"{why} CNN and hierarchical encoders are not supported in this version; "
-            "timm/vit_small_patch14_dinov2 is the default.",
+            "a vision transformer whose patch tokens form one grid (ViT, DeiT, DINOv2/3, BEiT, EVA, CLIP, SigLIP) or, "
+            "of timm, a CNN with feature levels (ResNet, EfficientNet, ConvNeXt)",
+            f"{why} timm/vit_small_patch14_dinov2 is the default.",
         )
     )
+
+
+def _level(architecture: Architecture, layer: int) -> tuple[int, int]:
+    """Width and stride of one layer, counted from 1."""
+    return architecture.levels[layer - 1] if architecture.levels else (architecture.width, architecture.patch_size)
+
+
+def _check_size(spec: EncoderSpec, stride: int, what: str) -> None:
+    size = spec.image_size
+    if size < stride or size % stride:
+        near = max(1, round(size / stride)) * stride
+        allowed = f"a multiple of {spec.name}'s {what} {stride}"
+        raise SettingsError(bad_value("encoder.image_size", size, allowed, f"Try {near}."))
+
+
+def _name_hint(spec: EncoderSpec) -> str:
+    if registered := REGISTRY.get(spec.name):
+        return f" {spec.name} is {registered.library_name}."
+    return nearest_name(spec.library, LIBRARIES) if spec.model else nearest_name(spec.name, REGISTRY)

