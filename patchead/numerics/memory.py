@@ -27,6 +27,11 @@ def product_bytes(memory_bytes: int) -> int:
     return memory_bytes // 16
 
 
+def usable_bytes(memory_bytes: int, schedule: str) -> int:
+    """The budget without the product and its maxima and, where references stream, what the allocator keeps of them."""
+    return memory_bytes - (2 if schedule == "symmetric" else 3) * product_bytes(memory_bytes)
+
+
 def choose_schedule(n: int, p: int, memory_bytes: int, schedule: str = "auto", *, precision: str = "fp32") -> str:
     """``symmetric`` (half the work) where its strip takes at most 3/4 of the budget, else ``row_stationary``.
 
@@ -73,7 +78,7 @@ def block_images(
     Raises:
         PlanError: not even one image fits.
     """
-    free = memory_bytes - 2 * product_bytes(memory_bytes) - scratch_bytes(n, p, d, precision)
+    free = usable_bytes(memory_bytes, schedule) - scratch_bytes(n, p, d, precision)
     vectors = vector_bytes(p, d, precision)
     if schedule == "symmetric":
         free -= strip_bytes(n, p, precision)
@@ -87,7 +92,8 @@ def block_images(
         images = (isqrt(linear * linear + 4 * distances * free) - linear) // (2 * distances) if free > 0 else 0
         needed = linear + distances
     if images < 1 or free < needed:
-        least = (memory_bytes * 7 // 8 - free + needed) * 8 / 7e9
+        usable = usable_bytes(memory_bytes, schedule)
+        least = (usable - free + needed) * memory_bytes / usable / 1e9
         raise PlanError(
             f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold one image of {p} patches and {d} dimensions of a "
             f"group of {n} (schedule {schedule}). Set it to {least:.3g} or more."

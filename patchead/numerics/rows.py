@@ -10,7 +10,14 @@ import torch
 from patchead.errors import PatcheadError, PlanError
 from patchead.numerics.aggregate import Rule, neighbours, reference_mask
 from patchead.numerics.kmean import KMean
-from patchead.numerics.memory import candidate_bytes, candidates, product_bytes, scratch_bytes, vector_bytes
+from patchead.numerics.memory import (
+    candidate_bytes,
+    candidates,
+    product_bytes,
+    scratch_bytes,
+    usable_bytes,
+    vector_bytes,
+)
 from patchead.numerics.similarity import one_way
 from patchead.numerics.vectors import prepare
 from patchead.threads import slices
@@ -121,7 +128,7 @@ def _references_at_once(query: tuple[int, ...], n: int, held: int, precision: st
     """Images that may be compared with a query block (B, P, D) at a time, beside ``held`` candidates per patch."""
     b, p, d = query
     vectors = vector_bytes(p, d, precision)
-    free = memory_bytes - 2 * product_bytes(memory_bytes) - scratch_bytes(n, p, d, precision)
+    free = usable_bytes(memory_bytes, "row_stationary") - scratch_bytes(n, p, d, precision)
     step = (free - b * (vectors + candidate_bytes(held, p))) // (vectors + b * p * 4)
     if step < 1:
         raise PlanError(

@@ -121,3 +121,13 @@ def test_tiles_cover_every_pair_of_images_once(images: int, actors: int, memory_
     pairs = sum(sizes[a] * sizes[b] * (1 if a == b else 2) for a, b in group.tiles())
     assert pairs == images * images
     assert group.tasks == len(group.tiles())
+
+
+def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
+    (group,) = make_plan([("g", 3)], 256, 384, LIMITS, {"g": 4}).groups  # fewer than min_batch
+    assert (group.schedule, group.references, group.prompts, group.whole) == ("row_stationary", 4, 4, True)
+    assert group.flops == 2 * 3 * 4 * 256 * 256 * 384
+    (large,) = make_plan([("g", 50_000)], 256, 384, LIMITS, {"g": 4}).groups  # more than max_group_size
+    assert large.tasks == len(large.blocks()) > 1
+    two = make_plan([("g", 200)], 256, 384, limits(actors=2), {"g": 4}).groups[0]
+    assert two.tasks >= 20

@@ -100,10 +100,14 @@ def test_what_is_needed_is_given_before() -> None:
     actors=st.integers(1, 8),
     schedule=st.sampled_from(["auto", "row_stationary"]),
     panel=st.none() | st.integers(5, 50),
+    prompts=st.none() | st.integers(1, 20),
 )
-def test_tasks_add_up_to_the_plan(sizes: list[int], actors: int, schedule: str, panel: int | None) -> None:
+def test_tasks_add_up_to_the_plan(
+    sizes: list[int], actors: int, schedule: str, panel: int | None, prompts: int | None
+) -> None:
     limits = dataclasses.replace(LIMITS, actors=actors, schedule=schedule, max_references=panel)
-    plan = make_plan([(f"g{i}", n) for i, n in enumerate(sizes)], 16, 8, limits)
+    groups = [(f"g{i}", n) for i, n in enumerate(sizes)]
+    plan = make_plan(groups, 16, 8, limits, None if prompts is None else {name: prompts for name, _ in groups})
     tasks = list(PlannedTasks(plan))
     assert sum(task.flops for task in tasks) == plan.flops
     calls = sum(task.kind not in (LOAD, "reduce", "finish") for task in tasks)
