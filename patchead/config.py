@@ -247,6 +247,9 @@ class Config(_Section):
         archive, lake = (_comparable(uri) + "/" for uri in (self.archive.uri, self.lake.uri))
         if lake.startswith(archive):
             raise ValueError(f"lake.uri {self.lake.uri!r} lies inside archive.uri; heatmaps would be scored as images")
+        prompts = _comparable(self.prompts.uri) + "/" if self.prompts.uri else None
+        if prompts and (lake.startswith(prompts) or prompts.startswith(lake)):
+            raise ValueError(f"prompts.uri {self.prompts.uri!r} and lake.uri overlap; heatmaps would be prompts")
         return self
 
     @model_validator(mode="after")

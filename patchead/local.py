@@ -95,6 +95,8 @@ def embed_images(
         OSError: a path cannot be read.
         ValueError: no image, or pixels of another form.
     """
+    if prompts is not None and align is not None:
+        batch_size = max(1, batch_size // (1 + 2 * len(prompts.images)))  # each image brings its warped prompts along
     sampling = Sampling(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
     guides: dict[str, Guide] = {}
     if align is not None and prompts is not None:
@@ -130,8 +132,8 @@ def embed_prompts(
     Raises:
         As `embed_images`; ValueError for another rotation.
     """
-    if wrong := [angle for angle in rotations if angle not in (90, 180, 270)]:
-        raise ValueError(f"rotations must be 90, 180 or 270; got {wrong[0]}")
+    if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
+        raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
     found = [_decoded(image, index, reading) for index, image in enumerate(images)]
     turned = [np.rot90(image, -angle // 90) for angle in (0, *rotations) for image, _ in found]
     samples = embed_images([np.ascontiguousarray(image) for image in turned], encoder, batch_size=batch_size)
@@ -164,8 +166,11 @@ def score_samples(
         precision, device, schedule, memory_bytes, panel: see `leave_one_out.score_group`.
 
     Raises:
-        As `leave_one_out.score_group`; ValueError: a mask without attention.
+        As `leave_one_out.score_group`; ValueError: a mask without attention, parts beside prompts (which have none),
+            or another number of them than images.
     """
+    if part is not None and (prompts is not None or len(part) != len(samples.content)):
+        raise ValueError(f"part must name the part of each of {len(samples.content)} images, and not beside prompts")
     n, embeddings = len(samples.content), samples.embeddings
     references: Sequence[str] = ()
     if prompts is not None:
@@ -201,17 +206,21 @@ def _batches(images: Sequence[ImageLike], size: int, reading: Reading) -> Iterat
 
 
 def _decoded(image: ImageLike, index: int, reading: Reading) -> tuple[np.ndarray, str]:
-    """Pixels uint8 RGB (H, W, 3) and a hash of the content."""
+    """Pixels uint8 RGB (H, W, 3), and a hash of them: the same photo is known however it is given."""
+    rgb = _rgb(image, index, reading)
+    return rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes())
+
+
+def _rgb(image: ImageLike, index: int, reading: Reading) -> np.ndarray:
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise ValueError(
                 f"image {index} must be uint8 RGB (H, W, 3) or grey (H, W); got {image.dtype} {image.shape}"
             )
-        rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-        return rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes())
+        return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     try:
-        return decode(data, max_pixels=reading.max_pixels, bit_depth=reading.bit_depth), content_hash(data)
+        return decode(data, max_pixels=reading.max_pixels, bit_depth=reading.bit_depth)
     except DecodeError as exc:
         name = f"image {index}" if isinstance(image, bytes) else str(image)
         raise DecodeError(f"{name}: {exc}") from exc

@@ -36,8 +36,13 @@ class Scored:
     fit: str
 
     def heatmap(self, index: int) -> np.ndarray:
-        """The photo with its patch scores over it, uint8 RGB (H, W, 3), at most 1,024 px; one colour range for all."""
+        """The photo with its patch scores over it, uint8 RGB (H, W, 3), at most 1,024 px; one colour range for all.
+
+        Just the photo where it has no score, for want of a reference.
+        """
         image = pixels_of(self.images[index], index)
+        if not np.isfinite(self.patch_scores[index]).all():
+            return image
         height, width = image.shape[:2]
         heat = heatmap(self.patch_scores[index], width, height, max_side=_HEATMAP_SIDE, fit=self.fit)
         low, high = float(np.nanmedian(self.patch_scores)), float(np.nanmax(self.patch_scores))
@@ -77,7 +82,8 @@ def score(
         prompts: normal images (few-shot mode); rotations: turns of them that are prompts too, e.g. (90, 180, 270).
         align, mask: PatchEAD+, with the default rules where True (method.md section 5).
         rule: aggregation (method.md sections 3 and 4).
-        part_ids: the physical part of each image: images of one part are never references of each other.
+        part_ids: the physical part of each image: images of one part are never references of each other. Not with
+            ``prompts``: leave out those that show a part to be scored.
         threshold_z: an image is anomalous when its robust z in the list is above this.
         min_batch: fewer images than this are refused without ``prompts``.
         precision: fp32, fp16, bf16 or int8 products; auto is fp32 on a CPU and fp16 on a GPU.
@@ -87,7 +93,8 @@ def score(
 
     Raises:
         PatcheadError: a setting, an image or the weights cannot be used; the text says which and what is allowed.
-        ValueError: pixels of another form.
+        OSError: a path cannot be read.
+        ValueError: pixels, part ids or rotations of another form.
     """
     if len(images) < min_batch and not len(prompts):
         raise SettingsError(
@@ -124,15 +131,19 @@ def score(
 def _table(
     images: Sequence[ImageLike], sizes: Sequence[tuple[int, int]], found: SampleScores, threshold_z: float
 ) -> pa.Table:
-    z = robust_z(found.image_scores)
+    z, known = robust_z(found.image_scores), np.isfinite(found.image_scores)
+
+    def column(values: np.ndarray) -> pa.Array:
+        return pa.array(values, mask=~known)  # null without a reference
+
     return pa.table(
         {
             "image_id": [str(i) if isinstance(i, (str, Path)) else f"image {n}" for n, i in enumerate(images)],
-            "score": found.image_scores,
-            "rank": ranks(found.image_scores),
-            "z": z,
-            "is_anomalous": z > threshold_z,
-            "max_patch": found.patch_scores.max(axis=(1, 2)).astype(np.float64),
+            "score": column(found.image_scores),
+            "rank": column(ranks(found.image_scores)),
+            "z": column(z),
+            "is_anomalous": column(z > threshold_z),
+            "max_patch": column(found.patch_scores.max(axis=(1, 2)).astype(np.float64)),
             "n_references": found.n_references,
             "aligned": pa.nulls(len(images), pa.bool_()) if found.aligned is None else found.aligned,
             "width": pa.array([width for width, _ in sizes], pa.int32()),

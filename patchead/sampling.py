@@ -45,10 +45,7 @@ class Sampling:
             return Views(self.frame.fit(image)[None], np.ones((1, p), bool), np.eye(2, 3, dtype=np.float32)[None])
         if self.few_shot:
             return prompt_views(image, guides, self.align, self.frame)
-        (template,) = guides
-        if template is None:
-            raise ValueError("a batch needs its template")
-        return template_views(image, template, self.align, self.frame)
+        return template_views(image, next(iter(guides), None), self.align, self.frame)
 
 
 def stacked(views: Iterable[Views]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -145,6 +145,22 @@ def test_the_notebook_call(tmp_path: Path) -> None:
     assert few.table["aligned"].to_pylist() == [None]
 
 
+def test_a_photo_is_known_however_it_is_given(tmp_path: Path) -> None:
+    paths = []
+    for index in range(3):
+        paths.append(tmp_path / f"{index}.png")
+        cv2.imwrite(str(paths[-1]), part(index)[..., ::-1])
+    tiny = {"encoder": "timm/vit_tiny_patch16_224", "weights": "random", "image_size": 64}
+    found = patchead.score([paths[0], paths[1].read_bytes(), part(2)], prompts=[part(0), paths[1], paths[2]], **tiny)
+    assert found.table["n_references"].to_pylist() == [2, 2, 2]
+    alone = patchead.score(paths[:1], prompts=[part(0)], **tiny)
+    assert alone.table["score"].to_pylist() == [None]
+    assert alone.table["is_anomalous"].to_pylist() == [None]
+    np.testing.assert_array_equal(alone.heatmap(0), part(0))
+    with pytest.raises(ValueError, match="part must name the part of each of 3 images, and not beside prompts"):
+        patchead.score(paths, prompts=paths, part_ids=["a", "b", "c"], **tiny)
+
+
 def test_what_cannot_be_scored_is_refused(tmp_path: Path, encoder: Encoder) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
@@ -154,6 +170,6 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path, encoder: Encoder) -> N
         embed_images([part(0), np.zeros((4, 4))], encoder)
     with pytest.raises(SettingsError, match="images must be at least min_batch=5 of them; got 2"):
         patchead.score([part(0), part(1)], encoder="timm/vit_tiny_patch16_224", weights="random")
-    with pytest.raises(ValueError, match="rotations must be 90, 180 or 270; got 45"):
+    with pytest.raises(ValueError, match=r"rotations must be 90, 180 or 270, each once; got \[45\]"):
         embed_prompts([part(0)], encoder, rotations=(45,))
     assert isinstance(embed_images([part(0)[..., 0]], encoder), Samples)

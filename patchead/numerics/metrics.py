@@ -81,7 +81,7 @@ class PixelHistogram:
 
         Args:
             scores: float (H, W), all within [0, 1].
-            mask: bool (H, W), True = defect; see `resize_mask`. All False for a good image.
+            mask: bool (H, W), True = defect. All False for a good image.
 
         Raises:
             ValueError: the shapes differ, the mask is not bool, or a score is NaN or outside of [0, 1].
@@ -123,17 +123,3 @@ class PixelHistogram:
             curves.pro(overlap, normal, FPR_LIMIT),
             curves.f1_max(defect, normal),
         )
-
-
-def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """bool (H, W) by nearest neighbour to bool ``shape`` (H', W'), pixel centres on pixel centres.
-
-    Where it shrinks, a region that is thinner than the step may vanish, as in every evaluation at a fixed size.
-
-    Raises:
-        ValueError: not a bool array (H, W).
-    """
-    if mask.ndim != 2 or mask.dtype != bool:
-        raise ValueError(f"need a bool mask (H, W); got {mask.dtype} {mask.shape}")
-    resized = cv2.resize(mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return resized.astype(bool)

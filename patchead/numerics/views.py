@@ -18,7 +18,9 @@ from patchead.numerics.align import AlignRule, Features, compose, features, inve
 TEMPLATE_VIEWS = 3
 _HALF_TURN = np.array([[-1.0, 0.0, 1.0], [0.0, -1.0, 1.0]])  # of the unit square
 _SEEN = 0.5  # weight of valid patches above which an interpolated score counts
-_ROUNDING = 1e-6
+_FILLED = 0.5  # of a patch: with less of the photo in it, the warp has left it empty
+_LEAST_SHARE = 0.25  # of a view's patches: with fewer, its image score would be that of a corner
+_POINTS = 4  # per patch and axis at which it is looked whether the photo is there
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,12 @@ class Views:
         return bool(self.valid[1:].any())
 
 
-def template_views(image: np.ndarray, template: Guide, rule: AlignRule, frame: Frame) -> Views:
+def template_views(image: np.ndarray, template: Guide | None, rule: AlignRule, frame: Frame) -> Views:
     """The three views of a sample of a batch: as it is, warped onto the template, and that turned by 180°."""
-    motion = rigid_motion(features(image), template.features, rule)
-    shape = template.image.shape[:2]
-    return _views(image, [None, None] if motion is None else _warped(image, motion, shape, frame), frame)
+    motion = None if template is None else rigid_motion(features(image), template.features, rule)
+    if template is None or motion is None:
+        return _views(image, [None] * (TEMPLATE_VIEWS - 1), frame)
+    return _views(image, _warped(image, motion, template.image.shape[:2], frame), frame)
 
 
 def prompt_views(image: np.ndarray, prompts: Sequence[Guide | None], rule: AlignRule, frame: Frame) -> Views:
@@ -90,19 +93,23 @@ def unit_frame(width: int, height: int, mode: str) -> np.ndarray:
     return np.array([[1 / side, 0.0, (side - width) / (2 * side)], [0.0, 1 / side, (side - height) / (2 * side)]])
 
 
-def filled_patches(motion: np.ndarray, shape: tuple[int, int], frame: Frame) -> np.ndarray:
-    """bool (h, w): patches of a view that lie wholly inside the image of ``shape`` (H, W) that was warped.
+def filled_patches(motion: np.ndarray, shape: tuple[int, int], onto: tuple[int, int], frame: Frame) -> np.ndarray:
+    """bool (h, w): patches of a view of which at least half shows the image of ``shape`` (H, W) that was warped.
 
-    ``motion`` is from the image's fitted square to the view's.
+    ``motion`` is from the image's fitted square to the view's; ``onto`` (H, W) is the frame it was warped into: what
+    padding adds around that is empty too.
     """
     h, w = frame.grid
-    corners = np.stack(np.meshgrid(np.arange(w + 1) / w, np.arange(h + 1) / h), axis=-1)  # (h + 1, w + 1, xy)
-    height, width = shape
-    back = compose(invert(unit_frame(width, height, frame.mode)), invert(motion))
-    at = corners @ back[:, :2].T + back[:, 2]
-    edge = _ROUNDING * max(width, height)
-    inside = ((at >= -edge) & (at <= np.array([width, height]) + edge)).all(axis=-1)
-    return inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
+    columns, rows = ((np.arange(_POINTS * n) + 0.5) / (_POINTS * n) for n in (w, h))
+    points = np.stack(np.meshgrid(columns, rows), axis=-1)  # (4 h, 4 w, xy) in the view's square
+    from_image = compose(invert(unit_frame(shape[1], shape[0], frame.mode)), invert(motion))
+    there = _inside(points, from_image, shape) & _inside(points, invert(unit_frame(*onto[::-1], frame.mode)), onto)
+    return there.reshape(h, _POINTS, w, _POINTS).mean(axis=(1, 3)) >= _FILLED
+
+
+def _inside(points: np.ndarray, to_pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    at = points @ to_pixels[:, :2].T + to_pixels[:, 2]
+    return ((at >= 0) & (at <= np.array(shape[::-1]))).all(axis=-1)
 
 
 def spread(embeddings: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -162,8 +169,8 @@ def _warped(image: np.ndarray, motion: np.ndarray, shape: tuple[int, int], frame
     upright = compose(there, compose(motion, invert(here)))
     views: list[_View | None] = []
     for view, move in ((pixels, upright), (np.rot90(pixels, 2), compose(_HALF_TURN, upright))):
-        valid = filled_patches(move, (height, width), frame)
-        views.append(_View(view, move, valid) if valid.any() else None)
+        valid = filled_patches(move, (height, width), shape, frame)
+        views.append(_View(view, move, valid) if valid.mean() >= _LEAST_SHARE else None)
     return views
 
 

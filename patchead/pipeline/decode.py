@@ -121,21 +121,22 @@ def _guides(candidates: pa.Table | None, settings: DecodeSettings) -> list[_Cand
     """The images to align with: all prompts, or the first candidate for the template that is an image.
 
     Raises:
-        PatcheadError: a prompt, or every candidate for the template, cannot be read.
+        ArchiveError: a prompt or a template cannot be read, or a prompt is no image.
     """
     found: list[_Candidate] = []
     if candidates is None:
         return found
     for row in candidates.to_pylist():
         ((_, data),) = encoded({name: [row[name]] for name in PLACE}, settings)
+        name = f"the {'prompt' if settings.sampling.few_shot else 'template'} {row['image_id']} of the alignment"
+        if isinstance(data, ArchiveError):  # the next candidate would give these images another frame than the others
+            raise ArchiveError(f"{name} cannot be read: {data} Run again, or remove it.") from data
         try:
-            if isinstance(data, ArchiveError):
-                raise data
             image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
-        except (ArchiveError, DecodeError) as exc:
+        except DecodeError as exc:
             if settings.sampling.few_shot:
-                raise ArchiveError(f"the prompt {row['image_id']} cannot be used: {exc}") from exc
-            continue  # a failed image is no template: the next one is
+                raise ArchiveError(f"{name} cannot be used: {exc}. Mend or remove it.") from exc
+            continue  # what is no image is no template: the next one is, for every image of the group alike
         found.append(_Candidate(content_hash(data), row["part_id"], Guide.of(image)))
         if not settings.sampling.few_shot:
             break
@@ -196,8 +197,6 @@ def _decode_one(
         image = np.ascontiguousarray(np.rot90(image, -turn // 90))
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
-    if sampling.align is not None and not sampling.few_shot and not guides:
-        return receipt | {"status": FAILED, "error": "no image of its group can be its template"}, None
     if sampling.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect
         usable = [None if g.content == own or (part and g.part == part) else g.guide for g in guides]
         return receipt, sampling.views(image, usable)

@@ -19,7 +19,7 @@ from patchead.pipeline.session import worker_errors
 from patchead.pipeline.spread import spread
 from patchead.schema import OK, REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES
 
-_NO_REFERENCE = "no reference: every other image it may be compared with has the same content or shows the same part"
+_NO_REFERENCE = "no reference: every image it may be compared with has the same content or shows the same part"
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,12 @@ def _plan_group(name: str, n: int, p: int, d: int, limits: Limits, share: int) -
 
 
 def _few_shot(name: str, n: int, prompts: int, p: int, d: int, limits: Limits, share: int) -> GroupPlan:
-    """A group whose images are compared with ``prompts`` alone: any number of images, one row block after the other."""
+    """A group whose images are compared with ``prompts`` alone, one row block after the other."""
+    if n > limits.max_group_size:
+        raise PlanError(
+            f"group {name} has {n} images, more than scoring.max_group_size={limits.max_group_size}; the maps of a "
+            "group are held at once when it is finished. Cut it finer with archive.group_by, or raise the limit."
+        )
     flops, schedule = _flops(n, prompts, p, d), "row_stationary"
     fits = (n + prompts) * p * d * 2 <= limits.memory_bytes
     straggler = limits.actors > 1 and flops / max(1, share) > _LARGEST_TASK

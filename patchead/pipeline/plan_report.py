@@ -118,7 +118,7 @@ def _prompts(config: Config, groups: list[str]) -> dict[str, int] | None:
     if not translate.few_shot(config):
         return None
     request = translate.prompt_request(config)
-    found = list_prompts(request)
+    found = list_prompts(request, groups)
     found.require(groups, request.catalog.uri)
     return found.counts(groups)
 

@@ -109,18 +109,27 @@ class PromptSet:
         return by_group(self.chosen)
 
 
-def list_prompts(request: PromptRequest) -> PromptSet:
+def list_prompts(request: PromptRequest, groups: Iterable[str]) -> PromptSet:
     """List the normal images and choose the prompts: all, those of the manifest, and k of them per group by seed.
+
+    Only those that the archive's ``groups`` are compared with.
 
     Raises:
         ArchiveError: they cannot be listed, one cannot be read, or the manifest names images that are not there.
         SettingsError: a group has fewer than k.
     """
-    found = catalog(request.catalog).manifest
+    try:
+        found = catalog(request.catalog).manifest
+    except ArchiveError as exc:
+        raise ArchiveError(
+            f"{exc} (Of the prompts: here archive.uri is prompts.uri, archive.template prompts.template.)"
+        ) from exc
     if request.manifest is not None:
         found = _named(found, request.manifest, request.catalog.storage, request.catalog.uri)
+    wanted = {_without_night(name) for name in groups}
     if (failed := found.filter(pc.is_valid(found["status"]))).num_rows:
         raise ArchiveError(f"the prompt {failed['image_id'][0].as_py()} cannot be used: {failed['error'][0].as_py()}")
+    found = found.filter(pc.is_in(found["group_id"], value_set=pa.array(sorted(wanted), pa.string())))
     chosen = found.sort_by([("group_id", "ascending"), ("image_id", "ascending")])
     if request.k is not None:
         chosen = pa.concat_tables([_drawn(name, rows, request) for name, rows in by_group(chosen).items()])
@@ -130,7 +139,8 @@ def list_prompts(request: PromptRequest) -> PromptSet:
 def prompt_catalog(archive: CatalogRequest, uri: str, template: str | None) -> CatalogRequest:
     """The archive's catalog request, for the prompts: other address, no night, no limit."""
     keys = tuple(key for key in archive.group_by if key != "night")
-    return replace(archive, uri=uri, template=template or archive.template, group_by=keys, night=None, limit=None)
+    others = {"group_by": keys, "night": None, "limit": None, "format": "auto"}
+    return replace(archive, uri=uri, template=template or archive.template, **others)
 
 
 def template_candidates(groups: dict[str, pa.Table]) -> dict[str, pa.Table]:
@@ -138,14 +148,30 @@ def template_candidates(groups: dict[str, pa.Table]) -> dict[str, pa.Table]:
     return {name: rows.slice(0, _TEMPLATE_CANDIDATES) for name, rows in groups.items()}
 
 
-def store_id(encoder_id: str, sampling: Sampling, guides: Mapping[str, pa.Table]) -> str:
-    """The id of the store that the samples belong in: aligned ones depend on what they are aligned with."""
+def store_id(encoder_id: str, sampling: Sampling) -> str:
+    """The id of the store that the samples belong in: aligned ones depend on the rule as well."""
     if sampling.align is None:
         return encoder_id
-    seen = blake2b(json.dumps([asdict(sampling.align), sampling.few_shot]).encode(), digest_size=6)
-    for name, rows in sorted(guides.items()):
-        seen.update(f"{name} {digest([rows], ['image_id', 'etag'])}\n".encode())
-    return f"{encoder_id}-aligned-{seen.hexdigest()}"
+    rule = json.dumps([asdict(sampling.align), sampling.few_shot])
+    return f"{encoder_id}-aligned-{blake2b(rule.encode(), digest_size=6).hexdigest()}"
+
+
+def stamped(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int) -> pa.Table:
+    """The manifest with etags that also say what each image is aligned with: an embedding is good for that alone.
+
+    ``max_pixels`` belongs to it: it decides which candidate is an image, and so the template.
+    """
+    if not guides:
+        return manifest
+    columns = ["image_id", "etag", "part_id"]
+    seen = {name: f"{digest([rows], columns)} {max_pixels}" for name, rows in guides.items()}
+    etags = [
+        f"{etag}|{part or ''}|{blake2b(seen.get(group, '').encode(), digest_size=8).hexdigest()}"
+        for etag, part, group in zip(
+            *(manifest[name].to_pylist() for name in ("etag", "part_id", "group_id")), strict=True
+        )
+    ]
+    return manifest.set_column(manifest.schema.get_field_index("etag"), "etag", pa.array(etags, pa.string()))
 
 
 def _named(found: pa.Table, uri: str, storage: Storage, prompts: str) -> pa.Table:

@@ -22,7 +22,7 @@ from patchead.pipeline.explain import explain, failed_rows
 from patchead.pipeline.groups import Group
 from patchead.pipeline.plan import Plan, make_plan
 from patchead.pipeline.progress import Stages
-from patchead.pipeline.prompts import PromptSet, list_prompts, store_id, template_candidates
+from patchead.pipeline.prompts import PromptSet, list_prompts, stamped, store_id, template_candidates
 from patchead.pipeline.record import RunRecord, new_run_id
 from patchead.pipeline.score import score
 from patchead.pipeline.session import pools, ray_session, require_shared_folders
@@ -80,7 +80,7 @@ class _Night:
         self.plan(readable, encoder, prompts)
         guides = self.guides(readable, prompts)
         sampling = translate.decode_settings(self.config, encoder.grid).sampling
-        store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(encoder.encoder_id, sampling, guides))
+        store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(encoder.encoder_id, sampling))
         references = self.embed_prompts(prompts, encoder, store) if prompts else {}
         images = self.embed(manifest, encoder, store, guides)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
@@ -102,7 +102,7 @@ class _Night:
         if not translate.few_shot(self.config):
             return None
         request = translate.prompt_request(self.config)
-        found = list_prompts(request)
+        found = list_prompts(request, groups)
         found.require(groups, request.catalog.uri)
         return found
 
@@ -130,7 +130,8 @@ class _Night:
     ) -> pa.Table:
         """The manifest with the receipts' columns beside it, one row per image."""
         with self.stages.stage("embed", manifest.num_rows) as advance:
-            done = self._embed(manifest, encoder, store, guides, advance)
+            aligned = stamped(manifest, guides, self.config.archive.max_pixels)
+            done = self._embed(aligned, encoder, store, guides, advance)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
         _refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
@@ -153,7 +154,7 @@ class _Night:
             translate.decode_settings(self.config, encoder.grid),
             self.embed_pool,
             batch_size=self.config.encoder.batch_size,
-            images_per_file=self.config.lake.images_per_file,
+            images_per_file=translate.images_per_unit(self.config, guides),
             run_id=self.record.run_id,
             advance=advance,
             guides=guides,
@@ -183,6 +184,7 @@ class _Night:
         """Stage the scores of every group; ``prompts`` are its references in few-shot mode."""
         compared = digest([*groups.values(), *prompts.values()], ["group_id", "image_id", "content_hash", "part_id"])
         settings = translate.score_settings(self.config, encoder, self.score_pool.device, compared)
+        self.record.scoring["embeddings"] = store.encoder_id
         with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:
             self.record.scoring |= score(
                 plan,
@@ -201,7 +203,8 @@ class _Night:
         settings = translate.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
         with self.stages.stage("explain", sum(rows.num_rows for rows in groups.values())) as advance:
             scores, regions = explain(groups, self.folder, settings, advance=advance)
-        self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
+        if self.config.align.enabled:
+            self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
         failed = images.filter(pc.equal(images["status"], FAILED))
         return pa.concat_tables([scores, failed_rows(failed, settings)]), regions
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from hashlib import blake2b
+
+import pyarrow as pa
 
 from patchead.archive.catalog import CatalogRequest
 from patchead.config import Config
@@ -23,6 +26,8 @@ from patchead.pipeline.prompts import PromptRequest, prompt_catalog
 from patchead.pipeline.scorer import ScoreSettings
 from patchead.sampling import Sampling
 from patchead.storage import Storage
+
+_VIEWS_PER_UNIT = 256  # of the pixels that a decode task hands to an actor: 0.6 MB each at 448 px
 
 
 def absolute(config: Config) -> Config:
@@ -123,6 +128,13 @@ def patches_per_sample(config: Config, n_patches: int) -> int:
     """Patches that are compared for one image, from those of one view."""
     sampling = Sampling(config.encoder.image_size, config.encoder.fit, (1, 1), align_rule(config), few_shot(config))
     return n_patches * sampling.stored_views
+
+
+def images_per_unit(config: Config, guides: Mapping[str, pa.Table]) -> int:
+    """Images per embedding file; fewer where every image brings warped prompts along."""
+    prompts = max((rows.num_rows for rows in guides.values()), default=0) if few_shot(config) else 0
+    most = _VIEWS_PER_UNIT // (1 + 2 * prompts) if prompts else config.lake.images_per_file
+    return max(1, min(config.lake.images_per_file, most))
 
 
 def memory_bytes(config: Config) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from patchead.numerics.metrics import BINS, FPR_LIMIT, ImageMetrics, PixelHistogram, image_metrics, resize_mask
+from patchead.numerics.metrics import BINS, FPR_LIMIT, ImageMetrics, PixelHistogram, image_metrics
 
 Image = tuple[np.ndarray, np.ndarray]
 
@@ -286,25 +286,6 @@ def test_a_score_outside_of_the_range_is_refused(bad: float) -> None:
 def test_maps_and_masks_that_do_not_fit_are_refused(scores: np.ndarray, mask: np.ndarray) -> None:
     with pytest.raises(ValueError, match="need float scores"):
         PixelHistogram().add(scores, mask)
-
-
-# Masks
-
-
-@pytest.mark.parametrize(("shape", "target"), [((30, 50), (7, 11)), ((5, 4), (256, 256)), ((9, 9), (9, 9))])
-def test_a_mask_is_resized_by_its_nearest_pixel(shape: tuple[int, int], target: tuple[int, int]) -> None:
-    mask = np.random.default_rng(0).random(shape) > 0.5
-    rows, columns = (
-        np.floor((np.arange(new) + 0.5) * old / new).astype(int) for old, new in zip(shape, target, strict=True)
-    )
-    got = resize_mask(mask, target)
-    assert got.dtype == bool
-    np.testing.assert_array_equal(got, mask[np.ix_(rows, columns)])
-
-
-def test_a_mask_that_is_not_bool_is_refused() -> None:
-    with pytest.raises(ValueError, match="bool mask"):
-        resize_mask(np.full((4, 4), 255, np.uint8), (2, 2))
 
 
 def test_nothing_warns() -> None:

@@ -64,7 +64,8 @@ def _read_class(layout: FolderLayout, folder: Path, name: str) -> DatasetClass:
     for kind in folders(folder / "test"):
         if kind.name != layout.good:
             test += _defective(layout, kind, folder / "ground_truth" / kind.name)
-    return DatasetClass(name, tuple(map(good, train)), tuple(test))
+    # By path, not good ones first: the first image is the template of an alignment, and may be defective.
+    return DatasetClass(name, tuple(map(good, train)), tuple(sorted(test, key=lambda sample: sample.path)))
 
 
 def _defective(layout: FolderLayout, images: Path, masks: Path) -> list[Sample]:
