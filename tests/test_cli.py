@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from typer.testing import CliRunner
 
+from patchead.cli import app, main
+from patchead.config import Config
+from patchead.encoders.registry import REGISTRY
+from patchead.errors import TooManyFailuresError
+from patchead.pipeline.record import RunRecord
 from patchead.settings import iter_fields
 
 PATCHEAD = Path(sys.executable).parent / "patchead"
@@ -18,12 +25,34 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "command", [[*name, "--help"] for name in ([], ["score"], ["plan"], ["calibrate"], ["query"], ["settings"])]
+    "command", [[], *([name] for name in ("score", "plan", "calibrate", "query", "evaluate", "encoders", "settings"))]
 )
 def test_help(command: list[str]) -> None:
-    done = run(*command)
-    assert done.returncode == 0
-    assert "Usage" in done.stdout
+    done = CliRunner().invoke(app, [*command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output
+
+
+def test_encoders_lists_every_name() -> None:
+    printed = run("encoders").stdout
+    assert [name for name in REGISTRY if name not in printed] == []
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(0, 0), (2, 3), (TooManyFailuresError("most of them"), 4)])
+def test_how_the_images_went_is_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], outcome: int | Exception, code: int
+) -> None:
+    def run_night(config: Config, console: Console) -> RunRecord:
+        if isinstance(outcome, Exception):
+            raise outcome
+        return RunRecord("run", config, state="published", images=5, ok=5 - outcome, failed=outcome)
+
+    monkeypatch.setattr("patchead.pipeline.run.run_night", run_night)
+    monkeypatch.setattr("sys.argv", ["patchead", "score", "--archive", "a", "--lake", "b"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == code
+    assert ("most of them" in capsys.readouterr().err) == (code == 4)
 
 
 def test_help_names_the_exit_codes_and_imports_neither_ray_nor_torch() -> None:

@@ -139,8 +139,8 @@ def list_prompts(request: PromptRequest, groups: Iterable[str]) -> PromptSet:
 def prompt_catalog(archive: CatalogRequest, uri: str, template: str | None) -> CatalogRequest:
     """The archive's catalog request, for the prompts: other address, no night, no limit."""
     keys = tuple(key for key in archive.group_by if key != "night")
-    others = {"group_by": keys, "night": None, "limit": None, "format": "auto"}
-    return replace(archive, uri=uri, template=template or archive.template, **others)
+    same = replace(archive, group_by=keys, night=None, limit=None, format="auto")
+    return replace(same, uri=uri, template=template or archive.template)
 
 
 def template_candidates(groups: dict[str, pa.Table]) -> dict[str, pa.Table]:

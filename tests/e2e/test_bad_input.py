@@ -166,6 +166,7 @@ def test_bad_settings_are_exit_code_2(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # two whole jobs; what they do is tested in this process, how they exit in tests/test_cli.py
 def test_failed_images_are_exit_code_3_and_too_many_exit_code_4(tmp_path: Path) -> None:
     write_group(tmp_path / "archive", NIGHT, "screw", good_images(6) | {"text.png": b"no image"})
     places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]

@@ -145,8 +145,9 @@ def test_the_run_record_adds_up(tmp_path: Path, screws: dict[str, bytes], score_
     assert row["encoder_id"] == record.encoder_id
 
 
-# The panel's test below runs the row-stationary schedule in blocks, too.
-@pytest.mark.parametrize("schedule", ["symmetric", pytest.param("row_stationary", marks=pytest.mark.slow)])
+# tests/pipeline/test_score.py compares schedules, actors, blocks and panels on the scoring stage alone.
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
 def test_scores_do_not_depend_on_schedule_actors_or_blocks(
     tmp_path: Path, screws: dict[str, bytes], score_night: Score, schedule: str
 ) -> None:
@@ -161,6 +162,7 @@ def test_scores_do_not_depend_on_schedule_actors_or_blocks(
     assert {i: r["n_references"] for i, r in two.items()} == {i: r["n_references"] for i, r in one.items()}
 
 
+@pytest.mark.slow
 def test_a_panel_of_references_is_the_same_in_blocks_and_whole(tmp_path: Path, score_night: Score) -> None:
     archive = tmp_path / "archive"
     write_group(archive, NIGHT, "screw", good_images(20))
