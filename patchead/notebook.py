@@ -19,6 +19,7 @@ from patchead.numerics.aggregate import Rule, ranks, robust_z
 from patchead.numerics.align import AlignRule
 from patchead.numerics.heatmap import heatmap, overlay
 from patchead.numerics.mask import MaskRule
+from patchead.rules import settled
 
 _HEATMAP_SIDE = 1024
 
@@ -107,7 +108,7 @@ def score(
         image_size=image_size,
         layers=tuple(layers),
         fit=fit,
-        dtype="fp16" if where == "cuda" else "fp32",
+        dtype=settled("auto", where),
         device=where,
         attention=bool(mask),
     )
@@ -121,7 +122,7 @@ def score(
         mask=MaskRule() if mask is True else mask or None,
         prompts=normal,
         part=part_ids,
-        precision=("fp16" if where == "cuda" else "fp32") if precision == "auto" else precision,
+        precision=settled(precision, where),
         device=where,
         memory_bytes=int(memory_gb * GIGABYTE),
     )

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
+from patchead import rules
 from patchead.config import Config
 from patchead.encoders import EncoderSpec
-from patchead.encoders.registry import resolve
 from patchead.errors import SettingsError, bad_value
 from patchead.numerics.aggregate import Rule
 from patchead.numerics.align import AlignRule
 from patchead.numerics.mask import MaskRule
-from patchead.storage import Storage
 
 PROMPTS_URI = "dataset://train"  # the value of prompts.uri that stands for a class's own training images
 AS_CONFIGURED = "as configured"
@@ -34,7 +33,7 @@ class Variant:
 
     @property
     def few_shot(self) -> bool:
-        return self.config.scoring.mode == "few_shot"
+        return rules.few_shot(self.config)
 
     @property
     def device(self) -> str:
@@ -44,39 +43,22 @@ class Variant:
 
     @property
     def precision(self) -> str:
-        asked = self.config.scoring.precision
-        return ("fp16" if self.device == "cuda" else "fp32") if asked == "auto" else asked
+        return rules.precision(self.config, self.device)
 
     @property
     def rule(self) -> Rule:
-        scoring = self.config.scoring
-        return Rule(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
+        return rules.score_rule(self.config)
 
     @property
     def mask(self) -> MaskRule | None:
-        mask = self.config.mask
-        return MaskRule(mask.threshold, mask.background) if mask.enabled else None
+        return rules.mask_rule(self.config)
 
     @property
     def align(self) -> AlignRule | None:
-        align = self.config.align
-        return AlignRule(align.ratio, align.min_inliers, align.max_scale) if align.enabled else None
+        return rules.align_rule(self.config)
 
     def encoder_spec(self, *, attention: bool) -> EncoderSpec:
-        encoder, archive = self.config.encoder, self.config.archive
-        dtype = ("fp16" if self.device == "cuda" else "fp32") if encoder.dtype == "auto" else encoder.dtype
-        return EncoderSpec(
-            name=resolve(encoder.name),
-            weights=encoder.weights,
-            image_size=encoder.image_size,
-            layers=encoder.layers,
-            fit=encoder.fit,
-            bit_depth=archive.bit_depth,
-            dtype=dtype,
-            device=self.device,
-            storage=Storage(**self.config.storage.model_dump()),
-            attention=attention,
-        )
+        return rules.encoder_spec(self.config, self.device, attention=attention)
 
     @property
     def encoder_key(self) -> str:

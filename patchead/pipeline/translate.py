@@ -11,12 +11,7 @@ import pyarrow as pa
 
 from patchead.archive.catalog import CatalogRequest
 from patchead.config import Config
-from patchead.encoders import EncoderSpec
-from patchead.encoders.registry import resolve
 from patchead.errors import SettingsError
-from patchead.numerics.aggregate import Rule
-from patchead.numerics.align import AlignRule
-from patchead.numerics.mask import MaskRule
 from patchead.pipeline.decode import DecodeSettings
 from patchead.pipeline.draw import DrawSettings
 from patchead.pipeline.embed import EncoderFacts
@@ -24,8 +19,25 @@ from patchead.pipeline.explain import ExplainSettings
 from patchead.pipeline.plan import GIGABYTE, Limits
 from patchead.pipeline.prompts import PromptRequest, prompt_catalog
 from patchead.pipeline.scorer import ScoreSettings
+from patchead.rules import align_rule, encoder_spec, few_shot, mask_rule, precision, score_rule, storage
 from patchead.sampling import Sampling
-from patchead.storage import Storage
+
+__all__ = [
+    "absolute",
+    "catalog_request",
+    "decode_settings",
+    "encoder_spec",
+    "explain_settings",
+    "few_shot",
+    "images_per_unit",
+    "limits",
+    "memory_bytes",
+    "patches_per_sample",
+    "precision",
+    "prompt_request",
+    "score_settings",
+    "storage",
+]
 
 _VIEWS_PER_UNIT = 256  # of the pixels that a decode task hands to an actor: 0.6 MB each at 448 px
 
@@ -41,10 +53,6 @@ def absolute(config: Config) -> Config:
     places = {name: getattr(config.prompts, name) for name in ("uri", "manifest")}
     prompts = config.prompts.model_copy(update={name: uri and full(uri) for name, uri in places.items()})
     return config.model_copy(update={"archive": archive, "lake": lake, "prompts": prompts})
-
-
-def storage(config: Config) -> Storage:
-    return Storage(**config.storage.model_dump())
 
 
 def catalog_request(config: Config) -> CatalogRequest:
@@ -63,37 +71,6 @@ def prompt_request(config: Config) -> PromptRequest:
         k=prompts.k,
         seed=prompts.seed,
         rotations=prompts.rotations,
-    )
-
-
-def few_shot(config: Config) -> bool:
-    return config.scoring.mode == "few_shot"
-
-
-def align_rule(config: Config) -> AlignRule | None:
-    align = config.align
-    return AlignRule(align.ratio, align.min_inliers, align.max_scale) if align.enabled else None
-
-
-def mask_rule(config: Config) -> MaskRule | None:
-    return MaskRule(config.mask.threshold, config.mask.background) if config.mask.enabled else None
-
-
-def encoder_spec(config: Config, device: str) -> EncoderSpec:
-    """``device`` is where the actors run, which settles the two ``auto`` values."""
-    encoder = config.encoder
-    dtype = ("fp16" if device == "cuda" else "fp32") if encoder.dtype == "auto" else encoder.dtype
-    return EncoderSpec(
-        name=resolve(encoder.name),
-        weights=encoder.weights,
-        image_size=encoder.image_size,
-        layers=encoder.layers,
-        fit=encoder.fit,
-        bit_depth=config.archive.bit_depth,
-        storage=storage(config),
-        dtype=dtype,
-        device=device,
-        attention=config.mask.enabled,
     )
 
 
@@ -141,12 +118,6 @@ def memory_bytes(config: Config) -> int:
     return int(config.scoring.memory_gb * GIGABYTE)
 
 
-def precision(config: Config, device: str) -> str:
-    if config.scoring.precision != "auto":
-        return config.scoring.precision
-    return "fp16" if device == "cuda" else "fp32"
-
-
 def score_settings(config: Config, encoder: EncoderFacts, device: str, images: str) -> ScoreSettings:
     """``images`` is a digest of the images to score: scores that were staged for others are not taken for theirs."""
     scoring = config.scoring
@@ -155,7 +126,7 @@ def score_settings(config: Config, encoder: EncoderFacts, device: str, images: s
     )
     plus = {name: getattr(config, name).model_dump(mode="json") for name in ("align", "mask")}
     used = f"{images} {encoder.encoder_id} {precision(config, device)} {json.dumps([settings, plus])}"
-    rule = Rule(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
+    rule = score_rule(config)
     return ScoreSettings(
         rule=rule.few_shot() if few_shot(config) else rule,
         precision=precision(config, device),
