@@ -89,7 +89,10 @@ def rigid_motion(moving: Features, fixed: Features, rule: AlignRule) -> np.ndarr
     if not 1 / rule.max_scale <= scale <= rule.max_scale:
         return None
     inliers = agrees[:, 0].astype(bool)
-    return _least_squares(source[inliers], target[inliers])
+    motion = _least_squares(source[inliers], target[inliers])
+    misses = np.linalg.norm(source @ motion[:, :2].T + motion[:, 2] - target, axis=1)
+    # Without the scale that they agreed on, they must still do so.
+    return motion if np.count_nonzero(misses <= 2 * miss) >= rule.min_inliers else None
 
 
 def _least_squares(source: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -41,7 +41,14 @@ def test_a_scale_far_from_one_is_refused(scale: float) -> None:
     image = blobs(3)
     other = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     assert rigid_motion(features(image), features(other), RULE) is None
-    assert rigid_motion(features(image), features(other), AlignRule(max_scale=1.5)) is not None
+
+
+@pytest.mark.parametrize("scale", [0.95, 1.05])
+def test_how_near_is_a_setting(scale: float) -> None:
+    image = blobs(3)
+    other = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    assert rigid_motion(features(image), features(other), RULE) is not None
+    assert rigid_motion(features(image), features(other), AlignRule(max_scale=1.02)) is None
 
 
 def test_too_few_agreeing_matches_are_refused() -> None:
