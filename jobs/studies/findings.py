@@ -1,0 +1,111 @@
+"""What a study finds: figures with their spread, kept as JSON; and tables, alike on a terminal and in Markdown."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+#: What was varied, by name: {"product": "poly", "px": 224, …}.
+Case = dict[str, str | int | float]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One metric of one case: a value per split, draw or group of images, in their order."""
+
+    study: str
+    case: Case
+    metric: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> str:
+        """``0.933 (0.88-0.99)``: the mean, the lowest and the highest; the value alone where there is one."""
+        if len(self.values) == 1:
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} ({min(self.values):.2f}-{max(self.values):.2f})"
+
+    @property
+    def deviation(self) -> str:
+        """``0.933 ± 0.021``: the mean and the sample's standard deviation; the value alone where there is one."""
+        if len(self.values) == 1:
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} ± {statistics.stdev(self.values):.3f}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table: title, what a reader must know to read it, header, rows of text; the first columns are names."""
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def show(self, console: Console) -> None:
+        """Print it on a terminal."""
+        columns = [Column(name, justify="right" if index else "left") for index, name in enumerate(self.header)]
+        table = Table(*columns, title=self.title, caption=self.caption)
+        table.title_justify = table.caption_justify = "left"
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table)
+
+    def markdown(self) -> str:
+        """As a section of the README."""
+        lines = [f"**{self.title}.** {self.caption}".rstrip(), ""]
+        if self.rows:
+            lines += [_line(self.header), _line("---" for _ in self.header), *map(_line, self.rows), ""]
+        return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def find(findings: Sequence[Finding], metric: str, **case: str | int | float) -> Finding | None:
+    """The one finding of this metric whose case has these entries; None where the case was not run.
+
+    Raises:
+        ValueError: several fit, so the question is not precise enough.
+    """
+    found = [f for f in findings if f.metric == metric and case.items() <= f.case.items()]
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} findings fit {metric} of {case}")
+    return found[0] if found else None
+
+
+def save(findings: Sequence[Finding], output: Path) -> None:
+    """Replace the findings of these studies in ``output``; those of others stay."""
+    studies = {finding.study for finding in findings}
+    kept = [finding for finding in load(output) if finding.study not in studies] if output.exists() else []
+    output.write_text(json.dumps([asdict(finding) for finding in [*kept, *findings]], indent=1) + "\n")
+
+
+def load(output: Path) -> list[Finding]:
+    """The findings in a file that `save` wrote."""
+    rows = json.loads(output.read_text())
+    return [Finding(row["study"], row["case"], row["metric"], tuple(row["values"])) for row in rows]
+
+
+def progress(console: Console) -> Say:
+    """A function that prints a line with the minutes and seconds since now."""
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
+        console.print(f"[{minutes:2d}:{seconds:02d}] {text}", highlight=False, markup=False)
+
+    return say

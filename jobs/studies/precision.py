@@ -1,0 +1,61 @@
+"""Cheaper ways to score, beside the exact one: int8 products, a bf16 encoder, and panels of references."""
+
+from __future__ import annotations
+
+import numpy as np
+from benchmarks.fidelity import fidelity
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+
+from patchead.numerics.leave_one_out import Rule, score_group
+from studies import cells
+from studies.features import DINO, DINO_BF16, Model, embed_pixels
+from studies.findings import Finding, Say, Sheet
+
+STUDY = "precision"
+GOOD, BAD = 135, 15
+PANELS = (50, 100)
+LARGE = 448
+LARGE_GOOD, LARGE_BAD = 40, 8
+_MEMORY = 4 * 10**9
+
+
+def run(say: Say) -> list[Finding]:
+    """What `jobs/benchmark.py fidelity` measures, at the size of this study, and the arithmetic of 448 px."""
+    records = fidelity(GOOD, BAD, PANELS)
+    say("precision: int8 and panels, 224 px")
+    findings = [Finding(STUDY, {"case": r.case, "way": r.precision}, r.metric, (r.value,)) for r in records]
+    findings += large()
+    say(f"precision: bf16 encoder and int8 products, {LARGE} px")
+    return findings
+
+
+def large() -> list[Finding]:
+    """At 448 px: a bf16 encoder with int8 products, as the study uses them, beside fp32 throughout."""
+    split = cells.split("poly", 0)
+    names = split.good[:LARGE_GOOD] + split.defective[:LARGE_BAD]
+    truth = np.arange(len(names)) >= LARGE_GOOD
+    exact, cheap = _scores(DINO, names, "fp32"), _scores(DINO_BF16, names, "int8")
+    found = {
+        "change of AUROC": abs(roc_auc_score(truth, cheap) - roc_auc_score(truth, exact)),
+        "Spearman of image scores": spearmanr(exact, cheap).statistic,
+        "largest change of an image score": np.abs(exact - cheap).max(),
+    }
+    case = {"case": f"ELPV poly {LARGE_GOOD}+{LARGE_BAD}, blocks 6+9+12, {LARGE} px", "way": "bf16 encoder, int8"}
+    return [Finding(STUDY, dict(case), metric, (float(value),)) for metric, value in found.items()]
+
+
+def _scores(model: Model, names: tuple[str, ...], precision: str) -> np.ndarray:
+    embeddings = embed_pixels(model.build(LARGE), cells.photos(names, LARGE))
+    group = np.arange(len(names))
+    return score_group(embeddings, group, rule=Rule(), precision=precision, memory_bytes=_MEMORY).image_scores
+
+
+def sheets(findings: list[Finding]) -> list[Sheet]:
+    """One row per figure."""
+    rows = tuple((str(f.case["case"]), str(f.case["way"]), f.metric, f"{f.mean:.4g}") for f in findings)
+    caption = (
+        "DINOv2-S; 224 px unless said. Cheaper arithmetic beside fp32 on the same cells; a panel is the only "
+        "reference of everybody, `all` is the whole group. Larger panels: `jobs/benchmark.py fidelity --full`."
+    )
+    return [Sheet("int8, bf16 and panels of references", caption, ("cells", "arithmetic", "", "value"), rows)]
