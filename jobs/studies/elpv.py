@@ -52,8 +52,8 @@ PARTS = (
     Part(DINO_BF16, 224, LAYERS, {"poly": CHOOSING["poly"]}, "int8", rate=10),
     Part(RANDOM, 224, LAST_AND_THREE, FEWER, "int8", rate=10),
     Part(LITE, 224, {"levels 3+4": LITE.layers}, FEWER, "int8", rate=10),
-    Part(DINO_BF16, 448, LAST_AND_THREE, {"poly": SPLITS}, "int8"),
-    Part(DINO_BF16, 448, THREE, {"mono": SPLITS[:1]}, "int8"),
+    Part(DINO_BF16, 448, LAST_AND_THREE, {"poly": SPLITS}, "int8", rate=10),
+    Part(DINO_BF16, 448, THREE, {"mono": SPLITS[:1]}, "int8", rate=10),
     Part(DINO_BF16, 448, THREE, {"poly": CHOOSING["poly"][:1]}, "int8", rate=10),
 )
 

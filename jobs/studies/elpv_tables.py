@@ -128,7 +128,7 @@ def _choice(findings: list[Finding]) -> Sheet:
     caption = (
         "Image AUROC, mean over splits and rates: mono at every rate; poly cells that no other table uses (blocks 4 "
         "and 5 of 180 good ones, defective ones after the first 135) at 5 and 10 %; poly at 5 and 20 %, which are "
-        "partly the photos of the target's 10 %. At 448 px: one split of mono and of the other cells. "
+        "partly the photos of the target's 10 %. At 448 px: one split of mono and of the other cells, and no 20 %. "
         "Top 0.0 % is the single maximum."
     )
     header = ("px", "layers", "nearest", "top patches", "mono", "poly, other cells", "poly, other rates", "mean")
