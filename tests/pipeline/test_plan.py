@@ -127,7 +127,9 @@ def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
     (group,) = make_plan([("g", 3)], 256, 384, LIMITS, {"g": 4}).groups  # fewer than min_batch
     assert (group.schedule, group.references, group.prompts, group.whole) == ("row_stationary", 4, 4, True)
     assert group.flops == 2 * 3 * 4 * 256 * 256 * 384
-    (large,) = make_plan([("g", 50_000)], 256, 384, LIMITS, {"g": 4}).groups  # more than max_group_size
+    (large,) = make_plan([("g", 50_000)], 256, 384, limits(max_group_size=50_000), {"g": 4}).groups
     assert large.tasks == len(large.blocks()) > 1
+    with pytest.raises(PlanError, match=r"group g has 50000 images, more than scoring\.max_group_size=20000"):
+        make_plan([("g", 50_000)], 256, 384, LIMITS, {"g": 4})
     two = make_plan([("g", 200)], 256, 384, limits(actors=2), {"g": 4}).groups[0]
     assert two.tasks >= 20
