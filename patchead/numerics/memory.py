@@ -29,7 +29,7 @@ def product_bytes(memory_bytes: int) -> int:
 
 def usable_bytes(memory_bytes: int, schedule: str) -> int:
     """The budget without the product and its maxima and, where references stream, what the allocator keeps of them."""
-    return memory_bytes - (2 if schedule == "symmetric" else 3) * product_bytes(memory_bytes)
+    return memory_bytes - (2 if schedule == "symmetric" else 4) * product_bytes(memory_bytes)
 
 
 def choose_schedule(n: int, p: int, memory_bytes: int, schedule: str = "auto", *, precision: str = "fp32") -> str:
