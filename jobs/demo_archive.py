@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -67,21 +68,36 @@ def _write_parquet(folder: Path, photos: Sequence[Photo]) -> Iterator[str]:
     yield from (f"part-000.parquet#{photo.name}" for photo in photos)
 
 
+@lru_cache
+def elpv_folder() -> Path:
+    """Where the elpv-dataset package keeps its photos and labels.
+
+    Raises:
+        SystemExit: it is not installed.
+    """
+    spec = find_spec("elpv_dataset")
+    if spec is None or spec.origin is None:
+        raise SystemExit("this needs the elpv-dataset package: pip install 'patchead[demo]'")
+    return Path(spec.origin).parent / "data"
+
+
+@lru_cache
+def elpv_cells(product: str, probability: float) -> tuple[str, ...]:
+    """File names of a product's cells, in file order; the probability of a defect is 0 (good) or 1 (defective)."""
+    rows = [line.split() for line in (elpv_folder() / "labels.csv").read_text().splitlines()]
+    return tuple(name for name, p, kind in rows if kind == product and float(p) == probability)
+
+
 def elpv_photos(good: int, bad: int) -> Callable[[str, int], list[Photo]]:
     """Solar cells of the elpv-dataset package: per night a contiguous block of good and one of defective cells.
 
     Neighbours in file order are near-twins, so nights never share a block. Good: defect probability 0, defective: 1.
     """
-    spec = find_spec("elpv_dataset")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the demo needs the elpv-dataset package: pip install 'patchead[demo]'")
-    data = Path(spec.origin).parent / "data"
-    rows = [line.split() for line in (data / "labels.csv").read_text().splitlines()]
+    data = elpv_folder()
 
     def photos_of(product: str, night: int) -> list[Photo]:
-        cells = {p: [path for path, q, kind in rows if kind == product and float(q) == p] for p in (0.0, 1.0)}
-        chosen = dict.fromkeys(cells[0.0][night * good : (night + 1) * good], False)
-        chosen |= dict.fromkeys(cells[1.0][night * bad : (night + 1) * bad], True)
+        chosen = dict.fromkeys(elpv_cells(product, 0.0)[night * good : (night + 1) * good], False)
+        chosen |= dict.fromkeys(elpv_cells(product, 1.0)[night * bad : (night + 1) * bad], True)
         return [Photo(Path(p).stem, (data / p).read_bytes(), chosen[p]) for p in sorted(chosen)]
 
     return photos_of

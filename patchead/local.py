@@ -18,11 +18,10 @@ from patchead.numerics.align import AlignRule
 from patchead.numerics.beside import Beside
 from patchead.numerics.leave_one_out import score_group
 from patchead.numerics.mask import MaskRule
+from patchead.numerics.memory import GIGABYTE
 from patchead.numerics.samples import finish_samples
 from patchead.numerics.views import Guide
-from patchead.sampling import Sampling, stacked
-
-GIGABYTE = 10**9
+from patchead.sampling import Sampling, stacked, turned
 
 ImageLike = str | Path | bytes | np.ndarray
 """A path, encoded bytes, or pixels uint8 RGB (H, W, 3) or grey (H, W)."""
@@ -135,8 +134,8 @@ def embed_prompts(
     if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
         raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
     found = [_decoded(image, index, reading) for index, image in enumerate(images)]
-    turned = [np.rot90(image, -angle // 90) for angle in (0, *rotations) for image, _ in found]
-    samples = embed_images([np.ascontiguousarray(image) for image in turned], encoder, batch_size=batch_size)
+    views = [turned(image, angle) for angle in (0, *rotations) for image, _ in found]
+    samples = embed_images(views, encoder, batch_size=batch_size)
     digests = [digest for _, digest in found]
     return Prompts(samples.embeddings, digests * (1 + len(rotations)), [image for image, _ in found])
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
-import torch
 
 from patchead.encoders import EncoderSpec, build
 from patchead.encoders.registry import resolve
 from patchead.errors import SettingsError, bad_value
-from patchead.local import GIGABYTE, ImageLike, SampleScores, embed_images, embed_prompts, pixels_of, score_samples
+from patchead.local import ImageLike, SampleScores, embed_images, embed_prompts, pixels_of, score_samples
 from patchead.numerics.aggregate import Rule, ranks, robust_z
 from patchead.numerics.align import AlignRule
-from patchead.numerics.heatmap import heatmap, overlay
+from patchead.numerics.heatmap import colour_range, heatmap, overlay
 from patchead.numerics.mask import MaskRule
-from patchead.rules import settled
+from patchead.numerics.memory import GIGABYTE
+from patchead.rules import settled, this_device
 
 _HEATMAP_SIDE = 1024
 
@@ -46,8 +46,11 @@ class Scored:
             return image
         height, width = image.shape[:2]
         heat = heatmap(self.patch_scores[index], width, height, max_side=_HEATMAP_SIDE, fit=self.fit)
-        low, high = float(np.nanmedian(self.patch_scores)), float(np.nanmax(self.patch_scores))
-        return overlay(cv2.resize(image, heat.shape[::-1], interpolation=cv2.INTER_AREA), heat, low, high)
+        return overlay(image, heat, *self._colour_range)
+
+    @cached_property
+    def _colour_range(self) -> tuple[float, float]:
+        return colour_range(self.patch_scores)
 
     def heatmaps(self) -> list[np.ndarray]:
         """`heatmap` of every image."""
@@ -101,7 +104,7 @@ def score(
         raise SettingsError(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")
         )
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = this_device(device)
     spec = EncoderSpec(
         name=resolve(encoder),
         weights=weights,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from patchead.config import Config
 from patchead.encoders import EncoderSpec
 from patchead.encoders.registry import resolve
@@ -13,6 +15,11 @@ from patchead.storage import Storage
 
 def storage(config: Config) -> Storage:
     return Storage(**config.storage.model_dump())
+
+
+def this_device(asked: str) -> str:
+    """A device that may be ``auto``: that is a GPU where this machine has one."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
 def settled(asked: str, device: str) -> str:

@@ -48,6 +48,11 @@ class Sampling:
         return template_views(image, next(iter(guides), None), self.align, self.frame)
 
 
+def turned(image: np.ndarray, degrees: int) -> np.ndarray:
+    """The image (H, W, 3) turned clockwise by 0, 90, 180 or 270 degrees."""
+    return np.ascontiguousarray(np.rot90(image, -degrees // 90)) if degrees else image
+
+
 def stacked(views: Iterable[Views]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pixels (M, S, S, 3), valid (n, V, P) and motions (n, V, 2, 3) of several samples' views."""
     every = list(views)

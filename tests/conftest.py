@@ -7,11 +7,21 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 import ray
+import torch
 from s3_server import S3Server
 
 # The machine is noisy: an example is never judged by how long it took.
 hypothesis.settings.register_profile("patchead", deadline=None)
 hypothesis.settings.load_profile("patchead")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For small models: on a busy machine threads that wait for each other cost far more than they gain."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import study
 import typer
+from demo_archive import elpv_cells
 from planted import KINDS
 from studies import aligned, cells, defects, elpv, elpv_tables, fewshot
 from studies.features import Features, Model
@@ -38,7 +39,7 @@ def test_splits_share_no_cell() -> None:
 
 @pytest.mark.parametrize(("name", "number"), EVERY_SPLIT)
 def test_a_split_is_a_contiguous_block_of_good_cells(name: str, number: int) -> None:
-    split, good, bad = cells.split(name, number), cells.cells(name, 0.0), cells.cells(name, 1.0)
+    split, good, bad = cells.split(name, number), elpv_cells(name, 0.0), elpv_cells(name, 1.0)
     assert split.good == good[180 * number : 180 * number + 180]
     assert set(split.defective) <= set(bad)
     assert len(set(split.names())) == 225
@@ -46,7 +47,7 @@ def test_a_split_is_a_contiguous_block_of_good_cells(name: str, number: int) -> 
 
 @pytest.mark.parametrize("number", cells.SPLITS)
 def test_defective_cells_are_every_third_of_the_first_from_the_splits_offset(number: int) -> None:
-    split, bad = cells.split("poly", number), cells.cells("poly", 1.0)
+    split, bad = cells.split("poly", number), elpv_cells("poly", 1.0)
     for rate, first in ((5, 27), (10, 60), (20, 135)):
         names = split.names(rate)
         assert names[180:] == bad[:first][number::3]
@@ -87,7 +88,7 @@ def test_prompts_are_good_cells_of_other_blocks_and_a_seed_repeats_them() -> Non
         names = fewshot.prompts("mono", 1, draw)
         assert len(set(names)) == 16
         assert not set(names) & own
-        assert set(names) <= set(cells.cells("mono", 0.0))
+        assert set(names) <= set(elpv_cells("mono", 0.0))
         assert names == fewshot.prompts("mono", 1, draw)
     assert fewshot.prompts("mono", 1, 0) != fewshot.prompts("mono", 1, 1)
 
@@ -96,7 +97,7 @@ SMALL = Model("small", "timm/vit_tiny_patch16_224", "random", (6, 9, 12))
 
 
 def test_every_layer_choice_is_cut_out_of_one_pass() -> None:
-    names = cells.cells("mono", 0.0)[:3]
+    names = elpv_cells("mono", 0.0)[:3]
     features = Features(SMALL, 64)
     pixels = cells.photos(names, 64)
     for layers in ((), (6, 12)):

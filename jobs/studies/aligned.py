@@ -14,8 +14,7 @@ from patchead.numerics.aggregate import Rule
 from patchead.numerics.align import AlignRule
 from patchead.numerics.mask import MaskRule
 from patchead.numerics.samples import Beside
-from studies import cells
-from studies.defects import crops
+from studies.defects import cells_of, crops
 from studies.features import DINO, DINO_6_12
 from studies.findings import Case, Finding, Say, Sheet, find
 from studies.objects import BACKGROUND, CANVAS, OBJECT, Pose, place, random_pose
@@ -67,7 +66,7 @@ def _things(name: str) -> list[tuple[np.ndarray, Shot]]:
         part = crops("gravel", 1)[0]
         photos = [photographed(part, seed) for seed in range(count)]
     else:
-        photos = [cells.photo(cell) for cell in cells.cells("mono", 0.0)[:count]]
+        photos = cells_of("mono", count)
     shots = [good(photo) for photo in photos[:GOOD]] + planted(photos[GOOD:])
     return list(zip(photos, shots, strict=True))
 

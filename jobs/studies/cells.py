@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
+from demo_archive import elpv_cells, elpv_folder
 
 from patchead.archive.decode import decode, fit
 
@@ -42,26 +40,6 @@ class Split:
         return np.arange(GOOD + RATES[rate]) >= GOOD
 
 
-@lru_cache
-def folder() -> Path:
-    """Where elpv-dataset keeps its photos and labels.
-
-    Raises:
-        SystemExit: the package is not installed.
-    """
-    spec = find_spec("elpv_dataset")
-    if spec is None or spec.origin is None:
-        raise SystemExit("the study needs the elpv-dataset package: pip install 'patchead[demo]'")
-    return Path(spec.origin).parent / "data"
-
-
-@lru_cache
-def cells(product: str, probability: float) -> tuple[str, ...]:
-    """File names of a product's cells, in file order; the probability of a defect is 0 (good) or 1 (defective)."""
-    rows = [line.split() for line in (folder() / "labels.csv").read_text().splitlines()]
-    return tuple(name for name, p, kind in rows if kind == product and float(p) == probability)
-
-
 def split(product: str, number: int) -> Split:
     """The ``number``-th block of 180 good cells, with defective ones that no other split has.
 
@@ -71,7 +49,7 @@ def split(product: str, number: int) -> Split:
     Raises:
         ValueError: the product has not enough cells.
     """
-    good, bad = cells(product, 0.0), cells(product, 1.0)
+    good, bad = elpv_cells(product, 0.0), elpv_cells(product, 1.0)
     turn, offset = divmod(number, _STRIDE)
     start = turn * _STRIDE * max(RATES.values()) + offset
     chosen = Split(
@@ -92,4 +70,4 @@ def photos(names: tuple[str, ...], size: int) -> np.ndarray:
 
 def photo(name: str) -> np.ndarray:
     """uint8 (300, 300, 3) RGB."""
-    return decode((folder() / name).read_bytes())
+    return decode((elpv_folder() / name).read_bytes())

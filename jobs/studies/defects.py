@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from demo_archive import elpv_cells
 from planted import KINDS
 
 from patchead.archive.decode import fit
@@ -52,7 +53,7 @@ def crops(texture: str, count: int) -> list[np.ndarray]:
 
 def cells_of(product: str, count: int) -> list[np.ndarray]:
     """uint8 (300, 300, 3): the first good cells in file order."""
-    return [cells.photo(name) for name in cells.cells(product, 0.0)[:count]]
+    return [cells.photo(name) for name in elpv_cells(product, 0.0)[:count]]
 
 
 def group_of(photos: list[np.ndarray]) -> list[Shot]:

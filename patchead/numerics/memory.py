@@ -12,6 +12,7 @@ from patchead.errors import PlanError, SettingsError, bad_value
 from patchead.numerics.aggregate import neighbours
 from patchead.numerics.vectors import PREPARE_VALUES, dtype_of, maxima_dtype
 
+GIGABYTE = 10**9
 SCHEDULES = ("auto", "symmetric", "row_stationary")
 STORED_BYTES = 2  # a float16 value of an embedding file
 SCORE_BYTES = 4  # a float32 distance or score

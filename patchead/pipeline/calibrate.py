@@ -21,11 +21,12 @@ from patchead.errors import SettingsError, bad_value
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.numerics.memory import GIGABYTE
 from patchead.numerics.vectors import dtype_of
 from patchead.pipeline.devices import MEASURED, DeviceFigures
 from patchead.pipeline.groups import Group, load
 from patchead.pipeline.ledger import open_ledger
-from patchead.pipeline.plan import GIGABYTE, GroupPlan
+from patchead.pipeline.plan import GroupPlan
 from patchead.pipeline.pool import Pool
 from patchead.pipeline.scorer import Scorer, ScoreSettings
 from patchead.pipeline.session import ray_session

@@ -16,7 +16,7 @@ from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.errors import ArchiveError, DecodeError
 from patchead.numerics.views import Guide, Views
 from patchead.pipeline.columns import values
-from patchead.sampling import Sampling, stacked
+from patchead.sampling import Sampling, stacked, turned
 from patchead.schema import FAILED, OK, RECEIPTS, table
 from patchead.storage import Storage
 
@@ -185,7 +185,8 @@ def _decode_one(
     if isinstance(data, ArchiveError):
         return {"status": FAILED, "error": str(data)}, None
     sampling = settings.sampling
-    own, digest = content_hash(data), content_hash(data + f"@{turn}".encode() if turn else data)
+    own = content_hash(data)
+    digest = content_hash(data + f"@{turn}".encode()) if turn else own
     # An aligned sample depends on its group's guides: another group's image of the same content is another sample.
     if sampling.align is None and (earlier := lake.by_hash(digest)):
         return earlier, None
@@ -193,8 +194,7 @@ def _decode_one(
         image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": str(exc)}, None
-    if turn:
-        image = np.ascontiguousarray(np.rot90(image, -turn // 90))
+    image = turned(image, turn)
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
     if sampling.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect

@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
 from patchead.archive.decode import decode
 from patchead.errors import ArchiveError, DecodeError
 from patchead.lake.heatmaps import heatmap_uri, write_image
-from patchead.numerics.heatmap import heatmap, overlay
+from patchead.numerics.heatmap import colour_range, heatmap, overlay
 from patchead.numerics.regions import find_regions
 from patchead.pipeline.decode import PLACE, DecodeSettings, encoded
 from patchead.schema import REGIONS, table
@@ -61,23 +60,17 @@ def draw(
     regions: list[dict[str, Any]] = []
     if not explained.any():
         return Pictures(uris, notes, REGIONS.empty_table())
-    colour_range = _colour_range(patches, threshold)
+    shown = colour_range(patches, threshold)
     for index, row, data in _originals(rows, explained, drawn, settings.decode):
         heat = heatmap(patches[index], row["width"], row["height"], max_side=settings.max_side, fit=settings.decode.fit)
         regions += _region_rows(row, heat, threshold, settings.run_id)
         if data is None:
             continue
         try:
-            uris[index] = _write(row, data, heat, colour_range, settings)
+            uris[index] = _write(row, data, heat, shown, settings)
         except (ArchiveError, DecodeError) as exc:
             notes[index] = f"scored, but its heatmap could not be drawn: {exc}"
     return Pictures(uris, notes, table(regions, REGIONS))
-
-
-def _colour_range(patches: np.ndarray, threshold: float) -> tuple[float, float]:
-    """From the group's median patch score to its largest: normal texture is dark, the worst patch is bright."""
-    known = patches[np.isfinite(patches)]
-    return float(np.median(known)), float(max(known.max(), threshold if np.isfinite(threshold) else 0.0))
 
 
 def _originals(
@@ -104,15 +97,14 @@ def _write(
     row: dict[str, Any],
     data: bytes | ArchiveError,
     heat: np.ndarray,
-    colour_range: tuple[float, float],
+    shown: tuple[float, float],
     settings: DrawSettings,
 ) -> str:
     if isinstance(data, ArchiveError):
         raise data
     image = decode(data, max_pixels=settings.decode.max_pixels, bit_depth=settings.decode.bit_depth)
-    image = cv2.resize(image, heat.shape[::-1], interpolation=cv2.INTER_AREA)
     uri = heatmap_uri(
         settings.lake_uri, row["night"], row["product"], settings.run_id, row["image_id"], settings.format
     )
-    write_image(uri, settings.decode.storage, overlay(image, heat, *colour_range), settings.format)
+    write_image(uri, settings.decode.storage, overlay(image, heat, *shown), settings.format)
     return uri

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,26 +68,28 @@ class Group:
 
 def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:
     """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
-    wanted = group.uris[indices]
-    out: np.ndarray | None = None
-    for file in np.unique(wanted):
-        place = np.flatnonzero(wanted == file)
-        block = store.read(group.files[file], group.rows[indices[place]])
-        out = np.empty((len(indices), *block.shape[1:]), np.float16) if out is None else out
-        out[place] = block
-    if out is None:
+    if not len(indices):
         raise ValueError("no image to load")
-    return out
+    return _by_file(group, indices, lambda uri, rows: {"embedding": store.read(uri, rows)})["embedding"]
 
 
 def load_beside(store: EmbeddingStore, group: Group) -> Beside:
     """What is kept beside the embeddings of the images that are scored."""
-    uris, out = group.uris[: group.queries], dict[str, np.ndarray]()
-    for file in np.unique(uris):
-        place = np.flatnonzero(uris == file)
-        for name, values in store.read_beside(group.files[file], group.rows[place]).items():
-            out.setdefault(name, np.empty((group.queries, *values.shape[1:]), values.dtype))[place] = values
-    return Beside.of_columns(out)
+    return Beside.of_columns(_by_file(group, np.arange(group.queries), store.read_beside))
+
+
+def _by_file(
+    group: Group, indices: np.ndarray, read: Callable[[str, np.ndarray], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays (n, …) by name, of the group's images ``indices`` (n,), from ``read(uri, rows)`` of each file."""
+    wanted, out = group.uris[indices], dict[str, np.ndarray]()
+    for file in np.unique(wanted):
+        place = np.flatnonzero(wanted == file)
+        for name, values in read(group.files[file], group.rows[indices[place]]).items():
+            if name not in out:
+                out[name] = np.empty((len(indices), *values.shape[1:]), values.dtype)
+            out[name][place] = values
+    return out
 
 
 def load_block(store: EmbeddingStore, group: Group, indices: np.ndarray, ledger: Any) -> np.ndarray:

@@ -13,7 +13,6 @@ from patchead.errors import PlanError
 from patchead.numerics.memory import block_images, choose_schedule
 from patchead.threads import slices
 
-GIGABYTE = 10**9
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work
 _TILES_PER_SHARE = 20
 

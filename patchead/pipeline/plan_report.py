@@ -14,11 +14,12 @@ from patchead.archive.catalog import catalog
 from patchead.config import Config
 from patchead.encoders import EncoderShape, describe
 from patchead.errors import SettingsError, bad_value
+from patchead.numerics.memory import GIGABYTE
 from patchead.pipeline import translate
 from patchead.pipeline.columns import run_boundaries
 from patchead.pipeline.devices import DATA_SHEET, EFFICIENCY, NO_FIGURES, DeviceFigures, find_figures
 from patchead.pipeline.footprint import peak_bytes
-from patchead.pipeline.plan import GIGABYTE, GroupPlan, Limits, Plan, make_plan
+from patchead.pipeline.plan import GroupPlan, Limits, Plan, make_plan
 from patchead.pipeline.prompts import list_prompts
 from patchead.pipeline.scenario import Cluster
 from patchead.pipeline.simulate import simulate
@@ -42,7 +43,7 @@ class Survey:
 
     def plan(self, config: Config, limits: Limits) -> Plan:
         """What `pipeline.run` would plan."""
-        patches = translate.patches_per_sample(config, self.shape.n_patches)
+        patches = translate.patches_per_sample(config, self.shape)
         return make_plan(self.sizes, patches, self.shape.dim, limits, self.prompts)
 
     @property

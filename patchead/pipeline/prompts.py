@@ -164,14 +164,19 @@ def stamped(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int)
     if not guides:
         return manifest
     columns = ["image_id", "etag", "part_id"]
-    seen = {name: f"{digest([rows], columns)} {max_pixels}" for name, rows in guides.items()}
+    seen = {name: _short(f"{digest([rows], columns)} {max_pixels}") for name, rows in guides.items()}
+    nothing = _short("")
     etags = [
-        f"{etag}|{part or ''}|{blake2b(seen.get(group, '').encode(), digest_size=8).hexdigest()}"
+        f"{etag}|{part or ''}|{seen.get(group, nothing)}"
         for etag, part, group in zip(
             *(manifest[name].to_pylist() for name in ("etag", "part_id", "group_id")), strict=True
         )
     ]
     return manifest.set_column(manifest.schema.get_field_index("etag"), "etag", pa.array(etags, pa.string()))
+
+
+def _short(text: str) -> str:
+    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _named(found: pa.Table, uri: str, storage: Storage, prompts: str) -> pa.Table:

@@ -79,7 +79,7 @@ class _Night:
         # What cannot be scored is refused before anything is embedded.
         self.plan(readable, encoder, prompts)
         guides = self.guides(readable, prompts)
-        sampling = translate.decode_settings(self.config, encoder.grid).sampling
+        sampling = translate.sampling(self.config, encoder.grid)
         store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(encoder.encoder_id, sampling))
         references = self.embed_prompts(prompts, encoder, store) if prompts else {}
         images = self.embed(manifest, encoder, store, guides)
@@ -163,7 +163,7 @@ class _Night:
     def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: PromptSet | None) -> Plan:
         sizes = [(name, rows.num_rows) for name, rows in groups.items()]
         limits = translate.limits(self.config, self.score_pool.size, self.score_pool.device)
-        patches = translate.patches_per_sample(self.config, encoder.n_patches)
+        patches = translate.patches_per_sample(self.config, encoder)
         plan = make_plan(sizes, patches, encoder.dim, limits, None if prompts is None else prompts.counts(groups))
         self.record.groups = len(plan.groups)
         self.record.scoring = plan.facts() | {

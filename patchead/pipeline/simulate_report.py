@@ -11,9 +11,10 @@ from rich.table import Column, Table
 from patchead.config import Config
 from patchead.encoders import describe
 from patchead.errors import SettingsError, bad_value
+from patchead.numerics.memory import GIGABYTE
 from patchead.pipeline import translate
 from patchead.pipeline.devices import NO_FIGURES, DeviceFigures, find_figures
-from patchead.pipeline.plan import GIGABYTE, Plan
+from patchead.pipeline.plan import Plan
 from patchead.pipeline.plan_report import Survey, device_kind, origin, survey_archive
 from patchead.pipeline.scenario import Cluster, Outcome, Trouble
 from patchead.pipeline.simulate import simulate

@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from patchead.archive.catalog import CatalogRequest
 from patchead.config import Config
+from patchead.encoders import EncoderShape
 from patchead.errors import SettingsError
+from patchead.numerics.memory import GIGABYTE
 from patchead.pipeline.decode import DecodeSettings
 from patchead.pipeline.draw import DrawSettings
 from patchead.pipeline.embed import EncoderFacts
 from patchead.pipeline.explain import ExplainSettings
-from patchead.pipeline.plan import GIGABYTE, Limits
+from patchead.pipeline.plan import Limits
 from patchead.pipeline.prompts import PromptRequest, prompt_catalog
 from patchead.pipeline.scorer import ScoreSettings
 from patchead.rules import align_rule, encoder_spec, few_shot, mask_rule, precision, score_rule, storage
@@ -35,6 +37,7 @@ __all__ = [
     "patches_per_sample",
     "precision",
     "prompt_request",
+    "sampling",
     "score_settings",
     "storage",
 ]
@@ -76,15 +79,21 @@ def prompt_request(config: Config) -> PromptRequest:
 
 def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
     """``grid`` is the encoder's."""
-    archive, encoder = config.archive, config.encoder
+    archive = config.archive
     return DecodeSettings(
         storage=storage(config),
         image_column=archive.image_column,
         id_column=archive.id_column,
         max_pixels=archive.max_pixels,
         bit_depth=archive.bit_depth,
-        sampling=Sampling(encoder.image_size, encoder.fit, grid, align_rule(config), few_shot(config)),
+        sampling=sampling(config, grid),
     )
+
+
+def sampling(config: Config, grid: tuple[int, int]) -> Sampling:
+    """``grid`` is the encoder's."""
+    encoder = config.encoder
+    return Sampling(encoder.image_size, encoder.fit, grid, align_rule(config), few_shot(config))
 
 
 def limits(config: Config, actors: int, device: str) -> Limits:
@@ -101,10 +110,9 @@ def limits(config: Config, actors: int, device: str) -> Limits:
     )
 
 
-def patches_per_sample(config: Config, n_patches: int) -> int:
-    """Patches that are compared for one image, from those of one view."""
-    sampling = Sampling(config.encoder.image_size, config.encoder.fit, (1, 1), align_rule(config), few_shot(config))
-    return n_patches * sampling.stored_views
+def patches_per_sample(config: Config, encoder: EncoderFacts | EncoderShape) -> int:
+    """Patches that are compared for one image: those of all its views."""
+    return encoder.n_patches * sampling(config, encoder.grid).stored_views
 
 
 def images_per_unit(config: Config, guides: Mapping[str, pa.Table]) -> int:

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 from tiny_tree import BAD, CLASSES, FEW_SHOT, GOOD, TRAIN, loader, plant
@@ -31,12 +30,7 @@ from patchead.local import embed_images, score_samples
 LOUD = ("score_samples", "embed_images", "embed_prompts")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
