@@ -46,7 +46,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.memory: lambda: memory.memory(memory.FULL),
     Name.growth: lambda: growth.growth((500, 1000, 2000), precision="int8", repeats=5, plot=Path("docs/growth.png")),
     Name.overhead: lambda: stage.overhead(200, 1024, 384, precisions=BOTH, repeats=1),
-    Name.actors: lambda: stage.actors(200, 512, 768, precision="fp32", repeats=2),
+    Name.actors: lambda: stage.actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.embed: lambda: embedding.embedding(400, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
 }

@@ -13,6 +13,11 @@ from patchead.numerics.samples import own_distances
 from patchead.numerics.views import spread
 from patchead.sampling import Sampling
 
+NO_DIRECTION = (
+    "the encoder gave a patch a vector that is zero, infinite or NaN, which has no direction. "
+    "Look at the image, at encoder.dtype and at encoder.layers."
+)
+
 
 def embed_samples(
     encoder: Encoder,
@@ -22,8 +27,8 @@ def embed_samples(
     sampling: Sampling,
     *,
     batch_size: int,
-) -> tuple[np.ndarray, Beside]:
-    """Embeddings of n samples and what is kept beside them.
+) -> tuple[np.ndarray, Beside, np.ndarray]:
+    """Embeddings of n samples and what is kept beside them, without the samples that cannot be compared.
 
     Args:
         encoder: its attention is kept where it gives any.
@@ -34,13 +39,20 @@ def embed_samples(
         batch_size: views per forward pass.
 
     Returns:
-        float16 (n, V · P, D); in few-shot mode (n, P, D), as the warped prompts are used up here: their distances are
-        in `Beside.own`.
+        float16 (m, V · P, D); in few-shot mode (m, P, D), as the warped prompts are used up here: their distances are
+        in `Beside.own`. What is kept beside them. bool (n,), which samples these m are: those of which no view has a
+        vector that is zero, infinite or NaN.
     """
     embeddings, looks = _embedded(encoder, pixels, batch_size)
-    if sampling.align is None:
-        return embeddings, Beside(attention=looks)
     exists = np.any(valid, axis=2)
+    owner = np.repeat(np.arange(len(valid)), exists.sum(axis=1))
+    usable = np.bincount(owner[~_comparable(embeddings)], minlength=len(valid)) == 0
+    if not usable.all():
+        kept = usable[owner]
+        embeddings, looks = embeddings[kept], None if looks is None else looks[kept]
+        valid, motions, exists = valid[usable], motions[usable], exists[usable]
+    if sampling.align is None or not usable.any():
+        return embeddings, Beside(attention=looks), usable
     starts = np.cumsum(exists.sum(axis=1)) - exists.sum(axis=1)
     aligned = np.any(exists[:, 1:], axis=1)
     samples = np.split(embeddings, starts[1:])
@@ -48,12 +60,20 @@ def embed_samples(
         own = np.stack(
             [own_distances(views, v, device=encoder.device) for views, v in zip(samples, valid, strict=True)]
         )
-        return embeddings[starts], Beside(attention=None if looks is None else looks[starts], own=own, aligned=aligned)
+        looks = None if looks is None else looks[starts]
+        return embeddings[starts], Beside(attention=looks, own=own, aligned=aligned), usable
     every = np.stack([spread(views, v) for views, v in zip(samples, valid, strict=True)])
     if looks is not None:
         parts = zip(np.split(looks, starts[1:]), valid, strict=True)
         looks = np.stack([spread(part[..., None], v)[..., 0] for part, v in parts])
-    return every, Beside(attention=looks, valid=valid, motions=motions, aligned=aligned)
+    return every, Beside(attention=looks, valid=valid, motions=motions, aligned=aligned), usable
+
+
+def _comparable(embeddings: np.ndarray) -> np.ndarray:
+    """bool (M,): images of float16 (M, P, D) of which no vector is zero, infinite or NaN."""
+    # Without its sign a float16 is ordered like its bits: the largest is 0 for a zero vector, and at least infinity's.
+    largest = np.bitwise_and(embeddings.view(np.uint16), 0x7FFF).max(axis=-1)
+    return np.all((largest > 0) & (largest < 0x7C00), axis=-1)
 
 
 def _embedded(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray | None]:

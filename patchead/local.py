@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 
 from patchead.archive.decode import content_hash, decode
-from patchead.embedding import embed_samples
+from patchead.embedding import NO_DIRECTION, embed_samples
 from patchead.encoders import Encoder
-from patchead.errors import DecodeError
+from patchead.errors import DecodeError, PatcheadError
 from patchead.numerics.aggregate import Rule
 from patchead.numerics.align import AlignRule
 from patchead.numerics.beside import Beside
@@ -102,7 +102,7 @@ def embed_images(
         guides = {digest: Guide.of(image) for digest, image in zip(prompts.content, prompts.images, strict=False)}
     elif align is not None and len(images):
         template = Guide.of(_decoded(images[0], 0, reading)[0])
-    content, sizes, parts = list[str](), list[tuple[int, int]](), list[tuple[np.ndarray, Beside]]()
+    content, sizes, embeddings, beside = list[str](), list[tuple[int, int]](), list[np.ndarray](), list[Beside]()
     for batch in _batches(images, batch_size, reading):
         views = []
         for image, digest in batch:
@@ -111,11 +111,15 @@ def embed_images(
             # A prompt that is the query itself would hide the query's own defect.
             usable = [guide if other != digest else None for other, guide in guides.items()]
             views.append(sampling.views(image, usable if prompts else [template] if align else []))
-        parts.append(embed_samples(encoder, *stacked(views), sampling, batch_size=batch_size))
-    if not parts:
+        vectors, found, comparable = embed_samples(encoder, *stacked(views), sampling, batch_size=batch_size)
+        if not comparable.all():
+            index = len(content) - len(batch) + int(np.argmin(comparable))
+            raise PatcheadError(f"image {index} cannot be compared: {NO_DIRECTION}")
+        embeddings.append(vectors)
+        beside.append(found)
+    if not embeddings:
         raise ValueError("no image to embed")
-    beside = Beside.joined([part[1] for part in parts])
-    return Samples(np.concatenate([part[0] for part in parts]), content, sizes, encoder.grid, beside)
+    return Samples(np.concatenate(embeddings), content, sizes, encoder.grid, Beside.joined(beside))
 
 
 def embed_prompts(

@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
+def local_ray(s3_keys: S3Server) -> Iterator[None]:
     """One local Ray with four logical CPUs for the whole session, on loopback."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -43,11 +43,19 @@ def local_ray() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    """One S3 server for the whole session; its keys are in the environment, its endpoint in ``s3.storage``."""
-    with S3Server() as server, pytest.MonkeyPatch.context() as patch:
+def s3_keys() -> Iterator[S3Server]:
+    """The S3 server, not started; its keys are in the environment, which Ray's workers take over when Ray starts."""
+    with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             patch.delenv(name, raising=False)
+        server = S3Server()
         for name, value in server.environment.items():
             patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3(s3_keys: S3Server) -> Iterator[S3Server]:
+    """One S3 server for the whole session, its endpoint in ``s3.storage``."""
+    with s3_keys as server:
         yield server

@@ -96,5 +96,4 @@ def _score(embeddings: np.ndarray, case: Case) -> None:
 
 def _anonymous_bytes() -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    (line,) = [line for line in lines if line.startswith("RssAnon:")]
-    return int(line.split()[1]) * 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "RssShmem:"))) * 1024

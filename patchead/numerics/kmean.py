@@ -10,6 +10,7 @@ from torch import Tensor
 
 from patchead.errors import SettingsError, bad_value
 from patchead.numerics.aggregate import AGGREGATES
+from patchead.numerics.vectors import room
 from patchead.threads import over_threads
 
 
@@ -43,7 +44,7 @@ class KMean:
         # One place more than max(k), so that there is always room for the next candidate.
         self._sign = 1.0 if aggregate == "nearest" else -1.0
         shape = (len(self._k), n_patches, max(capacity, self._keep + 1))
-        self._held = torch.empty(shape, dtype=torch.float32, device=device)
+        self._held = room(shape, torch.float32, device)
         self._fill = 0
         self.seen = np.zeros(len(self._k), np.int64)
         """References of each row so far."""

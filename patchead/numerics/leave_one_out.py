@@ -17,7 +17,7 @@ from patchead.numerics.memory import block_images, candidate_bytes, choose_sched
 from patchead.numerics.panel import reference_panel
 from patchead.numerics.rows import finish, reduce_rows, score_rows
 from patchead.numerics.similarity import cosine_maxima, cosine_maxima_self, to_distance_
-from patchead.numerics.vectors import cosine_step, dtype_of, maxima_dtype, prepare
+from patchead.numerics.vectors import cosine_step, dtype_of, maxima_dtype, prepare, room
 from patchead.threads import slices
 
 __all__ = [
@@ -130,7 +130,7 @@ def _symmetric(job: _Job) -> np.ndarray:
     """Each pair of images multiplied once into the strip of cosines (N, N, P), then every row reduced."""
     n, p, _ = job.embeddings.shape
     size, budget = job.block_images("symmetric", n), product_bytes(job.memory_bytes)
-    strip = torch.empty((n, n, p), dtype=maxima_dtype(dtype_of(job.precision)), device=job.device)
+    strip = room((n, n, p), maxima_dtype(dtype_of(job.precision)), job.device)
     step = 1.0
     for rows in slices(n, size):
         a = job.prepare(rows)

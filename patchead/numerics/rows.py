@@ -59,13 +59,12 @@ def score_rows(
     step = _references_at_once(query.shape, len(content), held, precision, memory_bytes)
     rows = prepare(query, device=device, precision=precision, positions=row_index)
     mean = KMean(neighbours(n_references, rule.fraction), p, rule.aggregate, device, held)
-    room = _Room(rows)
     for columns, embeddings in blocks:
         for cut in slices(len(columns), step):
-            vectors, distances = room.of(cut.stop - cut.start)
-            prepare(embeddings[cut], device=device, precision=precision, positions=columns[cut], out=vectors)
-            one_way(rows, vectors, budget_bytes=product_bytes(memory_bytes), out=distances)
+            vectors = prepare(embeddings[cut], device=device, precision=precision, positions=columns[cut])
+            distances = one_way(rows, vectors, budget_bytes=product_bytes(memory_bytes))
             mean.add(distances, reference_mask(content, part, row_index, columns[cut]))
+            del vectors, distances  # before the next ones are made
         del embeddings
     return finish(mean, row_index, n_references)
 
@@ -101,21 +100,6 @@ def reduce_rows(
     if mean is None:
         raise ValueError("reduce_rows needs at least one part")
     return finish(mean, row_index, n_references)
-
-
-class _Room:
-    """Memory for references and their distances, used again and again: what is freed and taken anew is fragmented."""
-
-    def __init__(self, rows: torch.Tensor) -> None:
-        self._rows = rows
-        self._vectors, self._distances = rows.new_empty(0), torch.empty(0, device=rows.device)
-
-    def of(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """For n images: vectors (n, P, D) of the rows' dtype, and distances float32 (B, n, P)."""
-        b, p, d = self._rows.shape
-        if self._vectors.numel() < n * p * d:
-            self._vectors, self._distances = self._rows.new_empty(n * p * d), self._distances.new_empty(b * n * p)
-        return self._vectors[: n * p * d].view(n, p, d), self._distances[: b * n * p].view(b, n, p)
 
 
 def _tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:

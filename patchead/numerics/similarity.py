@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from patchead.errors import bad_value
-from patchead.numerics.vectors import cosine_step, product_dtype
+from patchead.numerics.vectors import cosine_step, product_dtype, room
 from patchead.threads import over_threads, slices, threads_of
 
 # A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
@@ -62,9 +62,9 @@ def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
     return out
 
 
-def one_way(a: Tensor, b: Tensor, *, budget_bytes: int, out: Tensor | None = None) -> Tensor:
-    """The first result of `tile` alone: float32 (Na, Nb, P), in ``out`` where it is given."""
-    ab = _empty(len(a), len(b), a) if out is None else out
+def one_way(a: Tensor, b: Tensor, *, budget_bytes: int) -> Tensor:
+    """The first result of `tile` alone: float32 (Na, Nb, P)."""
+    ab = _empty(len(a), len(b), a)
     cosine_maxima(a, b, ab, None, budget_bytes=budget_bytes)
     return to_distance_(ab, cosine_step(a))
 
@@ -237,4 +237,4 @@ def padded(vectors: Tensor, multiple: int) -> Tensor:
 
 def _empty(n: int, m: int, like: Tensor) -> Tensor:
     """float32 (n, m, P) for the patches of ``like`` (…, P, D)."""
-    return torch.empty(n, m, like.shape[1], dtype=torch.float32, device=like.device)
+    return room((n, m, like.shape[1]), torch.float32, like.device)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+from contextlib import suppress
+from math import prod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,6 +40,22 @@ def maxima_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype == torch.int8 else dtype
 
 
+def room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """A tensor with nothing in it yet, for what is large and soon given back.
+
+    On a CPU the memory comes from the operating system and goes back to it: freed and taken again through the C
+    library, blocks of changing size left up to a third of a small budget in holes.
+    """
+    size = prod(shape) * dtype.itemsize
+    if torch.device(device).type != "cpu" or not size:
+        return torch.empty(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if advice := getattr(mmap, "MADV_HUGEPAGE", None):  # Linux: fewer and larger pages to be given
+        with suppress(OSError):  # a kernel without them; it is advice, and nothing depends on it
+            pages.madvise(advice)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
+
+
 def cosine_step(a: Tensor) -> float:
     """The cosine that 1 in a product of prepared vectors (..., D) stands for."""
     return quantize.cosine_step(a.shape[-1]) if a.dtype == torch.int8 else 1.0
@@ -47,13 +67,12 @@ def prepare(
     device: str = "cpu",
     precision: str = "fp32",
     positions: np.ndarray | None = None,
-    out: Tensor | None = None,
 ) -> Tensor:
     """Patch embeddings (N, P, D) float16 as unit vectors (N, P, D) of ``precision`` on ``device``.
 
     Stored vectors are unit vectors rounded to float16; the norm is made exact again in float32 before the cast (or
     the rotation and the rounding of `quantize`). ``positions`` (N,) are the images' places in their group, for the
-    text of an error; default: 0, 1, 2 … ``out``, a tensor of that shape, dtype and device, is filled and returned.
+    text of an error; default: 0, 1, 2 …
 
     Raises:
         ValueError: not a three-dimensional array of floats, or an empty one.
@@ -64,8 +83,7 @@ def prepare(
     if embeddings.ndim != 3 or embeddings.size == 0 or embeddings.dtype.kind != "f":
         raise ValueError(f"embeddings must be floats (N, P, D), none 0; got {embeddings.dtype} {embeddings.shape}")
     patches, d = embeddings.shape[1:]
-    if out is None:
-        out = torch.empty(embeddings.shape, dtype=dtype, device=device)
+    out = room(embeddings.shape, dtype, device)
     if precision == "int8" and out.device.type == "cuda" and d % _TENSOR_CORE_STEP:
         raise SettingsError(
             f"scoring.precision int8 needs embeddings of a multiple of {_TENSOR_CORE_STEP} dimensions on a GPU; these "

@@ -19,14 +19,14 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy
 
-from patchead.embedding import embed_samples
+from patchead.embedding import NO_DIRECTION, embed_samples
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.pipeline.columns import run_boundaries, values
 from patchead.pipeline.decode import PLACE, DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
 from patchead.pipeline.pool import Pool
-from patchead.pipeline.session import worker_errors
+from patchead.pipeline.worker_errors import worker_errors
 from patchead.sampling import Sampling
 from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS
 
@@ -163,7 +163,7 @@ class EmbedActor:
                 np.frombuffer(batch[name][0].as_buffer(), dtype)
                 for name, dtype in (("pixels", np.uint8), ("valid", bool), ("motions", np.float32))
             )
-            embeddings, found = embed_samples(
+            embeddings, found, comparable = embed_samples(
                 self._encoder,
                 pixels.reshape(-1, side, side, 3),
                 valid.reshape(written, -1, self._encoder.n_patches),
@@ -171,9 +171,21 @@ class EmbedActor:
                 self._sampling,
                 batch_size=self._batch_size,
             )
-            beside = found.columns()
+            beside, written = found.columns(), len(embeddings)
+            receipts = _failed(receipts, np.flatnonzero(fresh)[~comparable])
         filled = self._store.write_unit(batch["unit_id"][0].as_py(), receipts, embeddings, beside)
         return filled.append_column("written", pa.array([written] + [0] * (len(filled) - 1), pa.int64()))
+
+
+def _failed(receipts: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The receipts with those at ``rows`` failed: one image without a direction must not end everybody's night."""
+    if not rows.size:
+        return receipts
+    those = np.isin(np.arange(receipts.num_rows), rows)
+    for name, value in (("status", FAILED), ("error", NO_DIRECTION)):
+        column = pc.if_else(pa.array(those), value, receipts[name])
+        receipts = receipts.set_column(receipts.schema.get_field_index(name), name, column)
+    return receipts
 
 
 def _run(

@@ -15,8 +15,8 @@ from patchead.lake.staging import RunFolder
 from patchead.numerics.aggregate import ranks, robust_z, z_threshold_score
 from patchead.pipeline.columns import compact
 from patchead.pipeline.draw import DrawSettings, draw
-from patchead.pipeline.session import worker_errors
 from patchead.pipeline.spread import spread
+from patchead.pipeline.worker_errors import worker_errors
 from patchead.schema import OK, REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES
 
 _NO_REFERENCE = "no reference: every image it may be compared with has the same content or shows the same part"

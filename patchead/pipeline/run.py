@@ -226,14 +226,31 @@ class _Night:
         return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
 
 
+# What a published run's scores depend on. Where and how fast they are computed may differ when a job is repeated.
+_DECIDES = {
+    "archive": ("uri", "template", "group_by", "night", "products", "limit"),
+    "encoder": ("name", "weights", "image_size", "layers", "fit"),
+    "prompts": ("uri", "manifest", "k", "seed", "rotations"),
+    "align": ("enabled", "ratio", "min_inliers", "max_scale"),
+    "mask": ("enabled", "threshold", "background"),
+    "scoring": ("mode", "aggregate", "fraction", "image_top_fraction", "min_batch", "threshold_z", "max_references"),
+}
+
+
 def _refuse_other_run(record: RunRecord, published_json: str) -> None:
-    """A run id names one run: the same images asked for again are a no-op, other images are a mistake."""
-    asked = record.config.model_dump(mode="json")["archive"]
-    earlier = json.loads(published_json)["archive"]
-    if differing := [key for key in ("uri", "night", "products", "limit", "group_by") if asked[key] != earlier[key]]:
+    """A run id names one run: the same one asked for again is a no-op, another one is a mistake."""
+    asked, earlier = record.config.model_dump(mode="json"), json.loads(published_json)
+    differing = [
+        f"{section}.{key}"
+        for section, keys in _DECIDES.items()
+        for key in keys
+        # A run published by an older version lacks the settings that came after it.
+        if key in earlier.get(section, {}) and asked[section][key] != earlier[section][key]
+    ]
+    if differing:
         raise SettingsError(
-            f"run.run_id {record.run_id!r} is already published for other images (archive: {', '.join(differing)}). "
-            "Give every night's run an id of its own, or none."
+            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(differing)}). "
+            "Give every run an id of its own, or none."
         )
 
 

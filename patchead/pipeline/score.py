@@ -15,8 +15,8 @@ from patchead.pipeline.ledger import Ledger, open_ledger
 from patchead.pipeline.plan import GroupPlan, Plan
 from patchead.pipeline.pool import Pool
 from patchead.pipeline.scorer import Scorer, ScoreSettings
-from patchead.pipeline.session import worker_errors
 from patchead.pipeline.spread import spread
+from patchead.pipeline.worker_errors import worker_errors
 
 
 def score(

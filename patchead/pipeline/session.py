@@ -11,7 +11,6 @@ from pathlib import Path
 
 import ray
 from ray.data import DataContext
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.config import Config
@@ -137,24 +136,3 @@ def _size(parameter: str, asked: int | None, fit: int) -> int:
     if asked is not None and asked > fit:
         raise SettingsError(bad_value(parameter, asked, f"at most {fit}, what the cluster has room for"))
     return asked or fit
-
-
-@contextmanager
-def worker_errors() -> Iterator[None]:
-    """Raise a `PatcheadError` that a worker raised as itself, without Ray's wrapping and traceback."""
-    try:
-        yield
-    except RayError as exc:
-        cause: BaseException | None = exc
-        while cause is not None:
-            inner = getattr(cause, "cause", None) or cause.__cause__
-            if isinstance(inner, PatcheadError):
-                # Ray's cause derives from both classes; only the plain one has the plain text.
-                raise _plain(inner) from exc
-            cause = inner
-        raise
-
-
-def _plain(error: PatcheadError) -> PatcheadError:
-    kind = next(c for c in type(error).__mro__ if c.__module__ == PatcheadError.__module__)
-    return kind(*error.args)

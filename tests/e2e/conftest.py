@@ -15,7 +15,7 @@ from patchead.pipeline.run import run_night
 from patchead.settings import load_config
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def score_night(local_ray: None) -> Callable[..., RunRecord]:
     """Run the nightly job in this process, on the session's Ray."""
 

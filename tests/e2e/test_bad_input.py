@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -66,14 +67,26 @@ def add_hostile_shards(folder: Path, image: bytes) -> None:
     pq.write_table(pa.table({"image_id": ["a"], "photo": [image]}), folder / "wrong-column.parquet")
 
 
-def test_every_bad_image_is_a_row_and_changes_nothing_for_the_good_ones(tmp_path: Path, score_night: Score) -> None:
-    good = good_images(6) | readable_oddities() | {"inside.png": png(texture(400))}
-    write_group(tmp_path / "clean", NIGHT, "screw", good)
-    score_night(tmp_path / "clean", tmp_path / "clean-lake")
+@pytest.fixture(scope="module")
+def good() -> dict[str, bytes]:
+    return good_images(6) | readable_oddities() | {"inside.png": png(texture(400))}
 
-    del good["inside.png"]
-    folder = write_group(tmp_path / "archive", NIGHT, "screw", good | unreadable())
-    add_hostile_shards(folder, png(texture(400)))
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory, good: dict[str, bytes], score_night: Score) -> Path:
+    """The archive and the lake of a night of the good images alone; tests must not change them."""
+    root = tmp_path_factory.mktemp("clean")
+    write_group(root / "archive", NIGHT, "screw", good)
+    score_night(root / "archive", root / "lake")
+    return root
+
+
+def test_every_bad_image_is_a_row_and_changes_nothing_for_the_good_ones(
+    tmp_path: Path, good: dict[str, bytes], clean: Path, score_night: Score
+) -> None:
+    loose = {name: data for name, data in good.items() if name != "inside.png"}
+    folder = write_group(tmp_path / "archive", NIGHT, "screw", loose | unreadable())
+    add_hostile_shards(folder, good["inside.png"])
     record = score_night(tmp_path / "archive", tmp_path / "lake", **{"run.max_failed_fraction": 1})
 
     found = by_id(tmp_path / "lake")
@@ -90,29 +103,26 @@ def test_every_bad_image_is_a_row_and_changes_nothing_for_the_good_ones(tmp_path
     assert [name for name, reason in reasons.items() if reason not in failed[name].replace(" x ", "x")] == []
     assert (record.images, record.ok, record.failed, record.skipped) == (21, 15, 6, 0)
 
-    clean = {i.rpartition("/")[2]: row["score"] for i, row in by_id(tmp_path / "clean-lake").items()}
+    clean = {i.rpartition("/")[2]: row["score"] for i, row in by_id(clean / "lake").items()}
     scored = {
         i.rpartition("/")[2].rpartition("#")[2]: row["score"] for i, row in found.items() if row["status"] == "ok"
     }
     assert scored == pytest.approx(clean, abs=1e-6)
 
 
-def test_twins_are_no_reference_of_each_other(tmp_path: Path, score_night: Score) -> None:
-    write_group(tmp_path / "archive", NIGHT, "screw", good_images(6) | readable_oddities())
-    score_night(tmp_path / "archive", tmp_path / "lake")
-    found = {i.rpartition("/")[2]: row for i, row in by_id(tmp_path / "lake").items()}
-    assert found["twin1.png"]["n_references"] == found["twin2.png"]["n_references"] == 12
-    assert found["good000.png"]["n_references"] == 13
+def test_twins_are_no_reference_of_each_other(clean: Path) -> None:
+    found = {i.rpartition("/")[2]: row for i, row in by_id(clean / "lake").items()}
+    assert found["twin1.png"]["n_references"] == found["twin2.png"]["n_references"] == 13
+    assert found["good000.png"]["n_references"] == 14
     assert found["twin1.png"]["score"] == pytest.approx(found["twin2.png"]["score"], abs=1e-7)
 
 
-def test_too_many_failures_publish_nothing(tmp_path: Path, score_night: Score) -> None:
-    archive, lake = tmp_path / "archive", tmp_path / "lake"
-    folder = write_group(archive, NIGHT, "screw", good_images(6))
-    score_night(archive, lake)
+def test_too_many_failures_publish_nothing(tmp_path: Path, clean: Path, score_night: Score) -> None:
+    shutil.copytree(clean, tmp_path / "copy")
+    archive, lake = tmp_path / "copy/archive", tmp_path / "copy/lake"
     before = table(lake)
-    (folder / "text.png").write_bytes(b"no image")
-    with pytest.raises(TooManyFailuresError, match=r"1 of 7 images failed(.|\n)*text\.png(.|\n)*max_failed_fraction"):
+    (archive / f"night={NIGHT}/product=screw/text.png").write_bytes(b"no image")
+    with pytest.raises(TooManyFailuresError, match=r"1 of 16 images failed(.|\n)*text\.png(.|\n)*max_failed_fraction"):
         score_night(archive, lake)
     assert table(lake).equals(before)
 

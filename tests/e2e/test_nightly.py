@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 from demo_archive import Photo, build_archive
 from e2e_tools import by_id, good_images, png, rows, spoiled, table, write_group
 from PIL import Image
@@ -17,9 +21,26 @@ from patchead.archive.decode import decode, fit
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import SettingsError
 from patchead.pipeline.record import RunRecord
+from patchead.schema import TABLES
 
 Score = Callable[..., RunRecord]
-NIGHT = "2026-11-21"
+NIGHT, NIGHT_BEFORE = "2026-11-21", "2026-11-20"
+R1 = {"run.run_id": "r1", "run.max_failed_fraction": 0.5}
+
+
+@dataclass(frozen=True)
+class Published:
+    """An archive, the lake that run ``r1`` published it to, and the run's record."""
+
+    archive: Path
+    lake: Path
+    record: RunRecord
+
+    def copy(self, folder: Path) -> Published:
+        """The same under another folder, for a test that goes on from here."""
+        for name in ("archive", "lake"):
+            shutil.copytree(getattr(self, name), folder / name)
+        return Published(folder / "archive", folder / "lake", self.record)
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +48,24 @@ def screws() -> dict[str, bytes]:
     return {**good_images(9), "bad.png": png(spoiled(100))}
 
 
-def test_the_scores_are_those_of_the_equations(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
-    write_group(tmp_path / "archive", NIGHT, "screw", screws)
-    score_night(tmp_path / "archive", tmp_path / "lake")
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, screws: dict[str, bytes], score_night: Score) -> Published:
+    """Ten screws and a broken file, three nuts, and six screws of the night before; tests must not change it."""
+    root = tmp_path_factory.mktemp("published")
+    archive, lake = root / "archive", root / "lake"
+    write_group(archive, NIGHT, "screw", screws | {"broken.png": b"no image", "readme.txt": b"no image either"})
+    write_group(archive, NIGHT, "nut", good_images(3, first_seed=20))
+    write_group(archive, NIGHT_BEFORE, "screw", good_images(6, first_seed=50))
+    return Published(archive, lake, score_night(archive, lake, **R1))
+
+
+def test_the_scores_are_those_of_the_equations(published: Published, screws: dict[str, bytes]) -> None:
     encoder = build(EncoderSpec("timm/vit_tiny_patch16_224", "random", image_size=64))
     names = sorted(screws)
     pixels = [fit(decode(screws[name], max_pixels=10**6, bit_depth="auto"), 64, "squash") for name in names]
     patches = patch_scores(encoder.embed(np.stack(pixels)), list(range(10)), [-1] * 10)
     expected = dict(zip(names, image_scores(patches, 1), strict=True))
-    found = {row["image_id"].rpartition("/")[2]: row for row in rows(tmp_path / "lake")}
+    found = {name: by_id(published.lake)[f"night={NIGHT}/product=screw/{name}"] for name in names}
     assert {name: row["score"] for name, row in found.items()} == pytest.approx(expected, abs=1e-5)
     assert {name: row["max_patch"] for name, row in found.items()} == pytest.approx(
         dict(zip(names, patches.max(axis=1), strict=True)), abs=1e-5
@@ -43,21 +73,34 @@ def test_the_scores_are_those_of_the_equations(tmp_path: Path, screws: dict[str,
     assert {row["n_references"] for row in found.values()} == {9}
 
 
-def test_the_spoiled_image_comes_out_on_top_with_heatmap_and_region(
-    tmp_path: Path, screws: dict[str, bytes], score_night: Score
-) -> None:
-    write_group(tmp_path / "archive", NIGHT, "screw", screws)
-    record = score_night(tmp_path / "archive", tmp_path / "lake")
-    bad = by_id(tmp_path / "lake")[f"night={NIGHT}/product=screw/bad.png"]
+def test_the_spoiled_image_comes_out_on_top_with_heatmap_and_region(published: Published) -> None:
+    bad = by_id(published.lake)[f"night={NIGHT}/product=screw/bad.png"]
     assert (bad["rank"], bad["is_anomalous"], bad["status"], bad["group_size"]) == (1, True, "ok", 10)
     assert bad["z"] > 3.5
     picture = np.asarray(Image.open(bad["heatmap_uri"]))
     assert picture.shape == (48, 48, 3)
-    regions = [r for r in rows(tmp_path / "lake", "regions") if r["image_id"] == bad["image_id"]]
+    regions = [r for r in rows(published.lake, "regions") if r["image_id"] == bad["image_id"]]
     first = min(regions, key=lambda r: r["region"])
     assert first["x"] < 32 and first["x"] + first["width"] > 16  # it meets the planted square
     assert first["y"] < 32 and first["y"] + first["height"] > 16
-    assert record.anomalous == sum(row["is_anomalous"] for row in rows(tmp_path / "lake"))
+    assert published.record.anomalous == sum(row["is_anomalous"] is True for row in rows(published.lake))
+
+
+def test_the_run_record_adds_up(published: Published) -> None:
+    saved = json.loads((published.lake / "runs/r1/run.json").read_text())
+    assert saved["images"] == 20 == saved["ok"] + saved["failed"] + saved["skipped"]
+    assert (saved["ok"], saved["failed"], saved["skipped"], saved["ignored_files"]) == (16, 1, 3, 1)
+    assert (saved["embedded"], saved["reused"]) == (19, 0)
+    assert set(saved["seconds"]) == {"catalog", "encoder", "embed", "score", "explain", "publish"}
+    scoring = saved["scoring"]
+    assert scoring["precision"] == "fp32"
+    assert (scoring["reads_of_a_block_per_node"], scoring["tasks_redone"]) == (1, 0)
+    assert scoring["bytes_read"] > 0
+    assert {"ray", "torch", "timm", "patchead"} <= set(saved["versions"])
+    (row,) = rows(published.lake, "runs")
+    assert (row["images"], row["ok"], row["failed"], row["skipped"]) == (20, 16, 1, 3)
+    assert json.loads(row["config_json"])["scoring"]["fraction"] == 0.3
+    assert row["encoder_id"] == published.record.encoder_id
 
 
 def test_the_three_shard_formats_give_the_same_scores(tmp_path: Path, score_night: Score) -> None:
@@ -74,75 +117,51 @@ def test_the_three_shard_formats_give_the_same_scores(tmp_path: Path, score_nigh
 
 
 def test_a_second_run_embeds_nothing_and_replaces_exactly_its_night(
-    tmp_path: Path, screws: dict[str, bytes], score_night: Score
+    tmp_path: Path, published: Published, score_night: Score
 ) -> None:
-    archive, lake = tmp_path / "archive", tmp_path / "lake"
-    write_group(archive, NIGHT, "screw", screws)
-    write_group(archive, "2026-11-20", "screw", good_images(6, first_seed=50))
-    first = score_night(archive, lake)
-    before = by_id(lake)
-    second = score_night(archive, lake, **{"archive.night": NIGHT})
-    after = by_id(lake)
-    assert (first.embedded, first.reused) == (16, 0)
-    assert (second.embedded, second.reused, second.images) == (0, 10, 10)
-    assert set(after) == set(before)
-    assert len(rows(lake)) == 16
-    for image_id, row in after.items():
-        expected = second.run_id if NIGHT in image_id else first.run_id
-        assert row["run_id"] == expected
-        assert row["score"] == pytest.approx(before[image_id]["score"], abs=1e-6)
-    assert [row["run_id"] for row in rows(lake, "runs")] == sorted([first.run_id, second.run_id])
+    ours = published.copy(tmp_path)
+    # What was embedded on an earlier night is known by its content, whatever it is called now.
+    again = {f"again-{name}": data for name, data in good_images(6, first_seed=50).items()}
+    write_group(ours.archive, NIGHT, "screw-again", again)
+    before = by_id(ours.lake)
+    second = score_night(ours.archive, ours.lake, **{"archive.night": NIGHT, "run.max_failed_fraction": 0.5})
+    after = by_id(ours.lake)
+    assert (second.embedded, second.reused, second.failed, second.images) == (0, 19, 1, 20)
+    assert set(before) < set(after)
+    assert len(rows(ours.lake)) == 26
+    assert {image_id: row["run_id"] for image_id, row in after.items()} == {
+        image_id: second.run_id if NIGHT in image_id else "r1" for image_id in after
+    }
+    assert {image_id: after[image_id]["score"] for image_id in before} == pytest.approx(
+        {image_id: row["score"] for image_id, row in before.items()}, abs=1e-6
+    )
+    assert [row["run_id"] for row in rows(ours.lake, "runs")] == sorted(["r1", second.run_id])
 
 
-def test_an_image_embedded_on_an_earlier_night_is_recognised_by_its_content(tmp_path: Path, score_night: Score) -> None:
-    archive, lake = tmp_path / "archive", tmp_path / "lake"
-    images = good_images(6)
-    write_group(archive, "2026-11-20", "screw", images)
-    score_night(archive, lake)
-    write_group(archive, NIGHT, "screw", {f"again-{name}": data for name, data in images.items()})
-    record = score_night(archive, lake, **{"archive.night": NIGHT})
-    assert (record.embedded, record.reused, record.ok) == (0, 6, 6)
-
-
-def test_the_same_run_id_again_is_a_no_op(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
-    archive, lake = tmp_path / "archive", tmp_path / "lake"
-    folder = write_group(archive, NIGHT, "screw", screws)
-    score_night(archive, lake, **{"run.run_id": "tonight"})
-    before = table(lake)
-    (folder / "late.png").write_bytes(png(spoiled(7)))
-    again = score_night(archive, lake, **{"run.run_id": "tonight"})
+def test_the_same_run_id_again_is_a_no_op(published: Published, score_night: Score) -> None:
+    before = {name: DeltaTable(f"{published.lake}/tables/{name}").version() for name in TABLES}
+    again = score_night(published.archive, published.lake, **R1, **{"scoring.memory_gb": 2})
     assert again.state == "already published"
-    assert table(lake).equals(before)
-    assert json.loads((lake / "runs/tonight/run.json").read_text())["state"] == "published"
+    assert {name: DeltaTable(f"{published.lake}/tables/{name}").version() for name in TABLES} == before
+    assert json.loads((published.lake / "runs/r1/run.json").read_text())["state"] == "published"
 
 
-def test_a_run_id_is_not_taken_for_another_night(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
-    archive, lake = tmp_path / "archive", tmp_path / "lake"
-    write_group(archive, NIGHT, "screw", screws)
-    score_night(archive, lake, **{"run.run_id": "nightly", "archive.night": NIGHT})
-    with pytest.raises(SettingsError, match=r"'nightly' is already published for other images \(archive: night\)"):
-        score_night(archive, lake, **{"run.run_id": "nightly", "archive.night": "2026-11-22"})
-
-
-def test_the_run_record_adds_up(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
-    archive, lake = tmp_path / "archive", tmp_path / "lake"
-    write_group(archive, NIGHT, "screw", screws | {"broken.png": b"no image", "readme.txt": b"no image either"})
-    write_group(archive, NIGHT, "nut", good_images(3, first_seed=20))
-    record = score_night(archive, lake, **{"run.max_failed_fraction": 0.5, "run.run_id": "r1"})
-    saved = json.loads((lake / "runs/r1/run.json").read_text())
-    assert saved["images"] == 14 == saved["ok"] + saved["failed"] + saved["skipped"]
-    assert (saved["ok"], saved["failed"], saved["skipped"], saved["ignored_files"]) == (10, 1, 3, 1)
-    assert saved["embedded"] + saved["reused"] + saved["failed"] == 14
-    assert set(saved["seconds"]) == {"catalog", "encoder", "embed", "score", "explain", "publish"}
-    scoring = saved["scoring"]
-    assert scoring["precision"] == "fp32"
-    assert (scoring["reads_of_a_block_per_node"], scoring["tasks_redone"]) == (1, 0)
-    assert scoring["bytes_read"] > 0
-    assert {"ray", "torch", "timm", "patchead"} <= set(saved["versions"])
-    (row,) = rows(lake, "runs")
-    assert (row["images"], row["ok"], row["failed"], row["skipped"]) == (14, 10, 1, 3)
-    assert json.loads(row["config_json"])["scoring"]["fraction"] == 0.3
-    assert row["encoder_id"] == record.encoder_id
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("archive.night", "2026-11-22"),
+        ("encoder.image_size", 128),
+        ("scoring.fraction", 0.1),
+        ("mask.enabled", True),
+        ("prompts.k", 3),
+    ],
+)
+def test_a_run_id_is_not_taken_for_another_run(
+    published: Published, score_night: Score, setting: str, value: Any
+) -> None:
+    few_shot = {"scoring.mode": "few_shot", "prompts.uri": "prompts"} if setting == "prompts.k" else {}
+    with pytest.raises(SettingsError, match=rf"'r1' is already published with other settings \(.*{setting}"):
+        score_night(published.archive, published.lake, **R1, **{setting: value}, **few_shot)
 
 
 # tests/pipeline/test_score.py compares schedules, actors, blocks and panels on the scoring stage alone.

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from patchead.errors import PatcheadError, SettingsError
 from patchead.numerics import vectors
-from patchead.numerics.vectors import DTYPES, dtype_of, maxima_dtype, prepare, product_dtype
+from patchead.numerics.vectors import DTYPES, dtype_of, maxima_dtype, prepare, product_dtype, room
 from tests.numerics.groups import group
 from tests.reference import oracle
 
@@ -45,3 +49,23 @@ def test_each_precision_has_a_type_for_products_and_one_for_their_maxima() -> No
     assert maxima_dtype(torch.int8) == torch.float32
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         assert product_dtype(dtype) == maxima_dtype(dtype) == dtype
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (0, 4), (7,)])
+def test_room_can_be_filled(shape: tuple[int, ...]) -> None:
+    made = room(shape, torch.float32, "cpu")
+    assert (made.shape, made.dtype, made.is_contiguous()) == (shape, torch.float32, True)
+    assert torch.equal(made.fill_(3), torch.full(shape, 3.0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_room_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    size = 1 << 26
+    made = room((size,), torch.uint8, "cpu").fill_(1)
+    held = resident()
+    del made
+    pages = size // os.sysconf("SC_PAGE_SIZE")
+    assert held - resident() > 0.9 * pages

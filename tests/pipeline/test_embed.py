@@ -12,10 +12,12 @@ import ray
 from PIL import Image
 
 from patchead.archive.decode import content_hash
+from patchead.encoders import EncoderSpec
+from patchead.lake.embeddings import EmbeddingStore
 from patchead.pipeline.decode import DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
-from patchead.pipeline.embed import units
+from patchead.pipeline.embed import EmbedActor, units
 from patchead.sampling import Sampling
-from patchead.schema import MANIFEST, OK, RECEIPTS, table
+from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, table
 from patchead.storage import Storage
 
 
@@ -124,3 +126,36 @@ def test_a_unit_is_decoded_to_pixels_and_receipts(local_ray: None, tmp_path: Pat
     assert (found["2.png"]["width"], found["2.png"]["height"], found["2.png"]["embedding_uri"]) == (6, 6, None)
     pixels = np.frombuffer(decoded["pixels"][0].as_buffer(), np.uint8).reshape(-1, 8, 8, 3)
     assert [int(image.mean()) for image in pixels] == [0, 80]  # the two that are new, in the receipts' order
+
+
+class Spotty:
+    """Stands for an encoder: every patch is the pixel's value, and 255 breaks the arithmetic."""
+
+    encoder_id, image_size, n_patches, attention = "spotty", 8, 4, False
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        values = pixels.reshape(len(pixels), -1).max(axis=1).astype(np.float16)
+        values[values == 255] = np.nan
+        return np.tile(values[:, None, None], (1, 4, 3))
+
+
+def test_an_image_without_a_direction_is_a_failed_receipt(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"zero": 0, "fine": 7, "nan": 255, "last": 9}.items():
+        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+    sampling = Sampling(8, "squash", (2, 2))
+    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", sampling)
+    rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in sorted(tmp_path.glob("*.png"))]
+    known = KnownImages(RECEIPTS.empty_table())
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=ray.put(Shared(known, {})))
+    monkeypatch.setattr("patchead.pipeline.embed.build", lambda spec: Spotty())
+    store = EmbeddingStore(str(tmp_path / "lake"), Storage(), "spotty")
+    receipts = EmbedActor(EncoderSpec("any"), store, sampling, 32, 1)(decoded)
+    found = {row["image_id"]: row for row in receipts.to_pylist()}
+    assert {name for name, row in found.items() if row["status"] == FAILED} == {"zero.png", "nan.png"}
+    assert "zero, infinite or NaN" in found["nan.png"]["error"]
+    assert receipts["written"].to_pylist()[0] == 2
+    (uri,) = {found[name]["embedding_uri"] for name in ("last.png", "fine.png")}
+    vectors = store.read(uri, np.array([found[name]["row"] for name in ("last.png", "fine.png")]))
+    assert vectors[:, 0, 0].tolist() == [9, 7]

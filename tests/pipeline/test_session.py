@@ -10,7 +10,8 @@ import ray
 from patchead.config import Config
 from patchead.errors import PatcheadError, SettingsError, WeightsError
 from patchead.pipeline import session
-from patchead.pipeline.session import pools, require_shared_folders, worker_errors
+from patchead.pipeline.session import pools, require_shared_folders
+from patchead.pipeline.worker_errors import worker_errors
 
 
 def config(**resources: object) -> Config:
