@@ -41,7 +41,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
 }
 FULL: dict[Name, Callable[[], list[Record]]] = {
-    Name.scoring: lambda: scoring.scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=5),
+    Name.scoring: lambda: scoring.scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=9),
     Name.scoring_large: lambda: scoring.scoring(200, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
     Name.memory: lambda: memory.memory(memory.FULL),
     Name.growth: lambda: growth.growth((500, 1000, 2000), precision="int8", repeats=5, plot=Path("docs/growth.png")),

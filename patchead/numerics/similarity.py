@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from math import isqrt
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from patchead.numerics.vectors import cosine_step, product_dtype, room
 from patchead.threads import over_threads, slices, threads_of
 
 # A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
-# decides; float32 ones gain more from long operands than they lose to the L3 (`jobs/benchmark.py blocks`).
+# decides; float32 ones gain more from long operands than they lose to the L3.
 CACHE_SHARES = {torch.float32: 4.0, torch.float16: 1.0, torch.bfloat16: 1.0, torch.int8: 0.375}
 _CPU_ROWS = 1024
 _USUAL_L2 = 1 << 20
@@ -157,8 +158,8 @@ def _even_shares(n: int, most: int, threads: int) -> list[slice]:
 
 def _scratches(a: Tensor, shape: tuple[int, int]) -> deque[Tensor]:
     """Room for one product per thread, made by the caller: what a thread allocates stays with its part of the heap."""
-    dtype = product_dtype(a.dtype)
-    return deque(torch.empty(shape[0] * shape[1], dtype=dtype, device=a.device) for _ in range(threads_of(a.device)))
+    rows, columns = _padded_shape(*shape, a)
+    return deque(room((rows * columns,), product_dtype(a.dtype), a.device) for _ in range(threads_of(a.device)))
 
 
 @contextmanager
@@ -173,36 +174,67 @@ def _borrowed(scratches: deque[Tensor]) -> Iterator[Tensor]:
 def _maxima(
     a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tuple[int, int], scratch: Tensor
 ) -> None:
-    """`cosine_maxima` by one thread, in products of at most ``shape``."""
-    rows, columns = shape
-    for i in slices(len(a), rows // a.shape[1]):
-        for j in slices(len(b), max(1, columns // b.shape[1])):
-            row, column = _product_maxima(a[i], b[j], scratch, columns, ab is not None, ba is not None)
-            if ab is not None:
-                ab[i, j] = row.transpose(1, 2)
-            if ba is not None:
-                ba[j, i] = column.transpose(0, 1)
+    """`cosine_maxima` by one thread, in products of at most ``shape``.
 
-
-def _product_maxima(
-    x: Tensor, y: Tensor, scratch: Tensor, columns: int, want_row: bool, want_column: bool
-) -> tuple[Tensor, Tensor]:
-    """Row maxima (I, P, J) and column maxima (I, J, Q) of the products of x (I, P, D) and y (J, Q, D).
-
-    Y is either one image, taken ``columns`` patches at a time, or several in one go. What is not wanted is left
-    empty. A fused kernel for an accelerator would replace this function.
+    A fused kernel for an accelerator would replace this function.
     """
-    (i, p, d), (j, q, _) = x.shape, y.shape
-    x, y = x.reshape(i * p, d), y.reshape(j * q, d)
-    cuts = slices(j * q, columns)
-    row, column = scratch.new_empty(len(cuts), i, p, j), scratch.new_empty(i, j * q)
-    for part, cut in enumerate(cuts):
-        product = _product(x, y[cut], scratch)
-        if want_row:
-            torch.amax(product.view(i, p, j, -1), 3, out=row[part])
-        if want_column:
-            torch.amax(product.view(i, p, -1), 1, out=column[:, cut])
-    return row.amax(0) if len(cuts) > 1 else row[0], column.view(i, j, q)
+    (_, p, d), (_, q, _) = a.shape, b.shape
+    rows, columns = shape
+    plans: dict[tuple[int, int], _Plan] = {}
+    for i in slices(len(a), rows // p):
+        x = padded(a[i].reshape(-1, d), _multiples(a)[0])
+        for j in slices(len(b), max(1, columns // q)):
+            y, sizes = b[j].reshape(-1, d), (i.stop - i.start, j.stop - j.start)
+            if sizes not in plans:
+                plans[sizes] = _Plan.of(a, *sizes, q, columns, scratch)
+            plan = plans[sizes]
+            for part in plan.parts:
+                _product(x, padded(y[part.cut], _multiples(a)[1]), part.product)
+                if ab is not None:
+                    torch.amax(part.by_row, 3, out=part.row)
+                if ba is not None:
+                    torch.amax(part.by_column, 1, out=part.column)
+            if ab is not None:
+                ab[i, j] = (plan.row.amax(0) if len(plan.parts) > 1 else plan.row[0]).transpose(1, 2)
+            if ba is not None:
+                ba[j, i] = plan.column.view(*sizes, q).transpose(0, 1)
+
+
+class _Part(NamedTuple):
+    """One product and its maxima: views that are made once, as making them takes a tenth of a small product's time."""
+
+    cut: slice
+    product: Tensor
+    by_row: Tensor
+    by_column: Tensor
+    row: Tensor
+    column: Tensor
+
+
+class _Plan(NamedTuple):
+    """The products of I images x (I, P, D) with J images y (J, Q, D), and where their maxima go.
+
+    Y is either one image, taken ``columns`` patches at a time, or several in one go. ``row`` (parts, I, P, J) are
+    maxima over the patches of each y, ``column`` (I, J · Q) over those of each x.
+    """
+
+    parts: list[_Part]
+    row: Tensor
+    column: Tensor
+
+    @classmethod
+    def of(cls, a: Tensor, i: int, j: int, q: int, columns: int, scratch: Tensor) -> _Plan:
+        p, cuts = a.shape[1], slices(j * q, columns)
+        row, column = scratch.new_empty(len(cuts), i, p, j), scratch.new_empty(i, j * q)
+        parts = []
+        for place, cut in zip(row, cuts, strict=True):
+            width = cut.stop - cut.start
+            m, n = _padded_shape(i * p, width, a)
+            product = scratch[: m * n].view(m, n)
+            values = product[: i * p, :width]
+            by_row, by_column = values.view(i, p, j, width // j), values.view(i, p, width)
+            parts.append(_Part(cut, product, by_row, by_column, place, column[:, cut]))
+        return cls(parts, row, column)
 
 
 def _columns(n_images: int, patches: int, limit: int) -> int:
@@ -214,23 +246,29 @@ def _columns(n_images: int, patches: int, limit: int) -> int:
     return min(limit, -(-even // _ALIGN) * _ALIGN)
 
 
-def _product(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
-    """Products (m, n) of x (m, D) and y (n, D), in ``scratch``, flat, of at least as many values."""
-    if x.is_cuda and x.dtype == torch.int8:
-        return torch._int_mm(padded(x, 32), padded(y, 8).t())[: len(x), : len(y)]
-    out = scratch[: len(x) * len(y)].view(len(x), len(y))
+def _product(x: Tensor, y: Tensor, out: Tensor) -> None:
+    """Products (m, n) of x (m, D) and y (n, D)."""
     if x.dtype == torch.int8:
         torch._int_mm(x, y.t(), out=out)
     else:
         torch.mm(x, y.t(), out=out)
-    return out
 
 
-def padded(vectors: Tensor, multiple: int) -> Tensor:
-    """(n, D) with its last row repeated up to a multiple of rows, which changes no maximum over rows.
+def _multiples(vectors: Tensor) -> tuple[int, int]:
+    """What rows and columns of a product must be multiples of.
 
     CUDA's integer product wants more than 16 rows and a multiple of 8 columns.
     """
+    return (32, 8) if vectors.is_cuda and vectors.dtype == torch.int8 else (1, 1)
+
+
+def _padded_shape(rows: int, columns: int, vectors: Tensor) -> tuple[int, int]:
+    by_row, by_column = _multiples(vectors)
+    return -(-rows // by_row) * by_row, -(-columns // by_column) * by_column
+
+
+def padded(vectors: Tensor, multiple: int) -> Tensor:
+    """(n, D) with its last row repeated up to a multiple of rows, which changes no maximum over rows."""
     missing = -len(vectors) % multiple
     return torch.cat([vectors, vectors[-1:].expand(missing, -1)]) if missing else vectors
 

@@ -74,7 +74,9 @@ def test_a_budget_for_not_even_one_image_is_refused_and_the_remedy_works(schedul
         (40, 64, 768, 12_000_000, "row_stationary"),
     ],
 )
-def test_scoring_allocates_no_more_than_its_budget(n: int, p: int, d: int, memory: int, schedule: str) -> None:
+def test_scoring_allocates_no_more_than_its_budget(
+    torch_room: None, n: int, p: int, d: int, memory: int, schedule: str
+) -> None:
     embeddings = group(n, p, d)
     score = partial(score_group, embeddings, np.arange(n), rule=Rule(), schedule=schedule, memory_bytes=memory)
     score()  # so that first-call imports are not counted

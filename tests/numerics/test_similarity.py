@@ -80,7 +80,9 @@ def test_no_product_is_larger_than_the_budget_or_the_cache(monkeypatch: pytest.M
     assert sum(values) == 3 * p * 4 * q
 
 
-def test_a_tile_allocates_the_results_and_products_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tile_allocates_the_results_and_products_within_the_budget(
+    torch_room: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken: list[int] = []
     real = torch.empty
 
