@@ -45,15 +45,16 @@ def embed_samples(
     """
     embeddings, looks = _embedded(encoder, pixels, batch_size)
     exists = np.any(valid, axis=2)
-    owner = np.repeat(np.arange(len(valid)), exists.sum(axis=1))
+    counts = exists.sum(axis=1)
+    owner = np.repeat(np.arange(len(valid)), counts)
     usable = np.bincount(owner[~_comparable(embeddings)], minlength=len(valid)) == 0
     if not usable.all():
         kept = usable[owner]
         embeddings, looks = embeddings[kept], None if looks is None else looks[kept]
-        valid, motions, exists = valid[usable], motions[usable], exists[usable]
+        valid, motions, exists, counts = valid[usable], motions[usable], exists[usable], counts[usable]
     if sampling.align is None or not usable.any():
         return embeddings, Beside(attention=looks), usable
-    starts = np.cumsum(exists.sum(axis=1)) - exists.sum(axis=1)
+    starts = np.cumsum(counts) - counts
     aligned = np.any(exists[:, 1:], axis=1)
     samples = np.split(embeddings, starts[1:])
     if sampling.few_shot:

@@ -157,7 +157,7 @@ def _even_shares(n: int, most: int, threads: int) -> list[slice]:
 
 
 def _scratches(a: Tensor, shape: tuple[int, int]) -> deque[Tensor]:
-    """Room for one product per thread, made by the caller: what a thread allocates stays with its part of the heap."""
+    """Room for one product per thread, that its shares use again and again: fresh pages cost time."""
     rows, columns = _padded_shape(*shape, a)
     return deque(room((rows * columns,), product_dtype(a.dtype), a.device) for _ in range(threads_of(a.device)))
 
@@ -180,16 +180,17 @@ def _maxima(
     """
     (_, p, d), (_, q, _) = a.shape, b.shape
     rows, columns = shape
+    by_row, by_column = _multiples(a)
     plans: dict[tuple[int, int], _Plan] = {}
     for i in slices(len(a), rows // p):
-        x = padded(a[i].reshape(-1, d), _multiples(a)[0])
+        x = padded(a[i].reshape(-1, d), by_row)
         for j in slices(len(b), max(1, columns // q)):
             y, sizes = b[j].reshape(-1, d), (i.stop - i.start, j.stop - j.start)
             if sizes not in plans:
                 plans[sizes] = _Plan.of(a, *sizes, q, columns, scratch)
             plan = plans[sizes]
             for part in plan.parts:
-                _product(x, padded(y[part.cut], _multiples(a)[1]), part.product)
+                _product(x, padded(y[part.cut], by_column), part.product)
                 if ab is not None:
                     torch.amax(part.by_row, 3, out=part.row)
                 if ba is not None:

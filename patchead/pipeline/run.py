@@ -226,14 +226,14 @@ class _Night:
         return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
 
 
-# What a published run's scores depend on. Where and how fast they are computed may differ when a job is repeated.
-_DECIDES = {
-    "archive": ("uri", "template", "group_by", "night", "products", "limit"),
-    "encoder": ("name", "weights", "image_size", "layers", "fit"),
-    "prompts": ("uri", "manifest", "k", "seed", "rotations"),
-    "align": ("enabled", "ratio", "min_inliers", "max_scale"),
-    "mask": ("enabled", "threshold", "background"),
-    "scoring": ("mode", "aggregate", "fraction", "image_top_fraction", "min_batch", "threshold_z", "max_references"),
+# The sections that decide a run's scores, without what only says where and how fast they are computed.
+_DECIDES: dict[str, set[str]] = {
+    "archive": set(),
+    "encoder": {"batch_size", "device", "dtype"},
+    "prompts": set(),
+    "align": set(),
+    "mask": set(),
+    "scoring": {"precision", "schedule", "memory_gb", "max_group_size"},
 }
 
 
@@ -242,14 +242,14 @@ def _refuse_other_run(record: RunRecord, published_json: str) -> None:
     asked, earlier = record.config.model_dump(mode="json"), json.loads(published_json)
     differing = [
         f"{section}.{key}"
-        for section, keys in _DECIDES.items()
-        for key in keys
+        for section, ignored in _DECIDES.items()
         # A run published by an older version lacks the settings that came after it.
-        if key in earlier.get(section, {}) and asked[section][key] != earlier[section][key]
+        for key in earlier.get(section, {}).keys() & asked[section].keys() - ignored
+        if asked[section][key] != earlier[section][key]
     ]
     if differing:
         raise SettingsError(
-            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(differing)}). "
+            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(sorted(differing))}). "
             "Give every run an id of its own, or none."
         )
 

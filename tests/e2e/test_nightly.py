@@ -126,7 +126,7 @@ def test_a_second_run_embeds_nothing_and_replaces_exactly_its_night(
     before = by_id(ours.lake)
     second = score_night(ours.archive, ours.lake, **{"archive.night": NIGHT, "run.max_failed_fraction": 0.5})
     after = by_id(ours.lake)
-    assert (second.embedded, second.reused, second.failed, second.images) == (0, 19, 1, 20)
+    assert (second.embedded, second.reused, second.failed, second.images, second.ok) == (0, 19, 1, 20, 16)
     assert set(before) < set(after)
     assert len(rows(ours.lake)) == 26
     assert {image_id: row["run_id"] for image_id, row in after.items()} == {
@@ -139,10 +139,16 @@ def test_a_second_run_embeds_nothing_and_replaces_exactly_its_night(
 
 
 def test_the_same_run_id_again_is_a_no_op(published: Published, score_night: Score) -> None:
-    before = {name: DeltaTable(f"{published.lake}/tables/{name}").version() for name in TABLES}
-    again = score_night(published.archive, published.lake, **R1, **{"scoring.memory_gb": 2})
+    versions = {name: DeltaTable(f"{published.lake}/tables/{name}").version() for name in TABLES}
+    before, late = table(published.lake), published.archive / f"night={NIGHT}/product=screw/late.png"
+    late.write_bytes(png(spoiled(7)))
+    try:
+        again = score_night(published.archive, published.lake, **R1, **{"scoring.memory_gb": 2})
+    finally:
+        late.unlink()
     assert again.state == "already published"
-    assert {name: DeltaTable(f"{published.lake}/tables/{name}").version() for name in TABLES} == before
+    assert table(published.lake).equals(before)
+    assert {name: DeltaTable(f"{published.lake}/tables/{name}").version() for name in TABLES} == versions
     assert json.loads((published.lake / "runs/r1/run.json").read_text())["state"] == "published"
 
 
@@ -152,6 +158,7 @@ def test_the_same_run_id_again_is_a_no_op(published: Published, score_night: Sco
         ("archive.night", "2026-11-22"),
         ("encoder.image_size", 128),
         ("scoring.fraction", 0.1),
+        ("scoring.seed", 7),
         ("mask.enabled", True),
         ("prompts.k", 3),
     ],

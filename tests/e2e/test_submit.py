@@ -90,7 +90,7 @@ def test_submitted_to_a_cluster(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "20 images = 20 scored + 0 failed + 0 skipped" in done.stdout.replace("\n", " ").replace("  ", " ")
     found = {image_id: row["score"] for image_id, row in by_id(tmp_path / "lake").items()}
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_submitted_to_two_nodes(archive: Path, tmp_path: Path, expected: dict[str, float]) -> None:
@@ -100,4 +100,4 @@ def test_submitted_to_two_nodes(archive: Path, tmp_path: Path, expected: dict[st
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 nodes" in done.stdout
     found = {image_id: row["score"] for image_id, row in by_id(tmp_path / "lake").items()}
-    assert found == pytest.approx(expected, abs=1e-5)
+    assert found == pytest.approx(expected, abs=1e-6)
