@@ -10,25 +10,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from math import isqrt
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from patchead.errors import bad_value
+from patchead.numerics import products
+from patchead.numerics.products import l2_bytes
 from patchead.numerics.vectors import cosine_step, product_dtype, room
 from patchead.threads import over_threads, slices, threads_of
 
 # A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
 # decides; float32 ones gain more from long operands than they lose to the L3.
-CACHE_SHARES = {torch.float32: 4.0, torch.float16: 1.0, torch.bfloat16: 1.0, torch.int8: 0.375}
+CACHE_SHARES = {torch.float32: 4.0, torch.float16: 1.0, torch.bfloat16: 1.0, torch.int8: 0.5}
 _CPU_ROWS = 1024
-_USUAL_L2 = 1 << 20
-_L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-_ALIGN = 16  # patches per step of the matrix kernels; parts of one image are cut at multiples of it
+_ALIGN = 64  # columns per step of torch's maxima, slow on what is left over; parts of one image are multiples of it
 _SHARES_PER_THREAD = 8  # of the triangle of a block with itself: its shares differ, so there are more of them
 
 
@@ -89,7 +86,7 @@ def cosine_maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, *,
 
     def share(s: slice) -> None:
         with _borrowed(scratches) as scratch:
-            _maxima(a[s], b, None if ab is None else ab[s], None if ba is None else ba[:, s], shape, scratch)
+            products.maxima(a[s], b, None if ab is None else ab[s], None if ba is None else ba[:, s], shape, scratch)
 
     over_threads(share, shares, a.device)
 
@@ -106,9 +103,9 @@ def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
     def share(s: slice) -> None:
         with _borrowed(scratches) as scratch:
             if s.stop - s.start > 1:  # pairs inside a share are multiplied twice
-                _maxima(a[s], a[s], out[s, s], None, shape, scratch)
+                products.maxima(a[s], a[s], out[s, s], None, shape, scratch)
             if s.stop < len(a):
-                _maxima(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s], shape, scratch)
+                products.maxima(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s], shape, scratch)
 
     over_threads(share, slices(len(a), min(shape[0] // a.shape[1], smaller)), a.device)
     out.diagonal().zero_()
@@ -134,13 +131,6 @@ def block_shape(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[int, int]:
     return rows, _columns(len(b), b.shape[1], values // rows)
 
 
-@lru_cache(maxsize=1)
-def l2_bytes() -> int:
-    """Bytes of a core's L2 cache as Linux tells it; where it does not, the usual megabyte."""
-    text = _L2_SIZE.read_text().strip() if _L2_SIZE.exists() else ""
-    return int(text[:-1]) << 10 if text.endswith("K") else _USUAL_L2
-
-
 def _require_alike(a: Tensor, b: Tensor) -> None:
     if a.ndim != 3 or b.ndim != 3 or a.shape[2] != b.shape[2] or a.dtype != b.dtype or a.device != b.device:
         raise ValueError(
@@ -158,8 +148,7 @@ def _even_shares(n: int, most: int, threads: int) -> list[slice]:
 
 def _scratches(a: Tensor, shape: tuple[int, int]) -> deque[Tensor]:
     """Room for one product per thread, that its shares use again and again: fresh pages cost time."""
-    rows, columns = _padded_shape(*shape, a)
-    return deque(room((rows * columns,), product_dtype(a.dtype), a.device) for _ in range(threads_of(a.device)))
+    return deque(products.new_scratch(a, shape) for _ in range(threads_of(a.device)))
 
 
 @contextmanager
@@ -171,107 +160,13 @@ def _borrowed(scratches: deque[Tensor]) -> Iterator[Tensor]:
         scratches.append(scratch)
 
 
-def _maxima(
-    a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tuple[int, int], scratch: Tensor
-) -> None:
-    """`cosine_maxima` by one thread, in products of at most ``shape``.
-
-    A fused kernel for an accelerator would replace this function.
-    """
-    (_, p, d), (_, q, _) = a.shape, b.shape
-    rows, columns = shape
-    by_row, by_column = _multiples(a)
-    plans: dict[tuple[int, int], _Plan] = {}
-    for i in slices(len(a), rows // p):
-        x = padded(a[i].reshape(-1, d), by_row)
-        for j in slices(len(b), max(1, columns // q)):
-            y, sizes = b[j].reshape(-1, d), (i.stop - i.start, j.stop - j.start)
-            if sizes not in plans:
-                plans[sizes] = _Plan.of(a, *sizes, q, columns, scratch)
-            plan = plans[sizes]
-            for part in plan.parts:
-                _product(x, padded(y[part.cut], by_column), part.product)
-                if ab is not None:
-                    torch.amax(part.by_row, 3, out=part.row)
-                if ba is not None:
-                    torch.amax(part.by_column, 1, out=part.column)
-            if ab is not None:
-                ab[i, j] = (plan.row.amax(0) if len(plan.parts) > 1 else plan.row[0]).transpose(1, 2)
-            if ba is not None:
-                ba[j, i] = plan.column.view(*sizes, q).transpose(0, 1)
-
-
-class _Part(NamedTuple):
-    """One product and its maxima: views that are made once, as making them takes a tenth of a small product's time."""
-
-    cut: slice
-    product: Tensor
-    by_row: Tensor
-    by_column: Tensor
-    row: Tensor
-    column: Tensor
-
-
-class _Plan(NamedTuple):
-    """The products of I images x (I, P, D) with J images y (J, Q, D), and where their maxima go.
-
-    Y is either one image, taken ``columns`` patches at a time, or several in one go. ``row`` (parts, I, P, J) are
-    maxima over the patches of each y, ``column`` (I, J · Q) over those of each x.
-    """
-
-    parts: list[_Part]
-    row: Tensor
-    column: Tensor
-
-    @classmethod
-    def of(cls, a: Tensor, i: int, j: int, q: int, columns: int, scratch: Tensor) -> _Plan:
-        p, cuts = a.shape[1], slices(j * q, columns)
-        row, column = scratch.new_empty(len(cuts), i, p, j), scratch.new_empty(i, j * q)
-        parts = []
-        for place, cut in zip(row, cuts, strict=True):
-            width = cut.stop - cut.start
-            m, n = _padded_shape(i * p, width, a)
-            product = scratch[: m * n].view(m, n)
-            values = product[: i * p, :width]
-            by_row, by_column = values.view(i, p, j, width // j), values.view(i, p, width)
-            parts.append(_Part(cut, product, by_row, by_column, place, column[:, cut]))
-        return cls(parts, row, column)
-
-
 def _columns(n_images: int, patches: int, limit: int) -> int:
     """The largest step ≤ ``limit`` of whole images, or, where none fits, of even parts of one."""
     if patches <= limit:
         return min(n_images, limit // patches) * patches
+    limit = limit // _ALIGN * _ALIGN or limit
     parts = -(-patches // limit)
-    even = -(-patches // parts)
-    return min(limit, -(-even // _ALIGN) * _ALIGN)
-
-
-def _product(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """Products (m, n) of x (m, D) and y (n, D)."""
-    if x.dtype == torch.int8:
-        torch._int_mm(x, y.t(), out=out)
-    else:
-        torch.mm(x, y.t(), out=out)
-
-
-def _multiples(vectors: Tensor) -> tuple[int, int]:
-    """What rows and columns of a product must be multiples of.
-
-    CUDA's integer product wants more than 16 rows and a multiple of 8 columns.
-    """
-    return (32, 8) if vectors.is_cuda and vectors.dtype == torch.int8 else (1, 1)
-
-
-def _padded_shape(rows: int, columns: int, vectors: Tensor) -> tuple[int, int]:
-    by_row, by_column = _multiples(vectors)
-    return -(-rows // by_row) * by_row, -(-columns // by_column) * by_column
-
-
-def padded(vectors: Tensor, multiple: int) -> Tensor:
-    """(n, D) with its last row repeated up to a multiple of rows, which changes no maximum over rows."""
-    missing = -len(vectors) % multiple
-    return torch.cat([vectors, vectors[-1:].expand(missing, -1)]) if missing else vectors
+    return min(limit, -(-patches // (parts * _ALIGN)) * _ALIGN)
 
 
 def _empty(n: int, m: int, like: Tensor) -> Tensor:

@@ -150,26 +150,6 @@ def test_results_do_not_depend_on_the_number_of_threads(precision: str, shape: t
             torch.testing.assert_close(got, expected, atol=0 if precision == "int8" else 1e-6, rtol=0)
 
 
-def test_int8_maxima_are_those_of_the_integer_products() -> None:
-    a, b = prepare(group(3, 49, 64, seed=1), precision="int8"), prepare(group(4, 35, 64, seed=2), precision="int8")
-    ab = torch.empty(3, 4, 49)
-    ba = torch.empty(4, 3, 35)
-    similarity.cosine_maxima(a, b, ab, ba, budget_bytes=3000)
-    products = np.einsum("ipd,jqd->ijpq", a.numpy().astype(np.int64), b.numpy().astype(np.int64))
-    np.testing.assert_array_equal(ab, products.max(axis=3))
-    np.testing.assert_array_equal(ba, products.max(axis=2).transpose(1, 0, 2))
-
-
-@pytest.mark.parametrize("rows", [1, 7, 8, 32, 33])
-def test_padding_repeats_the_last_row_so_that_no_maximum_changes(rows: int) -> None:
-    x = torch.arange(rows * 4, dtype=torch.int8).view(rows, 4)
-    got = similarity.padded(x, 8)
-    assert len(got) % 8 == 0
-    assert len(got) - rows < 8
-    assert torch.equal(got[:rows], x)
-    assert all(torch.equal(row, x[-1]) for row in got[rows:])
-
-
 def _count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Values of every matrix product from now on."""
     values: list[int] = []
