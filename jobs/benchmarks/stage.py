@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,7 @@ import torch
 from benchmarks.records import Record, ratio
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.numerics.leave_one_out import Rule
 from patchead.pipeline.calibrate import Sizes, calibrate, unit_vectors
 from patchead.pipeline.devices import DeviceFigures
 from patchead.pipeline.groups import Group
@@ -35,6 +37,7 @@ from patchead.storage import Storage
 
 MEMORY = 4 * 10**9
 _PER_FILE = 64
+_JOBS = Path(__file__).parent.parent
 _OVERHEAD = {"fp32": "<= 8", "int8": "<= 15"}
 
 
@@ -75,29 +78,44 @@ def run_stage(stored: Stored, run_id: str, precision: str, actors: int, threads:
     return time.perf_counter() - began, summary
 
 
-def overhead(n: int, p: int, d: int, *, precisions: tuple[str, ...], repeats: int) -> list[Record]:
-    """The stage with one actor and all threads, over the same group in this process."""
+def overhead(n: int, p: int, d: int, *, repeats: Mapping[str, int]) -> list[Record]:
+    """The stage with one actor and all threads, over the kernel in a process of its own; ``repeats`` by precision.
+
+    Both start a process that imports torch, read the embeddings from disk and score them.
+    """
     threads, records = torch.get_num_threads(), []
+    case = f"N={n} P={p} D={d}, 1 actor"
     with stored_group(n, p, d) as stored, ray_session(threads):
-        run_stage(stored, "warm-up", precisions[-1], 1, threads)
-        for precision in precisions:
-            bare, stage, inside = [], [], []
-            for turn in range(repeats):
-                began = time.perf_counter()
-                score_group(stored.embeddings, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY)
-                bare.append(time.perf_counter() - began)
+        run_stage(stored, "warm-up", list(repeats)[-1], 1, threads)
+        for precision, turns in repeats.items():
+            alone, kernel, stage, inside = [], [], [], []
+            for turn in range(turns):
+                whole, scoring = run_alone(stored, precision, threads)
+                alone.append(whole)
+                kernel.append(scoring)
                 seconds, summary = run_stage(stored, f"{precision}-{turn}", precision, 1, threads)
                 stage.append(seconds)
                 inside.append(summary["actor_seconds"][0])
-            case = f"N={n} P={p} D={d}, 1 actor"
-            percent = 100 * (ratio(stage, bare) - 1)
             target = _OVERHEAD[precision] if (n, p, d) == (200, 1024, 384) else None
-            records.append(Record("overhead", case, precision, "stage over bare kernel", percent, "%", target))
-            percent = 100 * (ratio(inside, bare) - 1)
-            metric = "the same without the start of the actor"
-            records.append(Record("overhead", case, precision, metric, percent, "%"))
+            for metric, over, bound in (
+                ("stage over the bare kernel in a process of its own", ratio(stage, alone), target),
+                ("the same, both without their start", ratio(inside, kernel), None),
+                ("stage with its start over the kernel without", ratio(stage, kernel), None),
+            ):
+                records.append(Record("overhead", case, precision, metric, 100 * (over - 1), "%", bound))
             records.append(Record("overhead", case, precision, "stage", statistics.median(stage), "s"))
     return records
+
+
+def run_alone(stored: Stored, precision: str, threads: int) -> tuple[float, float]:
+    """Seconds of the whole process of `benchmarks.alone`, and of its scoring."""
+    file = stored.lake / "embeddings.npy"
+    if not file.exists():
+        np.save(file, stored.embeddings)
+    command = [sys.executable, "-m", "benchmarks.alone", str(file), precision, str(MEMORY), str(threads)]
+    began = time.perf_counter()
+    done = subprocess.run(command, cwd=_JOBS, stdout=subprocess.PIPE, text=True, check=True)
+    return time.perf_counter() - began, float(done.stdout)
 
 
 def actors(n: int, p: int, d: int, *, precision: str, repeats: int) -> list[Record]:

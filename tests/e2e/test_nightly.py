@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +17,19 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 from demo_archive import Photo, build_archive
-from e2e_tools import by_id, good_images, png, rows, spoiled, table, write_group
+from e2e_tools import (
+    ROOT,
+    SMALL,
+    by_id,
+    good_images,
+    job_command,
+    job_environment,
+    png,
+    rows,
+    spoiled,
+    table,
+    write_group,
+)
 from PIL import Image
 from reference.oracle import image_scores, patch_scores
 
@@ -150,6 +166,42 @@ def test_the_same_run_id_again_is_a_no_op(published: Published, score_night: Sco
     assert table(published.lake).equals(before)
     assert {name: DeltaTable(f"{published.lake}/tables/{name}").version() for name in TABLES} == versions
     assert json.loads((published.lake / "runs/r1/run.json").read_text())["state"] == "published"
+
+
+def test_killed_before_publish_it_changes_nothing_and_goes_on_under_its_run_id(
+    tmp_path: Path, published: Published, score_night: Score
+) -> None:
+    ours, night = published.copy(tmp_path), "2026-11-22"
+    archive, lake = ours.archive, ours.lake
+    before = table(lake)
+    for product in "abcdef":
+        write_group(archive, night, product, good_images(8, first_seed=10 * ord(product)))
+    arguments = ["--archive", str(archive), "--lake", str(lake), "--night", night, "--run-id", "second"]
+    staged = lake / "runs/second/groups"
+    run = subprocess.Popen(
+        job_command(*arguments),
+        cwd=ROOT,
+        env=job_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 200
+        while not (staged.exists() and any(staged.glob("*.arrow"))):
+            assert run.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline, "no group was scored in time"
+            time.sleep(0.05)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    assert table(lake).equals(before)
+    assert [row["run_id"] for row in rows(lake, "runs")] == ["r1"]
+
+    record = score_night(archive, lake, **{"archive.night": night, "run.run_id": "second"})
+    assert (record.state, record.embedded, record.reused, record.ok) == ("published", 0, 48, 48)
+    assert len(rows(lake)) == len(before) + 48
+    assert SMALL["encoder.weights"] == "random"  # the ids match because random weights are the same every time
 
 
 @pytest.mark.parametrize(
