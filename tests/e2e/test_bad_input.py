@@ -18,7 +18,7 @@ import pytest
 from e2e_tools import by_id, good_images, job, png, rows, table, texture, write_group
 from PIL import Image
 
-from patchead.errors import ArchiveError, TooManyFailuresError
+from patchead.errors import ArchiveError, PatcheadError, TooManyFailuresError
 from patchead.pipeline.record import RunRecord
 
 Score = Callable[..., RunRecord]
@@ -83,12 +83,12 @@ class Clean:
     lake: Path
     record: RunRecord
 
-    def scores(self, product: str = "screw") -> dict[str, float]:
-        """By file name."""
-        return {row["image_id"].rpartition("/")[2]: row["score"] for row in self.rows(product)}
-
     def rows(self, *products: str) -> list[dict[str, Any]]:
         return [row for row in rows(self.lake) if row["product"] in products]
+
+    def screws(self) -> dict[str, dict[str, Any]]:
+        """By file name."""
+        return {row["image_id"].rpartition("/")[2]: row for row in self.rows("screw")}
 
 
 @pytest.fixture(scope="module")
@@ -128,11 +128,11 @@ def test_every_bad_image_is_a_row_and_changes_nothing_for_the_good_ones(
     scored = {
         i.rpartition("/")[2].rpartition("#")[2]: row["score"] for i, row in found.items() if row["status"] == "ok"
     }
-    assert scored == pytest.approx(clean.scores(), abs=1e-6)
+    assert scored == pytest.approx({name: row["score"] for name, row in clean.screws().items()}, abs=1e-6)
 
 
 def test_twins_are_no_reference_of_each_other(clean: Clean) -> None:
-    found = {row["image_id"].rpartition("/")[2]: row for row in clean.rows("screw")}
+    found = clean.screws()
     assert found["twin1.png"]["n_references"] == found["twin2.png"]["n_references"] == 13
     assert found["good000.png"]["n_references"] == 14
     assert found["twin1.png"]["score"] == pytest.approx(found["twin2.png"]["score"], abs=1e-7)
@@ -177,11 +177,11 @@ def test_an_unreachable_endpoint_is_one_clear_message(tmp_path: Path) -> None:
     fails(*places, code=1, words=["error:", "s3://bucket/lake", "storage.endpoint_url"], env=keys)
 
 
-def test_an_unwritable_lake_is_one_clear_message(tmp_path: Path) -> None:
+def test_an_unwritable_lake_is_one_clear_message(tmp_path: Path, score_night: Score) -> None:
     write_group(tmp_path / "archive", NIGHT, "screw", good_images(6))
     (tmp_path / "file").write_text("in the way")
-    places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "file/lake")]
-    fails(*places, code=1, words=["error:", str(tmp_path / "file/lake")])
+    with pytest.raises(PatcheadError, match=re.escape(str(tmp_path / "file/lake"))):
+        score_night(tmp_path / "archive", tmp_path / "file/lake")
 
 
 def test_bad_settings_are_exit_code_2(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from deltalake import DeltaTable
-from demo_archive import Photo, build_archive
 from e2e_tools import (
     ROOT,
     SMALL,
@@ -117,19 +116,6 @@ def test_the_run_record_adds_up(published: Published) -> None:
     assert (row["images"], row["ok"], row["failed"], row["skipped"]) == (20, 16, 1, 3)
     assert json.loads(row["config_json"])["scoring"]["fraction"] == 0.3
     assert row["encoder_id"] == published.record.encoder_id
-
-
-def test_the_three_shard_formats_give_the_same_scores(tmp_path: Path, score_night: Score) -> None:
-    photos = [Photo(f"cell{i}", data, False) for i, data in enumerate(good_images(6).values())]
-    build_archive(tmp_path / "archive", lambda product, night: photos, ("a", "b", "c"))
-    score_night(tmp_path / "archive", tmp_path / "lake")
-    found = table(tmp_path / "lake").to_pylist()
-    kinds = {row["uri"].rpartition(".")[2] for row in found}
-    assert kinds == {"png", "tar", "parquet"}
-    for photo in photos:
-        scores = [row["score"] for row in found if photo.name in row["image_id"].rpartition("/")[2]]
-        assert len(scores) == 6
-        assert scores == pytest.approx([scores[0]] * 6, abs=1e-6)
 
 
 def test_a_second_run_embeds_nothing_and_replaces_exactly_its_night(

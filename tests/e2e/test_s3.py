@@ -1,4 +1,4 @@
-"""Archive and lake both on a real S3 server: 60 real photos, the scores of one process, read by SQL engines."""
+"""Archive and lake on a real S3 server: 60 real photos in all three formats, the scores of one process, SQL engines."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ def test_the_job_on_s3_gives_the_scores_of_one_process(
     frame = polars.read_delta(f"{lake}/tables/scores", storage_options={**options, **s3.environment})
     scores = {(row["group_id"], Path(row["image_id"].replace("#", "/")).stem): row["score"] for row in frame.to_dicts()}
     assert scores == pytest.approx(expected, abs=1e-5)
+    assert {uri.rpartition(".")[2] for uri in frame["uri"]} == {"png", "tar", "parquet"}
 
     filesystem, _ = s3.storage.filesystem(lake)
     heatmaps = frame.filter(polars.col("heatmap_uri").is_not_null())["heatmap_uri"].to_list()

@@ -41,7 +41,10 @@ def test_maxima_of_a_few_rows_at_a_time_are_those_of_all(
 @pytest.mark.parametrize(
     ("patches", "limit", "columns"), [(1024, 256, 256), (1369, 191, 128), (576, 300, 192), (70, 40, 40)]
 )
-def test_parts_of_an_image_are_of_the_width_that_maxima_are_fast_at(patches: int, limit: int, columns: int) -> None:
+def test_parts_of_an_image_are_of_the_width_that_maxima_are_fast_at(
+    monkeypatch: pytest.MonkeyPatch, patches: int, limit: int, columns: int
+) -> None:
+    monkeypatch.setattr(similarity, "l2_bytes", lambda: 1 << 30)  # the budget decides
     budget = 4 * patches * limit * torch.get_num_threads()
     a = prepare(group(1, patches, 4))
     assert similarity.block_shape(a, a, budget_bytes=budget) == (patches, columns)
