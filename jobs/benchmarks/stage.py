@@ -86,11 +86,13 @@ def overhead(n: int, p: int, d: int, *, repeats: Mapping[str, int]) -> list[Reco
     threads, records = torch.get_num_threads(), []
     case = f"N={n} P={p} D={d}, 1 actor"
     with stored_group(n, p, d) as stored, ray_session(threads):
+        file = stored.lake / "embeddings.npy"
+        np.save(file, stored.embeddings)
         run_stage(stored, "warm-up", list(repeats)[-1], 1, threads)
         for precision, turns in repeats.items():
             alone, kernel, stage, inside = [], [], [], []
             for turn in range(turns):
-                whole, scoring = run_alone(stored, precision, threads)
+                whole, scoring = run_alone(file, precision, threads)
                 alone.append(whole)
                 kernel.append(scoring)
                 seconds, summary = run_stage(stored, f"{precision}-{turn}", precision, 1, threads)
@@ -107,11 +109,8 @@ def overhead(n: int, p: int, d: int, *, repeats: Mapping[str, int]) -> list[Reco
     return records
 
 
-def run_alone(stored: Stored, precision: str, threads: int) -> tuple[float, float]:
+def run_alone(file: Path, precision: str, threads: int) -> tuple[float, float]:
     """Seconds of the whole process of `benchmarks.alone`, and of its scoring."""
-    file = stored.lake / "embeddings.npy"
-    if not file.exists():
-        np.save(file, stored.embeddings)
     command = [sys.executable, "-m", "benchmarks.alone", str(file), precision, str(MEMORY), str(threads)]
     began = time.perf_counter()
     done = subprocess.run(command, cwd=_JOBS, stdout=subprocess.PIPE, text=True, check=True)
