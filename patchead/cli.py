@@ -15,9 +15,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from patchead.config import Config
 from patchead.errors import PatcheadError, SettingsError
-from patchead.settings import iter_fields, load_config
+from patchead.settings.load import iter_fields, load_config
+from patchead.settings.model import Config
 
 PUBLISHED_WITH_FAILURES = 3
 UNUSED = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
@@ -62,12 +62,12 @@ def score(
     """
     settings = _settings(config, overrides, archive, lake, night, product, limit, {"run.run_id": run_id})
     if dry_run:
-        from patchead.pipeline.plan_report import print_plan
+        from patchead.forecast.plan_report import print_plan
 
         print_plan(settings, out)
         return
-    from patchead.pipeline.report import print_record
-    from patchead.pipeline.run import run_night
+    from patchead.nightly.run import run_night
+    from patchead.nightly.run_report import print_record
 
     record = run_night(settings, out)
     print_record(record, out)
@@ -104,16 +104,16 @@ def plan(
     With --simulate, play the same tiles on a cluster of --gpus, with stragglers and a lost node.
     """
     if not simulate:
-        from patchead.pipeline.plan_report import print_plan
+        from patchead.forecast.plan_report import print_plan
 
         if images is not None or gpus is not None:
             raise SettingsError("--images and --gpus belong to a simulation: add --simulate, or use --actors.")
         settings = _settings(config, overrides, archive, lake, night, product, limit)
         print_plan(settings, out, actors=actors, device=device, calibration=calibration)
         return
-    from patchead.pipeline.plan_report import actor_count
-    from patchead.pipeline.scenario import Trouble
-    from patchead.pipeline.simulate_report import Imagined, print_simulation
+    from patchead.forecast.cluster import Trouble
+    from patchead.forecast.plan_report import actor_count
+    from patchead.forecast.simulate_report import Imagined, print_simulation
 
     places = {} if images is None else UNUSED
     settings = _settings(config, overrides, archive, lake, night, product, limit, places)
@@ -132,7 +132,7 @@ def calibrate(
     output: Annotated[Path | None, typer.Option(help="Default: ~/.cache/patchead/calibration.json.")] = None,
 ) -> None:
     """Measure this machine's speeds, in well under a minute, and keep them for `patchead plan`."""
-    from patchead.pipeline.calibrate_report import run_calibration
+    from patchead.forecast.calibrate_report import run_calibration
 
     settings = load_config(None, overrides or [], {**UNUSED, "lake.uri": lake or UNUSED["lake.uri"]})
     run_calibration(settings, out, threads=threads, actors=actors, precisions=precision or [], lake=lake, output=output)
@@ -146,7 +146,7 @@ def query(
 ) -> None:
     """Run SQL over the published tables with DuckDB and print the result."""
     from patchead.lake.query import query as run_query
-    from patchead.pipeline.translate import storage
+    from patchead.nightly.wiring import storage
 
     settings = load_config(None, overrides or [], {**UNUSED, "lake.uri": lake})
     found = run_query(lake, storage(settings), sql)

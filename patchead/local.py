@@ -10,18 +10,18 @@ from typing import Literal
 import numpy as np
 
 from patchead.archive.decode import content_hash, decode
-from patchead.embedding import NO_DIRECTION, embed_samples
 from patchead.encoders import Encoder
 from patchead.errors import DecodeError, PatcheadError
-from patchead.numerics.aggregate import Rule
-from patchead.numerics.align import AlignRule
-from patchead.numerics.beside import Beside
-from patchead.numerics.leave_one_out import score_group
-from patchead.numerics.mask import MaskRule
-from patchead.numerics.memory import GIGABYTE
-from patchead.numerics.samples import finish_samples
-from patchead.numerics.views import Guide
-from patchead.sampling import Sampling, stacked, turned
+from patchead.samples.align import Alignment
+from patchead.samples.embed import NO_DIRECTION, embed_samples
+from patchead.samples.finish import finish_samples
+from patchead.samples.mask import ForegroundMask
+from patchead.samples.recipe import SampleRecipe, stacked, turned
+from patchead.samples.side_arrays import SideArrays
+from patchead.samples.views import Guide
+from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.leave_one_out import score_group
+from patchead.scoring.memory_budget import GIGABYTE
 
 ImageLike = str | Path | bytes | np.ndarray
 """A path, encoded bytes, or pixels uint8 RGB (H, W, 3) or grey (H, W)."""
@@ -47,7 +47,7 @@ class Samples:
     content: list[str]
     sizes: list[tuple[int, int]]
     grid: tuple[int, int]
-    beside: Beside
+    side_arrays: SideArrays
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def embed_images(
     images: Sequence[ImageLike],
     encoder: Encoder,
     *,
-    align: AlignRule | None = None,
+    align: Alignment | None = None,
     prompts: Prompts | None = None,
     batch_size: int = 32,
     reading: Reading = Reading(),
@@ -96,13 +96,18 @@ def embed_images(
     """
     if prompts is not None and align is not None:
         batch_size = max(1, batch_size // (1 + 2 * len(prompts.images)))  # each image brings its warped prompts along
-    sampling = Sampling(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
+    recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
     guides: dict[str, Guide] = {}
     if align is not None and prompts is not None:
         guides = {digest: Guide.of(image) for digest, image in zip(prompts.content, prompts.images, strict=False)}
     elif align is not None and len(images):
         template = Guide.of(_decoded(images[0], 0, reading)[0])
-    content, sizes, embeddings, beside = list[str](), list[tuple[int, int]](), list[np.ndarray](), list[Beside]()
+    content, sizes, embeddings, side_arrays = (
+        list[str](),
+        list[tuple[int, int]](),
+        list[np.ndarray](),
+        list[SideArrays](),
+    )
     for batch in _batches(images, batch_size, reading):
         views = []
         for image, digest in batch:
@@ -110,16 +115,16 @@ def embed_images(
             sizes.append((image.shape[1], image.shape[0]))
             # A prompt that is the query itself would hide the query's own defect.
             usable = [guide if other != digest else None for other, guide in guides.items()]
-            views.append(sampling.views(image, usable if prompts else [template] if align else []))
-        vectors, found, comparable = embed_samples(encoder, *stacked(views), sampling, batch_size=batch_size)
+            views.append(recipe.views(image, usable if prompts else [template] if align else []))
+        vectors, found, comparable = embed_samples(encoder, *stacked(views), recipe, batch_size=batch_size)
         if not comparable.all():
             index = len(content) - len(batch) + int(np.argmin(comparable))
             raise PatcheadError(f"image {index} cannot be compared: {NO_DIRECTION}")
         embeddings.append(vectors)
-        beside.append(found)
+        side_arrays.append(found)
     if not embeddings:
         raise ValueError("no image to embed")
-    return Samples(np.concatenate(embeddings), content, sizes, encoder.grid, Beside.joined(beside))
+    return Samples(np.concatenate(embeddings), content, sizes, encoder.grid, SideArrays.joined(side_arrays))
 
 
 def embed_prompts(
@@ -147,8 +152,8 @@ def embed_prompts(
 def score_samples(
     samples: Samples,
     *,
-    rule: Rule,
-    mask: MaskRule | None = None,
+    aggregation: Aggregation,
+    mask: ForegroundMask | None = None,
     prompts: Prompts | None = None,
     part: Sequence[str | None] | None = None,
     precision: str = "fp32",
@@ -161,7 +166,7 @@ def score_samples(
 
     Args:
         samples: N embedded images.
-        rule: aggregation.
+        aggregation: how distances become scores (method.md sections 3 and 4).
         mask: weight the patch scores by attention.
         prompts: the only references, instead of the batch.
         part: the physical part of each image, None where unknown: images of one part are never references of each
@@ -183,7 +188,7 @@ def score_samples(
         embeddings,
         _codes([*samples.content, *references]),
         _codes([*(part or [None] * n), *[None] * len(references)]),
-        rule=rule if prompts is None else rule.few_shot(),
+        aggregation=aggregation if prompts is None else aggregation.few_shot(),
         device=device,
         precision=precision,
         schedule=schedule,
@@ -192,9 +197,9 @@ def score_samples(
         queries=n if prompts is not None else None,
     )
     done = finish_samples(
-        found.patch_scores, samples.grid, samples.beside, mask=mask, top_fraction=rule.image_top_fraction
+        found.patch_scores, samples.grid, samples.side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction
     )
-    return SampleScores(done.patch_scores, done.image_scores, found.n_references, samples.beside.aligned)
+    return SampleScores(done.patch_scores, done.image_scores, found.n_references, samples.side_arrays.aligned)
 
 
 def pixels_of(image: ImageLike, index: int = 0, reading: Reading = Reading()) -> np.ndarray:

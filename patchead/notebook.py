@@ -14,12 +14,13 @@ from patchead.encoders import EncoderSpec, build
 from patchead.encoders.registry import resolve
 from patchead.errors import SettingsError, bad_value
 from patchead.local import ImageLike, SampleScores, embed_images, embed_prompts, pixels_of, score_samples
-from patchead.numerics.aggregate import Rule, ranks, robust_z
-from patchead.numerics.align import AlignRule
-from patchead.numerics.heatmap import colour_range, heatmap, overlay
-from patchead.numerics.mask import MaskRule
-from patchead.numerics.memory import GIGABYTE
-from patchead.rules import settled, this_device
+from patchead.maps.heatmap import colour_range, heatmap, overlay
+from patchead.samples.align import Alignment
+from patchead.samples.mask import ForegroundMask
+from patchead.scoring.aggregate import Aggregation, ranks
+from patchead.scoring.memory_budget import GIGABYTE
+from patchead.scoring.verdict import robust_z
+from patchead.settings.resolve import settled, this_device
 
 _HEATMAP_SIDE = 1024
 
@@ -67,9 +68,9 @@ def score(
     fit: str = "squash",
     prompts: Sequence[ImageLike] = (),
     rotations: Sequence[int] = (),
-    align: AlignRule | bool = False,
-    mask: MaskRule | bool = False,
-    rule: Rule | None = None,
+    align: Alignment | bool = False,
+    mask: ForegroundMask | bool = False,
+    aggregation: Aggregation | None = None,
     part_ids: Sequence[str | None] | None = None,
     threshold_z: float = 3.5,
     min_batch: int = 5,
@@ -85,7 +86,7 @@ def score(
         encoder, weights, image_size, layers, fit: as `encoder` in the settings; ``patchead encoders`` lists names.
         prompts: normal images (few-shot mode); rotations: turns of them that are prompts too, e.g. (90, 180, 270).
         align, mask: PatchEAD+, with the default rules where True (method.md section 5).
-        rule: aggregation (method.md sections 3 and 4).
+        aggregation: how distances become scores (method.md sections 3 and 4).
         part_ids: the physical part of each image: images of one part are never references of each other. Not with
             ``prompts``: leave out those that show a part to be scored.
         threshold_z: an image is anomalous when its robust z in the list is above this.
@@ -117,12 +118,12 @@ def score(
     )
     network = build(spec)
     normal = embed_prompts(prompts, network, rotations=rotations, batch_size=batch_size) if len(prompts) else None
-    aligned = AlignRule() if align is True else align or None
+    aligned = Alignment() if align is True else align or None
     samples = embed_images(images, network, align=aligned, prompts=normal, batch_size=batch_size)
     found = score_samples(
         samples,
-        rule=rule or Rule(),
-        mask=MaskRule() if mask is True else mask or None,
+        aggregation=aggregation or Aggregation(),
+        mask=ForegroundMask() if mask is True else mask or None,
         prompts=normal,
         part=part_ids,
         precision=settled(precision, where),

@@ -8,7 +8,8 @@ import hypothesis
 import pytest
 import ray
 import torch
-from s3_server import S3Server
+
+from tests.helpers.s3_server import S3Server
 
 # The machine is noisy: an example is never judged by how long it took.
 hypothesis.settings.register_profile("patchead", deadline=None)

@@ -12,13 +12,13 @@ from benchmarks.memory import Case, memory
 from benchmarks.records import Record, interleaved, markdown, ratio, save
 from benchmarks.scoring import cdist_loop
 
-from patchead.numerics.leave_one_out import Rule, score_group
-from patchead.pipeline.calibrate import unit_vectors
+from patchead.forecast.calibrate import unit_vectors
+from patchead.scoring.leave_one_out import Aggregation, score_group
 
 
 def test_the_baseline_gives_the_same_scores_as_the_kernel() -> None:
     stored = unit_vectors(9, 49, 32)
-    expected = score_group(stored, np.arange(9), rule=Rule(), memory_bytes=10**9).image_scores
+    expected = score_group(stored, np.arange(9), aggregation=Aggregation(), memory_bytes=10**9).image_scores
     got = cdist_loop(torch.from_numpy(stored.astype(np.float32)))
     np.testing.assert_allclose(got, expected, atol=1e-3)  # cdist is inexact, and float16 vectors are not quite unit
 

@@ -11,11 +11,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from patchead.cli import app, main
-from patchead.config import Config
 from patchead.encoders.registry import REGISTRY
 from patchead.errors import TooManyFailuresError
-from patchead.pipeline.record import RunRecord
-from patchead.settings import iter_fields
+from patchead.nightly.run_record import RunRecord
+from patchead.settings.load import iter_fields
+from patchead.settings.model import Config
 
 PATCHEAD = Path(sys.executable).parent / "patchead"
 
@@ -47,7 +47,7 @@ def test_how_the_images_went_is_the_exit_code(
             raise outcome
         return RunRecord("run", config, state="published", images=5, ok=5 - outcome, failed=outcome)
 
-    monkeypatch.setattr("patchead.pipeline.run.run_night", run_night)
+    monkeypatch.setattr("patchead.nightly.run.run_night", run_night)
     monkeypatch.setattr("sys.argv", ["patchead", "score", "--archive", "a", "--lake", "b"])
     with pytest.raises(SystemExit) as left:
         main()

@@ -8,15 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from plates import part
 
 import patchead
 from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.errors import DecodeError, SettingsError
 from patchead.local import Samples, embed_images, embed_prompts, score_samples
-from patchead.numerics.aggregate import Rule
-from patchead.numerics.align import AlignRule
-from patchead.numerics.mask import MaskRule
+from patchead.samples.align import Alignment
+from patchead.samples.mask import ForegroundMask
+from patchead.scoring.aggregate import Aggregation
+from tests.helpers.plates import part
 
 SIZE = 128
 
@@ -39,9 +39,9 @@ def ratio(scores: np.ndarray) -> float:
 
 def test_alignment_brings_moved_parts_together(encoder: Encoder) -> None:
     images = plates()
-    plain = score_samples(embed_images(images, encoder), rule=Rule())
-    samples = embed_images(images, encoder, align=AlignRule())
-    aligned = score_samples(samples, rule=Rule())
+    plain = score_samples(embed_images(images, encoder), aggregation=Aggregation())
+    samples = embed_images(images, encoder, align=Alignment())
+    aligned = score_samples(samples, aggregation=Aggregation())
     assert plain.aligned is None
     assert aligned.aligned is not None
     assert aligned.aligned.all()
@@ -54,7 +54,7 @@ def test_alignment_brings_moved_parts_together(encoder: Encoder) -> None:
 
 def test_the_map_of_an_aligned_part_is_in_the_frame_of_its_own_photo(encoder: Encoder) -> None:
     images = [part(i, degrees=8.0 * i) for i in range(6)] + [part(9, degrees=90, spoiled=True)]
-    found = score_samples(embed_images(images, encoder, align=AlignRule()), rule=Rule())
+    found = score_samples(embed_images(images, encoder, align=Alignment()), aggregation=Aggregation())
     changed = np.abs(images[6].astype(int) - part(9, degrees=90)).sum(axis=2) > 60
     rows, columns = np.nonzero(cv2.resize(changed.astype(np.uint8), (8, 8), interpolation=cv2.INTER_AREA))
     row, column = np.unravel_index(found.patch_scores[6].argmax(), (8, 8))
@@ -65,8 +65,8 @@ def test_the_map_of_an_aligned_part_is_in_the_frame_of_its_own_photo(encoder: En
 def test_few_shot_compares_with_the_prompts_alone(encoder: Encoder) -> None:
     images = plates()
     prompts = embed_prompts([part(20), part(21)], encoder)
-    found = score_samples(embed_images(images, encoder), rule=Rule(), prompts=prompts)
-    one = score_samples(embed_images(images[:1], encoder), rule=Rule(), prompts=prompts)
+    found = score_samples(embed_images(images, encoder), aggregation=Aggregation(), prompts=prompts)
+    one = score_samples(embed_images(images[:1], encoder), aggregation=Aggregation(), prompts=prompts)
     np.testing.assert_allclose(one.image_scores[0], found.image_scores[0], atol=1e-6)  # others do not matter
     assert found.n_references.tolist() == [2] * 8
     both = (x.astype(np.float64) for x in (embed_images(images, encoder).embeddings, prompts.embeddings))
@@ -78,9 +78,9 @@ def test_few_shot_compares_with_the_prompts_alone(encoder: Encoder) -> None:
 def test_a_prompt_is_never_its_own_reference(encoder: Encoder) -> None:
     images = [part(0), part(1)]
     prompts = embed_prompts(images, encoder, rotations=(90,))
-    for align in (None, AlignRule()):
+    for align in (None, Alignment()):
         samples = embed_images(images, encoder, align=align, prompts=prompts)
-        found = score_samples(samples, rule=Rule(), prompts=prompts)
+        found = score_samples(samples, aggregation=Aggregation(), prompts=prompts)
         assert found.n_references.tolist() == [2, 2]  # the other one, upright and turned
         assert (found.image_scores > 1e-4).all()
 
@@ -88,14 +88,14 @@ def test_a_prompt_is_never_its_own_reference(encoder: Encoder) -> None:
 def test_rotated_and_aligned_prompts_bring_a_turned_query_nearer(encoder: Encoder) -> None:
     query = embed_images([part(3, degrees=90)], encoder)
     upright, turned = embed_prompts([part(20)], encoder), embed_prompts([part(20)], encoder, rotations=(90, 180, 270))
-    plain = score_samples(query, rule=Rule(), prompts=upright)
-    rotated = score_samples(query, rule=Rule(), prompts=turned)
+    plain = score_samples(query, aggregation=Aggregation(), prompts=upright)
+    rotated = score_samples(query, aggregation=Aggregation(), prompts=turned)
     assert (rotated.patch_scores <= plain.patch_scores + 1e-6).all()
     assert rotated.image_scores[0] < 0.8 * plain.image_scores[0]
     moved = [part(4, degrees=25, shift=(6, -4))]
-    plain = score_samples(embed_images(moved, encoder), rule=Rule(), prompts=upright)
+    plain = score_samples(embed_images(moved, encoder), aggregation=Aggregation(), prompts=upright)
     aligned = score_samples(
-        embed_images(moved, encoder, align=AlignRule(), prompts=upright), rule=Rule(), prompts=upright
+        embed_images(moved, encoder, align=Alignment(), prompts=upright), aggregation=Aggregation(), prompts=upright
     )
     assert aligned.aligned is not None
     assert aligned.aligned.tolist() == [True]
@@ -103,13 +103,13 @@ def test_rotated_and_aligned_prompts_bring_a_turned_query_nearer(encoder: Encode
     assert aligned.image_scores[0] < 0.9 * plain.image_scores[0]
 
 
-@pytest.mark.parametrize("align", [None, AlignRule()])
-def test_the_mask_halves_what_the_encoder_does_not_look_at(encoder: Encoder, align: AlignRule | None) -> None:
+@pytest.mark.parametrize("align", [None, Alignment()])
+def test_the_mask_halves_what_the_encoder_does_not_look_at(encoder: Encoder, align: Alignment | None) -> None:
     samples = embed_images(plates(), encoder, align=align)
-    plain = score_samples(samples, rule=Rule())
-    everything = score_samples(samples, rule=Rule(), mask=MaskRule(threshold=1.0, background=0.25))
+    plain = score_samples(samples, aggregation=Aggregation())
+    everything = score_samples(samples, aggregation=Aggregation(), mask=ForegroundMask(threshold=1.0, background=0.25))
     np.testing.assert_allclose(everything.patch_scores, plain.patch_scores * 0.25, rtol=1e-5)
-    masked = score_samples(samples, rule=Rule(), mask=MaskRule(threshold=0.3))
+    masked = score_samples(samples, aggregation=Aggregation(), mask=ForegroundMask(threshold=0.3))
     share = masked.patch_scores / plain.patch_scores
     assert share.min() == pytest.approx(0.5, abs=0.01)
     assert share.max() == pytest.approx(1.0, abs=0.01)
@@ -117,7 +117,7 @@ def test_the_mask_halves_what_the_encoder_does_not_look_at(encoder: Encoder, ali
 
 def test_images_of_one_part_are_no_references_of_each_other(encoder: Encoder) -> None:
     samples = embed_images(plates()[:5], encoder)
-    found = score_samples(samples, rule=Rule(), part=["a", "a", None, "b", None])
+    found = score_samples(samples, aggregation=Aggregation(), part=["a", "a", None, "b", None])
     assert found.n_references.tolist() == [3, 3, 4, 4, 4]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from patchead.schema import SCORES
-from patchead.settings import iter_fields
+from patchead.settings.load import iter_fields
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server, free_ports
+
+from tests.helpers.s3_server import S3Server, free_ports
 
 
 class Broken(S3Server):

@@ -20,12 +20,12 @@ from studies.objects import BACKGROUND, CANVAS, OBJECT, Pose, place, random_pose
 from studies.pixels import METRICS, Shot, good, metrics
 from studies.strips import Sorted, scored, strip, strip_to
 
+from patchead.forecast.calibrate import unit_vectors
 from patchead.local import embed_images, score_samples
-from patchead.numerics.aggregate import Rule
-from patchead.numerics.align import AlignRule
-from patchead.numerics.leave_one_out import score_group
-from patchead.numerics.mask import MaskRule
-from patchead.pipeline.calibrate import unit_vectors
+from patchead.samples.align import Alignment
+from patchead.samples.mask import ForegroundMask
+from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.leave_one_out import score_group
 
 EVERY_SPLIT = [(p, n) for p in cells.PRODUCTS for n in sorted({*cells.SPLITS, *cells.CHOOSING[p]})]
 
@@ -65,10 +65,14 @@ def test_a_product_that_has_too_few_cells_is_refused() -> None:
 def test_scores_read_off_a_strip_are_those_of_the_group_alone(chosen: np.ndarray, precision: str) -> None:
     stored = unit_vectors(14, 25, 48)
     ordered = Sorted.of(strip(stored, precision), chosen)
-    rules = (Rule("nearest", 0.3, 0.0), Rule("nearest", 0.1, 0.1), Rule("farthest", 0.3, 0.1))
-    for rule, scores in scored(ordered, rules):
-        direct = score_group(stored[chosen], np.arange(len(chosen)), rule=rule, precision=precision, memory_bytes=10**9)
-        np.testing.assert_allclose(ordered.patch_scores(rule.aggregate, rule.fraction), direct.patch_scores, atol=1e-6)
+    rules = (Aggregation("nearest", 0.3, 0.0), Aggregation("nearest", 0.1, 0.1), Aggregation("farthest", 0.3, 0.1))
+    for aggregation, scores in scored(ordered, rules):
+        direct = score_group(
+            stored[chosen], np.arange(len(chosen)), aggregation=aggregation, precision=precision, memory_bytes=10**9
+        )
+        np.testing.assert_allclose(
+            ordered.patch_scores(aggregation.aggregate, aggregation.fraction), direct.patch_scores, atol=1e-6
+        )
         np.testing.assert_allclose(scores, direct.image_scores, atol=1e-6)
 
 
@@ -152,13 +156,13 @@ def test_the_base_is_the_photos_as_they_are() -> None:
     part = defects.crops("gravel", 1)[0]
     things = [(photo, good(photo)) for photo in (aligned.photographed(part, seed) for seed in range(6))]
     images = [shot.image for shot in aligned.arranged(things, shift=0.1, turn=20, flips=True)]
-    moved, plain = embed_images(images, encoder, align=AlignRule()), embed_images(images, encoder)
-    assert moved.beside.aligned is not None
-    assert moved.beside.aligned.all()
+    moved, plain = embed_images(images, encoder, align=Alignment()), embed_images(images, encoder)
+    assert moved.side_arrays.aligned is not None
+    assert moved.side_arrays.aligned.all()
     base = aligned.as_they_are(moved)
     np.testing.assert_allclose(base.embeddings.astype(float), plain.embeddings.astype(float), atol=2e-3)
-    for mask in (None, MaskRule()):
-        got, expected = (score_samples(samples, rule=aligned.RULE, mask=mask) for samples in (base, plain))
+    for mask in (None, ForegroundMask()):
+        got, expected = (score_samples(samples, aggregation=aligned.RULE, mask=mask) for samples in (base, plain))
         assert got.aligned is None
         np.testing.assert_allclose(got.patch_scores, expected.patch_scores, atol=1e-3)
         np.testing.assert_allclose(got.image_scores, expected.image_scores, atol=1e-3)
@@ -240,9 +244,9 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
 
     def of_split(part: elpv.Part, _: object, split: cells.Split) -> Iterator[tuple[object, tuple[float, float]]]:
         rates = [rate for rate in cells.RATES if rate <= part.rate]
-        for layers, rate, rule in product(part.layers, rates, elpv.RULES):
-            bonus = 0.02 if rule.fraction == elpv_tables.RECOMMENDED["fraction"] else 0.0
-            yield (layers, rate, rule), (0.95 + bonus - 0.01 * split.number, 0.5)
+        for layers, rate, aggregation in product(part.layers, rates, elpv.RULES):
+            bonus = 0.02 if aggregation.fraction == elpv_tables.RECOMMENDED["fraction"] else 0.0
+            yield (layers, rate, aggregation), (0.95 + bonus - 0.01 * split.number, 0.5)
 
     monkeypatch.setattr(elpv, "_of_split", of_split)
     monkeypatch.setattr(elpv, "Features", lambda *_: SimpleNamespace(forget=lambda: None))

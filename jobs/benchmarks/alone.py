@@ -11,7 +11,7 @@ import time
 import numpy as np
 import torch
 
-from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.scoring.leave_one_out import Aggregation, score_group
 
 
 def main(file: str, precision: str, memory_bytes: str, threads: str) -> None:
@@ -19,7 +19,11 @@ def main(file: str, precision: str, memory_bytes: str, threads: str) -> None:
     embeddings = np.load(file)
     began = time.perf_counter()
     score_group(
-        embeddings, np.arange(len(embeddings)), rule=Rule(), precision=precision, memory_bytes=int(memory_bytes)
+        embeddings,
+        np.arange(len(embeddings)),
+        aggregation=Aggregation(),
+        precision=precision,
+        memory_bytes=int(memory_bytes),
     )
     print(time.perf_counter() - began)
 

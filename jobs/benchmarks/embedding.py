@@ -16,11 +16,11 @@ from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.archive.decode import decode, fit
 from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.pipeline.decode import DecodeSettings
-from patchead.pipeline.embed import embed, identify
-from patchead.pipeline.pool import Pool
-from patchead.pipeline.session import ray_session
-from patchead.sampling import Sampling
+from patchead.nightly.decode import DecodeSettings
+from patchead.nightly.embed import embed, identify
+from patchead.runtime.pool import Pool
+from patchead.runtime.session import ray_session
+from patchead.samples.recipe import SampleRecipe
 from patchead.storage import Storage
 
 _SIZE, _BATCH, _PER_FILE = 224, 32, 64
@@ -81,7 +81,7 @@ def _stage(archive: Path, lake: Path, spec: EncoderSpec, threads: int) -> float:
     """Seconds of stages 2 and 3."""
     manifest = catalog(CatalogRequest(uri=str(archive), storage=Storage())).manifest
     store = EmbeddingStore(str(lake), Storage(), identify(spec).encoder_id)
-    settings = DecodeSettings(Storage(), "image", None, _MOST_PIXELS, "auto", Sampling(_SIZE, "squash", _GRID))
+    settings = DecodeSettings(Storage(), "image", None, _MOST_PIXELS, "auto", SampleRecipe(_SIZE, "squash", _GRID))
     pool = Pool(size=1, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
     began = time.perf_counter()
     embed(

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.records import Record
 from patchead.archive.decode import fit
 from patchead.encoders import EncoderSpec, build
-from patchead.numerics.leave_one_out import Rule, reference_panel, score_group
+from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
 from patchead.storage import Storage
 
 MEMORY = 4 * 10**9
@@ -71,5 +71,5 @@ def _scores(embeddings: np.ndarray, precision: str, panel: int | None = None, se
     n = len(embeddings)
     chosen = None if panel is None else reference_panel([str(i) for i in range(n)], panel, seed)
     return score_group(
-        embeddings, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY, panel=chosen
+        embeddings, np.arange(n), aggregation=Aggregation(), precision=precision, memory_bytes=MEMORY, panel=chosen
     ).image_scores

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks.records import Record, interleaved, ratio
-from patchead.numerics.leave_one_out import Rule, reference_panel, score_group
-from patchead.pipeline.calibrate import unit_vectors
+from patchead.forecast.calibrate import unit_vectors
+from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
 
 PANEL = 200
 MEMORY = 4 * 10**9
@@ -27,7 +27,13 @@ def growth(sizes: tuple[int, ...], *, precision: str, repeats: int, plot: Path |
         stored = unit_vectors(n, PATCHES, DIM)
         panel = reference_panel([str(i) for i in range(n)], PANEL, 0)
         run = partial(
-            score_group, stored, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY, schedule="auto"
+            score_group,
+            stored,
+            np.arange(n),
+            aggregation=Aggregation(),
+            precision=precision,
+            memory_bytes=MEMORY,
+            schedule="auto",
         )
         cases[f"exact {n}"] = run
         cases[f"panel {n}"] = partial(run, panel=panel)

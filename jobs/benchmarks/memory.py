@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from benchmarks.records import Record
-from patchead.numerics.leave_one_out import Rule, score_group
-from patchead.pipeline.calibrate import unit_vectors
+from patchead.forecast.calibrate import unit_vectors
+from patchead.scoring.leave_one_out import Aggregation, score_group
 
 _TOLERANCE = 1.1
 
@@ -87,7 +87,7 @@ def _score(embeddings: np.ndarray, case: Case) -> None:
     score_group(
         embeddings,
         np.arange(len(embeddings)),
-        rule=Rule(),
+        aggregation=Aggregation(),
         precision=case.precision,
         schedule=case.schedule,
         memory_bytes=int(case.memory_gb * 1e9),

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from benchmarks.records import Record, interleaved, ratio
-from patchead.numerics.leave_one_out import Rule, score_group
-from patchead.pipeline.calibrate import unit_vectors
+from patchead.forecast.calibrate import unit_vectors
+from patchead.scoring.leave_one_out import Aggregation, score_group
 
 MEMORY = 4 * 10**9
 _GEMM_ROWS = 4096
@@ -34,10 +34,10 @@ def scoring(
     cases: dict[str, Callable[[], object]] = {"cdist": partial(cdist_loop, floats)}
     for precision in precisions:
         cases[precision] = partial(
-            score_group, stored, np.arange(n), rule=Rule(), precision=precision, memory_bytes=MEMORY
+            score_group, stored, np.arange(n), aggregation=Aggregation(), precision=precision, memory_bytes=MEMORY
         )
         # Right behind each: what a shared machine gives changes within the ten seconds of the cdist loop.
-        cases[f"gemm {precision}"] = _product(floats)
+        cases[f"gemm {precision}"] = _matmul(floats)
     seconds = interleaved(cases, repeats)
     rows = min(_GEMM_ROWS, n * p)
     work = n**2 * p**2 / (_GEMM_TIMES * rows**2)  # both directions of every pair, in units of the products
@@ -72,7 +72,7 @@ def cdist_loop(embeddings: torch.Tensor, fraction: float = 0.3, top: float = 0.0
     return torch.stack(scores)
 
 
-def _product(embeddings: torch.Tensor) -> Callable[[], torch.Tensor]:
+def _matmul(embeddings: torch.Tensor) -> Callable[[], torch.Tensor]:
     block = embeddings.flatten(0, 1)[:_GEMM_ROWS]
     out = torch.empty(len(block), len(block))
 

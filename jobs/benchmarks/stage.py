@@ -18,21 +18,21 @@ import pyarrow as pa
 import torch
 
 from benchmarks.records import Record, ratio
+from patchead.forecast.calibrate import Sizes, calibrate, unit_vectors
+from patchead.forecast.cluster import Cluster
+from patchead.forecast.device_speeds import DeviceFigures
+from patchead.forecast.simulate import simulate
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.numerics.leave_one_out import Rule
-from patchead.pipeline.calibrate import Sizes, calibrate, unit_vectors
-from patchead.pipeline.devices import DeviceFigures
-from patchead.pipeline.groups import Group
-from patchead.pipeline.plan import Limits, make_plan
-from patchead.pipeline.pool import Pool
-from patchead.pipeline.scenario import Cluster
-from patchead.pipeline.score import score
-from patchead.pipeline.scorer import ScoreSettings
-from patchead.pipeline.session import ray_session
-from patchead.pipeline.simulate import simulate
-from patchead.pipeline.tasks import PlannedTasks
+from patchead.nightly.group import Group
+from patchead.nightly.score import score
+from patchead.nightly.score_actor import ScoreSettings
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.tasks import PlannedTasks
+from patchead.runtime.pool import Pool
+from patchead.runtime.session import ray_session
 from patchead.schema import OK, RECEIPTS, table
+from patchead.scoring.leave_one_out import Aggregation
 from patchead.storage import Storage
 
 MEMORY = 4 * 10**9
@@ -69,7 +69,7 @@ def stored_group(n: int, p: int, d: int) -> Iterator[Stored]:
 def run_stage(stored: Stored, run_id: str, precision: str, actors: int, threads: int) -> tuple[float, dict[str, Any]]:
     """Seconds of the whole stage, the start of its actors included, and its summary."""
     n, p, d = stored.embeddings.shape
-    settings = ScoreSettings(Rule(), precision, MEMORY, (p, 1), None, 0, run_id)
+    settings = ScoreSettings(Aggregation(), precision, MEMORY, (p, 1), None, 0, run_id)
     pool = Pool(size=actors, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
     folder = RunFolder(str(stored.lake), Storage(), run_id)
     plan = make_plan([("g", n)], p, d, _limits(precision, actors))

@@ -10,10 +10,10 @@ from planted import KINDS
 
 from patchead.encoders.base import Encoder
 from patchead.local import Samples, embed_images, score_samples
-from patchead.numerics.aggregate import Rule
-from patchead.numerics.align import AlignRule
-from patchead.numerics.mask import MaskRule
-from patchead.numerics.samples import Beside
+from patchead.samples.align import Alignment
+from patchead.samples.finish import SideArrays
+from patchead.samples.mask import ForegroundMask
+from patchead.scoring.aggregate import Aggregation
 from studies.defects import cells_of, crops
 from studies.features import DINO, DINO_6_12
 from studies.findings import Case, Finding, Say, Sheet, find
@@ -22,7 +22,7 @@ from studies.pixels import METRICS, Shot, good, metrics, planted
 
 STUDY = "aligned"
 SIZE = 224
-RULE = Rule("nearest", 0.05, 0.01)
+RULE = Aggregation("nearest", 0.05, 0.01)
 GOOD = 30
 DEFECTIVE = 18
 SHIFT = 0.1
@@ -93,11 +93,11 @@ def arranged(
 
 def by_method(shots: list[Shot], encoder: Encoder) -> dict[str, dict[str, float]]:
     """Metrics of base, +mask, +alignment and both."""
-    aligned = embed_images([shot.image for shot in shots], encoder, align=AlignRule())
+    aligned = embed_images([shot.image for shot in shots], encoder, align=Alignment())
     found = {}
     for samples, names in ((as_they_are(aligned), METHODS[:2]), (aligned, METHODS[2:])):
-        for name, mask in zip(names, (None, MaskRule()), strict=True):
-            scores = score_samples(samples, rule=RULE, mask=mask)
+        for name, mask in zip(names, (None, ForegroundMask()), strict=True):
+            scores = score_samples(samples, aggregation=RULE, mask=mask)
             found[name] = metrics(shots, scores.patch_scores, scores.image_scores)
             if scores.aligned is not None:
                 found[name]["aligned"] = float(scores.aligned.mean())
@@ -107,9 +107,9 @@ def by_method(shots: list[Shot], encoder: Encoder) -> dict[str, dict[str, float]
 def as_they_are(aligned: Samples) -> Samples:
     """The samples without alignment: the first view of each, which is the photo as it is."""
     patches = aligned.grid[0] * aligned.grid[1]
-    attention = aligned.beside.attention
-    beside = Beside(attention=None if attention is None else attention[:, :patches])
-    return replace(aligned, embeddings=aligned.embeddings[:, :patches], beside=beside)
+    attention = aligned.side_arrays.attention
+    side_arrays = SideArrays(attention=None if attention is None else attention[:, :patches])
+    return replace(aligned, embeddings=aligned.embeddings[:, :patches], side_arrays=side_arrays)
 
 
 def sheets(findings: list[Finding]) -> list[Sheet]:

@@ -8,7 +8,7 @@ from planted import KINDS
 
 from patchead.archive.decode import fit
 from patchead.encoders.base import Encoder
-from patchead.numerics.aggregate import Rule, image_scores
+from patchead.scoring.aggregate import Aggregation, image_scores
 from studies import cells
 from studies.features import DINO, DINO_6_12, embed_pixels
 from studies.findings import Finding, Say, Sheet, find
@@ -17,7 +17,7 @@ from studies.strips import Sorted, strip
 
 STUDY = "planted"
 SIZE = 224
-RULE = Rule("nearest", 0.05, 0.01)
+RULE = Aggregation("nearest", 0.05, 0.01)
 EACH = 6  # photos with each kind of defect, in each texture and product
 GROUPS = {"textures": ("brick", "grass", "gravel"), "solar cells": cells.PRODUCTS}
 _CROP = 224

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from patchead.numerics.aggregate import Rule
+from patchead.scoring.aggregate import Aggregation
 from studies import cells
 from studies.cells import CHOOSING, RATES, SPLITS
 from studies.elpv_tables import sheets
@@ -22,7 +22,7 @@ STUDY = "elpv"
 LAYERS: dict[str, tuple[int, ...]] = {"last": (), "6+12": (6, 12), "6+9+12": (6, 9, 12)}
 NEAREST = tuple((fraction, top) for fraction in (0.05, 0.1, 0.2, 0.3) for top in (0.0, 0.005, 0.01, 0.02))
 #: Nearest references as fractions with every image score, and the paper's literal prose.
-RULES = (*(Rule("nearest", fraction, top) for fraction, top in NEAREST), Rule("farthest", 0.3, 0.01))
+RULES = (*(Aggregation("nearest", fraction, top) for fraction, top in NEAREST), Aggregation("farthest", 0.3, 0.01))
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,22 @@ def run_part(part: Part, say: Say) -> Iterator[Finding]:
     """AUROC and AP of every rule and rate."""
     features = shared(part.model, part.size) if part.keep else Features(part.model, part.size)
     for product, numbers in part.splits.items():
-        values: dict[tuple[str, int, Rule], list[tuple[float, float]]] = {}
+        values: dict[tuple[str, int, Aggregation], list[tuple[float, float]]] = {}
         for number in numbers:
             for key, found in _of_split(part, features, cells.split(product, number)):
                 values.setdefault(key, []).append(found)
             say(f"{part.model.label}, {part.size} px: {product}, split {number}")
             if not part.keep:
                 features.forget()
-        for (layers, rate, rule), pairs in values.items():
-            case = case_of(part, product, layers, rate, rule, numbers)
+        for (layers, rate, aggregation), pairs in values.items():
+            case = case_of(part, product, layers, rate, aggregation, numbers)
             for metric, column in zip(("AUROC", "AP"), zip(*pairs, strict=True), strict=True):
                 yield Finding(STUDY, dict(case), metric, column)
 
 
-def case_of(part: Part, product: str, layers: str, rate: int, rule: Rule, splits: tuple[int, ...]) -> Case:
+def case_of(
+    part: Part, product: str, layers: str, rate: int, aggregation: Aggregation, splits: tuple[int, ...]
+) -> Case:
     """How one figure is named."""
     return {
         "encoder": part.model.label,
@@ -89,22 +91,22 @@ def case_of(part: Part, product: str, layers: str, rate: int, rule: Rule, splits
         "product": product,
         "splits": " ".join(map(str, splits)),
         "rate": rate,
-        "aggregate": rule.aggregate,
-        "fraction": rule.fraction,
-        "top": rule.image_top_fraction,
+        "aggregate": aggregation.aggregate,
+        "fraction": aggregation.fraction,
+        "top": aggregation.image_top_fraction,
         "arithmetic": f"{part.model.dtype} encoder, {part.precision} products",
     }
 
 
 def _of_split(
     part: Part, features: Features, split: cells.Split
-) -> Iterator[tuple[tuple[str, int, Rule], tuple[float, float]]]:
+) -> Iterator[tuple[tuple[str, int, Aggregation], tuple[float, float]]]:
     """AUROC and AP of every layer choice, rate and rule; one strip of distances per layer choice."""
     for layers, chosen in part.layers.items():
         distances = strip(features.take(split.names(part.rate), chosen), part.precision)
         for rate in (rate for rate in RATES if rate <= part.rate):
             truth = split.truth(rate)
             ordered = Sorted.of(distances, np.arange(len(truth)))
-            for rule, scores in scored(ordered, RULES):
+            for aggregation, scores in scored(ordered, RULES):
                 found = roc_auc_score(truth, scores), average_precision_score(truth, scores)
-                yield (layers, rate, rule), (float(found[0]), float(found[1]))
+                yield (layers, rate, aggregation), (float(found[0]), float(found[1]))

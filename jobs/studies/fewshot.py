@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from patchead.numerics.aggregate import image_scores
+from patchead.scoring.aggregate import image_scores
 from studies import cells
 from studies.cells import PRODUCTS, SPLITS
 from studies.features import DINO, DINO_BF16, shared

@@ -9,8 +9,8 @@ import numpy as np
 from planted import KINDS, plant
 from sklearn.metrics import roc_auc_score
 
-from patchead.numerics.heatmap import heatmap
-from patchead.numerics.metrics import PixelHistogram
+from patchead.evaluation.metrics import PixelHistogram
+from patchead.maps.heatmap import heatmap
 
 METRICS = ("pixel AUROC", "PRO", "F1-max", "image AUROC")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from benchmarks.fidelity import differences, fidelity
 
-from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.scoring.leave_one_out import Aggregation, score_group
 from studies import cells
 from studies.features import DINO, DINO_BF16, Model, embed_pixels
 from studies.findings import Finding, Say, Sheet
@@ -42,7 +42,9 @@ def large() -> list[Finding]:
 def _scores(model: Model, names: tuple[str, ...], precision: str) -> np.ndarray:
     embeddings = embed_pixels(model.build(LARGE), cells.photos(names, LARGE))
     group = np.arange(len(names))
-    return score_group(embeddings, group, rule=Rule(), precision=precision, memory_bytes=_MEMORY).image_scores
+    return score_group(
+        embeddings, group, aggregation=Aggregation(), precision=precision, memory_bytes=_MEMORY
+    ).image_scores
 
 
 def sheets(findings: list[Finding]) -> list[Sheet]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from patchead.numerics.aggregate import Rule, image_scores, neighbours
-from patchead.numerics.similarity import one_way, tile_self
-from patchead.numerics.vectors import prepare
+from patchead.scoring.aggregate import Aggregation, image_scores, neighbours
+from patchead.scoring.precision import prepare
+from patchead.scoring.similarity import one_way, tile_self
 from patchead.threads import over_threads
 
 _BUDGET = 256 * 10**6  # bytes of the products at any moment
@@ -21,7 +21,7 @@ def strip(embeddings: np.ndarray, precision: str = "fp32") -> np.ndarray:
 
     Args:
         embeddings: float16 (N, P, D).
-        precision: of the products, as in `patchead.numerics.vectors.prepare`.
+        precision: of the products, as in `patchead.scoring.precision.prepare`.
     """
     return tile_self(prepare(embeddings, precision=precision), budget_bytes=_BUDGET).numpy()
 
@@ -58,11 +58,11 @@ class Sorted:
         return self.distances[:, :, cut].mean(axis=-1)
 
 
-def scored(ordered: Sorted, rules: tuple[Rule, ...]) -> Iterator[tuple[Rule, np.ndarray]]:
-    """Image scores float64 (n,) by each rule."""
+def scored(ordered: Sorted, rules: tuple[Aggregation, ...]) -> Iterator[tuple[Aggregation, np.ndarray]]:
+    """Image scores float64 (n,) by each aggregation."""
     patches: dict[tuple[str, float], np.ndarray] = {}
-    for rule in rules:
-        key = (rule.aggregate, rule.fraction)
+    for aggregation in rules:
+        key = (aggregation.aggregate, aggregation.fraction)
         if key not in patches:
             patches[key] = ordered.patch_scores(*key)
-        yield rule, image_scores(patches[key], rule.image_top_fraction)
+        yield aggregation, image_scores(patches[key], aggregation.image_top_fraction)

@@ -14,8 +14,8 @@ from patchead.errors import SettingsError, bad_value
 from patchead.evaluation.datasets import DatasetClass
 from patchead.evaluation.variants import Variant
 from patchead.local import Prompts, Reading, Samples, SampleScores, embed_images, embed_prompts, score_samples
-from patchead.numerics.memory import GIGABYTE
-from patchead.numerics.panel import reference_panel
+from patchead.scoring.memory_budget import GIGABYTE
+from patchead.scoring.panel import reference_panel
 
 Made = TypeVar("Made")
 
@@ -55,7 +55,7 @@ class Bench:
         started = time.perf_counter()
         scores = score_samples(
             samples,
-            rule=variant.rule,
+            aggregation=variant.aggregation,
             mask=variant.mask,
             prompts=prompts,
             precision=variant.precision,

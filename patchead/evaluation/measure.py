@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from patchead.evaluation.datasets import Sample, read_mask
-from patchead.numerics.heatmap import heatmap
-from patchead.numerics.metrics import ImageMetrics, PixelHistogram, PixelMetrics, image_metrics
+from patchead.evaluation.metrics import ImageMetrics, PixelHistogram, PixelMetrics, image_metrics
+from patchead.maps.heatmap import heatmap
 
 
 @dataclass(frozen=True)

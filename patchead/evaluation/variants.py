@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from patchead import rules
-from patchead.config import Config
 from patchead.encoders import EncoderSpec
 from patchead.errors import SettingsError, bad_value
-from patchead.numerics.aggregate import Rule
-from patchead.numerics.align import AlignRule
-from patchead.numerics.mask import MaskRule
+from patchead.samples.align import Alignment
+from patchead.samples.mask import ForegroundMask
+from patchead.scoring.aggregate import Aggregation
+from patchead.settings import resolve
+from patchead.settings.model import Config
 
 PROMPTS_URI = "dataset://train"  # the value of prompts.uri that stands for a class's own training images
 AS_CONFIGURED = "as configured"
@@ -31,30 +31,30 @@ class Variant:
 
     @property
     def few_shot(self) -> bool:
-        return rules.few_shot(self.config)
+        return resolve.few_shot(self.config)
 
     @property
     def device(self) -> str:
-        return rules.this_device(self.config.encoder.device)
+        return resolve.this_device(self.config.encoder.device)
 
     @property
     def precision(self) -> str:
-        return rules.precision(self.config, self.device)
+        return resolve.precision(self.config, self.device)
 
     @property
-    def rule(self) -> Rule:
-        return rules.score_rule(self.config)
+    def aggregation(self) -> Aggregation:
+        return resolve.aggregation_of(self.config)
 
     @property
-    def mask(self) -> MaskRule | None:
-        return rules.mask_rule(self.config)
+    def mask(self) -> ForegroundMask | None:
+        return resolve.foreground_mask_of(self.config)
 
     @property
-    def align(self) -> AlignRule | None:
-        return rules.align_rule(self.config)
+    def align(self) -> Alignment | None:
+        return resolve.alignment_of(self.config)
 
     def encoder_spec(self, *, attention: bool) -> EncoderSpec:
-        return rules.encoder_spec(self.config, self.device, attention=attention)
+        return resolve.encoder_spec(self.config, self.device, attention=attention)
 
     @property
     def encoder_key(self) -> str:

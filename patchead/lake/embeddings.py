@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from patchead.errors import LakeError, bad_value
-from patchead.lake.files import Folder, concurrently, plain_name, undamaged
+from patchead.files import Folder, concurrently, plain_name, undamaged
 from patchead.schema import OK, RECEIPTS, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
@@ -46,7 +46,7 @@ class EmbeddingStore:
         unit_id: str,
         receipts: pa.Table,
         embeddings: np.ndarray | None,
-        beside: Mapping[str, np.ndarray] | None = None,
+        side_arrays: Mapping[str, np.ndarray] | None = None,
     ) -> pa.Table:
         """Store one unit: the vectors first, its receipts last.
 
@@ -55,7 +55,7 @@ class EmbeddingStore:
             receipts: RECEIPTS of every image of the unit, failed and reused ones included.
             embeddings: float16 (n, P, D), one for each receipt that is ok and has no ``embedding_uri``, in their
                 order; None where there is none.
-            beside: more arrays (n, …) of the same images, by name; bool or float.
+            side_arrays: more arrays (n, …) of the same images, by name; bool or float.
 
         Returns:
             The receipts with ``embedding_uri`` and ``row`` filled in.
@@ -68,7 +68,7 @@ class EmbeddingStore:
         fresh = pc.fill_null(fresh, False).combine_chunks()
         _check(embeddings, fresh.true_count)
         if embeddings is not None and len(embeddings):
-            self._write_vectors(name, receipts["content_hash"].filter(fresh), embeddings, beside or {})
+            self._write_vectors(name, receipts["content_hash"].filter(fresh), embeddings, side_arrays or {})
         row = np.cumsum(np.asarray(fresh), dtype=np.int32) - np.int32(1)
         columns = {column: receipts[column] for column in RECEIPTS.names}
         columns["embedding_uri"] = pc.if_else(fresh, self._units.uri_of(name), receipts["embedding_uri"])
@@ -138,7 +138,7 @@ class EmbeddingStore:
         with self._opened(uri) as batch:
             return _rows(batch.column("embedding").to_numpy_ndarray(), rows, uri)
 
-    def read_beside(self, uri: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def read_side_arrays(self, uri: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays that were written beside the embeddings of ``rows`` (n,), by name: (n, …) each.
 
         Raises:
@@ -164,11 +164,11 @@ class EmbeddingStore:
             yield reader.get_batch(0)
 
     def _write_vectors(
-        self, name: str, content_hash: pa.ChunkedArray, embeddings: np.ndarray, beside: Mapping[str, np.ndarray]
+        self, name: str, content_hash: pa.ChunkedArray, embeddings: np.ndarray, side_arrays: Mapping[str, np.ndarray]
     ) -> None:
         columns: list[pa.Array] = [content_hash.combine_chunks()]
         fields = [pa.field("content_hash", pa.string())]
-        for label, values in {"embedding": embeddings, **beside}.items():
+        for label, values in {"embedding": embeddings, **side_arrays}.items():
             if len(values) != len(embeddings):
                 raise LakeError(f"{name}: {len(values)} rows of {label} beside {len(embeddings)} embeddings.")
             columns.append(_tensor(values))

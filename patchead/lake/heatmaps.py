@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from patchead.errors import LakeError, bad_value
-from patchead.lake.files import Folder
+from patchead.files import Folder
 from patchead.storage import Storage, join
 
 Format = Literal["png", "webp"]

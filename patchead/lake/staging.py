@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from patchead.errors import LakeError
-from patchead.lake.files import Folder, concurrently, plain_name, undamaged
+from patchead.files import Folder, concurrently, plain_name, undamaged
 from patchead.schema import SCHEMA_VERSION
 from patchead.storage import Storage, join
 

@@ -6,41 +6,42 @@ that has a row there is complete.
 
 from __future__ import annotations
 
-import datetime as dt
 import random
 import re
-import threading
 import time
-import uuid
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from fsspec.implementations.local import LocalFileSystem
-from s3fs import S3FileSystem
 
 from patchead.errors import LakeError, bad_value
-from patchead.lake.files import Folder
+from patchead.lake.replaced_groups import groups_predicate, sql_literal
 from patchead.lake.validation import validate
 from patchead.schema import PARTITIONS, TABLES
-from patchead.storage import Storage, explained, join
+from patchead.storage import Storage, join
 
 _COMMIT_ATTEMPTS = 10
 _LONGEST_PAUSE_S = 5.0
-_PREFLIGHT_SECONDS = 15
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m|\s+")
-
-Pair = tuple[dt.date | None, str | None]
 
 
 def table_uri(lake_uri: str, name: str) -> str:
     """Where the table ``scores``, ``regions`` or ``runs`` of a lake is."""
     return join(lake_uri, "tables", name)
+
+
+def require_plain(lake_uri: str) -> None:
+    """Refuse an address that Delta decodes ('%') or cuts ('?', '#'): two tables would end up in one folder.
+
+    Raises:
+        LakeError: the address has such a character.
+    """
+    if set(lake_uri) & set("%?#"):
+        raise LakeError(bad_value("lake.uri", lake_uri, "an address without '%', '?' and '#'"))
 
 
 def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
@@ -49,7 +50,7 @@ def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
     Raises:
         LakeError: the lake's address has a character that they misread.
     """
-    _require_plain(lake_uri)
+    require_plain(lake_uri)
     uri = table_uri(lake_uri, name)
     filesystem, path = storage.filesystem(uri)
     if isinstance(filesystem, LocalFileSystem):
@@ -86,7 +87,11 @@ def publish(
     scores, regions = _without_empty_product(scores), _without_empty_product(regions)
     groups = groups_predicate(scores)
     # Regions first: whoever sees a new score finds its regions.
-    changes = [("regions", regions, groups), ("scores", scores, groups), ("runs", run, f"run_id = {_literal(run_id)}")]
+    changes = [
+        ("regions", regions, groups),
+        ("scores", scores, groups),
+        ("runs", run, f"run_id = {sql_literal(run_id)}"),
+    ]
     for name, rows, predicate in changes:
         if predicate:
             _replace(lake_uri, storage, name, rows, predicate, run_id)
@@ -121,81 +126,6 @@ def _runs(lake_uri: str, storage: Storage, column: str, filters: list[tuple[str,
         except TableNotFoundError:
             return TABLES["runs"].empty_table().select([column])
         return table.to_pyarrow_table(columns=[column], filters=filters)
-
-
-def groups_predicate(scores: pa.Table) -> str:
-    """SQL that holds for exactly the groups of these rows; empty if there is no row.
-
-    Where a group is a whole (night, product), its partition is named, so that what was there under a finer grouping
-    goes as well, and no file is read. Otherwise the group id decides. Rows without a group (their keys are unknown)
-    take the place of rows without a group of the same night and product.
-    """
-    rows = scores.select(["night", "product", "group_id"]).group_by(["night", "product", "group_id"]).aggregate([])
-    whole: set[Pair] = set()
-    nameless: set[Pair] = set()
-    named: list[tuple[Pair, str]] = []
-    for row in rows.to_pylist():
-        pair, group_id = (row["night"], row["product"]), row["group_id"]
-        if group_id is None:
-            nameless.add(pair)
-        elif _is_whole(group_id, *pair):
-            whole.add(pair)
-        else:
-            named.append((pair, group_id))
-    clauses = [f"{_among('night', n)} AND {_among('product', p)}" for n, p in _rectangles(whole)]
-    clauses += [
-        f"{_among('night', n)} AND {_among('product', p)} AND group_id IS NULL" for n, p in _rectangles(nameless)
-    ]
-    if named:
-        nights, products = ({pair[i] for pair, _ in named} for i in range(2))
-        ids = {group_id for _, group_id in named}
-        clauses.append(f"{_among('night', nights)} AND {_among('product', products)} AND {_among('group_id', ids)}")
-    return " OR ".join(f"({clause})" for clause in clauses)
-
-
-def preflight(lake_uri: str, storage: Storage) -> None:
-    """Write, read and delete a small file, so that a lake that cannot be written is known before any work is done.
-
-    Raises:
-        LakeError: the lake cannot be written, or does not answer within 15 s.
-    """
-    _require_plain(lake_uri)
-    failure: list[Exception] = []
-
-    def probe() -> None:
-        folder, name = Folder(lake_uri, storage), f"probe-{uuid.uuid4().hex}"
-        try:
-            _require_bucket(lake_uri, storage)
-            folder.write(name, lambda sink: sink.write(b"probe"))
-            folder.delete(name)
-        except Exception as exc:  # noqa: BLE001 - raised again in the caller's thread
-            failure.append(exc)
-
-    # A thread that ends with the process: the storage libraries try for minutes to reach an address that is silent.
-    thread = threading.Thread(target=probe, daemon=True)
-    thread.start()
-    thread.join(_PREFLIGHT_SECONDS)
-    if thread.is_alive():
-        raise LakeError(
-            f"cannot write {lake_uri}: no answer within {_PREFLIGHT_SECONDS} s. Check the address, "
-            f"storage.endpoint_url ({storage.endpoint}) and the network."
-        )
-    if failure:
-        raise failure[0]
-
-
-def _require_plain(lake_uri: str) -> None:
-    """Delta decodes '%' and cuts a URL at '?' and '#': two tables would end up in one folder."""
-    if set(lake_uri) & set("%?#"):
-        raise LakeError(bad_value("lake.uri", lake_uri, "an address without '%', '?' and '#'"))
-
-
-def _require_bucket(lake_uri: str, storage: Storage) -> None:
-    """Some S3 servers make a bucket on the first write: a misspelt name must not pass."""
-    filesystem, path = storage.filesystem(lake_uri)
-    if isinstance(filesystem, S3FileSystem):
-        with explained("write", lake_uri, LakeError):
-            filesystem.call_s3("list_objects_v2", Bucket=path.partition("/")[0], MaxKeys=1)
 
 
 def _create(lake_uri: str, storage: Storage, name: str) -> None:
@@ -270,37 +200,3 @@ def _without_empty_product(rows: pa.Table) -> pa.Table:
     """A Delta partition value that is empty is null."""
     product = pc.if_else(pc.equal(rows["product"], ""), None, rows["product"])
     return rows.set_column(rows.column_names.index("product"), "product", product)
-
-
-def _is_whole(group_id: str, night: dt.date | None, product: str | None) -> bool:
-    """Whether the group id names the night and the product and nothing else, in either order, quoted or not."""
-    if night is None or product is None:
-        return False
-    keys = [(f"night={night}", f"product={name}") for name in (product, quote(product, safe=""), quote(product))]
-    return group_id in {"/".join(pair) for key in keys for pair in (key, key[::-1])}
-
-
-def _rectangles(pairs: Iterable[Pair]) -> Iterator[tuple[set[dt.date | None], frozenset[str | None]]]:
-    """The pairs as few (nights x products) sets: a long chain of ORs takes time squared in the SQL parser."""
-    products: dict[dt.date | None, set[str | None]] = defaultdict(set)
-    for night, product in pairs:
-        products[night].add(product)
-    nights: dict[frozenset[str | None], set[dt.date | None]] = defaultdict(set)
-    for night, names in products.items():
-        nights[frozenset(names)].add(night)
-    for names_of, nights_of in nights.items():
-        yield nights_of, names_of
-
-
-def _among(column: str, values: Iterable[dt.date | str | None]) -> str:
-    """``column IN (…)`` that knows null."""
-    known = sorted(_literal(value) for value in set(values) - {None})
-    parts = [f"{column} IN ({', '.join(known)})"] if known else []
-    parts += [f"{column} IS NULL"] if None in set(values) else []
-    return parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})"
-
-
-def _literal(value: dt.date | str | None) -> str:
-    if isinstance(value, dt.date):
-        return f"DATE '{value}'"
-    return "'" + str(value).replace("'", "''") + "'"

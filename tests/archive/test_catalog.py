@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from s3_server import S3Server
-from sample_files import AWKWARD, SCREW_21, errors, found, ids, parquet, png, tar, write, write_memory
 
 from patchead.archive import shards
 from patchead.archive.catalog import CatalogRequest, catalog
@@ -21,6 +19,8 @@ from patchead.archive.shards import Shard, list_shard
 from patchead.errors import ArchiveError, SettingsError
 from patchead.schema import MANIFEST
 from patchead.storage import Storage
+from tests.helpers.s3_server import S3Server
+from tests.helpers.sample_files import AWKWARD, SCREW_21, errors, found, ids, parquet, png, tar, write, write_memory
 
 NUT_20 = "product=nut/night=2026-11-20"
 NIGHT_21 = dt.date(2026, 11, 21)

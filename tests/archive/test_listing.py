@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from s3_server import S3Server
 from s3fs import S3FileSystem
-from sample_files import AWKWARD, write, write_memory
 
 from patchead.archive.listing import BATCH_ROWS, LISTING, Root, kinds, list_files, open_root, resolve
 from patchead.storage import Storage
+from tests.helpers.s3_server import S3Server
+from tests.helpers.sample_files import AWKWARD, write, write_memory
 
 
 def listed(uri: str, storage: Storage | None = None, **options: Any) -> dict[str, dict[str, Any]]:

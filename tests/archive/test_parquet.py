@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_files import AWKWARD, parquet, png
 
 from patchead.archive.parquet import list_parquet, read_parquet
 from patchead.errors import ArchiveError
+from tests.helpers.sample_files import AWKWARD, parquet, png
 
 IMAGES = [png(seed) for seed in range(4)]
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from s3_server import S3Server
-from sample_files import AWKWARD, found, parquet, png, sparse_tar, tar, write, write_memory
 
 from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.archive.tar import list_tar, read_tar
 from patchead.errors import ArchiveError
 from patchead.storage import Storage
+from tests.helpers.s3_server import S3Server
+from tests.helpers.sample_files import AWKWARD, found, parquet, png, sparse_tar, tar, write, write_memory
 
 Place = Callable[[dict[str, bytes]], tuple[str, Storage]]
 NAMES = AWKWARD

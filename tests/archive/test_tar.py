@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_files import AWKWARD, png, sparse_tar, tar
 
 from patchead.archive.tar import list_tar, read_tar
 from patchead.errors import ArchiveError
+from tests.helpers.sample_files import AWKWARD, png, sparse_tar, tar
 
 
 def listed(data: bytes, *columns: str) -> tuple[list[dict], int, str | None]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_tools import SMALL
 from rich.console import Console
 
-from patchead.pipeline.record import RunRecord
-from patchead.pipeline.run import run_night
-from patchead.settings import load_config
+from patchead.nightly.run import run_night
+from patchead.nightly.run_record import RunRecord
+from patchead.settings.load import load_config
+from tests.helpers.e2e_tools import SMALL
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from e2e_tools import by_id, good_images, job, png, rows, table, texture, write_group
 from PIL import Image
 
 from patchead.errors import ArchiveError, PatcheadError, TooManyFailuresError
-from patchead.pipeline.record import RunRecord
+from patchead.nightly.run_record import RunRecord
+from tests.helpers.e2e_tools import by_id, good_images, job, png, rows, table, texture, write_group
 
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"

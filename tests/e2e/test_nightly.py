@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 import pytest
 from deltalake import DeltaTable
-from e2e_tools import (
+from PIL import Image
+from reference.oracle import image_scores, patch_scores
+
+from patchead.archive.decode import decode, fit
+from patchead.encoders import EncoderSpec, build
+from patchead.errors import SettingsError
+from patchead.nightly.run_record import RunRecord
+from patchead.schema import TABLES
+from tests.helpers.e2e_tools import (
     ROOT,
     SMALL,
     by_id,
@@ -29,14 +37,6 @@ from e2e_tools import (
     table,
     write_group,
 )
-from PIL import Image
-from reference.oracle import image_scores, patch_scores
-
-from patchead.archive.decode import decode, fit
-from patchead.encoders import EncoderSpec, build
-from patchead.errors import SettingsError
-from patchead.pipeline.record import RunRecord
-from patchead.schema import TABLES
 
 Score = Callable[..., RunRecord]
 NIGHT, NIGHT_BEFORE = "2026-11-21", "2026-11-20"
@@ -209,7 +209,7 @@ def test_a_run_id_is_not_taken_for_another_run(
         score_night(published.archive, published.lake, **R1, **{setting: value}, **few_shot)
 
 
-# tests/pipeline/test_score.py compares schedules, actors, blocks and panels on the scoring stage alone.
+# tests/nightly/test_score.py compares schedules, actors, blocks and panels on the scoring stage alone.
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
 def test_scores_do_not_depend_on_schedule_actors_or_blocks(

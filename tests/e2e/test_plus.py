@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from e2e_tools import by_id, png, rows, write_group
-from plates import part
 
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import ArchiveError, SettingsError
 from patchead.local import embed_images, embed_prompts, score_samples
-from patchead.numerics.aggregate import Rule
-from patchead.numerics.align import AlignRule
-from patchead.numerics.mask import MaskRule
-from patchead.pipeline.record import RunRecord
+from patchead.nightly.run_record import RunRecord
+from patchead.samples.align import Alignment
+from patchead.samples.mask import ForegroundMask
+from patchead.scoring.aggregate import Aggregation
+from tests.helpers.e2e_tools import by_id, png, rows, write_group
+from tests.helpers.plates import part
 
 NIGHT = "2026-11-21"
 SIDE = 96
@@ -63,8 +63,8 @@ def test_alignment_and_mask_give_the_figures_of_one_process(tmp_path: Path, scor
     plus = SETTINGS | {"align.enabled": True, "mask.enabled": True, "mask.threshold": 0.3}
     record = score_night(tmp_path / "archive", lake, **(plus | {"explain.heatmaps": "all"}))
 
-    samples = embed_images(list(images.values()), small_encoder(attention=True), align=AlignRule())
-    expected = score_samples(samples, rule=Rule(), mask=MaskRule(threshold=0.3))
+    samples = embed_images(list(images.values()), small_encoder(attention=True), align=Alignment())
+    expected = score_samples(samples, aggregation=Aggregation(), mask=ForegroundMask(threshold=0.3))
     np.testing.assert_allclose(scores(lake), expected.image_scores, atol=1e-5)
     assert [row["aligned"] for row in rows(lake)] == [True] * 5 + [False]
     assert record.scoring["not_aligned"] == 1
@@ -101,7 +101,7 @@ def test_few_shot_gives_the_figures_of_one_process(tmp_path: Path, score_night: 
     encoder = small_encoder()
     references = embed_prompts(chosen, encoder, rotations=(90, 180))
     expected = score_samples(
-        embed_images([images[name] for name in sorted(images)], encoder), rule=Rule(), prompts=references
+        embed_images([images[name] for name in sorted(images)], encoder), aggregation=Aggregation(), prompts=references
     )
     found = by_id(lake)
     alone = found.pop("night=2026-11-20/product=plate/alone.png")
@@ -128,8 +128,8 @@ def test_prompts_are_aligned_with_every_image(tmp_path: Path, score_night: Night
     assert len(chosen) == 2
     encoder = small_encoder()
     references = embed_prompts([prompts[name.rpartition("/")[2]] for name in chosen], encoder)
-    samples = embed_images(list(images.values()), encoder, align=AlignRule(), prompts=references)
-    expected = score_samples(samples, rule=Rule(), prompts=references)
+    samples = embed_images(list(images.values()), encoder, align=Alignment(), prompts=references)
+    expected = score_samples(samples, aggregation=Aggregation(), prompts=references)
     np.testing.assert_allclose(scores(tmp_path / "lake"), expected.image_scores, atol=1e-5)
     assert [row["aligned"] for row in rows(tmp_path / "lake")] == [True] * 5 + [False]
 

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from patchead.archive.decode import content_hash, decode, fit
 from patchead.encoders import EncoderSpec, build
-from patchead.numerics.leave_one_out import Rule, score_group
+from patchead.scoring.leave_one_out import Aggregation, score_group
 
 DEMO = yaml.safe_load((Path(__file__).parent.parent.parent / "jobs/configs/demo.yaml").read_text())["encoder"]
 GOOD, BAD = 72, 8  # the demo's defaults
@@ -28,7 +28,9 @@ def auroc(weights: str, product: str, nights: int) -> float:
         images = [fit(decode(p.png, max_pixels=10**6, bit_depth="auto"), encoder.image_size, "squash") for p in photos]
         parts = [encoder.embed(np.stack(images[start : start + 25])) for start in range(0, len(images), 25)]
         content = np.unique([content_hash(photo.png) for photo in photos], return_inverse=True)[1]
-        scores = score_group(np.concatenate(parts), content, rule=Rule(), memory_bytes=2 * 10**9).image_scores
+        scores = score_group(
+            np.concatenate(parts), content, aggregation=Aggregation(), memory_bytes=2 * 10**9
+        ).image_scores
         found.append(roc_auc_score([photo.defective for photo in photos], scores))
     return float(np.mean(found))
 

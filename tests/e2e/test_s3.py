@@ -10,15 +10,15 @@ from typing import Any
 import polars
 import pytest
 from demo_archive import NIGHTS, Photo, build_archive, elpv_photos
-from e2e_tools import job
-from s3_server import S3Server
 
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import ArchiveError
 from patchead.lake.query import query
 from patchead.local import embed_images, score_samples
-from patchead.numerics.aggregate import Rule
-from patchead.pipeline.record import RunRecord
+from patchead.nightly.run_record import RunRecord
+from patchead.scoring.aggregate import Aggregation
+from tests.helpers.e2e_tools import job
+from tests.helpers.s3_server import S3Server
 
 REAL = {
     "encoder.name": "timm/vit_small_patch14_dinov2",
@@ -38,7 +38,9 @@ def in_one_process(photos_of: Callable[[str, int], Sequence[Photo]]) -> dict[tup
     for product in PRODUCTS:
         for index, night in enumerate(NIGHTS):
             photos = photos_of(product, index)
-            scores = score_samples(embed_images([photo.png for photo in photos], encoder), rule=Rule()).image_scores
+            scores = score_samples(
+                embed_images([photo.png for photo in photos], encoder), aggregation=Aggregation()
+            ).image_scores
             group = f"night={night}/product={product}"
             found |= {(group, photo.name): score for photo, score in zip(photos, scores.tolist(), strict=True)}
     return found

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_tools import ROOT, SMALL, by_id, good_images, png, spoiled, write_group
-from s3_server import free_ports
 
 from patchead.encoders import EncoderSpec, build
 from patchead.local import embed_images, score_samples
-from patchead.numerics.aggregate import Rule
+from patchead.scoring.aggregate import Aggregation
+from tests.helpers.e2e_tools import ROOT, SMALL, by_id, good_images, png, spoiled, write_group
+from tests.helpers.s3_server import free_ports
 
 NIGHT = "2026-11-21"
 RAY = Path(sys.executable).parent / "ray"
@@ -40,7 +40,7 @@ def expected(archive: Path) -> dict[str, float]:
     found = {}
     for group in sorted(archive.glob("*/*")):
         paths = sorted(group.iterdir())
-        scores = score_samples(embed_images(paths, encoder), rule=Rule()).image_scores
+        scores = score_samples(embed_images(paths, encoder), aggregation=Aggregation()).image_scores
         found |= {str(path.relative_to(archive)): score for path, score in zip(paths, scores.tolist(), strict=True)}
     return found
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sample_photos import photos
 
 from patchead.encoders import Encoder, EncoderSpec, build, describe
 from patchead.encoders.base import _encoder_id
 from patchead.encoders.registry import REGISTRY
 from patchead.encoders.spec import Architecture
 from patchead.errors import PatcheadError, SettingsError
+from tests.helpers.sample_photos import photos
 
 SPEC = EncoderSpec("timm/test_vit", "random", 96, attention=True)
 

@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from sample_photos import photos
 
 from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.encoders.base import _encoder_id
 from patchead.encoders.spec import Architecture
 from patchead.errors import PatcheadError, SettingsError
+from tests.helpers.sample_photos import photos
 
 SPEC = EncoderSpec("timm/test_vit", "random", 160)
 VIT = Architecture("timm/vit", 16, 6, 64, 160, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

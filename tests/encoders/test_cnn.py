@@ -8,13 +8,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from sample_photos import photos
 from torch import nn
 
 from patchead.encoders import EncoderSpec, build, describe
 from patchead.encoders.base import _encoder_id
 from patchead.encoders.timm_encoder import architecture
 from patchead.errors import SettingsError, WeightsError
+from tests.helpers.sample_photos import photos
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

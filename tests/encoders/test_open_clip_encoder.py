@@ -7,13 +7,13 @@ import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
-from sample_photos import photos
 from torch import nn
 from torch.nn.functional import normalize
 
 from patchead.encoders import EncoderSpec, build, describe
 from patchead.encoders.open_clip_encoder import architecture
 from patchead.errors import SettingsError, WeightsError
+from tests.helpers.sample_photos import photos
 
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

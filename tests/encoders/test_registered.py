@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sample_photos import photos
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from patchead.encoders import Encoder, EncoderSpec, build, open_clip_encoder, timm_encoder
 from patchead.encoders.registry import REGISTRY, Registered
+from tests.helpers.sample_photos import photos
 
 # Each kind of model once; the others take up to ten seconds each, or gigabytes: run by make test-slow.
 QUICK = {

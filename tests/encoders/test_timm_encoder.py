@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import timm
 import torch
-from sample_photos import photos
 from torch.nn.functional import normalize
 
 from patchead.encoders import EncoderSpec, build, describe
 from patchead.encoders.timm_encoder import architecture
 from patchead.errors import SettingsError
+from tests.helpers.sample_photos import photos
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

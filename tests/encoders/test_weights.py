@@ -9,13 +9,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save, save_file
-from sample_photos import photos
 from torch import nn
 
 from patchead.encoders import EncoderSpec, build
 from patchead.encoders.weights import Source, parse_weights, read_weights, state_digest
 from patchead.errors import SettingsError, WeightsError
 from patchead.storage import Storage
+from tests.helpers.sample_photos import photos
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
-from tiny_tree import BAD, CLASSES, FEW_SHOT, GOOD, TRAIN, loader, plant
 
 from patchead.encoders import build
 from patchead.errors import ArchiveError, SettingsError
@@ -26,6 +25,7 @@ from patchead.evaluation.records import METRICS, SCHEMA, TOO_FEW
 from patchead.evaluation.report import HEADER
 from patchead.evaluation.variants import variants
 from patchead.local import embed_images, score_samples
+from tests.helpers.tiny_tree import BAD, CLASSES, FEW_SHOT, GOOD, TRAIN, loader, plant
 
 LOUD = ("score_samples", "embed_images", "embed_prompts")
 
@@ -85,7 +85,7 @@ def test_batch_figures_are_those_of_the_scores_and_the_three_outputs_agree(tree:
     (variant,) = variants(loader(), [])
     encoder = build(variant.encoder_spec(attention=False))
     for row, members in zip(rows, load("folder", tree).classes, strict=True):
-        scores = score_samples(embed_images([s.path for s in members.test], encoder), rule=variant.rule)
+        scores = score_samples(embed_images([s.path for s in members.test], encoder), aggregation=variant.aggregation)
         labels = [sample.anomalous for sample in members.test]
         assert row["image_auroc"] == pytest.approx(roc_auc_score(labels, scores.image_scores))
         assert (row["images"], row["anomalous"], row["mapped"], row["without_mask"]) == (GOOD + BAD, BAD, GOOD + BAD, 0)
@@ -336,7 +336,7 @@ def test_an_output_that_cannot_be_made_is_named_first(tree: Path, tmp_path: Path
 
 @pytest.mark.parametrize("path", sorted(Path("jobs/configs/evaluate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_ready_made_settings_are_valid(path: Path) -> None:
-    from patchead.settings import load_config
+    from patchead.settings.load import load_config
 
     unused = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
     (variant,) = variants(lambda overrides: load_config(path, overrides, unused), [])

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchead.evaluation.datasets import Sample
 from patchead.evaluation.measure import measure, score_map
-from patchead.numerics.heatmap import heatmap
+from patchead.maps.heatmap import heatmap
 
 
 def bad(path: Path, mask: np.ndarray | None) -> Sample:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from tiny_tree import FEW_SHOT, loader
 
 from patchead.errors import SettingsError
 from patchead.evaluation.variants import AS_CONFIGURED, parse_sweep, variants
+from tests.helpers.tiny_tree import FEW_SHOT, loader
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_every_combination_is_a_variant_with_its_settings() -> None:
         "encoder.layers=[6,9,12], scoring.fraction=0.3",
     ]
     assert [variant.config.encoder.layers for variant in found] == [(12,), (12,), (6, 9, 12), (6, 9, 12)]
-    assert [variant.rule.fraction for variant in found] == [0.1, 0.3, 0.1, 0.3]
+    assert [variant.aggregation.fraction for variant in found] == [0.1, 0.3, 0.1, 0.3]
     keys = [variant.encoder_key for variant in found]
     assert keys[0] == keys[1] != keys[2] == keys[3]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from s3_server import S3Server
 from s3fs import S3FileSystem
 
 from patchead.storage import Storage
+from tests.helpers.s3_server import S3Server
 
 
 class Lake(NamedTuple):

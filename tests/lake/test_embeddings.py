@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchead.errors import LakeError
+from patchead.files import Folder
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.lake.files import Folder
 from patchead.schema import FAILED, OK, RECEIPTS, table
 from patchead.storage import Storage
 

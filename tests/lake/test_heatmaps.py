@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from patchead.errors import LakeError
-from patchead.lake.files import Folder
+from patchead.files import Folder
 from patchead.lake.heatmaps import heatmap_uri, write_image
 
 NIGHT = dt.date(2026, 11, 20)

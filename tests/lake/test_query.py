@@ -5,12 +5,12 @@ from typing import Any
 
 import duckdb
 import pytest
-from sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 from patchead.errors import LakeError
 from patchead.lake.query import connect, query
 from patchead.lake.tables import delta_uri, publish
 from patchead.storage import Storage
+from tests.helpers.sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 
 def publish_rows(lake: Any, rows: Rows) -> None:

@@ -14,14 +14,17 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
-from sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 from patchead.errors import LakeError, ValidationError
+from patchead.files import Folder
+from patchead.lake import preflight as preflight_module
 from patchead.lake import tables
-from patchead.lake.files import Folder
-from patchead.lake.tables import delta_uri, groups_predicate, preflight, publish, published
+from patchead.lake.preflight import preflight
+from patchead.lake.replaced_groups import groups_predicate
+from patchead.lake.tables import delta_uri, publish, published
 from patchead.schema import OK, SCORES
 from patchead.storage import Storage
+from tests.helpers.sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 
 def publish_rows(lake: Any, rows: Rows) -> bool:
@@ -308,7 +311,7 @@ def silent_endpoint() -> Iterator[str]:
 def test_an_endpoint_that_does_not_answer_is_given_up_in_time(
     s3: Any, silent_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_PREFLIGHT_SECONDS", 1)
+    monkeypatch.setattr(preflight_module, "_PREFLIGHT_SECONDS", 1)
     started = time.monotonic()
     with pytest.raises(LakeError, match=rf"no answer within 1 s.*{silent_endpoint}"):
         preflight("s3://bucket/lake", Storage(endpoint_url=silent_endpoint))

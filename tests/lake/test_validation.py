@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from sample_rows import NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 from patchead.errors import ValidationError
 from patchead.lake.validation import validate
 from patchead.schema import OK, REGIONS, SCORES, TOO_FEW_IMAGES
+from tests.helpers.sample_rows import NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 
 def good() -> Rows:

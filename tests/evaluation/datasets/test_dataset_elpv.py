@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dataset_trees import SHAPE, photo, told
 
 from patchead.errors import ArchiveError, SettingsError
 from patchead.evaluation.datasets import elpv, load, read_mask
+from tests.helpers.dataset_trees import SHAPE, photo, told
 
 LINES = """images/cell0003.png  1.0                 mono
 images/cell0001.png  0.0                 mono

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_trees import SHAPE, defect, label, only, photo, told
 
 from patchead.errors import ArchiveError
 from patchead.evaluation.datasets import load, read_mask
+from tests.helpers.dataset_trees import SHAPE, defect, label, only, photo, told
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_trees import BOX, SHAPE, defect, label, photo, write
 from PIL import Image
 
 from patchead.errors import ArchiveError
 from patchead.evaluation.datasets import Sample, read_mask
 from patchead.evaluation.datasets.masks import read_label
+from tests.helpers.dataset_trees import BOX, SHAPE, defect, label, photo, write
 
 
 def bad(mask: Path | None) -> Sample:

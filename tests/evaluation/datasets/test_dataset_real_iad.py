@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import SHAPE, defect, label, only, photo, told
 
 from patchead.errors import ArchiveError
 from patchead.evaluation.datasets import load, read_mask
+from tests.helpers.dataset_trees import SHAPE, defect, label, only, photo, told
 
 OK = "OK/S0001/audiojack_0001_OK_C{}_20231021.jpg"
 NG = "NG/HS/S0064/audiojack_0064_NG_HS_C{}_20231023"

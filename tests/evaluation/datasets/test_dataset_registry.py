@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dataset_trees import photo
 
 from patchead.errors import ArchiveError, SettingsError
 from patchead.evaluation.datasets import DATASETS, load
+from tests.helpers.dataset_trees import photo
 
 PUBLISHED_COUNTS = {
     "mvtec": 15,

@@ -1,0 +1,236 @@
+"""The speeds of this machine, measured in seconds by actors like those that score: `patchead calibrate`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from patchead.errors import SettingsError, bad_value
+from patchead.forecast.device_speeds import MEASURED, DeviceFigures
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.staging import RunFolder
+from patchead.nightly.group import Group, load
+from patchead.nightly.score_actor import ScoreActor, ScoreSettings
+from patchead.plan.group_plan import GroupPlan
+from patchead.runtime.call_counts import open_call_counts
+from patchead.runtime.dispatch import dispatch
+from patchead.runtime.pool import Pool
+from patchead.runtime.session import ray_session
+from patchead.schema import OK, RECEIPTS, table
+from patchead.scoring.leave_one_out import Aggregation, score_group
+from patchead.scoring.memory_budget import GIGABYTE
+from patchead.scoring.precision import dtype_of
+from patchead.storage import Storage, join
+
+_MOST_IMAGES = 512
+_MEMORY_BYTES = 4 * GIGABYTE
+_TINY = (5, 16, 32)  # images, patches and dimensions of a group whose task is all overhead
+_USUAL = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "fp16", "bf16", "int8")}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured: P and D of the products, seconds per product, MB read and moved, calls per actor."""
+
+    patches: int = 256
+    dim: int = 384
+    seconds: float = 0.2
+    megabytes: int = 64
+    calls: int = 30
+
+
+class Probe(ScoreActor):
+    """A scoring actor with stop-watches."""
+
+    def ready(self) -> None:
+        """Returns once the actor is up."""
+
+    def rate(self, precision: str, sizes: Sizes) -> float:
+        """FLOP/s of `score_group`, all in: the group is doubled until it takes ``sizes.seconds``, then taken thrice."""
+        n = 8
+        while True:
+            embeddings = unit_vectors(n, sizes.patches, sizes.dim)
+            elapsed = self._score_seconds(embeddings, precision)
+            if elapsed >= sizes.seconds or n >= _MOST_IMAGES:
+                break
+            n *= 2
+        median = statistics.median([elapsed, *(self._score_seconds(embeddings, precision) for _ in range(2))])
+        return n * n * sizes.patches**2 * sizes.dim / median  # as `plan` counts the symmetric schedule
+
+    def _score_seconds(self, embeddings: np.ndarray, precision: str) -> float:
+        return _seconds(
+            lambda: score_group(
+                embeddings,
+                np.arange(len(embeddings)),
+                aggregation=Aggregation(),
+                device=self._device,
+                precision=precision,
+                schedule="symmetric",
+                memory_bytes=_MEMORY_BYTES,
+            )
+        )
+
+    def read(self, group: Group) -> float:
+        """Seconds to load a group's embeddings from the lake."""
+        return _seconds(lambda: load(self._store, group, np.arange(len(group.image_ids))))
+
+    def echo(self, array: np.ndarray) -> np.ndarray:
+        """The array out of the object store, and a copy of it back into it."""
+        return array.copy()
+
+
+def calibrate(
+    *,
+    threads: int | None = None,
+    actors: int | None = None,
+    precisions: Sequence[str] = (),
+    lake: tuple[str, Storage] | None = None,
+    sizes: Sizes | None = None,
+) -> DeviceFigures:
+    """Measure this machine, with all its actors at work and, for the products, with one alone.
+
+    Args:
+        threads: of one actor; default: as `session.pools` takes them, 4 or what there is.
+        actors: that work at the same time; default: one per GPU, else as many as the cores hold.
+        precisions: of the products; default: all that are of use on such a device.
+        lake: where reads are measured; default: a temporary folder, which the page cache serves.
+        sizes: how much is measured; default: some seconds' worth.
+
+    Raises:
+        SettingsError: threads or actors below 1 or more than there are, an unknown precision, or RAY_ADDRESS is set.
+        LakeError: ``lake`` cannot be written or read.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        raise SettingsError("`patchead calibrate` measures this machine, not a cluster: unset RAY_ADDRESS.")
+    cores = os.cpu_count() or 1
+    threads = min(4, cores) if threads is None else _within("--threads", threads, cores)
+    for precision in precisions:
+        dtype_of(precision)
+    with ray_session(cores), _lake(lake) as (uri, storage):
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        most = gpus or cores // threads
+        count = most if actors is None else _within("--actors", actors, most)
+        pool = Pool(count, threads - 0.25, 1.0 if gpus else 0.0, threads, 0.25)
+        return _measure(pool, uri, storage, list(precisions or _USUAL[pool.device]), sizes or Sizes())
+
+
+def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], sizes: Sizes) -> DeviceFigures:
+    store = EmbeddingStore(uri, storage, "calibration")
+    settings = ScoreSettings(Aggregation(), precisions[0], _MEMORY_BYTES, (1, _TINY[1]), None, 0, "calibration")
+    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(Probe)
+    began = time.perf_counter()
+    name, counts = open_call_counts()
+    folder = RunFolder(uri, storage, "calibration")
+    probes = [remote.remote(index, store, folder, settings, pool, name) for index in range(pool.size)]
+    try:
+        ray.get([probe.ready.remote() for probe in probes])
+        start_seconds = time.perf_counter() - began
+        alone = {name: ray.get(probes[0].rate.remote(name, sizes)) for name in precisions}
+        together = alone if pool.size == 1 else {name: _mean_rate(probes, name, sizes) for name in precisions}
+        return DeviceFigures(
+            name=platform.node() or "this machine",
+            source=f"{MEASURED} {time.strftime('%Y-%m-%d')}, {sizes.patches} patches x {sizes.dim} dimensions",
+            kind=pool.device,
+            flops=together,
+            flops_alone=alone,
+            actors_per_node=pool.size,
+            threads=pool.threads,
+            read_bytes=_read_rate(probes, store, sizes),
+            network_bytes=_network_rate(probes, sizes),
+            task_seconds=_task_seconds(probes, _stored_group(store, *_TINY), sizes.calls),
+            start_seconds=start_seconds,
+        )
+    finally:
+        for actor in (*probes, counts):
+            ray.kill(actor)
+
+
+def _mean_rate(probes: list[Any], precision: str, sizes: Sizes) -> float:
+    return statistics.mean(ray.get([probe.rate.remote(precision, sizes) for probe in probes]))
+
+
+def _read_rate(probes: list[Any], store: EmbeddingStore, sizes: Sizes) -> float:
+    """Bytes/s of all actors together."""
+    image = sizes.patches * sizes.dim * 2
+    group = _stored_group(store, max(1, sizes.megabytes * 10**6 // image), sizes.patches, sizes.dim)
+    runs = [max(ray.get([probe.read.remote(group) for probe in probes])) for _ in range(3)]
+    return len(probes) * len(group.image_ids) * image / statistics.median(runs)
+
+
+def _network_rate(probes: list[Any], sizes: Sizes) -> float:
+    """Bytes/s into and out of the object store, of all actors together."""
+    array = np.ones(sizes.megabytes * 10**6 // 4, np.float32)
+
+    def turn() -> None:
+        ray.wait([probe.echo.remote(ray.put(array)) for probe in probes], num_returns=len(probes))
+
+    turn()
+    return len(probes) * 2 * array.nbytes / statistics.median([_seconds(turn) for _ in range(3)])
+
+
+def _task_seconds(probes: list[Any], tiny: Group, calls: int) -> float:
+    """Seconds of an actor per call that loads, scores and stages a handful of images."""
+    n = len(tiny.image_ids)
+    plan = GroupPlan(tiny.group_id, n, n, "symmetric", n, 1, 0, 0)
+
+    def turn(calls: int) -> None:
+        jobs = ((i, lambda probe: probe.whole.remote(tiny, plan)) for i in range(calls))
+        for _, reference in dispatch(probes, jobs):
+            ray.get(reference)
+
+    turn(2 * len(probes))
+    return _seconds(lambda: turn(calls * len(probes))) / calls
+
+
+def _stored_group(store: EmbeddingStore, n: int, patches: int, dim: int) -> Group:
+    few = unit_vectors(min(n, 8), patches, dim)
+    embeddings = np.tile(few, (n // len(few) + 1, 1, 1))[:n]
+    rows = [{"image_id": f"{i:06d}", "content_hash": f"{i:06d}", "etag": "", "size": 1, "status": OK} for i in range(n)]
+    receipts = store.write_unit(f"{n}-{patches}-{dim}", table(rows, RECEIPTS), embeddings)
+    return Group.of("calibration", receipts.append_column("part_id", pa.nulls(n, pa.string())))
+
+
+def unit_vectors(n: int, patches: int, dim: int) -> np.ndarray:
+    """Random embeddings, float16 (N, P, D), of length 1; equal for equal sizes."""
+    vectors = np.random.default_rng(0).standard_normal((n, patches, dim), dtype=np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
+
+
+@contextmanager
+def _lake(given: tuple[str, Storage] | None) -> Iterator[tuple[str, Storage]]:
+    """A place for the measured files, removed afterwards."""
+    if given is None:
+        with tempfile.TemporaryDirectory(prefix="patchead-calibrate-") as folder:
+            yield folder, Storage()
+        return
+    uri, storage = join(given[0], f"calibration-{uuid.uuid4().hex}"), given[1]
+    try:
+        yield uri, storage
+    finally:
+        filesystem, path = storage.filesystem(uri)
+        if filesystem.exists(path):
+            filesystem.rm(path, recursive=True)
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def _within(name: str, value: int, most: int) -> int:
+    if not 1 <= value <= most:
+        raise SettingsError(bad_value(name, value, f"1 to {most} on this machine"))
+    return value

@@ -1,0 +1,54 @@
+"""`patchead calibrate`: measure, print, keep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from patchead.forecast.calibrate import Sizes, calibrate
+from patchead.forecast.device_speeds import DEFAULT_FILE, DeviceFigures, save_figures
+from patchead.nightly import wiring
+from patchead.settings.model import Config
+
+
+def run_calibration(
+    config: Config,
+    console: Console,
+    *,
+    threads: int | None = None,
+    actors: int | None = None,
+    precisions: Sequence[str] = (),
+    lake: str | None = None,
+    output: Path | None = None,
+    sizes: Sizes | None = None,
+) -> DeviceFigures:
+    """Measure this machine and write the figures to ``output`` (default: where `patchead plan` looks for them).
+
+    Raises:
+        PatcheadError: see `calibrate` and `save_figures`.
+    """
+    place = (lake, wiring.storage(config)) if lake else None
+    figures = calibrate(threads=threads, actors=actors, precisions=precisions, lake=place, sizes=sizes)
+    path = output or DEFAULT_FILE.expanduser()
+    save_figures(figures, path)
+    console.print(_table(figures, lake))
+    console.print(f"{figures.source}; written to {path}", highlight=False, soft_wrap=True)
+    return figures
+
+
+def _table(figures: DeviceFigures, lake: str | None) -> Table:
+    actors = "1 actor" if figures.actors_per_node == 1 else f"{figures.actors_per_node} actors"
+    table = Table("what", Column("measured", justify="right"), "")
+    for precision, rate in figures.flops.items():
+        alone = f"alone {figures.flops_alone[precision] / 1e9:.4g}" if figures.actors_per_node > 1 else ""
+        table.add_row(f"{precision} products, per actor", f"{rate / 1e9:.4g} GFLOP/s", alone)
+    read_from = lake or "a temporary folder: the page cache"
+    table.add_row("read, per node", f"{figures.read_bytes / 1e9:.3g} GB/s", read_from)
+    table.add_row("object store, per node", f"{figures.network_bytes / 1e9:.3g} GB/s", "this machine, no network")
+    table.add_row("overhead of a call", f"{figures.task_seconds * 1e3:.3g} ms", "")
+    table.add_row("start of the actors", f"{figures.start_seconds:.3g} s", "")
+    table.add_row("at work at once", actors, f"{figures.kind}, {figures.threads} threads each")
+    return table

@@ -1,0 +1,225 @@
+"""The plan of a run and what it will cost, printed without Ray, weights or a single write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from patchead.archive.catalog import catalog
+from patchead.arrow_columns import run_boundaries
+from patchead.encoders import EncoderShape, describe
+from patchead.errors import SettingsError, bad_value
+from patchead.forecast.cluster import Cluster
+from patchead.forecast.device_speeds import DATA_SHEET, EFFICIENCY, NO_FIGURES, DeviceFigures, find_figures
+from patchead.forecast.simulate import simulate
+from patchead.nightly import wiring
+from patchead.nightly.prompts import list_prompts
+from patchead.plan.group_plan import GroupPlan, Limits, Plan, make_plan
+from patchead.plan.peak_memory import peak_bytes
+from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
+from patchead.scoring.memory_budget import GIGABYTE
+from patchead.settings.model import Config
+
+MOST_ROWS = 40
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
+
+    ``prompts`` are the references of each group in few-shot mode.
+    """
+
+    sizes: list[tuple[str, int]]
+    images: int
+    ignored: int
+    shape: EncoderShape
+    prompts: dict[str, int] | None
+
+    def plan(self, config: Config, limits: Limits) -> Plan:
+        """What `nightly.run` would plan."""
+        patches = wiring.patches_per_sample(config, self.shape)
+        return make_plan(self.sizes, patches, self.shape.dim, limits, self.prompts)
+
+    @property
+    def broken(self) -> int:
+        return self.images - sum(n for _, n in self.sizes)
+
+
+def print_plan(
+    config: Config,
+    console: Console,
+    *,
+    actors: int | None = None,
+    device: str | None = None,
+    calibration: Path | None = None,
+) -> None:
+    """List the archive, plan every group, print what a run would do and how long its scoring would take.
+
+    Args:
+        config: of the run.
+        console: where to print.
+        actors: scoring actors; default: ``resources.score_actors``, else 1.
+        device, calibration: where the speeds come from; see `devices.find_figures`.
+
+    Raises:
+        PatcheadError: the archive cannot be listed, the encoder is unknown, or a group cannot be planned.
+    """
+    figures = find_figures(device, calibration)
+    count = actor_count(config, actors)
+    survey = survey_archive(config, figures)
+    limits = wiring.limits(config, count, device_kind(config, figures))
+    plan = survey.plan(config, limits)
+    cluster, why_not = _cluster(count, figures, limits)
+    console.print(_groups(plan, limits, cluster.seconds if cluster else None))
+    for line in [*_facts(config, survey, plan), *_scoring(plan, limits), *_estimate(plan, count, cluster, why_not)]:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def actor_count(config: Config, actors: int | None) -> int:
+    """``actors``, else ``resources.score_actors``, else 1.
+
+    Raises:
+        SettingsError: below 1.
+    """
+    if actors is not None and actors < 1:
+        raise SettingsError(bad_value("--actors", actors, "at least 1"))
+    return actors or config.resources.score_actors or 1
+
+
+def device_kind(config: Config, figures: DeviceFigures | None) -> str:
+    """``cpu`` or ``cuda``: the settings', else that of the figures."""
+    if config.encoder.device != "auto":
+        return config.encoder.device
+    return figures.kind if figures else "cpu"
+
+
+def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
+    """Count the readable images of every group.
+
+    Raises:
+        PatcheadError: the archive cannot be listed, or the encoder is unknown.
+    """
+    config = wiring.absolute(config)
+    shape = describe(wiring.encoder_spec(config, device_kind(config, figures)))
+    found = catalog(wiring.catalog_request(config))
+    rows = found.manifest.select(["group_id", "status"]).sort_by("group_id")
+    rows = rows.filter(rows["status"].is_null())
+    edges = run_boundaries(rows, ["group_id"])
+    sizes = [(rows["group_id"][a].as_py(), b - a) for a, b in pairwise(edges)]
+    return Survey(sizes, found.manifest.num_rows, found.ignored, shape, _prompts(config, [name for name, _ in sizes]))
+
+
+def _prompts(config: Config, groups: list[str]) -> dict[str, int] | None:
+    if not wiring.few_shot(config):
+        return None
+    request = wiring.prompt_request(config)
+    found = list_prompts(request, groups)
+    found.require(groups, request.catalog.uri)
+    return found.counts(groups)
+
+
+def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:
+    """The actors as the estimate sees them, or why there is no estimate."""
+    if figures is None:
+        return None, NO_FIGURES
+    try:
+        figures.rate(limits.precision, 1)
+    except SettingsError as exc:
+        return None, f"no estimate: {exc}"
+    return Cluster(count, figures.actors_per_node, figures, limits.precision), ""
+
+
+def _groups(plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> Table:
+    numbers = ("images", "references", "tiles", "TFLOP", "read GB", "moved GB", "peak GB", "actor s")
+    columns = {name: Column(name, justify="right") for name in numbers}
+    table = Table(
+        "group", columns["images"], columns["references"], "schedule", *(columns[name] for name in numbers[2:])
+    )
+    for group in plan.groups[:MOST_ROWS]:
+        table.add_row(*_row(group, plan, limits, seconds))
+    if len(plan.groups) > MOST_ROWS:
+        table.add_row(f"… and {len(plan.groups) - MOST_ROWS} more groups")
+    return table
+
+
+def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> list[str]:
+    tasks = list(group_tasks(group, plan.n_patches, plan.dim))
+    busy = sum(seconds(task) for task in tasks if task.kind != LOAD) if seconds else None
+    read, moved = _bytes(tasks)
+    note = "too few images" if group.schedule == "none" else group.schedule
+    return [
+        group.group_id,
+        str(group.images),
+        str(group.references),
+        note,
+        str(group.tasks),
+        f"{group.flops / 1e12:.3g}",
+        _gb(read),
+        _gb(moved),
+        _gb(peak_bytes(group, plan.n_patches, plan.dim, limits)),
+        "-" if busy is None else f"{busy:.3g}",
+    ]
+
+
+def _facts(config: Config, survey: Survey, plan: Plan) -> list[str]:
+    encoder = config.encoder
+    return [
+        f"archive  {config.archive.uri}: {survey.images} images, {survey.broken} of them unreadable already; "
+        f"{survey.ignored} other files ignored",
+        f"encoder  {encoder.name}, weights {encoder.weights}, {encoder.image_size} px: "
+        f"{plan.n_patches} patches x {plan.dim} dimensions per image",
+        f"lake     {config.lake.uri}: {_gb(plan.embedding_bytes)} GB of embeddings if none is there yet",
+    ]
+
+
+def _scoring(plan: Plan, limits: Limits) -> list[str]:
+    read, moved = _bytes(PlannedTasks(plan))
+    peak = max((peak_bytes(group, plan.n_patches, plan.dim, limits) for group in plan.scored), default=0)
+    images, tiles = (sum(getattr(group, name) for group in plan.scored) for name in ("images", "tasks"))
+    return [
+        f"scoring  {len(plan.scored)} of {len(plan.groups)} groups, {images} images, {tiles} tiles, "
+        f"{plan.flops / 1e12:.3g} TFLOP in {limits.precision}",
+        f"         {_gb(read)} GB read from the lake, {_gb(moved)} GB moved through the object store, "
+        f"at most {_gb(peak)} GB per actor",
+    ]
+
+
+def _estimate(plan: Plan, count: int, cluster: Cluster | None, why_not: str) -> list[str]:
+    end = "dry run: nothing was written, nothing was started"
+    if cluster is None:
+        return [f"time     {why_not}", end]
+    outcome = simulate(PlannedTasks(plan), cluster)
+    start = cluster.figures.start_seconds if outcome.tasks else 0.0
+    return [
+        f"time     about {outcome.makespan:.3g} s of scoring on {count} {'actor' if count == 1 else 'actors'}: "
+        f"{start:.3g} s to start, then {outcome.makespan - start:.3g} s, "
+        f"{outcome.utilisation:.0%} busy; embedding and heatmaps are not in it",
+        f"         {origin(cluster.figures)}",
+        end,
+    ]
+
+
+def origin(figures: DeviceFigures) -> str:
+    """Where the speeds come from, in one line."""
+    note = f"; {EFFICIENCY:.0%} of the dense rate and all other speeds are assumed" * (figures.source == DATA_SHEET)
+    threads = f", {figures.threads} threads per actor" if figures.kind == "cpu" else ""
+    return f"speeds of {figures.name}: {figures.source}{threads}{note}"
+
+
+def _bytes(tasks: Iterable[Task]) -> tuple[int, int]:
+    """Read from the lake, and moved through the object store."""
+    read = moved = 0
+    for task in tasks:
+        read += task.read_bytes
+        moved += task.moved_bytes
+    return read, moved
+
+
+def _gb(size: float) -> str:
+    return f"{size / GIGABYTE:.3g}"

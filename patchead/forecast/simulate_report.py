@@ -1,0 +1,130 @@
+"""`patchead plan --simulate`: a run on a cluster that is not there, undisturbed and with trouble, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from patchead.encoders import describe
+from patchead.errors import SettingsError, bad_value
+from patchead.forecast.cluster import Cluster, Outcome, Trouble
+from patchead.forecast.device_speeds import NO_FIGURES, DeviceFigures, find_figures
+from patchead.forecast.plan_report import Survey, device_kind, origin, survey_archive
+from patchead.forecast.simulate import simulate
+from patchead.nightly import wiring
+from patchead.plan.group_plan import Plan
+from patchead.plan.tasks import PlannedTasks
+from patchead.scoring.memory_budget import GIGABYTE
+from patchead.settings.model import Config
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """What `patchead plan --simulate` was asked for. Without ``images`` the groups are those of the archive."""
+
+    gpus: int
+    images: int | None = None
+    group_size: int = 200
+    device: str | None = None
+    calibration: Path | None = None
+    gpus_per_node: int | None = None
+    price: float | None = None
+    """Per GPU-hour, in any currency."""
+
+
+def print_simulation(config: Config, console: Console, asked: Imagined, trouble: Trouble) -> None:
+    """Plan the groups with the real planner, simulate their tasks, print makespan, utilisation, bytes and cost.
+
+    Raises:
+        SettingsError: a number out of range, an unknown device, or no figures to simulate with.
+        PatcheadError: the archive cannot be listed, or a group cannot be planned.
+    """
+    _check(asked)
+    figures = find_figures(asked.device, asked.calibration)
+    if figures is None:
+        raise SettingsError(f"{NO_FIGURES}.")
+    kind = device_kind(config, figures)
+    limits = wiring.limits(config, asked.gpus, kind)
+    cluster = Cluster(asked.gpus, asked.gpus_per_node or figures.actors_per_node, figures, limits.precision)
+    if asked.images is None:
+        survey = survey_archive(config, figures)
+    else:
+        shape = describe(wiring.encoder_spec(config, kind))
+        sizes = even_groups(asked.images, asked.group_size)
+        survey = Survey(sizes, asked.images, 0, shape, _imagined_prompts(config, sizes))
+    plan = survey.plan(config, limits)
+    tasks = PlannedTasks(plan)
+    columns = {"undisturbed": simulate(tasks, cluster)}
+    if trouble.lose_at is not None or trouble.stragglers:
+        columns[_name(trouble)] = simulate(tasks, cluster, trouble)
+    console.print(_table(columns, asked.price))
+    for line in _lines(plan, cluster, figures):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _imagined_prompts(config: Config, sizes: list[tuple[str, int]]) -> dict[str, int] | None:
+    if not wiring.few_shot(config):
+        return None
+    if config.prompts.k is None:
+        raise SettingsError("--images imagines the archive: in few_shot mode set prompts.k, the prompts of each group.")
+    return dict.fromkeys((name for name, _ in sizes), config.prompts.k * (1 + len(config.prompts.rotations)))
+
+
+def even_groups(images: int, size: int) -> list[tuple[str, int]]:
+    """Groups of ``size`` images, the last with what is left."""
+    count = -(-images // size)
+    return [(f"group {i:06d}", min(size, images - size * i)) for i in range(count)]
+
+
+def _check(asked: Imagined) -> None:
+    counts = {
+        "--gpus": asked.gpus,
+        "--images": asked.images,
+        "--group-size": asked.group_size,
+        "--gpus-per-node": asked.gpus_per_node,
+    }
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise SettingsError(bad_value(name, value, "at least 1"))
+    if asked.price is not None and not asked.price >= 0:
+        raise SettingsError(bad_value("--price-per-gpu-hour", asked.price, "0 or more"))
+
+
+def _name(trouble: Trouble) -> str:
+    parts = []
+    if trouble.stragglers:
+        parts.append(f"{trouble.stragglers:.3g} of the calls {trouble.slowdown:g} x slower")
+    if trouble.lose_at is not None:
+        parts.append(f"one node lost at {trouble.lose_at:.0%}")
+    return ", ".join(parts)
+
+
+def _table(columns: dict[str, Outcome], price: float | None) -> Table:
+    table = Table("", *(Column(name, justify="right") for name in columns))
+    rows = {
+        "makespan": lambda o: f"{o.makespan:.4g} s ({o.makespan / 3600:.3g} h)",
+        "utilisation": lambda o: f"{o.utilisation:.1%}",
+        "calls": lambda o: str(o.tasks),
+        "calls done again": lambda o: str(o.redone),
+        "GB read and moved per GPU": lambda o: f"{o.bytes_per_actor / GIGABYTE:.3g}",
+    }
+    if price is not None:
+        rows["cost"] = lambda o: f"{o.cost(price):.2f}"
+    for name, show in rows.items():
+        table.add_row(name, *(show(outcome) for outcome in columns.values()))
+    return table
+
+
+def _lines(plan: Plan, cluster: Cluster, figures: DeviceFigures) -> list[str]:
+    images = sum(group.images for group in plan.scored)
+    cut = sum(not group.whole for group in plan.scored)
+    return [
+        f"scoring  {images} images in {len(plan.scored)} groups, {cut} of them cut into blocks; "
+        f"{plan.n_patches} patches x {plan.dim} dimensions, {plan.flops / 1e12:.4g} TFLOP in {cluster.precision}",
+        f"cluster  {cluster.actors} x {figures.name}, {cluster.together} per node, {cluster.nodes} nodes; "
+        f"{origin(figures)}",
+        "simulated: scoring only, with the actors' start; embedding and heatmaps are not in it",
+    ]

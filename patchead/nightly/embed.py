@@ -1,0 +1,224 @@
+"""Stages 2 and 3: images become patch embeddings in the lake, by Ray Data with a fixed-size actor pool.
+
+The unit of work is up to ``lake.images_per_file`` images of one group and one shard. Decode tasks read, hash, decode
+and resize it; an actor embeds it, writes one Arrow IPC file and returns receipts. Embeddings never travel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from ray.data import ActorPoolStrategy
+
+from patchead.arrow_columns import run_boundaries, values
+from patchead.encoders import EncoderSpec, build
+from patchead.errors import WeightsError
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.nightly.decode import PLACE, DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
+from patchead.runtime.pool import Pool
+from patchead.runtime.worker_errors import worker_errors
+from patchead.samples.embed import NO_DIRECTION, embed_samples
+from patchead.samples.recipe import SampleRecipe
+from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS
+
+TURN = "turn"
+"""Column of a manifest: degrees by which an image is turned before it is embedded (prompts only)."""
+_UNIT_LISTS = (*(MANIFEST.field(name) for name in ("image_id", "etag", "part_id", *PLACE)), pa.field(TURN, pa.int32()))
+_UNIT = pa.schema(
+    [("unit_id", pa.string()), ("group_id", pa.string()), *((f.name, pa.list_(f.type)) for f in _UNIT_LISTS)]
+)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the stage leaves: one receipt per image of the manifest, in its order, and how they came about."""
+
+    receipts: pa.Table
+    embedded: int
+    reused: int
+    failed: int
+
+
+def embed(
+    manifest: pa.Table,
+    spec: EncoderSpec,
+    store: EmbeddingStore,
+    settings: DecodeSettings,
+    pool: Pool,
+    *,
+    batch_size: int,
+    images_per_file: int,
+    run_id: str,
+    advance: Callable[[int], None],
+    guides: Mapping[str, pa.Table] | None = None,
+) -> Embedded:
+    """Embed every image of the manifest that the lake does not already hold under this encoder.
+
+    ``guides`` are the images to align with, by group: manifest rows. The manifest may have the column `TURN`.
+
+    Raises:
+        PatcheadError: the encoder cannot be built on the workers, or the lake cannot be written. Units that were
+            finished before stay in the lake and are skipped by the next run.
+    """
+    readable = manifest.filter(pc.is_null(manifest["status"]))
+    known = KnownImages(store.known())
+    unchanged = known.unchanged(readable)
+    advance(unchanged.num_rows)
+    todo = readable.filter(pc.invert(pc.is_in(readable["image_id"], value_set=values(unchanged["image_id"]))))
+    fresh, embedded = [RECEIPTS.empty_table()], 0
+    actor_arguments = (spec, store, settings.recipe, batch_size, pool.threads)
+    work = units(todo, images_per_file, run_id)
+    for receipts, written in _run(work, actor_arguments, settings, Shared(known, guides or {}), pool):
+        fresh.append(receipts)
+        embedded += written
+        advance(receipts.num_rows)
+    # With the unchanged ones, so that what a killed run left pending is settled too.
+    store.consolidate(run_id, pa.concat_tables([unchanged, *fresh]), work["unit_id"].to_pylist())
+    everything = _in_order_of(manifest, pa.concat_tables([unchanged, *fresh, _failed_in_catalog(manifest)]))
+    failed = pc.sum(pc.equal(everything["status"], FAILED)).as_py() or 0
+    return Embedded(everything, embedded, everything.num_rows - failed - embedded, failed)
+
+
+def units(manifest: pa.Table, images_per_file: int, run_id: str) -> pa.Table:
+    """Cut the manifest into units, one row of lists each: images of one group and one shard, in order of their id.
+
+    The unit's id is a hash of the run's id and of its images' ids and etags: another try of the run writes the same
+    files again, and no run ever writes into a file that an earlier run's receipts name.
+    """
+    if not manifest.num_rows:
+        return _UNIT.empty_table()
+    shard = pc.if_else(pc.is_valid(manifest["key"]), manifest["uri"], "")
+    rows = manifest.append_column("shard", shard).sort_by([(n, "ascending") for n in ("group_id", "shard", "image_id")])
+    starts = [0]
+    for start, stop in pairwise(run_boundaries(rows, ["group_id", "shard"])):
+        starts += [*range(start + images_per_file, stop, images_per_file), stop]
+    if TURN not in rows.column_names:
+        rows = rows.append_column(TURN, pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows))
+    offsets = pa.array(starts, pa.int32())
+    lists = {f.name: pa.ListArray.from_arrays(offsets, values(rows[f.name])) for f in _UNIT_LISTS}
+    groups = values(rows["group_id"]).take(pa.array(starts[:-1]))
+    return pa.table({"unit_id": _unit_ids(lists, run_id), "group_id": groups, **lists}, schema=_UNIT)
+
+
+def _unit_ids(lists: dict[str, pa.ListArray], run_id: str) -> pa.Array:
+    ids = []
+    for images, etags in zip(lists["image_id"], lists["etag"], strict=True):
+        lines = (f"{image}\t{etag}" for image, etag in zip(images, etags, strict=True))
+        ids.append(hashlib.blake2b("\n".join([run_id, *lines]).encode(), digest_size=16).hexdigest())
+    return pa.array(ids, pa.string())
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    """What the rest of the run needs to know of the encoder; ``n_patches`` of one view."""
+
+    encoder_id: str
+    grid: tuple[int, int]
+    dim: int
+    n_patches: int
+
+
+def identify(spec: EncoderSpec) -> EncoderFacts:
+    """Build the encoder once on this machine's CPU, for its id; every actor checks that it has built the same.
+
+    Raises:
+        WeightsError, SettingsError: it cannot be built.
+    """
+    encoder = build(replace(spec, device="cpu"))
+    return EncoderFacts(encoder.encoder_id, encoder.grid, encoder.dim, encoder.n_patches)
+
+
+class EmbedActor:
+    """Holds one encoder; embeds decoded units and writes them to the lake."""
+
+    def __init__(
+        self, spec: EncoderSpec, store: EmbeddingStore, recipe: SampleRecipe, batch_size: int, threads: int
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._encoder, self._store, self._recipe, self._batch_size = build(spec), store, recipe, batch_size
+        if not store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
+            raise WeightsError(
+                f"the weights {spec.weights} differ between nodes or changed during the run: "
+                f"{self._encoder.encoder_id} here, {store.encoder_id} at its start. Give all nodes the same file."
+            )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        receipts = from_ipc(batch["receipts"][0].as_buffer())
+        fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
+        written, embeddings, side_arrays = pc.sum(fresh, min_count=0).as_py(), None, None
+        if written:
+            side = self._encoder.image_size
+            pixels, valid, motions = (
+                np.frombuffer(batch[name][0].as_buffer(), dtype)
+                for name, dtype in (("pixels", np.uint8), ("valid", bool), ("motions", np.float32))
+            )
+            embeddings, found, comparable = embed_samples(
+                self._encoder,
+                pixels.reshape(-1, side, side, 3),
+                valid.reshape(written, -1, self._encoder.n_patches),
+                motions.reshape(written, -1, 2, 3),
+                self._recipe,
+                batch_size=self._batch_size,
+            )
+            side_arrays, written = found.columns(), len(embeddings)
+            receipts = _failed(receipts, np.flatnonzero(fresh)[~comparable])
+        filled = self._store.write_unit(batch["unit_id"][0].as_py(), receipts, embeddings, side_arrays)
+        return filled.append_column("written", pa.array([written] + [0] * (len(filled) - 1), pa.int64()))
+
+
+def _failed(receipts: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The receipts with those at ``rows`` failed: one image without a direction must not end everybody's night."""
+    if not rows.size:
+        return receipts
+    those = np.isin(np.arange(receipts.num_rows), rows)
+    for name, value in (("status", FAILED), ("error", NO_DIRECTION)):
+        column = pc.if_else(pa.array(those), value, receipts[name])
+        receipts = receipts.set_column(receipts.schema.get_field_index(name), name, column)
+    return receipts
+
+
+def _run(
+    work: pa.Table, actor_arguments: tuple[Any, ...], settings: DecodeSettings, shared: Shared, pool: Pool
+) -> Iterator[tuple[pa.Table, int]]:
+    """Receipts of each unit as it is finished, and how many images were embedded for it."""
+    if not work.num_rows:
+        return
+    decoded = ray.data.from_arrow([work.slice(i, 1) for i in range(work.num_rows)]).map_batches(
+        partial(decode_unit, settings=settings, shared=ray.put(shared)),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=pool.decode_cpus,
+    )
+    receipts = decoded.map_batches(
+        EmbedActor,
+        fn_constructor_args=actor_arguments,
+        compute=ActorPoolStrategy(size=pool.size),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=pool.num_cpus,
+        num_gpus=pool.num_gpus,
+    )
+    with worker_errors():
+        for batch in receipts.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
+
+
+def _failed_in_catalog(manifest: pa.Table) -> pa.Table:
+    failed = manifest.filter(pc.is_valid(manifest["status"])).select(["image_id", "etag", "size", "status", "error"])
+    nulls = {name: pa.nulls(failed.num_rows, RECEIPTS.field(name).type) for name in RECEIPTS.names}
+    return pa.table({name: failed[name] if name in failed.column_names else nulls[name] for name in RECEIPTS.names})
+
+
+def _in_order_of(manifest: pa.Table, receipts: pa.Table) -> pa.Table:
+    return receipts.take(pc.index_in(manifest["image_id"], value_set=values(receipts["image_id"])))

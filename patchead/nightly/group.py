@@ -1,0 +1,113 @@
+"""The images of a group and their embeddings. Without torch: the tasks that load blocks start in no time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from patchead.arrow_columns import codes
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.samples.side_arrays import SideArrays
+from patchead.scoring.aggregate import count_references
+from patchead.scoring.panel import reference_panel
+
+_COLUMNS = ["image_id", "content_hash", "part_id", "embedding_uri", "row"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors.
+
+    In few-shot mode the prompts stand behind them: ``queries`` images are scored, all others are references.
+    """
+
+    group_id: str
+    image_ids: list[str]
+    content: np.ndarray  # int64 (N,), equal for equal content
+    part: np.ndarray  # int64 (N,), equal for one physical part, -1 for none
+    uris: np.ndarray  # int64 (N,) into ``files``
+    rows: np.ndarray  # int32 (N,)
+    files: list[str]
+    queries: int
+
+    @classmethod
+    def of(cls, group_id: str, images: pa.Table, prompts: pa.Table | None = None) -> Group:
+        """From rows with image_id, content_hash, part_id, embedding_uri and row; so are ``prompts``."""
+        queries = images.num_rows
+        if prompts is not None:
+            images = pa.concat_tables([rows.select(_COLUMNS) for rows in (images, prompts)])
+        files = images["embedding_uri"].combine_chunks().dictionary_encode()
+        return cls(
+            group_id,
+            images["image_id"].to_pylist(),
+            codes(images["content_hash"]),
+            codes(images["part_id"]),
+            np.asarray(files.indices),
+            np.asarray(images["row"]),
+            files.dictionary.to_pylist(),
+            queries,
+        )
+
+    def panel(self, max_references: int | None, seed: int) -> np.ndarray | None:
+        """Indices of the reference panel (method.md §9) or of the prompts, or None for the whole group."""
+        if self.queries < len(self.image_ids):
+            return np.arange(self.queries, len(self.image_ids))
+        if max_references is None or max_references >= len(self.image_ids):
+            return None
+        return reference_panel(self.image_ids, max_references, seed)
+
+    def n_references(self, panel: np.ndarray | None) -> np.ndarray:
+        """How many references each scored image has. Returns int32 (N,)."""
+        return count_references(self.content, self.part, panel)[: self.queries]
+
+
+def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:
+    """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
+    if not len(indices):
+        raise ValueError("no image to load")
+    return _by_file(group, indices, lambda uri, rows: {"embedding": store.read(uri, rows)})["embedding"]
+
+
+def load_side_arrays(store: EmbeddingStore, group: Group) -> SideArrays:
+    """What is kept beside the embeddings of the images that are scored."""
+    return SideArrays.of_columns(_by_file(group, np.arange(group.queries), store.read_side_arrays))
+
+
+def _by_file(
+    group: Group, indices: np.ndarray, read: Callable[[str, np.ndarray], Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays (n, …) by name, of the group's images ``indices`` (n,), from ``read(uri, rows)`` of each file."""
+    wanted, out = group.uris[indices], dict[str, np.ndarray]()
+    for file in np.unique(wanted):
+        place = np.flatnonzero(wanted == file)
+        for name, values in read(group.files[file], group.rows[indices[place]]).items():
+            if name not in out:
+                out[name] = np.empty((len(indices), *values.shape[1:]), values.dtype)
+            out[name][place] = values
+    return out
+
+
+def load_block(store: EmbeddingStore, group: Group, indices: np.ndarray, counts: Any) -> np.ndarray:
+    """`load`, entered in the counts as one read of one block by this node."""
+    block = load(store, group, indices)
+    node = ray.get_runtime_context().get_node_id()
+    counts.read.remote(node, f"{group.group_id} {indices[0]}-{indices[-1]}", block.nbytes)
+    return block
+
+
+def gather(wanted: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of ``blocks`` for the images ``wanted`` (n,); ``columns`` says which images each block holds, ascending."""
+    out = np.empty((len(wanted), *blocks[0].shape[1:]), blocks[0].dtype)
+    missing = np.ones(len(wanted), bool)
+    for column, block in zip(columns, blocks, strict=True):
+        here = np.flatnonzero(np.isin(wanted, column))
+        out[here] = block[np.searchsorted(column, wanted[here])]
+        missing[here] = False
+    if missing.any():
+        raise ValueError(f"image {wanted[missing][0]} is in none of the blocks")
+    return out

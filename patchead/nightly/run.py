@@ -1,0 +1,277 @@
+"""One night's run: the seven stages, in order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from patchead.archive.catalog import catalog
+from patchead.arrow_columns import by_group, count, digest
+from patchead.errors import SettingsError, TooManyFailuresError
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.preflight import preflight
+from patchead.lake.staging import RunFolder
+from patchead.lake.tables import publish, published_settings
+from patchead.nightly import wiring
+from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
+from patchead.nightly.explain import explain, failed_rows
+from patchead.nightly.group import Group
+from patchead.nightly.progress import Stages
+from patchead.nightly.prompts import PromptSet, list_prompts, stamped, store_id, template_candidates
+from patchead.nightly.run_record import RunRecord, new_run_id
+from patchead.nightly.score import score
+from patchead.plan.group_plan import Plan, make_plan
+from patchead.runtime.dispatch import map_tasks
+from patchead.runtime.session import pools, ray_session, require_shared_folders
+from patchead.schema import FAILED, OK, SKIPPED
+from patchead.settings.model import Config
+from patchead.storage import Storage
+
+
+def run_night(config: Config, console: Console) -> RunRecord:
+    """Score the archive's night and publish the result; a run id that is already published is a no-op.
+
+    Raises:
+        PatcheadError: with the text for the terminal and the exit code. Nothing is published then, and the tables are
+            as they were; embeddings and staged scores stay, so the same run id goes on where this one stopped.
+    """
+    config = wiring.absolute(config)
+    storage = wiring.storage(config)
+    record = RunRecord(config.run.run_id or new_run_id(), config)
+    preflight(config.lake.uri, storage)
+    if earlier := published_settings(config.lake.uri, storage, record.run_id):
+        _refuse_other_run(record, earlier[0])
+        record.finish("already published")
+        return record
+    _refuse_trial_among_full_runs(config, storage)
+    folder = RunFolder(config.lake.uri, storage, record.run_id)
+    folder.write_json("run.json", record.as_json())
+    try:
+        with ray_session(config.resources.local_cpus):
+            _Night(config, record, folder, Stages(console)).run()
+    except BaseException as exc:
+        record.finish("failed", str(exc) or type(exc).__name__)
+        raise
+    finally:
+        folder.write_json("run.json", record.as_json())
+    return record
+
+
+class _Night:
+    """The stages of one run and what they share: settings, storage, pools, the record and its clock."""
+
+    def __init__(self, config: Config, record: RunRecord, folder: RunFolder, stages: Stages) -> None:
+        self.config, self.record, self.folder, self.stages = config, record, folder, stages
+        self.storage = wiring.storage(config)
+        self.embed_pool, self.score_pool = pools(wiring.pool_request(config))
+        places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
+        require_shared_folders([uri for uri in places if uri is not None])
+        record.seconds = stages.seconds
+
+    def run(self) -> None:
+        manifest = self.catalog()
+        readable = by_group(manifest.filter(pc.is_null(manifest["status"])))
+        prompts = self.prompts(readable)
+        encoder = self.encoder()
+        # What cannot be scored is refused before anything is embedded.
+        self.plan(readable, encoder, prompts)
+        guides = self.guides(readable, prompts)
+        recipe = wiring.recipe(self.config, encoder.grid)
+        store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(encoder.encoder_id, recipe))
+        references = self.embed_prompts(prompts, encoder, store) if prompts else {}
+        images = self.embed(manifest, encoder, store, guides)
+        groups = by_group(images.filter(pc.equal(images["status"], OK)))
+        plan = self.plan(groups, encoder, prompts)
+        prompt_rows = {name: prompts.of(references, name) for name in groups} if prompts else {}
+        self.score(plan, groups, prompt_rows, encoder, store)
+        scores, regions = self.explain(groups, images, encoder)
+        self.publish(manifest, scores, regions)
+
+    def catalog(self) -> pa.Table:
+        with self.stages.stage("catalog") as advance:
+            found = catalog(wiring.catalog_request(self.config), map_shards=map_tasks)
+            advance(found.manifest.num_rows)
+        self.record.images, self.record.ignored_files = found.manifest.num_rows, found.ignored
+        return found.manifest
+
+    def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:
+        """The prompts of few-shot mode; every group has some."""
+        if not wiring.few_shot(self.config):
+            return None
+        request = wiring.prompt_request(self.config)
+        found = list_prompts(request, groups)
+        found.require(groups, request.catalog.uri)
+        return found
+
+    def guides(self, groups: dict[str, pa.Table], prompts: PromptSet | None) -> dict[str, pa.Table]:
+        """What the images of each group are aligned with; empty without alignment."""
+        if not self.config.align.enabled:
+            return {}
+        return prompts.guides(groups) if prompts else template_candidates(groups)
+
+    def encoder(self) -> EncoderFacts:
+        with self.stages.stage("encoder"):
+            facts = identify(wiring.encoder_spec(self.config, self.embed_pool.device))
+        self.record.encoder_id = facts.encoder_id
+        return facts
+
+    def embed_prompts(self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore) -> dict[str, pa.Table]:
+        """Rows of the embedded prompts, by their group."""
+        wanted = prompts.to_embed()
+        with self.stages.stage("prompts", wanted.num_rows) as advance:
+            done = self._embed(wanted, encoder, store, {}, advance)
+        return prompts.embedded(done.receipts)
+
+    def embed(
+        self, manifest: pa.Table, encoder: EncoderFacts, store: EmbeddingStore, guides: dict[str, pa.Table]
+    ) -> pa.Table:
+        """The manifest with the receipts' columns beside it, one row per image."""
+        with self.stages.stage("embed", manifest.num_rows) as advance:
+            aligned = stamped(manifest, guides, self.config.archive.max_pixels)
+            done = self._embed(aligned, encoder, store, guides, advance)
+        self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
+        self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
+        _refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
+        beside = [n for n in done.receipts.column_names if n not in ("image_id", "etag", "size")]
+        left = manifest.drop_columns(["status", "error"])
+        return pa.table({n: left[n] for n in left.column_names} | {n: done.receipts[n] for n in beside})
+
+    def _embed(
+        self,
+        manifest: pa.Table,
+        encoder: EncoderFacts,
+        store: EmbeddingStore,
+        guides: dict[str, pa.Table],
+        advance: Callable[[int], None],
+    ) -> Embedded:
+        return embed(
+            manifest,
+            wiring.encoder_spec(self.config, self.embed_pool.device),
+            store,
+            wiring.decode_settings(self.config, encoder.grid),
+            self.embed_pool,
+            batch_size=self.config.encoder.batch_size,
+            images_per_file=wiring.images_per_unit(self.config, guides),
+            run_id=self.record.run_id,
+            advance=advance,
+            guides=guides,
+        )
+
+    def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: PromptSet | None) -> Plan:
+        sizes = [(name, rows.num_rows) for name, rows in groups.items()]
+        limits = wiring.limits(self.config, self.score_pool.size, self.score_pool.device)
+        patches = wiring.patches_per_sample(self.config, encoder)
+        plan = make_plan(sizes, patches, encoder.dim, limits, None if prompts is None else prompts.counts(groups))
+        self.record.groups = len(plan.groups)
+        self.record.scoring = plan.facts() | {
+            "precision": wiring.precision(self.config, self.score_pool.device),
+            "actors": self.score_pool.size,
+            "prompts": prompts.ids() if prompts else {},
+        }
+        return plan
+
+    def score(
+        self,
+        plan: Plan,
+        groups: dict[str, pa.Table],
+        prompts: dict[str, pa.Table],
+        encoder: EncoderFacts,
+        store: EmbeddingStore,
+    ) -> None:
+        """Stage the scores of every group; ``prompts`` are its references in few-shot mode."""
+        compared = digest([*groups.values(), *prompts.values()], ["group_id", "image_id", "content_hash", "part_id"])
+        settings = wiring.score_settings(self.config, encoder, self.score_pool.device, compared)
+        self.record.scoring["embeddings"] = store.encoder_id
+        with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:
+            self.record.scoring |= score(
+                plan,
+                lambda name: Group.of(name, groups[name], prompts.get(name)),
+                store,
+                self.folder,
+                settings,
+                self.score_pool,
+                advance=advance,
+            )
+
+    def explain(
+        self, groups: dict[str, pa.Table], images: pa.Table, encoder: EncoderFacts
+    ) -> tuple[pa.Table, pa.Table]:
+        decoding = wiring.decode_settings(self.config, encoder.grid)
+        settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
+        with self.stages.stage("explain", sum(rows.num_rows for rows in groups.values())) as advance:
+            scores, regions = explain(groups, self.folder, settings, advance=advance)
+        if self.config.align.enabled:
+            self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
+        failed = images.filter(pc.equal(images["status"], FAILED))
+        return pa.concat_tables([scores, failed_rows(failed, settings)]), regions
+
+    def publish(self, manifest: pa.Table, scores: pa.Table, regions: pa.Table) -> None:
+        record = self.record
+        record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
+        record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
+        record.cpu_seconds, record.gpu_seconds = self._reserved_seconds()
+        with self.stages.stage("publish"):
+            record.finish("published")
+            publish(self.config.lake.uri, self.storage, manifest, scores, regions, record.as_row())
+
+    def _reserved_seconds(self) -> tuple[float, float]:
+        """CPU and GPU seconds that the pools held: actors x what each reserves x the stage's seconds."""
+        seconds = self.stages.seconds
+        embedding = seconds["embed"] + seconds.get("prompts", 0.0)
+        held = [(self.embed_pool, embedding), (self.score_pool, seconds["score"])]
+        cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
+        return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
+
+
+# The sections that decide a run's scores, without what only says where and how fast they are computed.
+_DECIDES: dict[str, set[str]] = {
+    "archive": set(),
+    "encoder": {"batch_size", "device", "dtype"},
+    "prompts": set(),
+    "align": set(),
+    "mask": set(),
+    "scoring": {"precision", "schedule", "memory_gb", "max_group_size"},
+}
+
+
+def _refuse_other_run(record: RunRecord, published_json: str) -> None:
+    """A run id names one run: the same one asked for again is a no-op, another one is a mistake."""
+    asked, earlier = record.config.model_dump(mode="json"), json.loads(published_json)
+    differing = [
+        f"{section}.{key}"
+        for section, ignored in _DECIDES.items()
+        # A run published by an older version lacks the settings that came after it.
+        for key in earlier.get(section, {}).keys() & asked[section].keys() - ignored
+        if asked[section][key] != earlier[section][key]
+    ]
+    if differing:
+        raise SettingsError(
+            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(sorted(differing))}). "
+            "Give every run an id of its own, or none."
+        )
+
+
+def _refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:
+    """A limited run would replace whole groups by their first images."""
+    if config.archive.limit is None:
+        return
+    if any(json.loads(text)["archive"]["limit"] is None for text in published_settings(config.lake.uri, storage)):
+        raise SettingsError(
+            f"archive.limit={config.archive.limit} is for trials, and {config.lake.uri} holds full runs: their groups "
+            "would be replaced by their first images. Give the trial a lake.uri of its own."
+        )
+
+
+def _refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:
+    if record.failed <= allowed * record.images:
+        return
+    errors = receipts.filter(pc.equal(receipts["status"], FAILED)).slice(0, 5)
+    examples = "\n".join(f"  {row['image_id']}: {row['error']}" for row in errors.to_pylist())
+    raise TooManyFailuresError(
+        f"{record.failed} of {record.images} images failed, more than run.max_failed_fraction={allowed:g} allows; "
+        f"nothing was published. The first ones:\n{examples}\nMend the archive, or raise run.max_failed_fraction."
+    )

@@ -1,0 +1,94 @@
+"""The run record: what a run found, did, took and ran on; `run.json` in the lake and one row of the runs table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+import secrets
+import subprocess
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import patchead
+from patchead.schema import RUNS, SCHEMA_VERSION, table
+from patchead.settings.model import Config
+
+_PACKAGES = ("ray", "torch", "timm", "open_clip_torch", "pyarrow", "numpy", "pillow", "opencv-python-headless")
+
+
+def new_run_id() -> str:
+    """Time and a random suffix, e.g. ``20261121T031500Z-4f9a21``: sorts by time, never repeats."""
+    return f"{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+@dataclass
+class RunRecord:
+    """Counts add up: ``images = ok + failed + skipped`` and ``images - failed = embedded + reused``."""
+
+    run_id: str
+    config: Config
+    state: str = "running"
+    error: str | None = None
+    started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.timezone.utc))
+    finished_at: dt.datetime | None = None
+    images: int = 0
+    ok: int = 0
+    failed: int = 0
+    skipped: int = 0
+    embedded: int = 0
+    reused: int = 0
+    groups: int = 0
+    anomalous: int = 0
+    ignored_files: int = 0
+    encoder_id: str | None = None
+    scoring: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    gpu_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+    def finish(self, state: str, error: str | None = None) -> None:
+        """Close the record."""
+        self.state, self.error, self.finished_at = state, error, dt.datetime.now(dt.timezone.utc)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as plain JSON values, for ``run.json``."""
+        plain = {k: v for k, v in asdict(self).items() if k != "config"}
+        plain |= {"config": self.config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
+        return json.loads(json.dumps(plain, default=str))
+
+    def as_row(self) -> pa.Table:
+        """One row of the runs table."""
+        fields = {name: getattr(self, name) for name in RUNS.names if hasattr(self, name)}
+        fields |= {
+            "night": self.config.archive.night,
+            "config_json": self.config.model_dump_json(),
+            "versions_json": json.dumps(versions()),
+            "seconds_json": json.dumps(self.seconds),
+            "scoring_json": json.dumps(self.scoring),
+            "git_commit": git_commit(),
+            "schema_version": SCHEMA_VERSION,
+        }
+        return table([fields], RUNS)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the scores."""
+    found = {name: version(name) for name in _PACKAGES}
+    return {"patchead": patchead.__version__, "python": platform.python_version(), **found}
+
+
+def git_commit() -> str | None:
+    """Commit of the running code: ``PATCHEAD_GIT_COMMIT`` (set it in the image), else of the checkout it runs from."""
+    if commit := os.environ.get("PATCHEAD_GIT_COMMIT"):
+        return commit
+    source = Path(patchead.__file__).parent
+    if not (source.parent / ".git").exists():
+        return None
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None

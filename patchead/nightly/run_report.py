@@ -1,0 +1,36 @@
+"""What a person sees at the end of a run."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from patchead.lake.tables import table_uri
+from patchead.nightly.run_record import RunRecord
+
+
+def print_record(record: RunRecord, console: Console) -> None:
+    """Counts, seconds per stage, and where the results are."""
+    lake = record.config.lake.uri
+    if record.state == "already published":
+        console.print(
+            f"run {record.run_id} is already published in {lake}: nothing to do.", highlight=False, soft_wrap=True
+        )
+        return
+    console.print(f"run {record.run_id}: {record.state}", highlight=False, soft_wrap=True)
+    stages = Table("stage", "seconds")
+    for name, seconds in record.seconds.items():
+        stages.add_row(name, f"{seconds:.1f}")
+    console.print(stages)
+    console.print(
+        f"{record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
+        f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if record.config.align.enabled:
+        left = record.scoring["not_aligned"]
+        console.print(f"{record.ok - left} of {record.ok} images aligned; the others were compared as they are.")
+    console.print(
+        f"scores: {table_uri(lake, 'scores')}\nregions: {table_uri(lake, 'regions')}", highlight=False, soft_wrap=True
+    )

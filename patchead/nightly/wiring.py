@@ -1,0 +1,181 @@
+"""From the checked `Config` to the plain arguments that archive, encoders, lake, numerics and workers take."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import pyarrow as pa
+
+from patchead.archive.catalog import CatalogRequest
+from patchead.encoders import EncoderShape
+from patchead.errors import SettingsError
+from patchead.nightly.decode import DecodeSettings
+from patchead.nightly.embed import EncoderFacts
+from patchead.nightly.explain import ExplainSettings
+from patchead.nightly.explain_drawing import DrawSettings
+from patchead.nightly.prompts import PromptRequest, prompt_catalog
+from patchead.nightly.score_actor import ScoreSettings
+from patchead.plan.group_plan import Limits
+from patchead.runtime.pool import PoolRequest
+from patchead.samples.recipe import SampleRecipe
+from patchead.scoring.memory_budget import GIGABYTE
+from patchead.settings.model import Config
+from patchead.settings.resolve import (
+    aggregation_of,
+    alignment_of,
+    encoder_spec,
+    few_shot,
+    foreground_mask_of,
+    precision,
+    storage,
+)
+
+__all__ = [
+    "absolute",
+    "catalog_request",
+    "decode_settings",
+    "encoder_spec",
+    "explain_settings",
+    "few_shot",
+    "images_per_unit",
+    "limits",
+    "memory_bytes",
+    "patches_per_sample",
+    "pool_request",
+    "precision",
+    "prompt_request",
+    "recipe",
+    "score_settings",
+    "storage",
+]
+
+_VIEWS_PER_UNIT = 256  # of the pixels that a decode task hands to an actor: 0.6 MB each at 448 px
+
+
+def absolute(config: Config) -> Config:
+    """Local folders as absolute paths: workers have another working directory."""
+
+    def full(uri: str) -> str:
+        return uri if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 - no symlink is resolved
+
+    archive = config.archive.model_copy(update={"uri": full(config.archive.uri)})
+    lake = config.lake.model_copy(update={"uri": full(config.lake.uri)})
+    places = {name: getattr(config.prompts, name) for name in ("uri", "manifest")}
+    prompts = config.prompts.model_copy(update={name: uri and full(uri) for name, uri in places.items()})
+    return config.model_copy(update={"archive": archive, "lake": lake, "prompts": prompts})
+
+
+def catalog_request(config: Config) -> CatalogRequest:
+    wanted = config.archive.model_dump(exclude={"max_pixels", "bit_depth"})
+    return CatalogRequest(**wanted, storage=storage(config))
+
+
+def prompt_request(config: Config) -> PromptRequest:
+    """Of few-shot mode."""
+    prompts = config.prompts
+    if prompts.uri is None:
+        raise SettingsError("scoring.mode few_shot needs prompts.uri, a folder or URL of normal images")
+    return PromptRequest(
+        catalog=prompt_catalog(catalog_request(config), prompts.uri, prompts.template),
+        manifest=prompts.manifest,
+        k=prompts.k,
+        seed=prompts.seed,
+        rotations=prompts.rotations,
+    )
+
+
+def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
+    """``grid`` is the encoder's."""
+    archive = config.archive
+    return DecodeSettings(
+        storage=storage(config),
+        image_column=archive.image_column,
+        id_column=archive.id_column,
+        max_pixels=archive.max_pixels,
+        bit_depth=archive.bit_depth,
+        recipe=recipe(config, grid),
+    )
+
+
+def recipe(config: Config, grid: tuple[int, int]) -> SampleRecipe:
+    """``grid`` is the encoder's."""
+    encoder = config.encoder
+    return SampleRecipe(encoder.image_size, encoder.fit, grid, alignment_of(config), few_shot(config))
+
+
+def pool_request(config: Config) -> PoolRequest:
+    """What the run takes from the cluster."""
+    return PoolRequest(config.encoder.device, **config.resources.model_dump(exclude={"local_cpus"}))
+
+
+def limits(config: Config, actors: int, device: str) -> Limits:
+    scoring = config.scoring
+    return Limits(
+        memory_bytes=memory_bytes(config),
+        schedule=scoring.schedule,
+        precision=precision(config, device),
+        fraction=scoring.fraction,
+        min_batch=scoring.min_batch,
+        max_group_size=scoring.max_group_size,
+        max_references=scoring.max_references,
+        actors=actors,
+    )
+
+
+def patches_per_sample(config: Config, encoder: EncoderFacts | EncoderShape) -> int:
+    """Patches that are compared for one image: those of all its views."""
+    return encoder.n_patches * recipe(config, encoder.grid).stored_views
+
+
+def images_per_unit(config: Config, guides: Mapping[str, pa.Table]) -> int:
+    """Images per embedding file; fewer where every image brings warped prompts along."""
+    prompts = max((rows.num_rows for rows in guides.values()), default=0) if few_shot(config) else 0
+    most = _VIEWS_PER_UNIT // (1 + 2 * prompts) if prompts else config.lake.images_per_file
+    return max(1, min(config.lake.images_per_file, most))
+
+
+def memory_bytes(config: Config) -> int:
+    return int(config.scoring.memory_gb * GIGABYTE)
+
+
+def score_settings(config: Config, encoder: EncoderFacts, device: str, images: str) -> ScoreSettings:
+    """``images`` is a digest of the images to score: scores that were staged for others are not taken for theirs."""
+    scoring = config.scoring
+    settings = scoring.model_dump(
+        mode="json", include={"mode", "aggregate", "fraction", "image_top_fraction", "max_references", "seed"}
+    )
+    plus = {name: getattr(config, name).model_dump(mode="json") for name in ("align", "mask")}
+    used = f"{images} {encoder.encoder_id} {precision(config, device)} {json.dumps([settings, plus])}"
+    aggregation = aggregation_of(config)
+    return ScoreSettings(
+        aggregation=aggregation.few_shot() if few_shot(config) else aggregation,
+        precision=precision(config, device),
+        memory_bytes=memory_bytes(config),
+        grid=encoder.grid,
+        mask=foreground_mask_of(config),
+        has_side_arrays=config.mask.enabled or config.align.enabled,
+        max_references=scoring.max_references,
+        seed=scoring.seed,
+        digest=blake2b(used.encode(), digest_size=16).hexdigest(),
+    )
+
+
+def explain_settings(config: Config, run_id: str, encoder_id: str, decoding: DecodeSettings) -> ExplainSettings:
+    explain = config.explain
+    return ExplainSettings(
+        encoder_id=encoder_id,
+        threshold_z=config.scoring.threshold_z,
+        min_batch=1 if few_shot(config) else config.scoring.min_batch,
+        heatmaps=explain.heatmaps,
+        patch_threshold=explain.patch_threshold,
+        drawing=DrawSettings(
+            run_id=run_id,
+            lake_uri=config.lake.uri,
+            format=explain.format,
+            max_side=explain.max_side,
+            decode=decoding,
+        ),
+    )

@@ -1,0 +1,36 @@
+"""How much of the cluster a stage takes. Light: every scoring actor imports it, and none needs Ray Data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IN_FLIGHT = 2
+"""Calls per actor that are handed out at a time: one at work, one whose blocks are on their way."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A fixed-size pool of equal actors and the decode tasks that feed it."""
+
+    size: int
+    num_cpus: float
+    num_gpus: float
+    threads: int
+    decode_cpus: float
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.num_gpus else "cpu"
+
+
+@dataclass(frozen=True)
+class PoolRequest:
+    """What a run asks of the cluster, see ``resources`` and ``encoder.device`` in the settings; None: what fits."""
+
+    device: str = "auto"
+    expect_gpus: int | None = None
+    wait_minutes: float = 20.0
+    gpus_per_actor: float | None = None
+    cpus_per_actor: int | None = None
+    embed_actors: int | None = None
+    score_actors: int | None = None

@@ -1,0 +1,136 @@
+"""The Ray session a run works in, and how much of it each stage takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.data import DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.runtime.pool import Pool, PoolRequest
+
+_DEFAULT_CPUS_PER_ACTOR = 4
+
+
+@contextmanager
+def ray_session(local_cpus: int | None) -> Iterator[None]:
+    """Connect to the cluster of ``RAY_ADDRESS``, or start Ray on this machine and stop it at the end.
+
+    A Ray that the caller has already initialised is used and left running. Ray Data's own progress output is turned
+    off: `patchead.nightly.progress` shows the stages.
+    """
+    DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    if ray.is_initialized():
+        yield
+        return
+    # Threads of a matrix product that wait for each other must not keep the cores from the decoder.
+    runtime_env = {"env_vars": {"OMP_WAIT_POLICY": "passive"}}
+    if os.environ.get("RAY_ADDRESS"):
+        try:
+            ray.init(log_to_driver=False, runtime_env=runtime_env)
+        except ConnectionError as exc:
+            raise PatcheadError(
+                f"cannot connect to the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {exc}"
+            ) from exc
+    else:
+        # No dashboard, and a loopback address for the node; Ray would replace 127.0.0.1 by the host's own address.
+        ray.init(
+            address="local",
+            num_cpus=local_cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            runtime_env=runtime_env,
+            _node_ip_address="127.0.0.2",
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:
+    """The embedding and the scoring pool that the connected cluster has room for.
+
+    Raises:
+        SettingsError: more was asked for than the cluster has.
+    """
+    nodes = _nodes(wanted.expect_gpus, wanted.wait_minutes)
+    has_gpus = any(node.get("GPU", 0) for node in nodes) and wanted.device != "cpu"
+    gpus = wanted.gpus_per_actor if wanted.gpus_per_actor is not None else float(has_gpus)
+    if wanted.device == "cuda" and not gpus:
+        raise SettingsError("encoder.device is cuda, but the cluster has no GPU (or resources.gpus_per_actor is 0).")
+    if wanted.device == "cpu" and gpus:
+        raise SettingsError("encoder.device is cpu, but resources.gpus_per_actor asks for GPUs; drop one of the two.")
+    # An actor and the decode task that feeds it share its CPUs. That the two ask for different amounts also keeps Ray
+    # Data from fusing decoding into the actor, where it would no longer overlap with the forward pass.
+    if gpus:
+        fit = sum(min(int(node.get("GPU", 0) // gpus), int(node.get("CPU", 0))) for node in nodes)
+        shape = {"num_cpus": 0.25, "num_gpus": gpus, "threads": 1, "decode_cpus": 0.75}
+    else:
+        cpus = [int(node.get("CPU", 0)) for node in nodes]
+        threads = wanted.cpus_per_actor or max(1, min(_DEFAULT_CPUS_PER_ACTOR, max(cpus, default=1)))
+        fit = sum(node // threads for node in cpus)
+        shape = {"num_cpus": threads - 0.25, "num_gpus": 0.0, "threads": threads, "decode_cpus": 0.25}
+    return (
+        Pool(size=_size("resources.embed_actors", wanted.embed_actors, fit), **shape),  # type: ignore[arg-type]
+        Pool(size=_size("resources.score_actors", wanted.score_actors, fit), **shape),  # type: ignore[arg-type]
+    )
+
+
+def _nodes(expect_gpus: int | None, wait_minutes: float) -> list[dict[str, float]]:
+    """Resources of every live node, once the GPUs that are expected have joined."""
+    deadline = time.monotonic() + 60 * wait_minutes
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        gpus = int(sum(node.get("GPU", 0) for node in nodes))
+        if expect_gpus is None or gpus >= expect_gpus:
+            return nodes
+        if time.monotonic() >= deadline:
+            raise SettingsError(
+                f"the cluster has {gpus} GPUs after {wait_minutes:g} minutes, but resources.expect_gpus is "
+                f"{expect_gpus}. Start the missing workers, or lower resources.expect_gpus."
+            )
+        time.sleep(1)
+
+
+def require_shared_folders(uris: Sequence[str]) -> None:
+    """Refuse a folder of this machine on a cluster whose other nodes do not see it.
+
+    Raises:
+        SettingsError: a node cannot see one of the local ``uris``.
+    """
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    folders = [uri.removeprefix("file://") for uri in uris if "://" not in uri or uri.startswith("file://")]
+    if len(nodes) < 2 or not folders:
+        return
+    look = ray.remote(num_cpus=0)(_not_there)
+    for node in nodes:
+        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+        if missing := ray.get(look.options(scheduling_strategy=strategy).remote(folders)):
+            raise SettingsError(
+                f"node {node} of the cluster does not see {', '.join(missing)}: on several nodes, archive.uri and "
+                "lake.uri must be object storage or a folder that all nodes share."
+            )
+
+
+def _not_there(folders: Sequence[str]) -> list[str]:
+    return [folder for folder in folders if not Path(folder).exists()]
+
+
+def _size(parameter: str, asked: int | None, fit: int) -> int:
+    if fit < 1:
+        raise SettingsError(
+            "the cluster has no room for one actor: wait for its workers (resources.expect_gpus), or lower "
+            "resources.cpus_per_actor or resources.gpus_per_actor."
+        )
+    if asked is not None and asked > fit:
+        raise SettingsError(bad_value(parameter, asked, f"at most {fit}, what the cluster has room for"))
+    return asked or fit

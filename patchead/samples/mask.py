@@ -1,0 +1,32 @@
+"""PatchEAD+'s foreground mask: where the encoder looks, a patch counts in full (method.md §5; PatchEAD §3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from patchead.errors import SettingsError, bad_value
+
+
+@dataclass(frozen=True)
+class ForegroundMask:
+    """How attention becomes weights. Raises `SettingsError` for a value that has no meaning."""
+
+    threshold: float = 0.05
+    """Attention, min-max normalised per image, above which a patch is foreground."""
+    background: float = 0.5
+    """Weight of a patch that is not."""
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "background"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise SettingsError(bad_value(f"mask.{name}", value, "from 0 to 1"))
+
+
+def mask_weights(attention: np.ndarray, mask: ForegroundMask) -> np.ndarray:
+    """float32 weights of the shape of ``attention``, a float in [0, 1]: 1 in the foreground, else the background's.
+
+    They multiply the query's patch scores after matching; references are not masked.
+    """
+    return np.where(attention > mask.threshold, np.float32(1), np.float32(mask.background))

@@ -1,0 +1,40 @@
+"""What is kept of samples beside their embeddings, for the mask and the alignment. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SideArrays:
+    """What is known of N samples beside their embeddings; None where it was not asked for."""
+
+    attention: np.ndarray | None = None
+    """float16 (N, V · P), from 0 to 1."""
+    valid: np.ndarray | None = None
+    """bool (N, V, P): patches that the warp has filled. Batch alignment only."""
+    motions: np.ndarray | None = None
+    """float32 (N, V, 2, 3), from the sample's square to the view's. Batch alignment only."""
+    own: np.ndarray | None = None
+    """float32 (N, P): distances to the prompts that were warped onto each query; infinity where none was."""
+    aligned: np.ndarray | None = None
+    """bool (N,): whether at least one view could be made. Alignment only."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[SideArrays]) -> SideArrays:
+        """Of several portions of samples, one after the other."""
+        values = ((f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls))
+        return cls(**{name: np.concatenate(found) for name, found in values if found[0] is not None})
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What there is, by name, (N, …) of at least two dimensions."""
+        there = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return {name: value.reshape(len(value), -1) if value.ndim == 1 else value for name, value in there.items()}
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, np.ndarray]) -> SideArrays:
+        """The inverse of `columns`."""
+        return cls(**{name: value[:, 0] if name == "aligned" else value for name, value in columns.items()})

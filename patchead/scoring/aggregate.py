@@ -1,0 +1,107 @@
+"""From distances to scores: which images count as references, the mean over them, image score and rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from patchead.errors import SettingsError, bad_value
+
+AGGREGATES = ("nearest", "farthest")
+_SMALLEST_FRACTION = 1e-9  # K = max(1, floor(that of the references)) is 1
+
+Index = slice | np.ndarray
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """How distances become scores. Raises `SettingsError` for a value that has no meaning."""
+
+    aggregate: Literal["nearest", "farthest"] = "nearest"
+    """Mean of the K nearest, or of the K farthest, references."""
+    fraction: float = 0.3
+    """K as a fraction of the references."""
+    image_top_fraction: float = 0.01
+    """Image score: mean of this fraction of the largest patch scores; 0 is the single maximum."""
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise SettingsError(bad_value("scoring.aggregate", self.aggregate, f"one of {', '.join(AGGREGATES)}"))
+        if not 0 < self.fraction <= 1:
+            raise SettingsError(bad_value("scoring.fraction", self.fraction, "above 0 and at most 1"))
+        if not 0 <= self.image_top_fraction <= 1:
+            raise SettingsError(bad_value("scoring.image_top_fraction", self.image_top_fraction, "from 0 to 1"))
+
+    def few_shot(self) -> Aggregation:
+        """The rule of few-shot mode: K = 1, the nearest prompt of all (method.md section 3)."""
+        return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION)
+
+
+def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
+    """bool (rows, columns): may the column's image be a reference of the row's image? (method.md section 3)
+
+    Not the image itself, none with the same content, none of the same part.
+
+    Args:
+        content: int64 (N,), equal where the files are equal.
+        part: int64 (N,), the physical part; -1 where none is known.
+        rows, columns: positions in the group, as a slice or an index array.
+    """
+    position = np.arange(len(content))
+    same = position[rows][:, None] == position[columns]
+    same |= content[rows][:, None] == content[columns]
+    return ~(same | ((part[rows][:, None] == part[columns]) & (part[columns] >= 0)))
+
+
+def count_references(content: np.ndarray, part: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+    """int32 (N,): references of each image among ``columns`` (default: the whole group)."""
+    chosen: Index = slice(None) if columns is None else columns
+    counts = np.empty(len(content), np.int32)
+    for start in range(0, len(content), 256):
+        rows = slice(start, start + 256)
+        counts[rows] = reference_mask(content, part, rows, chosen).sum(axis=1)
+    return counts
+
+
+def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
+    """K = max(1, floor(fraction · N_ref)) as int64, for each N_ref (method.md section 3; MuSc's count without its 0).
+
+    The fraction is taken as the decimal that was written: 0.29 of 100 is 29, which floats make 28.
+
+    Raises:
+        SettingsError: the fraction is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise SettingsError(bad_value("fraction", fraction, "above 0 and at most 1"))
+    exact = Fraction(repr(float(fraction)))
+    counts = np.atleast_1d(n_references)
+    floors = [max(1, int(n) * exact.numerator // exact.denominator) for n in counts]
+    return np.array(floors, np.int64).reshape(np.shape(n_references))
+
+
+def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
+    """Mean of the M = max(1, floor(top_fraction · P)) largest of each row: (N, P) → float64 (N,) (method.md section 4).
+
+    0 means the single maximum (PatchEAD section 3.1, eq. 4). A row with NaN gives NaN.
+
+    Raises:
+        SettingsError: the fraction is not in [0, 1].
+    """
+    if not 0 <= top_fraction <= 1:
+        raise SettingsError(bad_value("scoring.image_top_fraction", top_fraction, "from 0 to 1"))
+    n_patches = patch_scores.shape[1]
+    m = int(neighbours(n_patches, top_fraction)) if top_fraction > 0 else 1
+    largest = np.partition(patch_scores, n_patches - m, axis=1)[:, n_patches - m :]
+    return largest.mean(axis=1, dtype=np.float64)
+
+
+def ranks(scores: np.ndarray) -> np.ndarray:
+    """int32 (N,), 1 = the highest score; equal scores in order of position. A NaN score has rank 0 and uses none up."""
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")  # NaN last
+    out = np.zeros(len(order), np.int32)
+    counted = len(order) - int(np.isnan(scores).sum())
+    out[order[:counted]] = np.arange(1, counted + 1)
+    return out

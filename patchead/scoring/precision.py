@@ -1,0 +1,114 @@
+"""Stored embeddings as unit vectors in the arithmetic of the products: fp32, fp16, bf16 or int8."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import suppress
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.scoring import quantize
+from patchead.threads import over_threads, slices, threads_of
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
+PREPARE_VALUES = 1 << 19  # values converted at a time, which bounds the float32 scratch of `prepare`
+_TENSOR_CORE_STEP = 8  # CUDA's integer product wants D and the columns in multiples of it
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """The torch dtype of ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+
+    Raises:
+        SettingsError: another name.
+    """
+    if precision not in DTYPES:
+        raise SettingsError(bad_value("scoring.precision", precision, f"one of {', '.join(DTYPES)}"))
+    return DTYPES[precision]
+
+
+def matmul_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What a matrix product of two blocks of ``dtype`` is held in."""
+    return torch.int32 if dtype == torch.int8 else dtype
+
+
+def maxima_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What maxima of products are held in: float32 holds the integers exactly, as they are below 2^24."""
+    return torch.float32 if dtype == torch.int8 else dtype
+
+
+def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """A tensor with nothing in it yet, for what is large and soon given back.
+
+    On a CPU the memory comes from the operating system and goes back to it: freed and taken again through the C
+    library, blocks of changing size left up to a third of a small budget in holes.
+    """
+    size = prod(shape) * dtype.itemsize
+    if torch.device(device).type != "cpu" or not size:
+        return torch.empty(shape, dtype=dtype, device=device)
+    pages = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if advice := getattr(mmap, "MADV_HUGEPAGE", None):  # Linux: fewer and larger pages to be given
+        with suppress(OSError):  # a kernel without them; it is advice, and nothing depends on it
+            pages.madvise(advice)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)
+
+
+def cosine_step(a: Tensor) -> float:
+    """The cosine that 1 in a product of prepared vectors (..., D) stands for."""
+    return quantize.cosine_step(a.shape[-1]) if a.dtype == torch.int8 else 1.0
+
+
+def prepare(
+    embeddings: np.ndarray,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    positions: np.ndarray | None = None,
+) -> Tensor:
+    """Patch embeddings (N, P, D) float16 as unit vectors (N, P, D) of ``precision`` on ``device``.
+
+    Stored vectors are unit vectors rounded to float16; the norm is made exact again in float32 before the cast (or
+    the rotation and the rounding of `quantize`). ``positions`` (N,) are the images' places in their group, for the
+    text of an error; default: 0, 1, 2 …
+
+    Raises:
+        ValueError: not a three-dimensional array of floats, or an empty one.
+        SettingsError: unknown precision, or int8 on a GPU with a D that is no multiple of 8.
+        PatcheadError: a vector is zero, infinite or NaN.
+    """
+    dtype = dtype_of(precision)
+    if embeddings.ndim != 3 or embeddings.size == 0 or embeddings.dtype.kind != "f":
+        raise ValueError(f"embeddings must be floats (N, P, D), none 0; got {embeddings.dtype} {embeddings.shape}")
+    patches, d = embeddings.shape[1:]
+    out = allocate(embeddings.shape, dtype, device)
+    if precision == "int8" and out.device.type == "cuda" and d % _TENSOR_CORE_STEP:
+        raise SettingsError(
+            f"scoring.precision int8 needs embeddings of a multiple of {_TENSOR_CORE_STEP} dimensions on a GPU; these "
+            f"have {d}. Use bf16."
+        )
+    stored, target = embeddings.reshape(-1, d), out.view(-1, d)
+
+    def convert(rows: slice) -> None:
+        # numpy copies because arrays from Arrow or the object store are read-only, which torch refuses.
+        part = torch.from_numpy(np.array(stored[rows])).to(out.device).float()
+        norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True)
+        bad = ~(torch.isfinite(norm) & (norm > 0))
+        if bool(bad.any()):
+            image, patch = divmod(rows.start + int(bad[:, 0].nonzero()[0]), patches)
+            raise _no_direction(image if positions is None else int(positions[image]), patch)
+        part.div_(norm)
+        target[rows] = quantize.quantize(part) if dtype == torch.int8 else part
+
+    step = max(1, PREPARE_VALUES // (threads_of(out.device) * d))
+    over_threads(convert, slices(len(stored), step), out.device)
+    return out
+
+
+def _no_direction(image: int, patch: int) -> PatcheadError:
+    return PatcheadError(
+        f"the embedding of patch {patch} of image {image} is zero, infinite or NaN: it has no direction to compare. "
+        "Embed the image again, or look at the encoder and its dtype."
+    )

@@ -1,0 +1,133 @@
+"""Patch scores of one block of images, from references that stream past or from finished tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from patchead.errors import PatcheadError, PlanError
+from patchead.scoring.aggregate import Aggregation, neighbours, reference_mask
+from patchead.scoring.memory_budget import (
+    candidate_bytes,
+    candidates,
+    matmul_bytes,
+    scratch_bytes,
+    usable_bytes,
+    vector_bytes,
+)
+from patchead.scoring.nearest_mean import NearestMean
+from patchead.scoring.precision import prepare
+from patchead.scoring.similarity import one_way
+from patchead.threads import slices
+
+
+def score_query_block(
+    query: np.ndarray,
+    row_index: np.ndarray,
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    content: np.ndarray,
+    part: np.ndarray,
+    *,
+    aggregation: Aggregation,
+    device: str = "cpu",
+    precision: str = "fp32",
+    memory_bytes: int,
+    n_references: np.ndarray,
+) -> np.ndarray:
+    """Row-stationary: patch scores float32 (B, P) of a query block while its references stream past.
+
+    Args:
+        query: float16 (B, P, D).
+        row_index: int (B,), positions of the query images in the group.
+        blocks: ``(columns (n,), embeddings (n, P, D))`` in any order and size, held one at a time; each position at
+            most once.
+        content, part: int64 (N,), of the whole group; see `reference_mask`.
+        aggregation: how distances become scores (method.md sections 3 and 4).
+        device, precision: of the products; see `prepare`.
+        memory_bytes: budget for everything but ``query`` and the block in hand.
+        n_references: int (B,), references each row must meet on the way.
+
+    Raises:
+        PatcheadError: a row met another number of references than announced (a block was lost or came twice),
+            or an embedding is zero, infinite or NaN.
+        PlanError: the budget does not hold this many query images; see `block_images`.
+    """
+    p = query.shape[1]
+    held = candidates(int(n_references.max(initial=1)), aggregation.fraction)
+    step = _references_at_once(query.shape, len(content), held, precision, memory_bytes)
+    rows = prepare(query, device=device, precision=precision, positions=row_index)
+    mean = NearestMean(neighbours(n_references, aggregation.fraction), p, aggregation.aggregate, device, held)
+    for columns, embeddings in blocks:
+        for cut in slices(len(columns), step):
+            vectors = prepare(embeddings[cut], device=device, precision=precision, positions=columns[cut])
+            distances = one_way(rows, vectors, budget_bytes=matmul_bytes(memory_bytes))
+            mean.add(distances, reference_mask(content, part, row_index, columns[cut]))
+            del vectors, distances  # before the next ones are made
+        del embeddings
+    return finish(mean, row_index, n_references)
+
+
+def reduce_query_block(
+    parts: Iterable[tuple[np.ndarray, np.ndarray | torch.Tensor]],
+    row_index: np.ndarray,
+    content: np.ndarray,
+    part: np.ndarray,
+    aggregation: Aggregation,
+    n_references: np.ndarray,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Patch scores float32 (B, P) of one row block from the tiles of a distributed symmetric schedule.
+
+    Args:
+        parts: ``(columns (n,), distances (B, n, P))`` as from `similarity.tile`, in any order.
+        row_index, content, part, aggregation, n_references: see `score_query_block`.
+        device: where to reduce.
+
+    Raises:
+        PatcheadError: a row met another number of references than announced.
+        ValueError: no part at all.
+    """
+    mean: NearestMean | None = None
+    held = candidates(int(n_references.max(initial=1)), aggregation.fraction)
+    for columns, values in parts:
+        distances = _tensor(values).to(device, torch.float32)
+        if mean is None:
+            k = neighbours(n_references, aggregation.fraction)
+            mean = NearestMean(k, distances.shape[2], aggregation.aggregate, device, held)
+        mean.add(distances, reference_mask(content, part, row_index, columns))
+    if mean is None:
+        raise ValueError("reduce_query_block needs at least one part")
+    return finish(mean, row_index, n_references)
+
+
+def _tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        return values
+    return torch.from_numpy(np.require(values, requirements="W"))  # torch refuses read-only arrays
+
+
+def _references_at_once(query: tuple[int, ...], n: int, held: int, precision: str, memory_bytes: int) -> int:
+    """Images that may be compared with a query block (B, P, D) at a time, beside ``held`` candidates per patch."""
+    b, p, d = query
+    vectors = vector_bytes(p, d, precision)
+    free = usable_bytes(memory_bytes, "row_stationary") - scratch_bytes(n, p, d, precision)
+    step = (free - b * (vectors + candidate_bytes(held, p))) // (vectors + b * p * 4)
+    if step < 1:
+        raise PlanError(
+            f"scoring.memory_gb ({memory_bytes / 1e9:.3g} GB) does not hold {b} query images beside one reference. "
+            "Use query blocks of block_images(...) images, or raise it."
+        )
+    return step
+
+
+def finish(mean: NearestMean, row_index: np.ndarray, n_references: np.ndarray) -> np.ndarray:
+    """The result of ``mean``, float32 (B, P), once every row has met the references it must."""
+    if (wrong := np.flatnonzero(mean.seen != n_references)).size:
+        row = wrong[0]
+        raise PatcheadError(
+            f"image {row_index[row]} of the group met {mean.seen[row]} references, not {n_references[row]}: "
+            "a block of references was lost or came twice. Nothing was scored; run the group again."
+        )
+    return mean.result().cpu().numpy()

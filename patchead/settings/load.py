@@ -1,0 +1,122 @@
+"""YAML file plus `--set key=value` to a checked `Config`; a refusal names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from patchead.errors import SettingsError, nearest_name
+from patchead.settings.model import Config
+
+
+def load_config(path: Path | None, overrides: Iterable[str] = (), given: Mapping[str, Any] | None = None) -> Config:
+    """Read ``path``, apply ``section.key=value`` overrides (values are YAML), then ``given`` ones as they are; check.
+
+    Raises:
+        SettingsError: the file, a key or a value cannot be used; all faults are listed at once.
+    """
+    values = _read_yaml(path) if path else {}
+    for override in overrides:
+        _apply(values, *_parsed(override))
+    for key, value in (given or {}).items():
+        _apply(values, key, value)
+    # An empty section, and one that is left out, means its defaults (and names what is required in it).
+    values = {**dict.fromkeys(Config.model_fields), **values}
+    values = {name: {} if section is None else section for name, section in values.items()}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as exc:
+        raise SettingsError("\n".join(_sentence(fault) for fault in exc.errors())) from exc
+
+
+def iter_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting as ``("scoring.fraction", field)``, in the order of the file."""
+    for name, field in model.model_fields.items():
+        if section := _section(field):
+            yield from iter_fields(section, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise SettingsError(f"cannot read the settings file {path}: {exc.strerror}.") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"the settings file {path} is not valid YAML: {exc}") from exc
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError(f"the settings file {path} must hold sections such as archive and lake; got {values!r}.")
+    return values
+
+
+def _parsed(override: str) -> tuple[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise SettingsError(f"--set must be section.key=value, e.g. scoring.fraction=0.3; got {override!r}.")
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise SettingsError(f"--set {key}: the value {text!r} is not valid YAML: {exc}") from exc
+
+
+def _apply(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    node = values
+    for section in sections:
+        child = node.get(section)
+        if not isinstance(child, dict):
+            child = node[section] = {}
+        node = child
+    node[name] = value
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    location = [str(part) for part in fault["loc"]]
+    key = ".".join(location) or "settings"
+    if fault["type"] == "extra_forbidden":
+        return _unknown_key(location)
+    if fault["type"] == "missing":
+        return f"{key} is required: {_description(location)} Set it in the file or with --set {key}=…"
+    rule = (
+        fault["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should", "must", 1)
+        .replace("String should", "must", 1)
+    )
+    got = "" if isinstance(fault["input"], dict) else f"; got {fault['input']!r}"
+    return f"{key}: {rule}{got}. {_description(location)}".rstrip()
+
+
+def _unknown_key(location: list[str]) -> str:
+    known = [key for key, _ in iter_fields()]
+    section = ".".join(location[:-1])
+    siblings = [key for key in known if key.rpartition(".")[0] == section]
+    allowed = ", ".join(key.rpartition(".")[2] for key in siblings) or ", ".join(Config.model_fields)
+    hint = nearest_name(".".join(location), known if section else Config.model_fields)
+    return f"{'.'.join(location)} is not a setting.{hint} Allowed in {section or 'the file'}: {allowed}."
+
+
+def _description(location: list[str]) -> str:
+    """The docstring of the field that ``location`` points at or into (list positions and such are passed over)."""
+    model: type[BaseModel] | None = Config
+    for part in location:
+        field = model.model_fields.get(part) if model else None
+        if field is None:
+            return ""
+        model = _section(field)
+        if model is None:
+            return field.description or ""
+    return ""
+
+
+def _section(field: FieldInfo) -> type[BaseModel] | None:
+    kinds = [field.annotation, *get_args(field.annotation)]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -1,0 +1,161 @@
+"""Cutting the manifest into units, and knowing what is embedded already."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+from PIL import Image
+
+from patchead.archive.decode import content_hash
+from patchead.encoders import EncoderSpec
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.nightly.decode import DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
+from patchead.nightly.embed import EmbedActor, units
+from patchead.samples.recipe import SampleRecipe
+from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, table
+from patchead.storage import Storage
+
+
+def manifest(rows: list[dict[str, object]]) -> pa.Table:
+    return table([{"format": "files", "size": 1, "etag": "e", **row} for row in rows], MANIFEST)
+
+
+def loose(count: int, group: str = "g") -> list[dict[str, object]]:
+    return [
+        {"image_id": f"{group}/{i:03d}.png", "uri": f"/{group}/{i:03d}.png", "group_id": group} for i in range(count)
+    ]
+
+
+def members(count: int, shard: str, group: str = "g") -> list[dict[str, object]]:
+    return [
+        {"image_id": f"{shard}#{i}", "uri": f"/{shard}", "key": str(i), "format": "tar", "group_id": group}
+        for i in range(count)
+    ]
+
+
+def test_a_unit_holds_images_of_one_group_and_one_shard() -> None:
+    rows = loose(5, "a") + loose(3, "b") + members(4, "one.tar") + members(3, "two.tar")
+    work = units(manifest(rows[::-1]), 3, "run")
+    shapes = [(unit["uri"][0].rpartition("/")[0], unit["format"][0], unit["image_id"]) for unit in work.to_pylist()]
+    assert [len(ids) for _, _, ids in shapes] == [3, 2, 3, 3, 1, 3]
+    assert [kind for _, kind, _ in shapes] == ["files"] * 3 + ["tar"] * 3
+    assert sorted(i for _, _, ids in shapes for i in ids) == sorted(str(row["image_id"]) for row in rows)
+    assert all(ids == sorted(ids) for _, _, ids in shapes)
+    assert all(len(set(unit["uri"])) == 1 for unit in work.to_pylist() if unit["format"][0] == "tar")
+
+
+def test_unit_ids_depend_on_images_etags_and_run_alone() -> None:
+    rows = loose(4)
+    ids = units(manifest(rows), 2, "run")["unit_id"].to_pylist()
+    assert units(manifest(rows[::-1]), 2, "run")["unit_id"].to_pylist() == ids
+    assert not set(units(manifest(rows), 2, "other")["unit_id"].to_pylist()) & set(ids)
+    changed = [rows[0] | {"etag": "new"}, *rows[1:]]
+    assert [a == b for a, b in zip(units(manifest(changed), 2, "run")["unit_id"].to_pylist(), ids, strict=True)] == [
+        False,
+        True,
+    ]
+
+
+def test_no_images_no_units() -> None:
+    assert units(manifest([]), 64, "run").num_rows == 0
+
+
+def receipt(image_id: str, etag: str = "e", content: str = "c") -> dict[str, object]:
+    return {
+        "image_id": image_id,
+        "etag": etag,
+        "size": 1,
+        "content_hash": content.rjust(32, "0"),
+        "width": 2,
+        "height": 2,
+        "embedding_uri": "/unit.arrow",
+        "row": 0,
+        "status": OK,
+    }
+
+
+def test_an_image_is_unchanged_when_id_etag_and_size_are() -> None:
+    known = KnownImages(table([receipt("a", "old"), receipt("a", "new"), receipt("b")], RECEIPTS))
+    seen = known.unchanged(
+        manifest([{"image_id": "a", "etag": "new"}, {"image_id": "b", "size": 2}, {"image_id": "c"}])
+    )
+    assert [(row["image_id"], row["etag"]) for row in seen.to_pylist()] == [("a", "new")]
+
+
+def test_an_image_is_known_by_its_content() -> None:
+    known = KnownImages(table([receipt("a", content="aa"), receipt("b", content="bb")], RECEIPTS))
+    assert known.by_hash("bb".rjust(32, "0"))["image_id"] == "b"
+    assert known.by_hash("ab".rjust(32, "0")) is None
+    assert known.by_hash("zz".rjust(32, "0")) is None
+    assert KnownImages(RECEIPTS.empty_table()).by_hash("aa".rjust(32, "0")) is None
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[Path]:
+    paths = []
+    for index in range(3):
+        sink = io.BytesIO()
+        Image.fromarray(np.full((4 + index, 6, 3), 40 * index, np.uint8)).save(sink, "PNG")
+        paths.append(tmp_path / f"{index}.png")
+        paths[-1].write_bytes(sink.getvalue())
+    return paths
+
+
+def test_a_unit_is_decoded_to_pixels_and_receipts(local_ray: None, tmp_path: Path, photos: list[Path]) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    paths = [photos[0], broken, photos[1], photos[2], tmp_path / "gone.png"]
+    known = KnownImages(table([receipt("elsewhere", content=content_hash(photos[1].read_bytes()))], RECEIPTS))
+    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", SampleRecipe(8, "squash", (1, 1)))
+    rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in paths]
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=ray.put(Shared(known, {})))
+    found = {row["image_id"]: row for row in from_ipc(decoded["receipts"][0].as_buffer()).to_pylist()}
+    assert {name: row["status"] for name, row in found.items()} == {
+        "0.png": "ok",
+        "1.png": "ok",
+        "2.png": "ok",
+        "broken.png": "failed",
+        "gone.png": "failed",
+    }
+    assert found["1.png"]["embedding_uri"] == "/unit.arrow"  # embedded on an earlier night
+    assert (found["2.png"]["width"], found["2.png"]["height"], found["2.png"]["embedding_uri"]) == (6, 6, None)
+    pixels = np.frombuffer(decoded["pixels"][0].as_buffer(), np.uint8).reshape(-1, 8, 8, 3)
+    assert [int(image.mean()) for image in pixels] == [0, 80]  # the two that are new, in the receipts' order
+
+
+class Spotty:
+    """Stands for an encoder: every patch is the pixel's value, and 255 breaks the arithmetic."""
+
+    encoder_id, image_size, n_patches, attention = "spotty", 8, 4, False
+
+    def embed(self, pixels: np.ndarray) -> np.ndarray:
+        values = pixels.reshape(len(pixels), -1).max(axis=1).astype(np.float16)
+        values[values == 255] = np.nan
+        return np.tile(values[:, None, None], (1, 4, 3))
+
+
+def test_an_image_without_a_direction_is_a_failed_receipt(
+    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"zero": 0, "fine": 7, "nan": 255, "last": 9}.items():
+        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
+    recipe = SampleRecipe(8, "squash", (2, 2))
+    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", recipe)
+    rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in sorted(tmp_path.glob("*.png"))]
+    known = KnownImages(RECEIPTS.empty_table())
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=ray.put(Shared(known, {})))
+    monkeypatch.setattr("patchead.nightly.embed.build", lambda spec: Spotty())
+    store = EmbeddingStore(str(tmp_path / "lake"), Storage(), "spotty")
+    receipts = EmbedActor(EncoderSpec("any"), store, recipe, 32, 1)(decoded)
+    found = {row["image_id"]: row for row in receipts.to_pylist()}
+    assert {name for name, row in found.items() if row["status"] == FAILED} == {"zero.png", "nan.png"}
+    assert "zero, infinite or NaN" in found["nan.png"]["error"]
+    assert receipts["written"].to_pylist()[0] == 2
+    (uri,) = {found[name]["embedding_uri"] for name in ("last.png", "fine.png")}
+    vectors = store.read(uri, np.array([found[name]["row"] for name in ("last.png", "fine.png")]))
+    assert vectors[:, 0, 0].tolist() == [9, 7]

@@ -1,0 +1,133 @@
+"""Which normal images few-shot mode takes, and where aligned samples are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchead.archive.catalog import CatalogRequest
+from patchead.errors import ArchiveError, SettingsError
+from patchead.nightly.embed import TURN
+from patchead.nightly.prompts import PromptRequest, PromptSet, list_prompts, prompt_catalog, stamped, store_id
+from patchead.samples.align import Alignment
+from patchead.samples.recipe import SampleRecipe
+from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, table
+
+GROUPS = ["night=2026-11-21/product=nut", "night=2026-11-21/product=screw"]
+IMAGES = [("x", "g"), ("y", "g"), ("z", "h")]
+
+
+@pytest.fixture
+def normal(tmp_path: Path) -> str:
+    """Six screws and three nuts."""
+    for product, count in (("screw", 6), ("nut", 3)):
+        folder = tmp_path / f"product={product}"
+        folder.mkdir()
+        for index in range(count):
+            Image.fromarray(np.full((4, 4, 3), index, np.uint8)).save(folder / f"{index}.png")
+    return str(tmp_path)
+
+
+def request(uri: str, **changes: object) -> PromptRequest:
+    archive = CatalogRequest(uri="unused", group_by=("night", "product"), limit=1)
+    given = {"manifest": None, "k": None, "seed": 0, "rotations": ()} | changes
+    return PromptRequest(prompt_catalog(archive, uri, None), **given)  # type: ignore[arg-type]
+
+
+def ids(prompts: PromptSet) -> list[str]:
+    return [name for names in prompts.ids().values() for name in names]
+
+
+def test_all_images_are_prompts_of_their_product_whatever_the_night(normal: str) -> None:
+    found = list_prompts(request(normal, rotations=(180,)), GROUPS)
+    assert {name: len(names) for name, names in found.ids().items()} == {"product=nut": 3, "product=screw": 6}
+    nights = [f"night=2026-11-2{i}/product=screw" for i in range(2)]
+    assert found.counts(nights) == dict.fromkeys(nights, 12)
+    found.require(nights, normal)
+    with pytest.raises(ArchiveError, match=r"no prompt for the group night=2026-11-21/product=bolt \(1 such groups\)"):
+        found.require([*nights, "night=2026-11-21/product=bolt"], normal)
+
+
+def test_k_are_drawn_by_seed_alone(normal: str) -> None:
+    drawn = [ids(list_prompts(request(normal, k=2, seed=seed), GROUPS)) for seed in range(6)]
+    assert all(len(names) == 4 for names in drawn)
+    assert ids(list_prompts(request(normal, k=2, seed=3), GROUPS)) == drawn[3]
+    assert len({tuple(names) for names in drawn}) > 1
+    with pytest.raises(SettingsError, match=r"prompts\.k=4, but .* has only 3 normal images for product=nut"):
+        list_prompts(request(normal, k=4), GROUPS)
+
+
+def test_a_manifest_names_them(normal: str, tmp_path: Path) -> None:
+    chosen = ["product=nut/1.png", "product=screw/4.png"]
+    (tmp_path / "ids.txt").write_text("\n".join(chosen) + "\n\n")
+    assert ids(list_prompts(request(normal, manifest=str(tmp_path / "ids.txt")), GROUPS)) == chosen
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ArchiveError, match="is empty"):
+        list_prompts(request(normal, manifest=str(tmp_path / "empty.txt")), GROUPS)
+    with pytest.raises(ArchiveError, match=r"cannot read prompts\.manifest"):
+        list_prompts(request(normal, manifest=str(tmp_path / "gone.txt")), GROUPS)
+
+
+def test_every_prompt_is_embedded_upright_and_turned_but_stays_one_photo(normal: str) -> None:
+    found = list_prompts(request(normal, k=1, rotations=(90, 270)), GROUPS)
+    wanted = found.to_embed()
+    assert wanted[TURN].to_pylist() == [0, 0, 90, 90, 270, 270]
+    assert len(set(wanted["image_id"].to_pylist())) == 6
+    receipts = [
+        {"image_id": name, "content_hash": f"hash{i}", "embedding_uri": "u", "row": i, "status": OK}
+        for i, name in enumerate(wanted["image_id"].to_pylist())
+    ]
+    embedded = found.embedded(table(receipts, RECEIPTS))
+    assert {name: rows["content_hash"].to_pylist() for name, rows in embedded.items()} == {
+        "product=nut": ["hash0"] * 3,
+        "product=screw": ["hash1"] * 3,
+    }
+    assert sorted(embedded["product=nut"]["row"].to_pylist()) == [0, 2, 4]
+    receipts[1] |= {"status": FAILED, "error": "damaged"}
+    with pytest.raises(ArchiveError, match=r"1 prompts cannot be used; product=screw/.\.png: damaged"):
+        found.embedded(table(receipts, RECEIPTS))
+
+
+def test_aligned_samples_are_kept_apart_by_what_they_are_aligned_with() -> None:
+    plain, aligned = SampleRecipe(224, "squash", (16, 16)), SampleRecipe(224, "squash", (16, 16), Alignment())
+    few_shot = SampleRecipe(224, "squash", (16, 16), Alignment(), few_shot=True)
+    stricter = SampleRecipe(224, "squash", (16, 16), Alignment(min_inliers=20))
+    assert store_id("vit", plain) == "vit"
+    names = [store_id("vit", recipe) for recipe in (aligned, few_shot, stricter)]
+    assert len(set(names)) == 3
+    assert all(name.startswith("vit-aligned-") for name in names)
+
+
+def test_an_embedding_is_good_for_the_guides_it_was_made_with_alone() -> None:
+    def etags(guide: dict[str, str], part: str | None = None, max_pixels: int = 100) -> list[str]:
+        rows = [{"image_id": name, "etag": "e", "group_id": group, "part_id": part} for name, group in IMAGES]
+        guides = {"g": table([guide], MANIFEST), "h": table([{"image_id": "other", "etag": "1"}], MANIFEST)}
+        return stamped(table(rows, MANIFEST), guides, max_pixels)["etag"].to_pylist()
+
+    first = etags({"image_id": "a", "etag": "1"})
+    assert first == etags({"image_id": "a", "etag": "1"})
+    assert first[0] == first[1] != first[2]
+    for other in (
+        etags({"image_id": "b", "etag": "1"}),
+        etags({"image_id": "a", "etag": "2"}),
+        etags({"image_id": "a", "etag": "1", "part_id": "7"}),
+    ):
+        assert other[0] != first[0]
+        assert other[2] == first[2]  # another group's images are as good as before
+    assert not set(first) & set(etags({"image_id": "a", "etag": "1"}, part="7"))
+    assert not set(first) & set(etags({"image_id": "a", "etag": "1"}, max_pixels=50))
+    manifest = table([{"image_id": "a", "etag": "e"}], MANIFEST)
+    assert stamped(manifest, {}, 100) is manifest
+
+
+def test_prompts_of_products_that_are_not_looked_at_are_left_alone(normal: str) -> None:
+    found = list_prompts(request(normal, k=4), ["night=2026-11-21/product=screw"])
+    assert list(found.ids()) == ["product=screw"]
+
+
+def test_an_empty_folder_of_prompts_is_named_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match=r"no image in .*\(Of the prompts: here archive\.uri is prompts\.uri"):
+        list_prompts(request(str(tmp_path)), GROUPS)

@@ -1,0 +1,182 @@
+"""The scoring stage on a local Ray: the same scores however it is cut up, each block read once, actors that die."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from patchead.errors import PatcheadError
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.staging import RunFolder
+from patchead.nightly.group import Group, gather
+from patchead.nightly.score import score
+from patchead.nightly.score_actor import ScoreSettings
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.runtime.pool import Pool
+from patchead.schema import OK, RECEIPTS, table
+from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
+from patchead.storage import Storage
+from tests.helpers.groups import group as embeddings_of
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+N, GRID, D = 24, (7, 5), 16
+QUICK = {(4, "symmetric"), (2, "row_stationary"), (2, "panel")}
+MEMORY = 10**9
+SETTINGS = ScoreSettings(Aggregation(), "fp32", MEMORY, GRID, None, 0, "digest")
+LIMITS = Limits(MEMORY, "auto", "fp32", 0.3, 5, 1000, None, 1)
+
+
+def stored(lake: Path, embeddings: np.ndarray, name: str = "g") -> tuple[EmbeddingStore, Group]:
+    """Embeddings (N, P, D) in files of at most 10 images, and the group that names them."""
+    store, parts = EmbeddingStore(str(lake), Storage(), "encoder"), []
+    for start in range(0, len(embeddings), 10):
+        block = embeddings[start : start + 10]
+        names = [f"{name}{start + i:04d}" for i in range(len(block))]
+        rows = [{"image_id": n, "content_hash": n, "etag": "", "size": 1, "status": OK} for n in names]
+        parts.append(store.write_unit(f"{name}{start}", table(rows, RECEIPTS), block))
+    receipts = pa.concat_tables(parts)
+    return store, Group.of(name, receipts.append_column("part_id", pa.nulls(len(embeddings), pa.string())))
+
+
+def run(
+    lake: Path,
+    store: EmbeddingStore,
+    groups: list[Group],
+    actors: int,
+    run_id: str,
+    grid: tuple[int, int] = GRID,
+    **changes: Any,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The stage's summary and the patch scores (N, h, w) of every group."""
+    limits = dataclasses.replace(LIMITS, actors=actors, **changes)
+    settings = dataclasses.replace(SETTINGS, max_references=limits.max_references, grid=grid)
+    plan = make_plan([(g.group_id, len(g.image_ids)) for g in groups], grid[0] * grid[1], D, limits)
+    folder, named = RunFolder(str(lake), Storage(), run_id), {g.group_id: g for g in groups}
+    seen: list[int] = []
+    pool = Pool(size=actors, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
+    summary = score(plan, named.__getitem__, store, folder, settings, pool, advance=seen.append)
+    assert sum(seen) == sum(len(g.image_ids) for g in groups)
+    return summary, {name: folder.read_group(name).patch_scores for name in named}
+
+
+@pytest.mark.parametrize(
+    ("actors", "schedule"),
+    [
+        pytest.param(actors, schedule, marks=[] if (actors, schedule) in QUICK else pytest.mark.slow)
+        for actors in (1, 2, 4)
+        for schedule in ("symmetric", "row_stationary", "panel")
+    ],
+)
+def test_scores_are_the_same_for_any_number_of_actors_and_each_block_is_read_once(
+    tmp_path: Path, actors: int, schedule: str
+) -> None:
+    embeddings = embeddings_of(N, 35, D)
+    store, group = stored(tmp_path, embeddings)
+    changes = {"max_references": 9} if schedule == "panel" else {"schedule": schedule}
+    panel = reference_panel(group.image_ids, 9, 0) if schedule == "panel" else None
+    expected = score_group(
+        embeddings, np.arange(N), aggregation=Aggregation(), memory_bytes=MEMORY, panel=panel
+    ).patch_scores
+    summary, found = run(tmp_path, store, [group], actors, "run", **changes)
+    np.testing.assert_allclose(found["g"].reshape(N, -1), expected, atol=1e-6)
+    assert summary["reads_of_a_block_per_node"] == 1
+    assert summary["bytes_read"] == embeddings.nbytes
+    assert summary["tasks_redone"] == 0
+    assert len(summary["actor_seconds"]) == actors
+    assert (summary["tasks_done"] > 1) == (actors > 1)
+
+
+def test_groups_in_blocks_and_whole_ones_go_through_together(tmp_path: Path) -> None:
+    sizes, groups, expected = {"large": 24, "middle": 14, "small": 5}, [], {}
+    for name, n in sizes.items():
+        embeddings = embeddings_of(n, 35, D, seed=n)
+        store, group = stored(tmp_path, embeddings, name)
+        groups.append(group)
+        expected[name] = score_group(
+            embeddings, np.arange(n), aggregation=Aggregation(), memory_bytes=MEMORY
+        ).patch_scores
+    summary, found = run(tmp_path, store, groups, 2, "run")
+    for name, n in sizes.items():
+        np.testing.assert_allclose(found[name].reshape(n, -1), expected[name], atol=1e-6)
+    assert summary["reads_of_a_block_per_node"] == 1
+    again, _ = run(tmp_path, store, groups, 2, "run")
+    assert again["tasks_done"] == 0  # all staged before
+
+
+def test_an_actor_killed_mid_group_changes_nothing_and_what_is_redone_is_counted(tmp_path: Path) -> None:
+    n, grid = 96, (32, 32)  # a tile takes some tenths of a second
+    embeddings = embeddings_of(n, 1024, D)
+    store, group = stored(tmp_path, embeddings)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        deadline = time.monotonic() + 60
+        while not killed and time.monotonic() < deadline:
+            busy = {pid: _cpu_seconds(pid) for pid in _pids("ray::ScoreActor.tile")}
+            time.sleep(0.05)
+            # One that has used the processor since: its call has begun, and been counted.
+            still = [
+                pid for pid in _pids("ray::ScoreActor.tile") if pid in busy and _cpu_seconds(pid) - busy[pid] > 0.02
+            ]
+            if still:
+                os.kill(still[0], signal.SIGKILL)
+                killed.append(still[0])
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    summary, found = run(tmp_path, store, [group], 2, "run", grid)
+    killer.join()
+    assert killed
+    assert summary["tasks_redone"] >= 1
+    expected = score_group(embeddings, np.arange(n), aggregation=Aggregation(), memory_bytes=MEMORY).patch_scores
+    np.testing.assert_allclose(found["g"].reshape(n, -1), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_a_vector_without_direction_ends_the_stage_with_its_text(tmp_path: Path, actors: int) -> None:
+    embeddings = embeddings_of(N, 35, D)
+    embeddings[20, 3] = 0
+    store, group = stored(tmp_path, embeddings)
+    with pytest.raises(PatcheadError, match=r"patch 3 of image \d+ is zero, infinite or NaN"):
+        run(tmp_path, store, [group], actors, "run")
+
+
+def test_gather_finds_rows_in_several_blocks_and_misses_none_silently() -> None:
+    columns = [np.array([1, 4]), np.array([0, 7])]
+    blocks = [np.array([[[1.0]], [[4.0]]]), np.array([[[0.0]], [[7.0]]])]
+    np.testing.assert_array_equal(gather(np.array([7, 1, 0]), columns, blocks).ravel(), [7, 1, 0])
+    with pytest.raises(ValueError, match="image 3 is in none"):
+        gather(np.array([1, 3]), columns, blocks)
+
+
+def _pids(title: str) -> list[int]:
+    """Processes of this machine that are in the Ray call ``title`` just now."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if (entry / "cmdline").read_bytes().startswith(title.encode()):
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User time that a process has taken; 0 where it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return int(fields[11]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,135 @@
+"""The plan: counts in, tasks, FLOPs and bytes out, decided before any actor is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchead.errors import PlanError
+from patchead.plan.group_plan import Limits, make_plan
+
+LIMITS = Limits(
+    memory_bytes=4 * 10**9,
+    schedule="auto",
+    precision="fp32",
+    fraction=0.3,
+    min_batch=5,
+    max_group_size=20_000,
+    max_references=None,
+    actors=1,
+)
+
+
+def limits(**changes: object) -> Limits:
+    return dataclasses.replace(LIMITS, **changes)
+
+
+def only(images: int, n_patches: int = 256, dim: int = 384, **changes: object):
+    (group,) = make_plan([("g", images)], n_patches, dim, limits(**changes)).groups
+    return group
+
+
+def test_a_small_group_is_one_task_on_one_actor() -> None:
+    group = only(200)
+    assert (group.whole, group.tasks, group.schedule) == (True, 1, "symmetric")
+
+
+def test_flops_are_counted_from_the_definition() -> None:
+    assert only(10, 7, 3, schedule="row_stationary").flops == 2 * 10 * 10 * 7 * 7 * 3
+    assert only(10, 7, 3, schedule="symmetric").flops == 10 * 10 * 7 * 7 * 3
+    assert only(10, 7, 3, max_references=4).flops == 2 * 10 * 4 * 7 * 7 * 3
+
+
+def test_auto_takes_the_row_stationary_schedule_when_the_strip_does_not_fit() -> None:
+    strip = 1000 * 1000 * 1024 * 4
+    assert only(1000, 1024, memory_bytes=strip * 4 // 3 + 1).schedule == "symmetric"
+    assert only(1000, 1024, memory_bytes=strip).schedule == "row_stationary"
+
+
+def test_a_panel_is_never_symmetric() -> None:
+    group = only(200, max_references=50, schedule="symmetric")
+    assert (group.schedule, group.references) == ("row_stationary", 50)
+    assert only(40, max_references=50).schedule == "symmetric"
+
+
+def test_too_few_images_are_planned_as_nothing() -> None:
+    group = only(4)
+    assert (group.schedule, group.tasks, group.flops) == ("none", 0, 0)
+    assert only(5).schedule != "none"
+
+
+def test_a_group_over_the_limit_is_refused_with_the_remedy() -> None:
+    with pytest.raises(PlanError, match=r"group g has 20001 images.*max_references.*group_by"):
+        only(20_001)
+    assert only(20_001, max_references=200).references == 200
+
+
+def test_a_memory_too_small_for_one_image_is_refused() -> None:
+    with pytest.raises(PlanError, match=r"memory_gb.*Set it to"):
+        only(100, 1024, 768, memory_bytes=10**6)
+
+
+def test_one_large_group_is_cut_so_that_every_actor_has_work() -> None:
+    group = only(200, actors=4)
+    assert not group.whole
+    assert group.tasks >= 4 * 2
+
+
+def test_groups_stay_whole_up_to_a_tenth_of_an_actors_work() -> None:
+    many = make_plan([(f"g{i:02d}", 100) for i in range(40)], 256, 384, limits(actors=4))
+    assert all(group.whole for group in many.groups)
+    few = make_plan([(f"g{i:02d}", 100) for i in range(36)], 256, 384, limits(actors=4))
+    assert not any(group.whole for group in few.groups)
+
+
+@given(n=st.lists(st.integers(5, 400), min_size=1, max_size=12), actors=st.integers(2, 8))
+@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
+def test_no_task_is_more_than_an_eighth_of_an_actors_work(n: list[int], actors: int, schedule: str) -> None:
+    sizes = [(f"g{i}", images) for i, images in enumerate(n)]
+    plan = make_plan(sizes, 256, 384, limits(actors=actors, schedule=schedule))
+    share = sum(images**2 for images in n) / actors
+    for group in plan.groups:
+        block = group.block_images
+        if block == 1:
+            continue  # cannot be cut finer
+        largest = block**2 if group.whole else block * (block if schedule == "symmetric" else group.images / 2)
+        assert largest * (1 if group.whole else 2) <= max(share / 8, 2 * group.images)
+
+
+def test_tiles_of_a_block_with_itself_come_last_because_they_are_half_the_work() -> None:
+    tiles = only(200, actors=2).tiles()
+    diagonal = [a == b for a, b in tiles]
+    assert diagonal == sorted(diagonal)
+
+
+def test_the_largest_group_comes_first() -> None:
+    plan = make_plan([("a", 10), ("b", 30), ("c", 20)], 16, 8, LIMITS)
+    assert [group.group_id for group in plan.groups] == ["b", "c", "a"]
+
+
+@given(images=st.integers(5, 3000), actors=st.integers(1, 16), memory_mb=st.integers(60, 4000))
+def test_tiles_cover_every_pair_of_images_once(images: int, actors: int, memory_mb: int) -> None:
+    group = only(images, 64, 128, actors=actors, memory_bytes=memory_mb * 10**6)
+    if group.whole or group.schedule != "symmetric":
+        return
+    edges = [*range(0, images, group.block_images), images]
+    sizes = [b - a for a, b in pairwise(edges)]
+    pairs = sum(sizes[a] * sizes[b] * (1 if a == b else 2) for a, b in group.tiles())
+    assert pairs == images * images
+    assert group.tasks == len(group.tiles())
+
+
+def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
+    (group,) = make_plan([("g", 3)], 256, 384, LIMITS, {"g": 4}).groups  # fewer than min_batch
+    assert (group.schedule, group.references, group.prompts, group.whole) == ("row_stationary", 4, 4, True)
+    assert group.flops == 2 * 3 * 4 * 256 * 256 * 384
+    (large,) = make_plan([("g", 50_000)], 256, 384, limits(max_group_size=50_000), {"g": 4}).groups
+    assert large.tasks == len(large.blocks()) > 1
+    with pytest.raises(PlanError, match=r"group g has 50000 images, more than scoring\.max_group_size=20000"):
+        make_plan([("g", 50_000)], 256, 384, LIMITS, {"g": 4})
+    two = make_plan([("g", 200)], 256, 384, limits(actors=2), {"g": 4}).groups[0]
+    assert two.tasks >= 20

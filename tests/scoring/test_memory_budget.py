@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from patchead.errors import PlanError, SettingsError
+from patchead.scoring.leave_one_out import Aggregation, block_images, choose_schedule, score_group, strip_bytes
+from patchead.scoring.memory_budget import matmul_bytes
+from tests.helpers.groups import group
+
+GB = 10**9
+
+
+def test_strip_is_one_value_per_patch_and_reference() -> None:
+    assert strip_bytes(10, 7) == 10 * 10 * 7 * 4
+    assert strip_bytes(10, 7, "int8") == strip_bytes(10, 7)
+    assert strip_bytes(10, 7, "fp16") == strip_bytes(10, 7, "bf16") == 10 * 10 * 7 * 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_auto_takes_the_strip_exactly_while_it_fits(precision: str) -> None:
+    limit = strip_bytes(300, 256, precision) * 4 // 3
+    assert choose_schedule(300, 256, limit, precision=precision) == "symmetric"
+    assert choose_schedule(300, 256, limit - 1, precision=precision) == "row_stationary"
+    assert choose_schedule(300, 256, limit, "row_stationary") == "row_stationary"
+
+
+def test_a_strip_that_does_not_fit_is_refused_with_the_remedy() -> None:
+    with pytest.raises(
+        PlanError, match=r"strip of 4.1 GB for 1000 images of 1024 .*schedule to auto, or .*5.46 or more"
+    ):
+        choose_schedule(1000, 1024, 2 * GB, "symmetric")
+    assert choose_schedule(1000, 1024, int(5.47 * GB), "symmetric") == "symmetric"
+    with pytest.raises(SettingsError, match=r"schedule must be one of auto, symmetric, row_stationary; got 'fast'"):
+        choose_schedule(10, 10, GB, "fast")
+
+
+@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
+def test_more_memory_means_blocks_as_large_or_larger_up_to_the_group(schedule: str) -> None:
+    sizes = [block_images(200, 256, 384, memory * 10**6, schedule=schedule) for memory in range(100, 2000, 100)]
+    assert sizes == sorted(sizes)
+    assert 1 <= sizes[0] < sizes[-1] == 200
+
+
+def test_a_small_panel_leaves_room_for_larger_query_blocks() -> None:
+    alone = block_images(20_000, 256, 384, GB, schedule="row_stationary")
+    assert block_images(20_000, 256, 384, GB, schedule="row_stationary", references=200) > 4 * alone
+
+
+@pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
+def test_a_budget_for_not_even_one_image_is_refused_and_the_remedy_works(schedule: str) -> None:
+    with pytest.raises(PlanError, match=r"does not hold one image of 1024 .*Set it to .* or more") as caught:
+        block_images(20, 1024, 384, 10**6, schedule=schedule)
+    remedy = float(str(caught.value).split("Set it to ")[1].split()[0])
+    assert block_images(20, 1024, 384, int(remedy * 1.01 * GB), schedule=schedule) >= 1
+
+
+@pytest.mark.parametrize(
+    ("n", "p", "d", "memory", "schedule"),
+    [
+        (64, 64, 64, 6_000_000, "symmetric"),
+        (64, 64, 64, 16_000_000, "symmetric"),
+        (64, 64, 64, 4_000_000, "row_stationary"),
+        (64, 64, 64, 12_000_000, "row_stationary"),
+        (96, 16, 256, 8_000_000, "row_stationary"),
+        (40, 196, 32, 8_000_000, "symmetric"),
+        (40, 64, 768, 12_000_000, "symmetric"),
+        (40, 64, 768, 12_000_000, "row_stationary"),
+    ],
+)
+def test_scoring_allocates_no_more_than_its_budget(
+    torch_memory: None, n: int, p: int, d: int, memory: int, schedule: str
+) -> None:
+    embeddings = group(n, p, d)
+    score = partial(
+        score_group, embeddings, np.arange(n), aggregation=Aggregation(), schedule=schedule, memory_bytes=memory
+    )
+    score()  # so that first-call imports are not counted
+    peak = _peak_bytes(score)
+    assert n * p * 4 < peak <= memory
+    if schedule == "symmetric":
+        assert peak >= strip_bytes(n, p)
+
+
+def test_the_product_gets_a_sixteenth() -> None:
+    assert matmul_bytes(16 * GB) == GB
+
+
+def _peak_bytes(call: Callable[[], object]) -> int:
+    """Highest sum of what torch held at once during ``call``, plus the same of numpy."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        tracemalloc.start()
+        call()
+        peak_numpy = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    held = peak = 0
+    for event in recorded.profiler.kineto_results.events():
+        if event.name() == "[memory]" and event.device_type() == torch.autograd.DeviceType.CPU:
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak + peak_numpy

@@ -1,0 +1,132 @@
+"""Settings: every refusal names the key, the value, what is allowed and, where it can, the nearest known key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchead.errors import SettingsError
+from patchead.settings.load import iter_fields, load_config
+from patchead.settings.model import Config
+
+MINIMUM = {"archive.uri": "/data/archive", "lake.uri": "/data/lake"}
+CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
+
+
+def refusal(*overrides: str, path: Path | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_config(path, overrides, MINIMUM)
+    return str(caught.value)
+
+
+def test_defaults_are_those_of_the_method() -> None:
+    scoring = load_config(None, given=MINIMUM).scoring
+    assert (scoring.aggregate, scoring.fraction, scoring.image_top_fraction) == ("nearest", 0.3, 0.01)
+    assert (scoring.min_batch, scoring.threshold_z, scoring.max_references) == (5, 3.5, None)
+
+
+def test_overrides_win_over_the_file_and_given_values_over_both(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("archive: {uri: a, limit: 3}\nlake: {uri: b}\nscoring: {fraction: 0.5, aggregate: farthest}\n")
+    config = load_config(path, ["scoring.fraction=0.1", "archive.limit=4"], {"archive.limit": 5})
+    assert config.scoring.fraction == 0.1
+    assert config.scoring.aggregate == "farthest"
+    assert config.archive.limit == 5
+
+
+def test_an_empty_section_means_its_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("archive: {uri: a}\nlake: {uri: b}\nrun:\n")
+    assert load_config(path).run.max_failed_fraction == 0.01
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
+    text = refusal("scoring.fractoin=0.3")
+    assert "scoring.fractoin is not a setting" in text
+    assert "Did you mean 'scoring.fraction'?" in text
+    assert "image_top_fraction" in text  # what is allowed in the section
+
+
+def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
+    assert "Did you mean 'scoring'?" in refusal("scorin.fraction=0.3")
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("scoring.fraction=2", ["scoring.fraction", "less than or equal to 1", "got 2"]),
+        ("scoring.fraction=0", ["scoring.fraction", "greater than 0", "got 0"]),
+        ("scoring.aggregate=median", ["scoring.aggregate", "'nearest' or 'farthest'", "got 'median'"]),
+        ("archive.night=yesterday", ["archive.night", "valid date", "got 'yesterday'", "YYYY-MM-DD"]),
+        ("archive.limit=0", ["archive.limit", "greater than or equal to 1", "got 0"]),
+        ("encoder.layers=[0]", ["encoder.layers.0", "greater than or equal to 1", "counted from 1"]),
+        ("archive.group_by=[product]", ["archive.group_by", "night and product", "missing ['night']"]),
+        ("run.run_id=../x", ["run.run_id", "must match pattern", "got '../x'"]),
+        ("resources.gpus_per_actor=1.5", ["resources.gpus_per_actor", "whole number", "got 1.5"]),
+        ("run.max_failed_fraction=1.5", ["run.max_failed_fraction", "got 1.5"]),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(override: str, words: list[str]) -> None:
+    text = refusal(override)
+    assert [word for word in words if word not in text] == []
+
+
+def test_all_faults_are_listed_at_once() -> None:
+    assert len(refusal("scoring.fraction=2", "archive.limit=0", "lake.nope=1").splitlines()) == 3
+
+
+def test_required_settings_are_named_with_the_way_to_set_them() -> None:
+    with pytest.raises(SettingsError, match=r"archive\.uri is required.*--set archive\.uri="):
+        load_config(None)
+
+
+def test_a_lake_inside_the_archive_is_refused() -> None:
+    with pytest.raises(SettingsError, match="inside"):
+        load_config(None, given={"archive.uri": "/data", "lake.uri": "/data/lake"})
+    with pytest.raises(SettingsError, match="inside"):
+        load_config(None, given={"archive.uri": ".", "lake.uri": "lake"})
+
+
+def test_a_lake_inside_the_archive_is_seen_through_protocols() -> None:
+    with pytest.raises(SettingsError, match="inside"):
+        load_config(None, given={"archive.uri": "/data", "lake.uri": "file:///data/lake"})
+    with pytest.raises(SettingsError, match="inside"):
+        load_config(None, given={"archive.uri": "s3://b/a", "lake.uri": "s3a://b/a/lake"})
+
+
+def test_passwords_in_addresses_are_refused_without_being_repeated() -> None:
+    text = refusal("storage.endpoint_url=http://user:geheim@host:8333")
+    assert "storage.endpoint_url" in text
+    assert "geheim" not in text
+
+
+@pytest.mark.parametrize("override", ["scoring", "=1", "scoring.fraction=[", ""])
+def test_a_malformed_override_is_refused(override: str) -> None:
+    assert "--set" in refusal(override)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: b: c", "\x00"])
+def test_a_malformed_file_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text(content)
+    assert "settings.yaml" in refusal(path=path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "nowhere.yaml" in refusal(path=tmp_path / "nowhere.yaml")
+
+
+def test_assumed_keys_and_ids_may_look_like_dates_and_numbers() -> None:
+    config = load_config(None, ["archive.assume={night: 2026-11-21, product: 7}", "run.run_id=20261121"], MINIMUM)
+    assert config.archive.assume == {"night": "2026-11-21", "product": "7"}
+    assert config.run.run_id == "20261121"
+
+
+def test_every_setting_is_documented() -> None:
+    assert [key for key, field in iter_fields() if not (field.description or "").endswith(".")] == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_the_configs_in_the_repository_are_valid(path: Path) -> None:
+    assert isinstance(load_config(path, given=MINIMUM), Config)
