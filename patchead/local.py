@@ -166,7 +166,7 @@ def score_samples(
 
     Args:
         samples: N embedded images.
-        aggregation: how distances become scores (method.md sections 3 and 4).
+        aggregation: how distances become scores (method.md §3 and §4).
         mask: weight the patch scores by attention.
         prompts: the only references, instead of the batch.
         part: the physical part of each image, None where unknown: images of one part are never references of each

@@ -85,8 +85,8 @@ def score(
         images: paths, encoded bytes, or uint8 arrays: RGB (H, W, 3) or grey (H, W).
         encoder, weights, image_size, layers, fit: as `encoder` in the settings; ``patchead encoders`` lists names.
         prompts: normal images (few-shot mode); rotations: turns of them that are prompts too, e.g. (90, 180, 270).
-        align, mask: PatchEAD+, with the default rules where True (method.md section 5).
-        aggregation: how distances become scores (method.md sections 3 and 4).
+        align, mask: PatchEAD+, with the default rules where True (method.md §5).
+        aggregation: how distances become scores (method.md §3 and §4).
         part_ids: the physical part of each image: images of one part are never references of each other. Not with
             ``prompts``: leave out those that show a part to be scored.
         threshold_z: an image is anomalous when its robust z in the list is above this.

@@ -51,7 +51,7 @@ class Sorted:
         return cls(out)
 
     def patch_scores(self, aggregate: str, fraction: float) -> np.ndarray:
-        """float32 (n, P): mean of the K nearest or farthest references (method.md section 3)."""
+        """float32 (n, P): mean of the K nearest or farthest references (method.md §3)."""
         references = self.distances.shape[-1]
         k = int(neighbours(references, fraction))
         cut = slice(k) if aggregate == "nearest" else slice(references - k, None)

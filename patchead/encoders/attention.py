@@ -1,6 +1,6 @@
 """The class token's attention to the patches in a transformer's last block, caught while the block runs.
 
-Method.md section 5: the mask is made of it. The libraries compute attention with a fused kernel that never holds the
+The mask is made of it (method.md §5). The libraries compute attention with a fused kernel that never holds the
 weights; of the last block alone that is turned off, so the other blocks run as they always do.
 """
 

@@ -26,7 +26,7 @@ Tokens = Callable[[Tensor, list[int], bool], list[Tensor]]
 
 
 class Encoder:
-    """A frozen vision encoder (method.md section 1; PatchEAD §3.1).
+    """A frozen vision encoder (method.md §1; PatchEAD §3.1).
 
     Patch tokens only: CLS and register tokens are dropped, and a projection head is not applied. Without ``layers``
     the tokens are the last block's after the model's final norm (the identity in models that pool before they
@@ -102,7 +102,7 @@ class Encoder:
         return out
 
     def embed_with_attention(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings of a batch, and what the last block's class token attends to (method.md section 5).
+        """Embeddings of a batch, and what the last block's class token attends to (method.md §5).
 
         Args:
             images: as `embed` takes them.

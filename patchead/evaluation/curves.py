@@ -1,4 +1,4 @@
-"""Areas under threshold curves, from how many positives and negatives lie at each threshold (method.md section 8).
+"""Areas under threshold curves, from how many positives and negatives lie at each threshold (method.md §8).
 
 The counts may be of single scores or of histogram bins: what shares a threshold is tied. They come highest threshold
 first. Every function gives None where the positives or the negatives are missing: the metric is then undefined.

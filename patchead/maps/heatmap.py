@@ -1,4 +1,4 @@
-"""Patch scores as a picture in the image's own frame (method.md section 6). Arrays in, arrays out; RGB throughout."""
+"""Patch scores as a picture in the image's own frame (method.md §6). Arrays in, arrays out; RGB throughout."""
 
 from __future__ import annotations
 

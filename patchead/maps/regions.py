@@ -1,4 +1,4 @@
-"""Where an image is anomalous: connected components of its map above a threshold (method.md section 6)."""
+"""Where an image is anomalous: connected components of its map above a threshold (method.md §6)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Group:
         )
 
     def panel(self, max_references: int | None, seed: int) -> np.ndarray | None:
-        """Indices of the reference panel (method.md §9) or of the prompts, or None for the whole group."""
+        """Indices of the reference panel (method.md §9.3) or of the prompts, or None for the whole group."""
         if self.queries < len(self.image_ids):
             return np.arange(self.queries, len(self.image_ids))
         if max_references is None or max_references >= len(self.image_ids):

@@ -36,12 +36,12 @@ class Aggregation:
             raise SettingsError(bad_value("scoring.image_top_fraction", self.image_top_fraction, "from 0 to 1"))
 
     def few_shot(self) -> Aggregation:
-        """The rule of few-shot mode: K = 1, the nearest prompt of all (method.md section 3)."""
+        """The rule of few-shot mode: K = 1, the nearest prompt of all (method.md §3)."""
         return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION)
 
 
 def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
-    """bool (rows, columns): may the column's image be a reference of the row's image? (method.md section 3)
+    """bool (rows, columns): may the column's image be a reference of the row's image? (method.md §3)
 
     Not the image itself, none with the same content, none of the same part.
 
@@ -67,7 +67,7 @@ def count_references(content: np.ndarray, part: np.ndarray, columns: np.ndarray 
 
 
 def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
-    """K = max(1, floor(fraction · N_ref)) as int64, for each N_ref (method.md section 3; MuSc's count without its 0).
+    """K = max(1, floor(fraction · N_ref)) as int64, for each N_ref (method.md §3; MuSc's count without its 0).
 
     The fraction is taken as the decimal that was written: 0.29 of 100 is 29, which floats make 28.
 
@@ -83,9 +83,9 @@ def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
 
 
 def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
-    """Mean of the M = max(1, floor(top_fraction · P)) largest of each row: (N, P) → float64 (N,) (method.md section 4).
+    """Mean of the M = max(1, floor(top_fraction · P)) largest of each row: (N, P) → float64 (N,) (method.md §4).
 
-    0 means the single maximum (PatchEAD section 3.1, eq. 4). A row with NaN gives NaN.
+    0 means the single maximum (PatchEAD §3.1, eq. 4). A row with NaN gives NaN.
 
     Raises:
         SettingsError: the fraction is not in [0, 1].

@@ -1,4 +1,4 @@
-"""Leave-one-out scores of a group: every image against all others (method.md sections 2 to 4 and 9).
+"""Leave-one-out scores of a group: every image against all others (method.md §2 to §4, §9.3).
 
 Two schedules, same numbers. *symmetric*: each pair of images is multiplied once and gives both directions, into a
 strip (N, N, P). *row_stationary*: a block of query images stays while the references stream past.
@@ -64,7 +64,7 @@ def score_group(
         embeddings: float16 (N, P, D), unit vectors.
         content: int64 (N,), equal where the files are equal.
         part: int64 (N,), the physical part, -1 where unknown; default: unknown everywhere.
-        aggregation: how distances become scores (method.md sections 3 and 4).
+        aggregation: how distances become scores (method.md §3 and §4).
         device: torch device.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8`` products.
         schedule: ``auto``, ``symmetric`` or ``row_stationary``. A panel always streams (row_stationary).

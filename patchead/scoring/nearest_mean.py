@@ -18,7 +18,7 @@ class NearestMean:
     """Mean over the K nearest (or farthest) references of each patch, fed in any order and any portions.
 
     At most ``capacity`` candidates per patch are held: B · P · capacity · 4 bytes. The result does not depend on
-    how the distances were cut up (method.md section 3; PatchEAD section 3.1, eq. 3).
+    how the distances were cut up (method.md §3; PatchEAD §3.1, eq. 3).
     """
 
     def __init__(self, k: np.ndarray, n_patches: int, aggregate: str, device: str, capacity: int) -> None:

@@ -1,4 +1,4 @@
-"""The panel: a few images of a large group that serve as everybody's references (method.md section 9)."""
+"""The panel: a few images of a large group that serve as everybody's references (method.md §9.3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from patchead.errors import SettingsError, bad_value
 
 
 def reference_panel(image_ids: list[str], size: int, seed: int) -> np.ndarray:
-    """Positions, ascending int64, of the ``size`` images that serve as everybody's references (method.md section 9).
+    """Positions, ascending int64, of the ``size`` images that serve as everybody's references (method.md §9.3).
 
     Drawn by a hash of seed and image id: the same images whatever the order of the list, and mostly the same ones
     when images come or go. All positions where the group is not larger than ``size``.

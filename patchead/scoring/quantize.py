@@ -2,7 +2,7 @@
 
 A rotation leaves every dot product as it is and spreads channels that stick out over all dimensions: each entry of a
 rotated unit vector is then close to normal with standard deviation 1 / sqrt(D), whatever the encoder. So the scale
-needs no look at the data, and the largest integer product is the largest cosine (design: method.md section 9).
+needs no look at the data, and the largest integer product is the largest cosine (method.md §9.3).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def score_query_block(
         blocks: ``(columns (n,), embeddings (n, P, D))`` in any order and size, held one at a time; each position at
             most once.
         content, part: int64 (N,), of the whole group; see `reference_mask`.
-        aggregation: how distances become scores (method.md sections 3 and 4).
+        aggregation: how distances become scores (method.md §3 and §4).
         device, precision: of the products; see `prepare`.
         memory_bytes: budget for everything but ``query`` and the block in hand.
         n_references: int (B,), references each row must meet on the way.

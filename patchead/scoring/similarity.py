@@ -2,7 +2,7 @@
 
 The product of two blocks is cut into sub-blocks that are reduced to row and column maxima while they are still in
 cache, so no matrix of patches x patches is ever written out. Maxima are taken of the cosine; the distance
-d = (1 - cos) / 2 (method.md section 2; PatchEAD section 3.1, eq. 2) is one affine map at the end.
+d = (1 - cos) / 2 (method.md §2; PatchEAD §3.1, eq. 2) is one affine map at the end.
 """
 
 from __future__ import annotations

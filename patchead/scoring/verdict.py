@@ -1,4 +1,4 @@
-"""Which images are anomalous: a robust z of every image score in its group (method.md section 7)."""
+"""Which images are anomalous: a robust z of every image score in its group (method.md §7)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LARGEST_LOG = 700.0  # of a float64
 
 
 def robust_z(scores: np.ndarray) -> np.ndarray:
-    """float64 (N,): (log score - median) / (1.4826 · MAD), the log of max(score, 1e-6) (method.md section 7).
+    """float64 (N,): (log score - median) / (1.4826 · MAD), the log of max(score, 1e-6) (method.md §7).
 
     A constant group gives 0. Where more than half of the group is equal, so that the MAD is 0, the mean absolute
     deviation takes its place (Iglewicz and Hoaglin's rule). A NaN score has z NaN and does not count.

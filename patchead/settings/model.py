@@ -130,7 +130,7 @@ class MaskConfig(_Section):
 
 
 class ScoringConfig(_Section):
-    """How patches become scores: method.md sections 2 to 4, 7 and 9 are these fields."""
+    """How patches become scores: method.md §2 to §4, §7 and §9.3 are these fields."""
 
     mode: Literal["batch", "few_shot"] = "batch"
     """batch compares each image with the others of its group; few_shot with the normal images of prompts.uri."""

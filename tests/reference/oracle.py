@@ -30,7 +30,7 @@ def nearest_distance(z: np.ndarray, i: int, p: int, j: int) -> float:
 
 
 def references(i: int, content: list[int], part: list[int], panel: list[int] | None = None) -> list[int]:
-    """Section 3: not i, no image with the same content, none of the same part; section 9: panel images only."""
+    """method.md §3: not i, no image with the same content, none of the same part; §9.3: panel images only."""
     chosen = []
     for j in range(len(content)):
         if j == i or content[j] == content[i]:

@@ -15,7 +15,7 @@ BUDGET = 1 << 30
 
 
 def _expected(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64 (Na, Nb, P) straight from section 2."""
+    """float64 (Na, Nb, P) straight from method.md §2."""
     cosines = np.einsum("ipd,jqd->ijpq", oracle.unit(a), oracle.unit(b))
     return (1 - cosines.max(axis=3)) / 2
 
