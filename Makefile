@@ -5,7 +5,7 @@ STAMP := .venv/installed
 SOURCES := patchead jobs cluster tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench eval picture lint types check clean
+.PHONY: help demo test test-slow bench eval picture pages lint types check clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ eval: $(STAMP)  ## how good the scores are, on real and planted defects; half an
 
 picture: $(STAMP)  ## the README's picture, from textures whose licence allows it
 	$(BIN)/python jobs/demo.py --images textures --good 36 --bad 4 --picture docs/demo.png
+
+pages: $(STAMP)  ## docs/tables.md and docs/settings.md, from the code
+	$(BIN)/python jobs/write_pages.py
 
 lint: $(STAMP)  ## ruff
 	$(BIN)/ruff check $(SOURCES)

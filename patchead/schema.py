@@ -1,141 +1,188 @@
-"""Arrow schemas of everything that crosses a stage boundary, and their version.
+"""Arrow schemas of everything that crosses a stage boundary, with the meaning of every column, and their version.
 
 Result tables (scores, regions, runs) use only types that every SQL engine reads: string, int32/int64, float64,
-bool, date32 and timestamp[us, UTC]. float16 and fixed-size tensors stay in the embedding files.
+bool, date32 and timestamp[us, UTC]. float16 and fixed-size tensors stay in the embedding files. `docs/tables.md` is
+made from this module by `make pages`: a new column is one line here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
-# Row status. Every image of the manifest ends as exactly one row with one of these.
 OK = "ok"
 FAILED = "failed"
 TOO_FEW_IMAGES = "too_few_images"
 SKIPPED = (TOO_FEW_IMAGES,)
+STATUSES = {
+    OK: "The image has a score.",
+    FAILED: "The image could not be read, decoded or embedded; `error` says why. It is nobody's reference.",
+    TOO_FEW_IMAGES: "No score is made up: the group has fewer images than `scoring.min_batch`, or the image has no "
+    "reference, as every other one has the same content or shows the same part. `error` says which.",
+}
+"""Meaning of each status. Every image of the manifest ends as exactly one row with one of these."""
+
+STATES = {
+    "running": "The run has begun; only in `run.json`.",
+    "published": "Its rows are in the tables. The only state that a row of `runs` has.",
+    "failed": "It ended before it published; `error` of `run.json` says why. Only in `run.json`.",
+}
+"""Meaning of each state of a run."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """The columns of one table or file: name, type, meaning; and where in the lake it is."""
+
+    where: str
+    meaning: str
+    columns: Sequence[tuple[str, pa.DataType, str]]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns without their meanings: what the readers and writers take."""
+        return pa.schema([(name, type) for name, type, _ in self.columns])
+
 
 _timestamp = pa.timestamp("us", tz="UTC")
 
-MANIFEST = pa.schema(
+_MANIFEST = Described(
+    "between the stages of a run",
+    "One row per image that the catalog found: what there is to score.",
     [
-        ("image_id", pa.string()),  # relative URI, plus '#member' (tar) or '#row key' (Parquet); never a position
-        ("uri", pa.string()),  # full URI of the file or shard that holds the image
-        ("key", pa.string()),  # tar member or Parquet row key; null for a loose file
-        ("format", pa.string()),  # files | tar | parquet
-        ("size", pa.int64()),  # bytes of the image, -1 where the shard does not tell
-        ("offset", pa.int64()),  # where a tar member's bytes begin in its shard; null otherwise
-        ("etag", pa.string()),  # what changes when the file changes: etag, or size and modification time
-        ("night", pa.date32()),
-        ("product", pa.string()),
-        ("group_id", pa.string()),  # 'night=2026-11-21/product=screw'
-        ("part_id", pa.string()),  # images of one physical part are never references of each other
-        ("captured_at", _timestamp),
-        ("status", pa.string()),  # 'failed' where the catalog already knows; else null
-        ("error", pa.string()),
-    ]
+        ("image_id", pa.string(), "Relative URI, plus `#member` (tar) or `#row key` (Parquet); never a position."),
+        ("uri", pa.string(), "Full URI of the file or shard that holds the image."),
+        ("key", pa.string(), "Tar member or Parquet row key; null for a loose file."),
+        ("format", pa.string(), "`files`, `tar` or `parquet`."),
+        ("size", pa.int64(), "Bytes of the image; -1 where the shard does not tell."),
+        ("offset", pa.int64(), "Where a tar member's bytes begin in its shard; null otherwise."),
+        ("etag", pa.string(), "What changes when the file changes: its etag, or size and modification time."),
+        ("night", pa.date32(), "Night that the image belongs to, from its path or columns."),
+        ("product", pa.string(), "Product that the image shows, from its path or columns."),
+        ("group_id", pa.string(), "The group, e.g. `night=2026-11-21/product=screw`."),
+        ("part_id", pa.string(), "The physical part: images of one part are never each other's reference."),
+        ("captured_at", _timestamp, "Kept for the time of the photo; null in this version."),
+        ("status", pa.string(), "`failed` where the catalog already knows; else null."),
+        ("error", pa.string(), "Why it failed; else null."),
+    ],
 )
 
-# What embedding one image left behind. 'uri' + 'row' address the vectors; both null where the image failed.
-RECEIPTS = pa.schema(
+_RECEIPTS = Described(
+    "`embeddings/<store_id>/index/*.parquet` and `pending/*.parquet`",
+    "What embedding one image left behind. `embedding_uri` and `row` say where its vectors are; both are null where "
+    "the image failed.",
     [
-        ("image_id", pa.string()),
-        ("etag", pa.string()),
-        ("size", pa.int64()),
-        ("content_hash", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("embedding_uri", pa.string()),
-        ("row", pa.int32()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-    ]
+        ("image_id", pa.string(), "As in the manifest."),
+        ("etag", pa.string(), "As in the manifest: what was embedded is embedded again when it changes."),
+        ("size", pa.int64(), "As in the manifest."),
+        ("content_hash", pa.string(), "Hash of the encoded bytes: equal for equal files."),
+        ("width", pa.int32(), "Of the original image, in pixels, upright."),
+        ("height", pa.int32(), "Of the original image, in pixels, upright."),
+        ("embedding_uri", pa.string(), "The embedding file; inside the store its name without the folder."),
+        ("row", pa.int32(), "Row of the image in that file, from 0."),
+        ("status", pa.string(), "`ok` or `failed`."),
+        ("error", pa.string(), "Why it failed; else null."),
+    ],
 )
 
-SCORES = pa.schema(
+_SCORES = Described(
+    "`tables/scores`",
+    "One row per image of a run, whatever became of it.",
     [
-        ("run_id", pa.string()),
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("night", pa.date32()),
-        ("product", pa.string()),
-        ("group_id", pa.string()),
-        ("score", pa.float64()),
-        ("rank", pa.int32()),  # 1 = the most anomalous of its group
-        ("group_size", pa.int32()),
-        ("n_references", pa.int32()),
-        ("z", pa.float64()),
-        ("p_value", pa.float64()),  # null unless a reference run is named
-        ("is_anomalous", pa.bool_()),
-        ("max_patch", pa.float64()),
-        ("aligned", pa.bool_()),  # null unless alignment is on
-        ("heatmap_uri", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("content_hash", pa.string()),
-        ("encoder_id", pa.string()),
-        ("captured_at", _timestamp),
-        ("status", pa.string()),  # ok | failed | too_few_images
-        ("error", pa.string()),
-        ("schema_version", pa.int32()),
-    ]
+        ("run_id", pa.string(), "The run that wrote the row; joins `runs`."),
+        ("image_id", pa.string(), "Relative URI, plus `#member` (tar) or `#row key` (Parquet); unique in a run."),
+        ("uri", pa.string(), "Full URI of the file or shard that holds the image."),
+        ("night", pa.date32(), "Night of the image. Partition."),
+        ("product", pa.string(), "Product of the image; null where it is empty. Partition."),
+        ("group_id", pa.string(), "The images it was compared with, e.g. `night=2026-11-21/product=screw`."),
+        ("score", pa.float64(), "Image score in [0, 1]: the higher, the more anomalous. Null unless `ok`."),
+        ("rank", pa.int32(), "Place in its group; 1 is the most anomalous. Null unless `ok`."),
+        ("group_size", pa.int32(), "Images of the group that could be embedded. Null where the image failed."),
+        ("n_references", pa.int32(), "How many images it was compared with; 0 where none may be its reference."),
+        ("z", pa.float64(), "Robust distance of the score from the group's median. Null unless `ok`."),
+        ("p_value", pa.float64(), "Kept for later; null in this version."),
+        ("is_anomalous", pa.bool_(), "Whether `z` is above `scoring.threshold_z`. Null unless `ok`."),
+        ("max_patch", pa.float64(), "The highest patch score, in [0, 1]. Null unless `ok`."),
+        ("aligned", pa.bool_(), "Whether the alignment found a motion. Null unless `align.enabled`."),
+        ("heatmap_uri", pa.string(), "The heatmap file; null where none was drawn."),
+        ("width", pa.int32(), "Of the original image, in pixels, upright."),
+        ("height", pa.int32(), "Of the original image, in pixels, upright."),
+        ("content_hash", pa.string(), "Hash of the encoded bytes: equal for equal files."),
+        ("encoder_id", pa.string(), "Model and hash of all that decides its vectors; scores compare within one."),
+        ("captured_at", _timestamp, "Kept for the time of the photo; null in this version."),
+        ("status", pa.string(), "`ok`, `failed` or `too_few_images`; see below."),
+        ("error", pa.string(), "Why there is no score, or why a scored image has no heatmap; else null."),
+        ("schema_version", pa.int32(), "Version of these columns."),
+    ],
 )
 
-REGIONS = pa.schema(
+_REGIONS = Described(
+    "`tables/regions`",
+    "One row per connected region above the patch threshold, of the images that were explained. Boxes are pixels of "
+    "the original image, upright; x runs to the right, y downwards, from 0.",
     [
-        ("run_id", pa.string()),
-        ("image_id", pa.string()),
-        ("night", pa.date32()),
-        ("product", pa.string()),
-        ("group_id", pa.string()),
-        ("region", pa.int32()),  # 1 = the region with the highest peak
-        ("x", pa.int32()),  # left, top, width, height: pixels of the original image
-        ("y", pa.int32()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("area_px", pa.int64()),
-        ("peak", pa.float64()),
-        ("mean", pa.float64()),
-    ]
+        ("run_id", pa.string(), "The run that wrote the row."),
+        ("image_id", pa.string(), "The image; joins `scores`."),
+        ("night", pa.date32(), "Night of the image. Partition."),
+        ("product", pa.string(), "Product of the image; null where it is empty. Partition."),
+        ("group_id", pa.string(), "Group of the image."),
+        ("region", pa.int32(), "Number in the image; 1 is the region with the highest peak."),
+        ("x", pa.int32(), "Left edge of the box."),
+        ("y", pa.int32(), "Upper edge of the box."),
+        ("width", pa.int32(), "Of the box."),
+        ("height", pa.int32(), "Of the box."),
+        ("area_px", pa.int64(), "Pixels of the region itself; less than the box."),
+        ("peak", pa.float64(), "Highest value of the smoothed map inside, in [0, 1]."),
+        ("mean", pa.float64(), "Mean value of the smoothed map inside, in [0, 1]."),
+    ],
 )
 
-RUNS = pa.schema(
+_RUNS = Described(
+    "`tables/runs`",
+    "One row per published run, written last: a run that has a row here is complete in the other tables. "
+    "`runs/<run_id>/run.json` says the same of every run, also of those that failed.",
     [
-        ("run_id", pa.string()),
-        ("night", pa.date32()),  # the night asked for; null where the run covered several
-        ("started_at", _timestamp),
-        ("finished_at", _timestamp),
-        ("state", pa.string()),  # published
-        ("images", pa.int64()),  # images = ok + failed + skipped
-        ("ok", pa.int64()),
-        ("failed", pa.int64()),
-        ("skipped", pa.int64()),
-        ("embedded", pa.int64()),
-        ("reused", pa.int64()),
-        ("groups", pa.int64()),
-        ("anomalous", pa.int64()),
-        ("config_json", pa.string()),
-        ("encoder_id", pa.string()),
-        ("versions_json", pa.string()),
-        ("seconds_json", pa.string()),  # seconds per stage
-        ("scoring_json", pa.string()),  # schedules, precision, tiles
-        ("gpu_seconds", pa.float64()),
-        ("cpu_seconds", pa.float64()),
-        ("git_commit", pa.string()),
-        ("schema_version", pa.int32()),
-    ]
+        ("run_id", pa.string(), "Name of the run, unique."),
+        ("night", pa.date32(), "The night asked for; null where the run covered several."),
+        ("started_at", _timestamp, "When it began."),
+        ("finished_at", _timestamp, "When it published."),
+        ("state", pa.string(), "`published`; see below."),
+        ("images", pa.int64(), "Images of the manifest: `ok` + `failed` + `skipped`."),
+        ("ok", pa.int64(), "Images with a score."),
+        ("failed", pa.int64(), "Images with status `failed`."),
+        ("skipped", pa.int64(), "Images with status `too_few_images`."),
+        ("embedded", pa.int64(), "Images that went through the encoder in this run."),
+        ("reused", pa.int64(), "Images whose embedding was there already: `images` - `failed` - `embedded`."),
+        ("groups", pa.int64(), "Groups of the run."),
+        ("anomalous", pa.int64(), "Images with `is_anomalous`."),
+        ("config_json", pa.string(), "Every setting, as JSON."),
+        ("encoder_id", pa.string(), "As in `scores`."),
+        ("versions_json", pa.string(), "Versions of patchead, Python and the libraries that compute the scores."),
+        ("seconds_json", pa.string(), "Seconds of each stage."),
+        ("scoring_json", pa.string(), "Schedules, precision, tasks, reads, repetitions, prompts."),
+        ("gpu_seconds", pa.float64(), "GPU seconds that the pools of actors held."),
+        ("cpu_seconds", pa.float64(), "CPU seconds that the pools of actors and the decoders held."),
+        ("git_commit", pa.string(), "Commit of the code; null where it is not known."),
+        ("schema_version", pa.int32(), "Version of these columns."),
+    ],
 )
+
+MANIFEST, RECEIPTS = _MANIFEST.schema, _RECEIPTS.schema
+SCORES, REGIONS, RUNS = _SCORES.schema, _REGIONS.schema, _RUNS.schema
 
 PARTITIONS = {"scores": ["night", "product"], "regions": ["night", "product"], "runs": []}
 TABLES: dict[str, pa.Schema] = {"scores": SCORES, "regions": REGIONS, "runs": RUNS}
+DICTIONARY = {"scores": _SCORES, "regions": _REGIONS, "runs": _RUNS, "manifest": _MANIFEST, "receipts": _RECEIPTS}
+"""What `docs/tables.md` tells, in its order."""
 
 
 def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as an Arrow table of exactly ``schema``; a missing key is null, an unknown key raises ``KeyError``."""
+    """Make an Arrow table of exactly ``schema``; a missing key is null, an unknown one raises ``KeyError``."""
     names = set(schema.names)
     for row in rows:
         if unknown := set(row) - names:

@@ -16,7 +16,7 @@ _NEEDED = ("score", "rank", "z", "max_patch", "is_anomalous", "n_references")
 
 
 def validate(scores: pa.Table, manifest: pa.Table, *, regions: pa.Table, run: pa.Table) -> None:
-    """Compare the rows of one run with the manifest (design.md, stage 7).
+    """Compare the rows of one run with the manifest (design.md §3.7).
 
     Raises:
         ValidationError: with every contradiction found: an image without a row or with two, a row of no image, an ok
