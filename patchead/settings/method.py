@@ -1,0 +1,96 @@
+"""Settings of how images become embeddings, scores, and then heatmaps and regions (method.md §1 to §7)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from patchead.settings.section import Fraction, Positive, Section, Share
+
+
+class EncoderConfig(Section):
+    """The frozen vision encoder."""
+
+    name: str = "timm/vit_small_patch14_dinov2"
+    """A name of `patchead encoders`, e.g. dinov2-base, or library and model, e.g. open_clip/ViT-B-16."""
+    weights: str = "hub"
+    """hub (the default tag), hub:TAG, random, package:NAME, or a path or URL to .safetensors or .pt."""
+    image_size: Positive = 448
+    """Side in pixels to which images are resized; a multiple of the patch size."""
+    layers: tuple[Positive, ...] = ()
+    """Blocks (of a CNN: levels) to take, counted from 1, e.g. [6, 12]; empty means the last one."""
+    fit: Literal["squash", "crop", "pad"] = "squash"
+    """How an image that is not square becomes square."""
+    batch_size: Positive = 32
+    """Images per forward pass."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to run; auto takes a GPU when the cluster has one."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Arithmetic of the forward pass; auto is fp16 on a GPU and fp32 on a CPU."""
+
+
+class AlignConfig(Section):
+    """PatchEAD+'s alignment: photos are moved onto the first of their group, or prompts onto each photo."""
+
+    enabled: bool = False
+    """Align; three views per image, so nine times the scoring."""
+    ratio: Fraction = 0.75
+    """Ratio test of the feature matches: nearest over second nearest descriptor."""
+    min_inliers: Annotated[int, Field(ge=3)] = 12
+    """Matches that must agree on one rotation and translation; with fewer a photo stays as it is."""
+    max_scale: Annotated[float, Field(ge=1)] = 1.1
+    """Matches that agree on a scale outside of 1/max_scale to max_scale are refused."""
+
+
+class MaskConfig(Section):
+    """PatchEAD+'s foreground mask, from the attention of the encoder's last block."""
+
+    enabled: bool = False
+    """Weight patch scores by attention; the encoder needs a CLS token."""
+    threshold: Share = 0.05
+    """Attention, from 0 to 1 in each image, above which a patch is foreground."""
+    background: Share = 0.5
+    """Weight of the other patches."""
+
+
+class ScoringConfig(Section):
+    """How patches become scores: method.md §2 to §4, §7 and §9.3 are these fields."""
+
+    mode: Literal["batch", "few_shot"] = "batch"
+    """batch compares each image with the others of its group; few_shot with the normal images of prompts.uri."""
+    aggregate: Literal["nearest", "farthest"] = "nearest"
+    """Mean of the K nearest reference images (default) or of the K farthest."""
+    fraction: Fraction = 0.3
+    """K as a fraction of the references: K = max(1, floor(fraction * references))."""
+    image_top_fraction: Share = 0.01
+    """Image score = mean of this fraction of the largest patch scores; 0 means the single maximum."""
+    min_batch: Annotated[int, Field(ge=2)] = 5
+    """Groups with fewer images get status too_few_images and no score."""
+    threshold_z: Annotated[float, Field(gt=0)] = 3.5
+    """An image is anomalous when its robust z is above this."""
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    """Arithmetic of the similarity products; auto is fp32 on a CPU and fp16 on a GPU. int8 is the fastest on a CPU."""
+    schedule: Literal["auto", "symmetric", "row_stationary"] = "auto"
+    """symmetric halves the work but holds the N x N x P strip; row_stationary holds a row block; auto by memory_gb."""
+    memory_gb: Annotated[float, Field(gt=0)] = 4.0
+    """Memory in GB that scoring may use per actor, above the embeddings it holds."""
+    max_group_size: Positive = 20_000
+    """A larger group is refused before anything is embedded, unless max_references is set."""
+    max_references: Positive | None = None
+    """Compare with a panel of this many images instead of the whole group; off by default."""
+    seed: int = 0
+    """Seed of the panel."""
+
+
+class ExplainConfig(Section):
+    """Heatmaps and regions."""
+
+    heatmaps: Literal["flagged", "all", "none"] = "flagged"
+    """Which images get a heatmap file: the anomalous ones, every one, or none."""
+    format: Literal["png", "webp"] = "png"
+    """File format of the heatmaps."""
+    max_side: Annotated[int, Field(ge=32)] = 1024
+    """Longer side of a heatmap in pixels; larger images are drawn scaled down, regions stay in original pixels."""
+    patch_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Patch score above which a pixel belongs to a region; default: where an image score would reach threshold_z."""

@@ -1,0 +1,64 @@
+"""Settings of where a run reads, writes and computes, and of the run itself; none of them changes a score."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from patchead.settings.section import Positive, Section, Share
+
+
+class LakeConfig(Section):
+    """Where embeddings, tables and heatmaps go."""
+
+    uri: str = Field(min_length=1)
+    """Folder or fsspec URL, e.g. ./lake or s3://bucket/lake."""
+    images_per_file: Positive = 64
+    """Images per embedding file, which is also the unit of resumption."""
+
+
+class StorageConfig(Section):
+    """Object storage. Keys come from the environment or an instance role, never from here: this is recorded."""
+
+    endpoint_url: str | None = None
+    """S3 endpoint other than AWS, e.g. http://seaweedfs:8333; default: AWS_ENDPOINT_URL, then AWS."""
+    region: str | None = None
+    """S3 region; default: AWS_REGION, then us-east-1."""
+    anonymous: bool = False
+    """Use no keys: a public bucket as archive, with the lake on this machine or elsewhere without keys."""
+
+
+class ResourcesConfig(Section):
+    """What to take from the cluster."""
+
+    expect_gpus: Positive | None = None
+    """GPUs that the cluster will have: the run waits for them, and fails rather than start on CPUs without them."""
+    wait_minutes: Annotated[float, Field(ge=0)] = 20.0
+    """How long to wait for expect_gpus."""
+    gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
+    """GPUs per actor, a fraction or a whole number; default: 1 when the cluster has GPUs, else 0."""
+    cpus_per_actor: Positive | None = None
+    """CPUs, and threads, of an actor on a cluster without GPUs; default: 4, or what the largest node has."""
+    embed_actors: Positive | None = None
+    """Embedding actors; default: as many as fit."""
+    score_actors: Positive | None = None
+    """Scoring actors; default: as many as fit."""
+    local_cpus: Positive | None = None
+    """CPUs of the Ray that is started here when no cluster is given (RAY_ADDRESS); default: all of this machine."""
+
+    @field_validator("gpus_per_actor")
+    @classmethod
+    def _whole_above_one(cls, gpus: float | None) -> float | None:
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("must be a fraction below 1 or a whole number")
+        return gpus
+
+
+class RunConfig(Section):
+    """This run."""
+
+    run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    """Name of the run; the same name published again is a no-op. Default: time and a random suffix."""
+    max_failed_fraction: Share = 0.01
+    """Publish only if at most this fraction of the images failed."""
