@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from patchead.hashing import joined_digest
 
 
 def values(column: pa.ChunkedArray) -> pa.Array:
@@ -49,12 +50,12 @@ def count(rows: pa.Table, status: str) -> int:
 
 def digest(tables: Iterable[pa.Table], columns: Sequence[str]) -> str:
     """Hash of the values of string ``columns`` over all tables, in their order."""
-    found = blake2b(digest_size=16)
-    for rows in tables:
+
+    def lines(rows: pa.Table) -> str:
         parts = [pc.fill_null(values(rows[name]), "\0") for name in columns]
-        lines = pc.binary_join_element_wise(*parts, "\t")
-        found.update("\n".join(lines.to_pylist()).encode())
-    return found.hexdigest()
+        return "\n".join(pc.binary_join_element_wise(*parts, "\t").to_pylist())
+
+    return joined_digest(lines(rows) for rows in tables)
 
 
 def compact(rows: pa.Table) -> pa.Table:

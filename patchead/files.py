@@ -1,11 +1,10 @@
-"""Whole files of the lake, on a local disk or in an object store: written complete or not at all, opened, listed."""
+"""Whole files, on a local disk or in an object store: written complete or not at all, opened, listed."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,34 @@ from fsspec.implementations.local import LocalFileSystem
 from patchead.errors import LakeError, bad_value
 from patchead.storage import Storage, explained, join
 
-_READERS = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary file that takes the place of ``path`` when the block ends well and is gone when it does not.
+
+    It lies in the same folder, made where it is not there, because a rename is atomic only within one file system.
+
+    Raises:
+        OSError: the folder cannot be made or written, or ``path`` cannot be replaced.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace the whole file at once: readers see the old one or the new one. Raises as `written_atomically`."""
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,8 @@ class Folder:
         filesystem, path = self.storage.filesystem(uri)
         with explained("write", uri, LakeError):
             if isinstance(filesystem, LocalFileSystem):
-                _write_then_rename(Path(path), fill)
+                with written_atomically(Path(path)) as temporary, pa.OSFile(str(temporary), "wb") as sink:
+                    fill(sink)
             else:
                 sink = pa.BufferOutputStream()
                 fill(sink)
@@ -109,12 +132,6 @@ def plain_name(parameter: str, value: str) -> str:
     return value
 
 
-def concurrently(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``function`` of each item, in order, many at a time: an object store answers slowly but to many at once."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        yield from pool.map(function, items)
-
-
 @contextmanager
 def undamaged(uri: str, remedy: str) -> Iterator[None]:
     """Turn what Arrow raises on broken bytes into one ``LakeError`` that names the file and what to do."""
@@ -131,15 +148,3 @@ def _unless_missing(read: Callable[[], Result], uri: str) -> Result:
         except FileNotFoundError as exc:
             missing = exc
     raise missing
-
-
-def _write_then_rename(path: Path, fill: Callable[[pa.NativeFile], object]) -> None:
-    """In the same folder, because a rename is atomic only within one file system."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink:
-            fill(sink)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from patchead.archive.decode import content_hash, decode
+from patchead.archive.decode import decode
+from patchead.batches import stream_batches
 from patchead.encoders import Encoder
 from patchead.errors import DecodeError, PatcheadError
+from patchead.hashing import content_hash
 from patchead.samples.align import Alignment
 from patchead.samples.embed import NO_DIRECTION, embed_samples
 from patchead.samples.finish import finish_samples
@@ -108,7 +110,8 @@ def embed_images(
         list[np.ndarray](),
         list[SideArrays](),
     )
-    for batch in _batches(images, batch_size, reading):
+    decoded = (_decoded(image, index, reading) for index, image in enumerate(images))
+    for batch in stream_batches(decoded, batch_size):
         views = []
         for image, digest in batch:
             content.append(digest)
@@ -205,12 +208,6 @@ def score_samples(
 def pixels_of(image: ImageLike, index: int = 0, reading: Reading = Reading()) -> np.ndarray:
     """An image as uint8 RGB (H, W, 3); ``index`` names it in an error."""
     return _decoded(image, index, reading)[0]
-
-
-def _batches(images: Sequence[ImageLike], size: int, reading: Reading) -> Iterator[list[tuple[np.ndarray, str]]]:
-    for start in range(0, len(images), size):
-        part = images[start : start + size]
-        yield [_decoded(image, start + offset, reading) for offset, image in enumerate(part)]
 
 
 def _decoded(image: ImageLike, index: int, reading: Reading) -> tuple[np.ndarray, str]:

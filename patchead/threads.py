@@ -34,8 +34,3 @@ def over_threads(work: Callable[[Item], None], items: Sequence[Item], device: to
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the setting of the matrix library is the whole process's
-
-
-def slices(n: int, size: int, start: int = 0) -> list[slice]:
-    """``start`` to ``n`` in steps of ``size``; the last may be shorter."""
-    return [slice(first, min(first + size, n)) for first in range(start, n, size)]

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "patchead"
-BASE = {"schema", "errors", "storage", "threads", "arrow_columns", "files"}
+BASE = {"schema", "errors", "storage", "threads", "batches", "arrow_columns", "files", "hashing", "markdown"}
 NUMERICS = {"scoring", "samples", "maps"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
     "schema": set(),
     "errors": set(),
     "threads": set(),
-    "arrow_columns": set(),
+    "batches": set(),
+    "hashing": set(),
+    "markdown": set(),
+    "arrow_columns": {"hashing"},
     "storage": {"errors"},
     "files": {"errors", "storage"},
     "scoring": BASE,

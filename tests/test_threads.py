@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from patchead.threads import over_threads, slices, threads_of
+from patchead.threads import over_threads, threads_of
 
 CPU = torch.device("cpu")
 
@@ -60,8 +60,3 @@ def test_one_item_keeps_all_cores_and_other_devices_go_in_order() -> None:
     over_threads(order.append, range(5), torch.device("meta"))
     assert order == list(range(5))
     assert (threads_of(CPU), threads_of(torch.device("meta"))) == (3, 1)
-
-
-def test_slices_cover_the_range_once() -> None:
-    assert slices(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
-    assert slices(7, 3, start=7) == []

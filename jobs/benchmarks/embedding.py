@@ -14,6 +14,7 @@ from demo_archive import elpv_photos
 from benchmarks.records import Record, ratio
 from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.archive.decode import decode, fit
+from patchead.batches import batches
 from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodeSettings
@@ -71,9 +72,9 @@ def _bare(archive: Path, encoder: Encoder) -> float:
     """Seconds of the loop: read, decode, resize, embed, batch by batch."""
     began = time.perf_counter()
     files = sorted(archive.rglob("*.png"))
-    for start in range(0, len(files), _BATCH):
-        batch = [decode(file.read_bytes(), max_pixels=_MOST_PIXELS) for file in files[start : start + _BATCH]]
-        encoder.embed(np.stack([fit(image, _SIZE, "squash") for image in batch]))
+    for batch in batches(files, _BATCH):
+        photos = [decode(file.read_bytes(), max_pixels=_MOST_PIXELS) for file in batch]
+        encoder.embed(np.stack([fit(photo, _SIZE, "squash") for photo in photos]))
     return time.perf_counter() - began
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.records import Record
 from patchead.archive.decode import fit
+from patchead.batches import batches
 from patchead.encoders import EncoderSpec, build
 from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
 from patchead.storage import Storage
@@ -64,7 +65,7 @@ def _embed(pixels: np.ndarray, layers: tuple[int, ...]) -> np.ndarray:
             storage=Storage(),
         )
     )
-    return np.concatenate([encoder.embed(pixels[start : start + 16]) for start in range(0, len(pixels), 16)])
+    return np.concatenate([encoder.embed(batch) for batch in batches(pixels, 16)])
 
 
 def _scores(embeddings: np.ndarray, precision: str, panel: int | None = None, seed: int = 0) -> np.ndarray:

@@ -14,6 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
+from patchead.files import write_atomically
+from patchead.markdown import markdown_table
+
 
 @dataclass(frozen=True)
 class Record:
@@ -68,13 +71,12 @@ def show(records: Sequence[Record], console: Console) -> None:
 
 def markdown(output: Path) -> str:
     """The saved records as one Markdown table, for the README."""
-    lines = ["| benchmark | case | precision | metric | value | target | met |", "|---|---|---|---|---|---|---|"]
+    rows = []
     for row in json.loads(output.read_text()):
         met = {None: "", True: "yes", False: "**no**"}[row["met"]]
         value = f"{row['value']:.4g} {row['unit']}".strip()
-        cells = (row["benchmark"], row["case"], row["precision"], row["metric"], value, row["target"] or "", met)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append((row["benchmark"], row["case"], row["precision"], row["metric"], value, row["target"] or "", met))
+    return markdown_table(("benchmark", "case", "precision", "metric", "value", "target", "met"), rows)
 
 
 def save(records: Sequence[Record], output: Path) -> None:
@@ -82,7 +84,7 @@ def save(records: Sequence[Record], output: Path) -> None:
     kept = json.loads(output.read_text()) if output.exists() else []
     names = {record.benchmark for record in records}
     rows = [row for row in kept if row["benchmark"] not in names] + [record.as_json() for record in records]
-    output.write_text(json.dumps(rows, indent=2) + "\n")
+    write_atomically(output, json.dumps(rows, indent=2) + "\n")
 
 
 def machine() -> str:

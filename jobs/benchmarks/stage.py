@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 
 from benchmarks.records import Record, ratio
+from patchead.batches import slices
 from patchead.forecast.calibrate import Sizes, calibrate, unit_vectors
 from patchead.forecast.cluster import Cluster
 from patchead.forecast.device_speeds import DeviceFigures
@@ -57,11 +58,10 @@ def stored_group(n: int, p: int, d: int) -> Iterator[Stored]:
     embeddings = unit_vectors(n, p, d)
     with tempfile.TemporaryDirectory() as folder:
         store, parts = EmbeddingStore(folder, Storage(), "encoder"), []
-        for start in range(0, n, _PER_FILE):
-            block = embeddings[start : start + _PER_FILE]
-            names = [f"{start + i:06d}" for i in range(len(block))]
+        for cut in slices(n, _PER_FILE):
+            names = [f"{i:06d}" for i in range(cut.start, cut.stop)]
             rows = [{"image_id": i, "content_hash": i, "etag": "", "size": 1, "status": OK} for i in names]
-            parts.append(store.write_unit(str(start), table(rows, RECEIPTS), block))
+            parts.append(store.write_unit(names[0], table(rows, RECEIPTS), embeddings[cut]))
         images = pa.concat_tables(parts).append_column("part_id", pa.nulls(n, pa.string()))
         yield Stored(Path(folder), store, Group.of("g", images), embeddings)
 

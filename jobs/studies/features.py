@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
+from patchead.batches import batches
 from patchead.encoders import EncoderSpec, build
 from patchead.encoders.base import Encoder
 from studies.cells import photos
@@ -59,8 +60,7 @@ class Features:
     def embed(self, names: tuple[str, ...]) -> None:
         """Embed those of ``names`` that are not yet."""
         new = tuple(name for name in dict.fromkeys(names) if name not in self._rows)
-        for start in range(0, len(new), BATCH):
-            batch = new[start : start + BATCH]
+        for batch in batches(new, BATCH):
             for name, embedding in zip(batch, self.encoder.embed(photos(batch, self.size)), strict=True):
                 self._rows[name] = len(self._held)
                 self._held.append(embedding)
@@ -99,7 +99,7 @@ def last_layer(encoder: Encoder, block: np.ndarray) -> np.ndarray:
 
 def embed_pixels(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
     """uint8 (N, S, S, 3) of any length to float16 (N, P, D)."""
-    return np.concatenate([encoder.embed(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)])
+    return np.concatenate([encoder.embed(batch) for batch in batches(pixels, BATCH)])
 
 
 @lru_cache(maxsize=2)

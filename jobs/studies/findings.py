@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
+
+from patchead.files import write_atomically
+from patchead.markdown import markdown_table
 
 #: What was varied, by name: {"product": "poly", "px": 224, …}.
 Case = dict[str, str | int | float]
@@ -67,12 +70,8 @@ class Sheet:
         """As a section of the README."""
         lines = [f"**{self.title}.** {self.caption}".rstrip(), ""]
         if self.rows:
-            lines += [_line(self.header), _line("---" for _ in self.header), *map(_line, self.rows), ""]
+            lines += [markdown_table(self.header, self.rows), ""]
         return "\n".join(lines)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def find(findings: Sequence[Finding], metric: str, **case: str | int | float) -> Finding | None:
@@ -91,7 +90,7 @@ def save(findings: Sequence[Finding], output: Path) -> None:
     """Replace the findings of these studies in ``output``; those of others stay."""
     studies = {finding.study for finding in findings}
     kept = [finding for finding in load(output) if finding.study not in studies] if output.exists() else []
-    output.write_text(json.dumps([asdict(finding) for finding in [*kept, *findings]], indent=1) + "\n")
+    write_atomically(output, json.dumps([asdict(finding) for finding in [*kept, *findings]], indent=1) + "\n")
 
 
 def load(output: Path) -> list[Finding]:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +17,7 @@ from patchead.archive.keys import CATALOGUED, TEMPLATE, KeyRule, Seen, Selection
 from patchead.archive.listing import SUFFIXES, Root, kinds, list_files, open_root
 from patchead.archive.members import number_duplicates, set_column
 from patchead.archive.shards import Shard, ShardNote, list_shard
+from patchead.batches import concurrently
 from patchead.errors import ArchiveError, SettingsError, bad_value
 from patchead.schema import FAILED, MANIFEST
 from patchead.storage import Storage, explained
@@ -92,7 +91,7 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
         for batch in list_files(root, lambda folder: selection.wants(rule.of_folder(folder), found.seen)):
             _sort_out(batch, root, request, found)
     shards = 0
-    for rows in (map_shards or _map_by_threads)(list_shard, _shards(root, request, found)):
+    for rows in (map_shards or partial(concurrently, at_once=_THREADS))(list_shard, _shards(root, request, found)):
         shards += 1
         _take(rows, found)
     manifest = _manifest(request, found)
@@ -130,13 +129,6 @@ def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shar
                     image_column=request.image_column,
                     id_column=request.id_column,
                 )
-
-
-def _map_by_threads(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    remaining = iter(items)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        while chunk := list(islice(remaining, 8 * _THREADS)):
-            yield from pool.map(function, chunk)
 
 
 def _take(rows: pa.Table, found: _Found) -> None:

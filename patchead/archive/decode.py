@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from hashlib import blake2b
 from io import BytesIO
 from typing import Any, Literal
 
@@ -95,11 +94,6 @@ def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     place = ((size - small[0]) // 2, (size - small[1]) // 2)
     square.paste(picture.resize(small, Image.Resampling.BICUBIC), place)
     return np.array(square)
-
-
-def content_hash(data: bytes) -> str:
-    """32 hex digits that identify the encoded bytes."""
-    return blake2b(data, digest_size=16).hexdigest()
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

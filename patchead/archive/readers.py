@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from inspect import signature
-from itertools import islice
 from typing import IO, Any
 
 from fsspec.spec import AbstractFileSystem
@@ -14,6 +13,7 @@ from fsspec.spec import AbstractFileSystem
 from patchead.archive.listing import resolve
 from patchead.archive.parquet import read_parquet
 from patchead.archive.tar import read_tar
+from patchead.batches import stream_batches
 from patchead.errors import ArchiveError
 from patchead.storage import Storage, explained
 
@@ -52,8 +52,7 @@ def read_files(
     uris: Sequence[str], storage: Storage, *, at_once: int = 32
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Yield index and bytes, or error, of each file in order; ``at_once`` files are fetched concurrently and held."""
-    remaining = iter(enumerate(uris))
-    while batch := list(islice(remaining, at_once)):
+    for batch in stream_batches(enumerate(uris), at_once):
         # A batch has one filesystem: a manifest's files lie in one archive.
         filesystem = resolve(batch[0][1], storage)[0]
         paths = [resolve(uri, storage)[1] for _, uri in batch]
@@ -70,8 +69,7 @@ def read_ranges(
     ranges are fetched concurrently and held. A range that the shard no longer holds as a whole is an error.
     """
     filesystem, path = resolve(uri, storage)
-    remaining = enumerate(zip(offsets, sizes, strict=True))
-    while batch := list(islice(remaining, at_once)):
+    for batch in stream_batches(enumerate(zip(offsets, sizes, strict=True)), at_once):
         asked = [place for _, place in batch if place[1]]
         starts, ends = [offset for offset, _ in asked], [offset + size for offset, size in asked]
         fetched = iter(_fetch(filesystem, [path] * len(asked), starts, ends) if asked else [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -12,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from patchead.batches import slices
 from patchead.encoders.attention import ClassAttention
 from patchead.encoders.spec import Architecture, EncoderSpec, shape_of
 from patchead.errors import PatcheadError
-from patchead.threads import over_threads, slices
+from patchead.hashing import bytes_sha256
+from patchead.threads import over_threads
 
 _RULE = 1  # raise it when the arithmetic below changes the embeddings: stored ones are then not reused
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -196,6 +197,6 @@ def _encoder_id(spec: EncoderSpec, architecture: Architecture, weights_digest: s
     }
     if spec.attention:  # the last block then rounds differently
         identity["attention"] = True
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    digest = bytes_sha256(json.dumps(identity, sort_keys=True).encode())
     slug = re.sub(r"[^a-z0-9]+", "-", architecture.name.partition("/")[2].lower()).strip("-")
     return f"{slug}-{digest[:12]}"

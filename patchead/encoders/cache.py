@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fsspec.spec import AbstractFileSystem
@@ -15,6 +13,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from patchead.errors import WeightsError
+from patchead.files import written_atomically
+from patchead.hashing import bytes_sha256, file_sha256
 
 
 def cache_folder() -> Path:
@@ -24,35 +24,30 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def written_atomically(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends well and is removed when it does not.
+def cache_file(path: Path) -> Iterator[Path]:
+    """Give a temporary file that becomes ``path``, a file of the cache folder; see `files.written_atomically`.
 
     Raises:
         WeightsError: the folder cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as exc:
-        raise WeightsError(
-            f"cannot write the cache folder {path.parent}: {exc.strerror}. Set XDG_CACHE_HOME to a folder that can be."
-        ) from exc
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with ExitStack() as stack:
+        try:
+            temporary = stack.enter_context(written_atomically(path))
+        except OSError as exc:
+            raise WeightsError(
+                f"cannot write the cache folder {path.parent}: {exc.strerror}. "
+                "Set XDG_CACHE_HOME to a folder that can be."
+            ) from exc
         yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_verified(path: Path, state: dict[str, Tensor]) -> None:
     """``state`` as safetensors followed by the SHA-256 of those bytes beside it, as ``<name>.sha256``."""
     data = save(state)
-    with written_atomically(path) as temporary:
+    with cache_file(path) as temporary:
         temporary.write_bytes(data)
-    with written_atomically(_digest_file(path)) as temporary:
-        temporary.write_text(hashlib.sha256(data).hexdigest())
+    with cache_file(_digest_file(path)) as temporary:
+        temporary.write_text(bytes_sha256(data))
 
 
 def read_verified(path: Path) -> dict[str, Tensor] | None:
@@ -61,7 +56,7 @@ def read_verified(path: Path) -> dict[str, Tensor] | None:
         data, digest = path.read_bytes(), _digest_file(path).read_text()
     except FileNotFoundError:
         return None
-    return load(data) if hashlib.sha256(data).hexdigest() == digest else None
+    return load(data) if bytes_sha256(data) == digest else None
 
 
 def cached_copy(filesystem: AbstractFileSystem, path: str, uri: str) -> Path:
@@ -73,30 +68,22 @@ def cached_copy(filesystem: AbstractFileSystem, path: str, uri: str) -> Path:
     """
     info = filesystem.info(path)
     version = next((str(info[key]) for key in ("ETag", "etag", "mtime", "LastModified", "created") if key in info), "")
-    key = hashlib.sha256(f"{uri}\n{info['size']}\n{version}".encode()).hexdigest()[:32]
+    key = bytes_sha256(f"{uri}\n{info['size']}\n{version}".encode())[:32]
     copy = cache_folder() / f"{key}{Path(path).suffix}"
     try:
-        if _sha256(copy) == _digest_file(copy).read_text():
+        if file_sha256(copy) == _digest_file(copy).read_text():
             return copy
     except FileNotFoundError:
         pass  # not downloaded yet, or interrupted before the digest was written
-    with written_atomically(copy) as temporary:
+    with cache_file(copy) as temporary:
         with filesystem.open(path, "rb") as source, temporary.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 22)
         if info["size"] is not None and temporary.stat().st_size != info["size"]:
             raise WeightsError(f"{uri} ended after {temporary.stat().st_size} of {info['size']} bytes. Try again.")
-        digest = _sha256(temporary)
-    with written_atomically(_digest_file(copy)) as temporary:
+        digest = file_sha256(temporary)
+    with cache_file(_digest_file(copy)) as temporary:
         temporary.write_text(digest)
     return copy
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _digest_file(path: Path) -> Path:

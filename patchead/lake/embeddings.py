@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from patchead.batches import concurrently
 from patchead.errors import LakeError, bad_value
-from patchead.files import Folder, concurrently, plain_name, undamaged
+from patchead.files import Folder, plain_name, undamaged
 from patchead.schema import OK, RECEIPTS, SCHEMA_VERSION
 from patchead.storage import Storage, join
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from hashlib import blake2b
 from typing import Literal
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from patchead.errors import LakeError, bad_value
 from patchead.files import Folder
+from patchead.hashing import text_digest
 from patchead.storage import Storage, join
 
 Format = Literal["png", "webp"]
@@ -23,7 +23,7 @@ def heatmap_uri(
     lake_uri: str, night: dt.date | None, product: str | None, run_id: str, image_id: str, format: Format
 ) -> str:
     """``heatmaps/night=…/product=…/<run_id>/<hash of the image id>.<format>``; the product is URL-quoted."""
-    name = blake2b(image_id.encode(), digest_size=16).hexdigest()
+    name = text_digest(image_id)
     keys = (f"night={night or _UNKNOWN}", f"product={quote(product, safe='') if product else _UNKNOWN}")
     return join(lake_uri, "heatmaps", *keys, run_id, f"{name}.{format}")
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from patchead.batches import concurrently
 from patchead.errors import LakeError
-from patchead.files import Folder, concurrently, plain_name, undamaged
+from patchead.files import Folder, plain_name, undamaged
+from patchead.hashing import text_digest
 from patchead.schema import SCHEMA_VERSION
 from patchead.storage import Storage, join
 
@@ -168,4 +169,4 @@ class RunFolder:
 
 
 def _file_name(group_id: str) -> str:
-    return f"{blake2b(group_id.encode(), digest_size=16).hexdigest()}.arrow"
+    return f"{text_digest(group_id)}.arrow"

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from patchead.archive.decode import content_hash, decode
+from patchead.archive.decode import decode
 from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.arrow_columns import values
 from patchead.errors import ArchiveError, DecodeError
+from patchead.hashing import content_hash
 from patchead.samples.recipe import SampleRecipe, stacked, turned
 from patchead.samples.views import Guide, Views
 from patchead.schema import FAILED, OK, RECEIPTS, table

@@ -6,7 +6,6 @@ and resize it; an actor embeds it, writes one Arrow IPC file and returns receipt
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +21,7 @@ from ray.data import ActorPoolStrategy
 from patchead.arrow_columns import run_boundaries, values
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
+from patchead.hashing import text_digest
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import PLACE, DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
 from patchead.runtime.pool import Pool
@@ -113,7 +113,7 @@ def _unit_ids(lists: dict[str, pa.ListArray], run_id: str) -> pa.Array:
     ids = []
     for images, etags in zip(lists["image_id"], lists["etag"], strict=True):
         lines = (f"{image}\t{etag}" for image, etag in zip(images, etags, strict=True))
-        ids.append(hashlib.blake2b("\n".join([run_id, *lines]).encode(), digest_size=16).hexdigest())
+        ids.append(text_digest("\n".join([run_id, *lines])))
     return pa.array(ids, pa.string())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from hashlib import blake2b
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.arrow_columns import by_group, digest, values
 from patchead.errors import ArchiveError, SettingsError
+from patchead.hashing import text_digest
 from patchead.nightly.embed import TURN
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import FAILED
@@ -153,7 +153,7 @@ def store_id(encoder_id: str, recipe: SampleRecipe) -> str:
     if recipe.align is None:
         return encoder_id
     rule = json.dumps([asdict(recipe.align), recipe.few_shot])
-    return f"{encoder_id}-aligned-{blake2b(rule.encode(), digest_size=6).hexdigest()}"
+    return f"{encoder_id}-aligned-{text_digest(rule, 6)}"
 
 
 def stamped(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int) -> pa.Table:
@@ -176,7 +176,7 @@ def stamped(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int)
 
 
 def _short(text: str) -> str:
-    return blake2b(text.encode(), digest_size=8).hexdigest()
+    return text_digest(text, 8)
 
 
 def _named(found: pa.Table, uri: str, storage: Storage, prompts: str) -> pa.Table:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from hashlib import blake2b
 
 import pyarrow as pa
 
 from patchead.archive.catalog import CatalogRequest
 from patchead.encoders import EncoderShape
 from patchead.errors import SettingsError
+from patchead.hashing import text_digest
 from patchead.nightly.decode import DecodeSettings
 from patchead.nightly.embed import EncoderFacts
 from patchead.nightly.explain import ExplainSettings
@@ -159,7 +159,7 @@ def score_settings(config: Config, encoder: EncoderFacts, device: str, images: s
         has_side_arrays=config.mask.enabled or config.align.enabled,
         max_references=scoring.max_references,
         seed=scoring.seed,
-        digest=blake2b(used.encode(), digest_size=16).hexdigest(),
+        digest=text_digest(used),
     )
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from patchead.batches import slices
 from patchead.errors import PlanError
 from patchead.scoring.memory_budget import block_images, choose_schedule
-from patchead.threads import slices
 
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work
 _TILES_PER_SHARE = 20

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from patchead.batches import batches
 from patchead.encoders import Encoder
 from patchead.samples.finish import own_distances
 from patchead.samples.recipe import SampleRecipe
@@ -78,8 +79,7 @@ def _comparable(embeddings: np.ndarray) -> np.ndarray:
 
 
 def _embedded(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray | None]:
-    batches = [pixels[start : start + batch_size] for start in range(0, len(pixels), batch_size)]
     if not encoder.attention:
-        return np.concatenate([encoder.embed(batch) for batch in batches]), None
-    parts = [encoder.embed_with_attention(batch) for batch in batches]
+        return np.concatenate([encoder.embed(batch) for batch in batches(pixels, batch_size)]), None
+    parts = [encoder.embed_with_attention(batch) for batch in batches(pixels, batch_size)]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

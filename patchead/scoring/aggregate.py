@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from patchead.batches import slices
 from patchead.errors import SettingsError, bad_value
 
 AGGREGATES = ("nearest", "farthest")
@@ -60,8 +61,7 @@ def count_references(content: np.ndarray, part: np.ndarray, columns: np.ndarray 
     """int32 (N,): references of each image among ``columns`` (default: the whole group)."""
     chosen: Index = slice(None) if columns is None else columns
     counts = np.empty(len(content), np.int32)
-    for start in range(0, len(content), 256):
-        rows = slice(start, start + 256)
+    for rows in slices(len(content), 256):
         counts[rows] = reference_mask(content, part, rows, chosen).sum(axis=1)
     return counts
 

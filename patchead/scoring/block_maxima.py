@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from patchead.batches import slices
 from patchead.scoring.precision import allocate, matmul_dtype
-from patchead.threads import slices
 
 _MAXIMA_SHARE = 0.5  # of the L2: rows whose maxima are taken in one go, so that the second pass finds them there
 _USUAL_L2 = 1 << 20

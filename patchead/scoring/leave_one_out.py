@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from patchead.batches import slices
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores, neighbours, reference_mask
 from patchead.scoring.memory_budget import block_images, candidate_bytes, choose_schedule, matmul_bytes, strip_bytes
 from patchead.scoring.nearest_mean import NearestMean
@@ -18,7 +19,6 @@ from patchead.scoring.panel import reference_panel
 from patchead.scoring.precision import allocate, cosine_step, dtype_of, maxima_dtype, prepare
 from patchead.scoring.query_block import finish, reduce_query_block, score_query_block
 from patchead.scoring.similarity import cosine_maxima, cosine_maxima_self, to_distance_
-from patchead.threads import slices
 
 __all__ = [
     "Aggregation",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
-
 import numpy as np
 
 from patchead.errors import SettingsError, bad_value
+from patchead.hashing import text_digest
 
 
 def reference_panel(image_ids: list[str], size: int, seed: int) -> np.ndarray:
@@ -20,5 +19,5 @@ def reference_panel(image_ids: list[str], size: int, seed: int) -> np.ndarray:
     """
     if size < 1:
         raise SettingsError(bad_value("scoring.max_references", size, "at least 1"))
-    draws = [blake2b(f"{seed}:{image_id}".encode(), digest_size=16).digest() for image_id in image_ids]
+    draws = [text_digest(f"{seed}:{image_id}") for image_id in image_ids]
     return np.sort(np.array(sorted(range(len(draws)), key=draws.__getitem__)[:size], np.int64))

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from patchead.batches import slices
 from patchead.errors import PatcheadError, SettingsError, bad_value
 from patchead.scoring import quantize
-from patchead.threads import over_threads, slices, threads_of
+from patchead.threads import over_threads, threads_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 PREPARE_VALUES = 1 << 19  # values converted at a time, which bounds the float32 scratch of `prepare`

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
+from patchead.batches import slices
 from patchead.errors import PatcheadError, PlanError
 from patchead.scoring.aggregate import Aggregation, neighbours, reference_mask
 from patchead.scoring.memory_budget import (
@@ -20,7 +21,6 @@ from patchead.scoring.memory_budget import (
 from patchead.scoring.nearest_mean import NearestMean
 from patchead.scoring.precision import prepare
 from patchead.scoring.similarity import one_way
-from patchead.threads import slices
 
 
 def score_query_block(

@@ -15,11 +15,12 @@ from math import isqrt
 import torch
 from torch import Tensor
 
+from patchead.batches import slices
 from patchead.errors import bad_value
 from patchead.scoring import block_maxima
 from patchead.scoring.block_maxima import l2_bytes
 from patchead.scoring.precision import allocate, cosine_step, matmul_dtype
-from patchead.threads import over_threads, slices, threads_of
+from patchead.threads import over_threads, threads_of
 
 # A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
 # decides; float32 ones gain more from long operands than they lose to the L3.

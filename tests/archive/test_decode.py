@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from patchead.archive.decode import content_hash, decode, fit
+from patchead.archive.decode import decode, fit
 from patchead.errors import DecodeError, SettingsError
+from patchead.hashing import content_hash
 from tests.helpers.sample_files import encode, grey_16, picture, png, raw_png
 
 SMOOTH = cv2.GaussianBlur(picture(3, 96, 80), (0, 0), 4)

@@ -10,8 +10,9 @@ import yaml
 from demo_archive import NIGHTS, elpv_photos
 from sklearn.metrics import roc_auc_score
 
-from patchead.archive.decode import content_hash, decode, fit
+from patchead.archive.decode import decode, fit
 from patchead.encoders import EncoderSpec, build
+from patchead.hashing import content_hash
 from patchead.scoring.leave_one_out import Aggregation, score_group
 
 DEMO = yaml.safe_load((Path(__file__).parent.parent.parent / "jobs/configs/demo.yaml").read_text())["encoder"]

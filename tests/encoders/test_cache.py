@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from patchead.encoders.cache import cache_folder, cached_copy, read_verified, write_verified, written_atomically
+from patchead.encoders.cache import cache_file, cache_folder, cached_copy, read_verified, write_verified
 from patchead.errors import WeightsError
 
 
@@ -44,21 +44,11 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert read_verified(path) is None
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), written_atomically(path) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert [file.name for file in tmp_path.iterdir()] == ["x"]
-    assert path.read_text() == "old"
-
-
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
         pytest.raises(WeightsError, match=r"cannot write the cache folder .*XDG_CACHE_HOME"),
-        written_atomically(tmp_path / "file" / "x"),
+        cache_file(tmp_path / "file" / "x"),
     ):
         pytest.fail("entered")
 

@@ -11,8 +11,8 @@ import pytest
 import ray
 from PIL import Image
 
-from patchead.archive.decode import content_hash
 from patchead.encoders import EncoderSpec
+from patchead.hashing import content_hash
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
 from patchead.nightly.embed import EmbedActor, units

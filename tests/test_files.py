@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchead.files import write_atomically, written_atomically
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), written_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
+    assert path.read_text() == "old"
+
+
+def test_a_file_appears_whole_in_a_folder_that_was_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x"
+    with written_atomically(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    write_atomically(path, "é")
+    assert path.read_bytes() == "é".encode()
+    write_atomically(path, b"\xff")
+    assert path.read_bytes() == b"\xff"
+    assert [file.name for file in path.parent.iterdir()] == ["x"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FileExistsError), written_atomically(tmp_path / "file" / "x"):
+        pytest.fail("entered")
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path / "folder", "text")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
