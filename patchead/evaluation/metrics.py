@@ -1,4 +1,4 @@
-"""How well scores find labelled defects: images by an exact sort, pixels by histograms that add up (method.md §8)."""
+"""How well scores find labelled defects: images by their scores, pixels by histograms that add up (method.md §8)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class PixelMetrics:
 
 
 def image_metrics(scores: np.ndarray, labels: np.ndarray) -> ImageMetrics:
-    """AUROC (a tie counts half), average precision and the highest F1 over all thresholds.
+    """Compute AUROC (a tie counts half), average precision and the highest F1 over all thresholds.
 
     Args:
         scores: float (N,), higher is more anomalous; any finite range.
@@ -48,13 +48,7 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> ImageMetrics:
         raise ValueError(f"need scores (N,) and bool labels (N,); got {scores.shape}, {labels.dtype} {labels.shape}")
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} of {len(scores)} image scores are not finite")
-    levels, at = np.unique(-scores, return_inverse=True)
-    positives, negatives = (np.bincount(at[of], minlength=len(levels)) for of in (labels, ~labels))
-    return ImageMetrics(
-        curves.auroc(positives, negatives),
-        curves.average_precision(positives, negatives),
-        curves.f1_max(positives, negatives),
-    )
+    return ImageMetrics(*curves.threshold_metrics(labels, scores))
 
 
 class PixelHistogram:
@@ -115,11 +109,8 @@ class PixelHistogram:
 
     def metrics(self) -> PixelMetrics:
         """Pixel AUROC, average precision and F1-max over all pixels; PRO up to a false-positive rate of 0.3."""
-        normal, defect = self.normal[::-1], self.defect[::-1]
-        overlap = self.overlap[::-1] / (_ONE * max(1, self.regions))
-        return PixelMetrics(
-            curves.auroc(defect, normal),
-            curves.average_precision(defect, normal),
-            curves.pro(overlap, normal, FPR_LIMIT),
-            curves.f1_max(defect, normal),
+        auroc, ap, f1_max = curves.threshold_metrics(
+            np.repeat([False, True], BINS), np.tile(np.arange(BINS), 2), np.concatenate([self.normal, self.defect])
         )
+        overlap = self.overlap[::-1] / (_ONE * max(1, self.regions))
+        return PixelMetrics(auroc, ap, curves.pro(overlap, self.normal[::-1], FPR_LIMIT), f1_max)
