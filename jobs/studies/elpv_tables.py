@@ -12,7 +12,7 @@ TARGET = 0.95
 _TARGET_RATE = 10
 #: Chosen by the table "How it was chosen", then looked at on the poly splits of the other tables.
 RECOMMENDED: Case = {"encoder": DINO.label, "px": 448, "layers": "6+9+12", "fraction": 0.05, "top": 0.01}
-#: The aggregation that method.md starts from, at the smaller size: every change is compared with it.
+#: The aggregation of MuSc (method.md §3), at the smaller size: every change is compared with it.
 STARTING: Case = {"encoder": DINO.label, "px": 224, "layers": "6+9+12", "fraction": 0.3, "top": 0.01}
 CHANGES: dict[str, Case] = {
     "10 % nearest references instead of 30 %": {"fraction": 0.1},
