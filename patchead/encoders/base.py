@@ -183,20 +183,8 @@ def _layers_named(spec: EncoderSpec, architecture: Architecture) -> str:
 
 
 def _encoder_id(spec: EncoderSpec, architecture: Architecture, weights_digest: str) -> str:
-    identity: dict[str, object] = {
-        "rule": _RULE,
-        "model": architecture.name,
-        "weights": weights_digest,
-        "layers": sorted(spec.layers),
-        "image_size": spec.image_size,
-        "fit": spec.fit,
-        "bit_depth": spec.bit_depth,
-        "mean": architecture.mean,
-        "std": architecture.std,
-        "dtype": spec.dtype,
-    }
-    if spec.attention:  # the last block then rounds differently
-        identity["attention"] = True
+    known = {"rule": _RULE, "model": architecture.name, "weights": weights_digest}
+    identity = known | {"mean": architecture.mean, "std": architecture.std} | spec.identity()
     digest = bytes_sha256(json.dumps(identity, sort_keys=True).encode())
     slug = re.sub(r"[^a-z0-9]+", "-", architecture.name.partition("/")[2].lower()).strip("-")
     return f"{slug}-{digest[:12]}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from patchead.encoders.registry import REGISTRY, with_mask
 from patchead.errors import SettingsError, bad_value, nearest_name
@@ -32,6 +32,19 @@ class EncoderSpec:
     device: str = "cpu"
     storage: Storage = field(default_factory=Storage)
     attention: bool = False
+
+    def identity(self) -> dict[str, object]:
+        """Collect the fields that change embeddings, beside the model and its weights: plain values by name.
+
+        A field that is added belongs to it, unless it is excepted here.
+        """
+        found = asdict(self)
+        for other in ("name", "weights", "device", "storage"):  # known better by the model's own name and a digest
+            del found[other]
+        found["layers"] = sorted(self.layers)
+        if not self.attention:  # with it the last block rounds differently
+            del found["attention"]
+        return found
 
     @property
     def library(self) -> str:

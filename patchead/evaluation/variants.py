@@ -13,6 +13,7 @@ from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
 from patchead.settings import resolve
+from patchead.settings.identity import Decides, identity
 from patchead.settings.model import Config
 
 PROMPTS_URI = "dataset://train"  # the value of prompts.uri that stands for a class's own training images
@@ -65,21 +66,9 @@ class Variant:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting that the figures depend on, ``auto`` resolved; not the device, nor how memory is shared."""
-        config, spec = self.config, self.encoder_spec(attention=self.config.mask.enabled)
-        kept = {"mode", "image_top_fraction"}
-        if not self.few_shot:
-            kept |= {"aggregate", "fraction", "min_batch", "max_references"}
-            kept |= {"seed"} if config.scoring.max_references else set()
-        return {
-            "encoder": config.encoder.model_dump(mode="json", exclude={"batch_size", "device"})
-            | {"name": spec.name, "dtype": spec.dtype},
-            "bit_depth": spec.bit_depth,
-            "scoring": config.scoring.model_dump(mode="json", include=kept) | {"precision": self.precision},
-            "mask": config.mask.model_dump(mode="json") if config.mask.enabled else None,
-            "align": config.align.model_dump(mode="json") if config.align.enabled else None,
-            "prompts": config.prompts.model_dump(mode="json", exclude={"uri", "manifest"}) if self.few_shot else None,
-        }
+        """Every setting that the figures depend on, by dotted name, ``auto`` resolved; not the device, nor how memory
+        is shared."""
+        return identity(self.config, Decides.SCORES, self.device)
 
 
 def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> list[Variant]:

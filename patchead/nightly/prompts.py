@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,6 @@ from patchead.arrow_columns import by_group, digest, values
 from patchead.errors import ArchiveError, SettingsError
 from patchead.hashing import text_digest
 from patchead.nightly.embed import TURN
-from patchead.samples.recipe import SampleRecipe
 from patchead.schema import FAILED
 from patchead.scoring.panel import reference_panel
 from patchead.storage import Storage, explained
@@ -146,14 +144,6 @@ def prompt_catalog(archive: CatalogRequest, uri: str, template: str | None) -> C
 def template_candidates(groups: dict[str, pa.Table]) -> dict[str, pa.Table]:
     """The first images of each group, in order of image id: the first that can be decoded is its template."""
     return {name: rows.slice(0, _TEMPLATE_CANDIDATES) for name, rows in groups.items()}
-
-
-def store_id(encoder_id: str, recipe: SampleRecipe) -> str:
-    """The id of the store that the samples belong in: aligned ones depend on the rule as well."""
-    if recipe.align is None:
-        return encoder_id
-    rule = json.dumps([asdict(recipe.align), recipe.few_shot])
-    return f"{encoder_id}-aligned-{text_digest(rule, 6)}"
 
 
 def stamped(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int) -> pa.Table:

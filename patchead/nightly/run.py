@@ -21,13 +21,14 @@ from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import explain, failed_rows
 from patchead.nightly.group import Group
 from patchead.nightly.progress import Stages
-from patchead.nightly.prompts import PromptSet, list_prompts, stamped, store_id, template_candidates
+from patchead.nightly.prompts import PromptSet, list_prompts, stamped, template_candidates
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score
 from patchead.plan.group_plan import Plan, make_plan
 from patchead.runtime.dispatch import map_tasks
 from patchead.runtime.session import pools, ray_session, require_shared_folders
 from patchead.schema import FAILED, OK, SKIPPED
+from patchead.settings.identity import differing, store_id
 from patchead.settings.model import Config
 from patchead.storage import Storage
 
@@ -80,8 +81,7 @@ class _Night:
         # What cannot be scored is refused before anything is embedded.
         self.plan(readable, encoder, prompts)
         guides = self.guides(readable, prompts)
-        recipe = wiring.recipe(self.config, encoder.grid)
-        store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(encoder.encoder_id, recipe))
+        store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
         references = self.embed_prompts(prompts, encoder, store) if prompts else {}
         images = self.embed(manifest, encoder, store, guides)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
@@ -227,30 +227,11 @@ class _Night:
         return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
 
 
-# The sections that decide a run's scores, without what only says where and how fast they are computed.
-_DECIDES: dict[str, set[str]] = {
-    "archive": set(),
-    "encoder": {"batch_size", "device", "dtype"},
-    "prompts": set(),
-    "align": set(),
-    "mask": set(),
-    "scoring": {"precision", "schedule", "memory_gb", "max_group_size"},
-}
-
-
 def _refuse_other_run(record: RunRecord, published_json: str) -> None:
     """A run id names one run: the same one asked for again is a no-op, another one is a mistake."""
-    asked, earlier = record.config.model_dump(mode="json"), json.loads(published_json)
-    differing = [
-        f"{section}.{key}"
-        for section, ignored in _DECIDES.items()
-        # A run published by an older version lacks the settings that came after it.
-        for key in earlier.get(section, {}).keys() & asked[section].keys() - ignored
-        if asked[section][key] != earlier[section][key]
-    ]
-    if differing:
+    if names := differing(record.config, json.loads(published_json)):
         raise SettingsError(
-            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(sorted(differing))}). "
+            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(names)}). "
             "Give every run an id of its own, or none."
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 
@@ -22,6 +21,7 @@ from patchead.plan.group_plan import Limits
 from patchead.runtime.pool import PoolRequest
 from patchead.samples.recipe import SampleRecipe
 from patchead.scoring.memory_budget import GIGABYTE
+from patchead.settings.identity import Decides, identity_digest
 from patchead.settings.model import Config
 from patchead.settings.resolve import (
     aggregation_of,
@@ -144,11 +144,7 @@ def memory_bytes(config: Config) -> int:
 def score_settings(config: Config, encoder: EncoderFacts, device: str, images: str) -> ScoreSettings:
     """``images`` is a digest of the images to score: scores that were staged for others are not taken for theirs."""
     scoring = config.scoring
-    settings = scoring.model_dump(
-        mode="json", include={"mode", "aggregate", "fraction", "image_top_fraction", "max_references", "seed"}
-    )
-    plus = {name: getattr(config, name).model_dump(mode="json") for name in ("align", "mask")}
-    used = f"{images} {encoder.encoder_id} {precision(config, device)} {json.dumps([settings, plus])}"
+    used = f"{images} {encoder.encoder_id} {identity_digest(config, Decides.SCORES, device)}"
     aggregation = aggregation_of(config)
     return ScoreSettings(
         aggregation=aggregation.few_shot() if few_shot(config) else aggregation,

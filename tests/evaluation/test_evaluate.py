@@ -90,7 +90,7 @@ def test_batch_figures_are_those_of_the_scores_and_the_three_outputs_agree(tree:
         assert row["image_auroc"] == pytest.approx(roc_auc_score(labels, scores.image_scores))
         assert (row["images"], row["anomalous"], row["mapped"], row["without_mask"]) == (GOOD + BAD, BAD, GOOD + BAD, 0)
         assert row["weights_digest"] == encoder.weights_digest
-        assert json.loads(row["settings"])["scoring"]["fraction"] == 0.3
+        assert json.loads(row["settings"])["scoring.fraction"] == 0.3
     cells = markdown_cells(tmp_path / "mine.md")
     assert list(cells) == [("as configured", name) for name in (*CLASSES, "mean")]
     for name, metric in zip(HEADER[4:-1], METRICS, strict=True):
@@ -271,9 +271,9 @@ def test_plus_takes_mask_and_alignment_as_the_paper_has_them(
         monkeypatch.setattr("patchead.evaluation.command.load", lambda *_, changed=changed: changed)
         (row,) = evaluated(tree, tmp_path, plus=True).to_pylist()
         settings = json.loads(row["settings"])
-        assert (settings["align"] is not None, settings["mask"] is not None) == (align, mask)
+        assert (settings["align.enabled"], settings["mask.enabled"]) == (align, mask)
         (row,) = evaluated(tree, tmp_path).to_pylist()
-        assert json.loads(row["settings"])["mask"] is None
+        assert not json.loads(row["settings"])["mask.enabled"]
 
 
 def test_a_class_with_too_few_images_is_told_not_scored(tree: Path, tmp_path: Path) -> None:

@@ -11,9 +11,7 @@ from PIL import Image
 from patchead.archive.catalog import CatalogRequest
 from patchead.errors import ArchiveError, SettingsError
 from patchead.nightly.embed import TURN
-from patchead.nightly.prompts import PromptRequest, PromptSet, list_prompts, prompt_catalog, stamped, store_id
-from patchead.samples.align import Alignment
-from patchead.samples.recipe import SampleRecipe
+from patchead.nightly.prompts import PromptRequest, PromptSet, list_prompts, prompt_catalog, stamped
 from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, table
 
 GROUPS = ["night=2026-11-21/product=nut", "night=2026-11-21/product=screw"]
@@ -89,16 +87,6 @@ def test_every_prompt_is_embedded_upright_and_turned_but_stays_one_photo(normal:
     receipts[1] |= {"status": FAILED, "error": "damaged"}
     with pytest.raises(ArchiveError, match=r"1 prompts cannot be used; product=screw/.\.png: damaged"):
         found.embedded(table(receipts, RECEIPTS))
-
-
-def test_aligned_samples_are_kept_apart_by_what_they_are_aligned_with() -> None:
-    plain, aligned = SampleRecipe(224, "squash", (16, 16)), SampleRecipe(224, "squash", (16, 16), Alignment())
-    few_shot = SampleRecipe(224, "squash", (16, 16), Alignment(), few_shot=True)
-    stricter = SampleRecipe(224, "squash", (16, 16), Alignment(min_inliers=20))
-    assert store_id("vit", plain) == "vit"
-    names = [store_id("vit", recipe) for recipe in (aligned, few_shot, stricter)]
-    assert len(set(names)) == 3
-    assert all(name.startswith("vit-aligned-") for name in names)
 
 
 def test_an_embedding_is_good_for_the_guides_it_was_made_with_alone() -> None:

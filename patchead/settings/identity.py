@@ -1,0 +1,169 @@
+"""What each setting decides: images, embeddings, scores, explanations or nothing. Every identity is made of this list.
+
+The id of an embedding store, the digest of staged scores, the refusal of a run id that is taken, and what makes two
+evaluation variants the same all ask here. The encoder's id is made of `EncoderSpec`, below the settings; a test holds
+the two together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from patchead.encoders.registry import REGISTRY
+from patchead.hashing import text_digest
+from patchead.settings import resolve
+from patchead.settings.model import Config
+
+
+class Decides(Enum):
+    """What a setting decides. What decides embeddings decides scores, and what decides scores decides explanations."""
+
+    IMAGES = "which images there are and which of them are compared"
+    EMBEDDINGS = "embeddings"
+    SCORES = "scores"
+    EXPLANATIONS = "verdicts, heatmaps and regions"
+    NOTHING = "nothing: where and how fast"
+
+
+# Where the images themselves are known, by id and content hash, they stand for the settings that chose them.
+_IMAGES = (
+    *("archive.uri", "archive.format", "archive.template", "archive.night", "archive.products", "archive.limit"),
+    *("archive.assume", "archive.group_by", "archive.image_column", "archive.id_column", "archive.part_id_column"),
+    "archive.max_pixels",  # an image above it fails
+    *("prompts.uri", "prompts.template", "prompts.manifest"),
+)
+_EMBEDDINGS = (
+    *("encoder.name", "encoder.weights", "encoder.image_size", "encoder.layers", "encoder.fit"),
+    "encoder.dtype",
+    "archive.bit_depth",  # how many bits are black to white
+    "mask.enabled",  # attention comes from other kernels, which round the last block differently
+    *("align.enabled", "align.ratio", "align.min_inliers", "align.max_scale"),  # views are embedded warped
+    "scoring.mode",  # says what the views of an aligned image are warped with
+)
+_SCORES = (
+    *("scoring.aggregate", "scoring.fraction", "scoring.image_top_fraction"),
+    "scoring.precision",
+    "scoring.min_batch",  # whether there is a score
+    *("scoring.max_references", "scoring.seed"),  # who is compared with
+    *("prompts.k", "prompts.seed", "prompts.rotations"),
+    *("mask.threshold", "mask.background"),  # weigh patch scores after matching
+)
+_EXPLANATIONS = (
+    "scoring.threshold_z",  # flags; a score does not depend on it
+    *("explain.heatmaps", "explain.format", "explain.max_side", "explain.patch_threshold"),
+)
+_NOTHING = (
+    *("encoder.batch_size", "encoder.device"),
+    *("scoring.schedule", "scoring.memory_gb"),  # the order of the work: the same numbers
+    "scoring.max_group_size",  # refuses, or changes nothing
+    *("lake.uri", "lake.images_per_file"),
+    *("storage.endpoint_url", "storage.region", "storage.anonymous"),
+    *("resources.expect_gpus", "resources.wait_minutes", "resources.gpus_per_actor", "resources.cpus_per_actor"),
+    *("resources.embed_actors", "resources.score_actors", "resources.local_cpus"),
+    "run.run_id",  # the name of all the others
+    "run.max_failed_fraction",  # whether anything is published, not what
+)
+
+_LEVELS = {
+    Decides.IMAGES: _IMAGES,
+    Decides.EMBEDDINGS: _EMBEDDINGS,
+    Decides.SCORES: _SCORES,
+    Decides.EXPLANATIONS: _EXPLANATIONS,
+    Decides.NOTHING: _NOTHING,
+}
+#: Every setting, by dotted name.
+DECIDES: Mapping[str, Decides] = MappingProxyType({key: level for level, keys in _LEVELS.items() for key in keys})
+#: Settings of how numbers are rounded. ``auto`` means something else on another machine: they tell apart what is kept
+#: (embeddings, staged scores), and not a run from the same run tried again elsewhere.
+ARITHMETIC = ("encoder.dtype", "scoring.precision")
+_CHAIN = (Decides.EMBEDDINGS, Decides.SCORES, Decides.EXPLANATIONS)
+
+
+def settings_that_decide(level: Decides) -> tuple[str, ...]:
+    """List the settings, by dotted name, that decide ``level``, with those of the levels that it builds on."""
+    levels = _CHAIN[: _CHAIN.index(level) + 1] if level in _CHAIN else (level,)
+    return tuple(key for each in levels for key in _LEVELS[each])
+
+
+def identity(config: Config, level: Decides, device: str | None = None) -> dict[str, Any]:
+    """Collect the settings that decide ``level`` and have an effect, by dotted name, as plain JSON values.
+
+    Args:
+        config: checked settings.
+        level: see `settings_that_decide`.
+        device: where it is computed, cpu or cuda; `ARITHMETIC` is what it is there. None leaves the arithmetic out.
+
+    Returns:
+        Equal exactly where what is decided is the same: ``{"encoder.fit": "squash", …}``. Settings of what is turned
+        off are not in it.
+    """
+    plain, unused = config.model_dump(mode="json"), _without_effect(config)
+    found = {key: _value(plain, key) for key in settings_that_decide(level) if key not in unused}
+    for key in ARITHMETIC:
+        if key in found and device is None:
+            del found[key]
+    if device is not None:
+        settled = {"encoder.dtype": resolve.encoder_spec(config, device).dtype}
+        settled["scoring.precision"] = resolve.precision(config, device)
+        found |= {key: value for key, value in settled.items() if key in found}
+    return found
+
+
+def identity_digest(config: Config, level: Decides, device: str | None = None) -> str:
+    """Hash `identity` to 32 hex digits."""
+    return text_digest(json.dumps(identity(config, level, device), sort_keys=True))
+
+
+def store_id(config: Config, encoder_id: str) -> str:
+    """Name the store that the samples belong in: the encoder's, and with alignment its rule as well."""
+    if not config.align.enabled:
+        return encoder_id
+    deciding = identity(config, Decides.EMBEDDINGS)
+    rule = {key.removeprefix("align."): value for key, value in deciding.items() if key.startswith("align.")}
+    del rule["enabled"]
+    text = json.dumps([rule, deciding["scoring.mode"] == "few_shot"])
+    return f"{encoder_id}-aligned-{text_digest(text, 6)}"
+
+
+def differing(config: Config, published: Mapping[str, Any]) -> list[str]:
+    """List the settings, by dotted name, in which a run would differ from a published one.
+
+    Args:
+        config: of the run.
+        published: the settings that were recorded, by section; those that an older version did not have are passed
+            over.
+    """
+    asked = identity(config, Decides.IMAGES) | identity(config, Decides.EXPLANATIONS)
+    return sorted(
+        key
+        for key, value in asked.items()
+        if key.partition(".")[2] in published.get(key.partition(".")[0], {}) and _value(published, key) != value
+    )
+
+
+def _value(plain: Mapping[str, Any], key: str) -> Any:
+    section, _, name = key.partition(".")
+    value = plain[section][name]
+    # Two names of one encoder are one encoder.
+    return REGISTRY[value].library_name if key == "encoder.name" and value in REGISTRY else value
+
+
+def _without_effect(config: Config) -> set[str]:
+    """Settings that change nothing, as the others are."""
+    unused = set()
+    if resolve.few_shot(config):  # one nearest prompt, however few images
+        unused |= {f"scoring.{name}" for name in ("aggregate", "fraction", "min_batch", "max_references", "seed")}
+    else:
+        unused |= {key for key in DECIDES if key.startswith("prompts.")}
+    if config.scoring.max_references is None:
+        unused.add("scoring.seed")
+    if config.prompts.k is None:
+        unused.add("prompts.seed")
+    for section in ("align", "mask"):
+        if not getattr(config, section).enabled:
+            unused |= {key for key in DECIDES if key.startswith(f"{section}.") and key != f"{section}.enabled"}
+    return unused
