@@ -127,6 +127,14 @@ def _check_options(command: Any, words: list[str], line: str) -> None:
 
 
 @every_page
+def test_every_option_that_is_mentioned_alone_exists(page: Path) -> None:
+    known = {option for command in _root_command().commands.values() for part in command.params for option in part.opts}
+    of_others = {"--full", "--stop", "--no-deps"}  # of jobs/benchmark.py, ray exec, pip
+    mentioned = set(re.findall(r"`(--[a-z-]+)", prose(page)))
+    assert mentioned - of_others <= known
+
+
+@every_page
 def test_every_setting_that_is_mentioned_exists(page: Path) -> None:
     top = {key.partition(".")[0] for key in FIELDS}
     mentioned = re.findall(rf"`((?:{'|'.join(top)})\.[a-z_0-9]+)\b", prose(page))
@@ -184,3 +192,13 @@ def test_figures_are_those_of_the_pages_that_the_commands_write(page: str) -> No
     figures = re.findall(r"(?<![\d.])(?<!arXiv )\d+\.\d{3,}(?![\d.])", text[start:])
     assert len(figures) > 10
     assert [figure for figure in figures if figure not in known] == []
+
+
+def test_a_row_of_the_readmes_results_is_a_row_of_the_results() -> None:
+    """Cell by cell, without the range of the splits in brackets."""
+    part = text_of(ROOT / "README.md").partition("## How good")[2].partition("\n## ")[0]
+    rows = [line for line in part.splitlines() if line.startswith("|")][2:]
+    there = [re.sub(r" \([^)]*\)", "", line) for line in text_of(DOCS / "results.md").splitlines()]
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert any(all(f"| {cell} |" in line for cell in cells) for line in there), row
