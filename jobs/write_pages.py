@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from pydantic.fields import FieldInfo
 
+from patchead.markdown import markdown_table
 from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, STATES, STATUSES, Described
 from patchead.settings.load import iter_fields
 from patchead.settings.model import Config
@@ -31,9 +31,9 @@ def tables_page() -> str:
         "files and a transaction log) in `tables/` of the lake. How to query them: [operations.md](operations.md#sql).",
         *tables,
         "## Status of an image",
-        _rows(["status", "meaning"], ([f"`{status}`", meaning] for status, meaning in STATUSES.items())),
+        markdown_table(["status", "meaning"], ([f"`{status}`", meaning] for status, meaning in STATUSES.items())),
         "## State of a run",
-        _rows(["state", "meaning"], ([f"`{state}`", meaning] for state, meaning in STATES.items())),
+        markdown_table(["state", "meaning"], ([f"`{state}`", meaning] for state, meaning in STATES.items())),
         "# Files between the stages",
         "They are the program's own: their form may change with any version.",
         *files,
@@ -54,7 +54,11 @@ def settings_page() -> str:
         found = [(key, setting) for key, setting in iter_fields() if key == name or key.startswith(f"{name}.")]
         rows = ([f"`{key}`", _default(of), _allowed(of), of.description or ""] for key, of in found)
         meaning = "" if found == [(name, field)] else str(getattr(field.annotation, "__doc__", "")).strip()
-        parts += [f"## {name}", *filter(None, [meaning]), _rows(["setting", "default", "allowed", "meaning"], rows)]
+        parts += [
+            f"## {name}",
+            *filter(None, [meaning]),
+            markdown_table(["setting", "default", "allowed", "meaning"], rows),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -74,7 +78,7 @@ def _table_section(name: str, described: Described) -> str:
     if partitions:
         where += f" Partitioned by {' and '.join(partitions)}."
     rows = ([f"`{column}`", _type(type), meaning] for column, type, meaning in described.columns)
-    return f"## {name}\n\n{described.meaning} {where}\n\n{_rows(['column', 'type', 'meaning'], rows)}"
+    return f"## {name}\n\n{described.meaning} {where}\n\n{markdown_table(['column', 'type', 'meaning'], rows)}"
 
 
 def _type(type: pa.DataType) -> str:
@@ -105,11 +109,6 @@ def _limit(constraint: Any) -> str:
         if (value := getattr(constraint, name, None)) is not None:
             return f"{sign} {value:g}"
     return ""
-
-
-def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 if __name__ == "__main__":
