@@ -111,15 +111,24 @@ def plan(
         settings = _settings(config, overrides, archive, lake, night, product, limit)
         print_plan(settings, out, actors=actors, device=device, calibration=calibration)
         return
-    from patchead.forecast.cluster import Trouble
+    from patchead.forecast.cluster import Disturbances
     from patchead.forecast.plan_report import actor_count
-    from patchead.forecast.simulate_report import Imagined, print_simulation
+    from patchead.forecast.simulate_report import SimulationRequest, print_simulation
 
     places = {} if images is None else UNUSED
     settings = _settings(config, overrides, archive, lake, night, product, limit, places)
     count = actor_count(settings, actors) if gpus is None else gpus
-    asked = Imagined(count, images, group_size, device, calibration, gpus_per_node, price_per_gpu_hour)
-    print_simulation(settings, out, asked, Trouble(stragglers, slowdown, 0.5 if lose_node else None, seed=seed))
+    request = SimulationRequest(
+        gpus=count,
+        images=images,
+        group_size=group_size,
+        device=device,
+        calibration=calibration,
+        gpus_per_node=gpus_per_node,
+        price_per_gpu_hour=price_per_gpu_hour,
+    )
+    disturbances = Disturbances(stragglers=stragglers, slowdown=slowdown, lose_at=0.5 if lose_node else None, seed=seed)
+    print_simulation(settings, out, request, disturbances)
 
 
 @app.command()

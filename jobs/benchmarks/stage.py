@@ -138,7 +138,9 @@ def actors(n: int, p: int, d: int, *, precision: str, repeats: int) -> list[Reco
     ]
     for count, seconds in ((1, one), (2, two)):
         plan = make_plan([("g", n)], p, d, _limits(precision, count))
-        told = simulate(PlannedTasks(plan), Cluster(count, count, figures, precision)).makespan
+        told = simulate(
+            PlannedTasks(plan), Cluster(actors=count, actors_per_node=count, figures=figures, precision=precision)
+        ).makespan
         error = 100 * abs(told / statistics.median(seconds) - 1)
         metric = f"simulated time of {count} actor{'s'[: count - 1]}, error"
         records.append(Record("actors", case, precision, metric, error, "%", "<= 25"))

@@ -142,7 +142,7 @@ def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], size
         return DeviceFigures(
             name=platform.node() or "this machine",
             source=f"{MEASURED} {time.strftime('%Y-%m-%d')}, {sizes.patches} patches x {sizes.dim} dimensions",
-            kind=pool.device,
+            device=pool.device,
             flops=together,
             flops_alone=alone,
             actors_per_node=pool.size,

@@ -50,5 +50,5 @@ def _table(figures: DeviceFigures, lake: str | None) -> Table:
     table.add_row("object store, per node", f"{figures.network_bytes / 1e9:.3g} GB/s", "this machine, no network")
     table.add_row("overhead of a call", f"{figures.task_seconds * 1e3:.3g} ms", "")
     table.add_row("start of the actors", f"{figures.start_seconds:.3g} s", "")
-    table.add_row("at work at once", actors, f"{figures.kind}, {figures.threads} threads each")
+    table.add_row("at work at once", actors, f"{figures.device}, {figures.threads} threads each")
     return table

@@ -9,7 +9,7 @@ from patchead.forecast.device_speeds import DeviceFigures
 from patchead.plan.tasks import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cluster:
     """Equal actors on equal nodes; the last node may have fewer.
 
@@ -47,8 +47,8 @@ class Cluster:
         return figures.task_seconds + work + transfer * self.together
 
 
-@dataclass(frozen=True)
-class Trouble:
+@dataclass(frozen=True, kw_only=True)
+class Disturbances:
     """What goes wrong: a fraction of slow calls, and the last node lost at a fraction of the undisturbed makespan.
 
     A lost actor's running call and its results that are still held are done again: on the same actor when it is back

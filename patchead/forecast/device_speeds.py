@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from patchead.errors import SettingsError, bad_value, nearest_name
 from patchead.files import write_atomically
 
-SCHEMA = 1
 DEFAULT_FILE = Path("~/.cache/patchead/calibration.json")
 DATA_SHEET = "data sheet, not measured"
 MEASURED = "measured"
@@ -20,31 +19,37 @@ NO_FIGURES = "no estimate: run `patchead calibrate`, or name a device with --dev
 EFFICIENCY = 0.25
 """Assumed share of a data sheet's dense rate: the kernel also reads every product back to take its maxima."""
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rates = Annotated[Mapping[str, Positive], Field(min_length=1)]
 
-@dataclass(frozen=True)
-class DeviceFigures:
-    """What one actor and one node do per second. Rates are of whole calls, nothing subtracted."""
 
+class DeviceFigures(BaseModel):
+    """What one actor and one node do per second; a calibration file as it is. Rates are of whole calls."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    version: Literal[2] = 2
+    """Of the file's fields."""
     name: str
     source: str
-    kind: str  # cpu | cuda
-    flops: Mapping[str, float]
+    """A measurement, or `DATA_SHEET`."""
+    device: Literal["cpu", "cuda"]
+    flops: Rates
     """FLOP/s of one actor while all actors of its node work, per precision; counted as `plan.tasks` counts."""
-    flops_alone: Mapping[str, float]
+    flops_alone: Rates
     """The same while it is the only one; equal to ``flops`` where actors do not disturb each other."""
-    actors_per_node: int
-    threads: int
+    actors_per_node: Annotated[int, Field(gt=0)]
+    threads: Annotated[int, Field(gt=0)]
     """CPU threads of one actor."""
-    read_bytes: float
+    read_bytes: Positive
     """Bytes/s that a node reads from the lake."""
-    network_bytes: float
+    network_bytes: Positive
     """Bytes/s between a node's actors and the object store."""
-    task_seconds: float
+    task_seconds: Seconds
     """What a call costs beside its work: scheduling, opening files, staging."""
-    start_seconds: float
+    start_seconds: Seconds
     """From asking for the actors to their first call."""
-    encoder_images: float | None = None
-    """Images/s of one embedding actor, where known."""
 
     def rate(self, precision: str, actors_on_node: int) -> float:
         """FLOP/s of one of ``actors_on_node`` actors; between alone and all, in a straight line.
@@ -71,7 +76,7 @@ def _data_sheet(name: str, tera: Mapping[str, float]) -> DeviceFigures:
     return DeviceFigures(
         name=name,
         source=DATA_SHEET,
-        kind="cuda",
+        device="cuda",
         flops=rates,
         flops_alone=rates,
         actors_per_node=8,
@@ -102,7 +107,7 @@ def find_figures(device: str | None, calibration: Path | None) -> DeviceFigures 
     """The named device, else the calibration file, else the default one; None where that was never written.
 
     Raises:
-        SettingsError: an unknown name, both at once, a file that is not there, or one of another schema.
+        SettingsError: an unknown name, both at once, a file that is not there, or one that `load_figures` refuses.
     """
     if device is not None and calibration is not None:
         raise SettingsError("--device and --calibration are two sources of the same figures; give one of them.")
@@ -129,13 +134,13 @@ def named(device: str) -> DeviceFigures:
 
 
 def save_figures(figures: DeviceFigures, path: Path) -> None:
-    """Write ``figures`` as JSON.
+    """Write a calibration file, JSON.
 
     Raises:
         SettingsError: the file cannot be written.
     """
     try:
-        write_atomically(path, json.dumps({"schema": SCHEMA, **asdict(figures)}, indent=2) + "\n")
+        write_atomically(path, figures.model_dump_json(indent=2) + "\n")
     except OSError as exc:
         raise SettingsError(
             bad_value("--output", str(path), "a file that can be written", f"It cannot: {exc.strerror}.")
@@ -146,44 +151,16 @@ def load_figures(path: Path) -> DeviceFigures:
     """Read what `save_figures` wrote.
 
     Raises:
-        SettingsError: there is no such file, it is not JSON, or it is of another schema.
+        SettingsError: there is no such file, it is not JSON, or a field of it is missing, unknown or out of range.
     """
-    allowed, remedy = "a file written by `patchead calibrate`", f"Run `patchead calibrate --output {path}`."
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return DeviceFigures.model_validate_json(path.read_bytes())
     except OSError as exc:
-        raise SettingsError(bad_value("--calibration", str(path), allowed, f"{exc.strerror}. {remedy}")) from exc
-    except ValueError as exc:
-        raise SettingsError(bad_value("--calibration", str(path), allowed, f"It is not JSON. {remedy}")) from exc
-    found = values.pop("schema", None) if isinstance(values, dict) else None
-    if found != SCHEMA:
-        raise SettingsError(
-            bad_value("--calibration", str(path), allowed, f"Its schema is {found!r}, not {SCHEMA}. {remedy}")
-        )
-    if fault := _fault(values):
-        raise SettingsError(bad_value("--calibration", str(path), allowed, f"{fault} {remedy}"))
-    return DeviceFigures(**values)
-
-
-def _fault(values: dict[str, Any]) -> str:
-    names = {field.name for field in fields(DeviceFigures)}
-    if names != set(values):
-        return f"Its fields differ: {', '.join(sorted(names ^ set(values)))}."
-    if not all(isinstance(values[name], str) for name in ("name", "source", "kind")):
-        return "name, source and kind must be text."
-    numbers = {name: values[name] for name in ("actors_per_node", "threads", "read_bytes", "network_bytes")}
-    for name in ("flops", "flops_alone"):
-        if not isinstance(values[name], dict) or not values[name]:
-            return f"{name} must give a rate for each precision."
-        numbers |= {f"{name}.{precision}": rate for precision, rate in values[name].items()}
-    wrong = [name for name, number in numbers.items() if not _positive(number)]
-    wrong += [name for name in ("task_seconds", "start_seconds") if not _number(values[name]) or values[name] < 0]
-    return f"{', '.join(wrong)} must be positive numbers." if wrong else ""
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0
+        reason = f"{exc.strerror}."
+        cause: Exception = exc
+    except ValidationError as exc:
+        faults = [(".".join(map(str, fault["loc"])), fault["msg"]) for fault in exc.errors()]
+        reason = "; ".join(f"{place}: {message}" if place else message for place, message in faults) + "."
+        cause = exc
+    remedy = f"{reason} Run `patchead calibrate --output {path}`."
+    raise SettingsError(bad_value("--calibration", str(path), "a file of `patchead calibrate`", remedy)) from cause

@@ -28,7 +28,7 @@ from patchead.settings.model import Config
 MOST_ROWS = 40
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Survey:
     """The archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
 
@@ -73,7 +73,7 @@ def print_plan(
     figures = find_figures(device, calibration)
     count = actor_count(config, actors)
     survey = survey_archive(config, figures)
-    limits = wiring.limits(config, count, device_kind(config, figures))
+    limits = wiring.limits(config, count, device_of(config, figures))
     plan = survey.plan(config, limits)
     cluster, why_not = _cluster(count, figures, limits)
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
@@ -92,11 +92,11 @@ def actor_count(config: Config, actors: int | None) -> int:
     return actors or config.resources.score_actors or 1
 
 
-def device_kind(config: Config, figures: DeviceFigures | None) -> str:
+def device_of(config: Config, figures: DeviceFigures | None) -> str:
     """``cpu`` or ``cuda``: the settings', else that of the figures."""
     if config.encoder.device != "auto":
         return config.encoder.device
-    return figures.kind if figures else "cpu"
+    return figures.device if figures else "cpu"
 
 
 def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
@@ -106,13 +106,19 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
         PatcheadError: the archive cannot be listed, or the encoder is unknown.
     """
     config = wiring.absolute(config)
-    shape = describe(wiring.encoder_spec(config, device_kind(config, figures)))
+    shape = describe(wiring.encoder_spec(config, device_of(config, figures)))
     found = catalog(wiring.catalog_request(config))
     rows = found.manifest.select(["group_id", "status"]).sort_by("group_id")
     rows = rows.filter(rows["status"].is_null())
     edges = run_boundaries(rows, ["group_id"])
     sizes = [(rows["group_id"][a].as_py(), b - a) for a, b in pairwise(edges)]
-    return Survey(sizes, found.manifest.num_rows, found.ignored, shape, _prompts(config, [name for name, _ in sizes]))
+    return Survey(
+        sizes=sizes,
+        images=found.manifest.num_rows,
+        ignored=found.ignored,
+        shape=shape,
+        prompts=_prompts(config, [name for name, _ in sizes]),
+    )
 
 
 def _prompts(config: Config, groups: list[str]) -> dict[str, int] | None:
@@ -132,7 +138,9 @@ def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple
         figures.rate(limits.precision, 1)
     except SettingsError as exc:
         return None, f"no estimate: {exc}"
-    return Cluster(count, figures.actors_per_node, figures, limits.precision), ""
+    return Cluster(
+        actors=count, actors_per_node=figures.actors_per_node, figures=figures, precision=limits.precision
+    ), ""
 
 
 def _groups(plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> Table:
@@ -208,7 +216,7 @@ def _estimate(plan: Plan, count: int, cluster: Cluster | None, why_not: str) -> 
 def origin(figures: DeviceFigures) -> str:
     """Where the speeds come from, in one line."""
     note = f"; {EFFICIENCY:.0%} of the dense rate and all other speeds are assumed" * (figures.source == DATA_SHEET)
-    threads = f", {figures.threads} threads per actor" if figures.kind == "cpu" else ""
+    threads = f", {figures.threads} threads per actor" if figures.device == "cpu" else ""
     return f"speeds of {figures.name}: {figures.source}{threads}{note}"
 
 

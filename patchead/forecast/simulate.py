@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from patchead.errors import SettingsError, bad_value
-from patchead.forecast.cluster import Cluster, Outcome, Trouble
+from patchead.forecast.cluster import Cluster, Disturbances, Outcome
 from patchead.plan.tasks import FINISH, HELD, LOAD, Key, Task
 from patchead.runtime.pool import IN_FLIGHT
 
 
-def simulate(tasks: Iterable[Task], cluster: Cluster, trouble: Trouble | None = None) -> Outcome:
+def simulate(tasks: Iterable[Task], cluster: Cluster, disturbances: Disturbances | None = None) -> Outcome:
     """Run ``tasks`` on ``cluster``, handed out in their order. Equal arguments give equal outcomes.
 
     ``tasks`` is iterated twice when a node is lost: a `PlannedTasks` or a list.
@@ -28,13 +28,13 @@ def simulate(tasks: Iterable[Task], cluster: Cluster, trouble: Trouble | None = 
     Raises:
         SettingsError: the only node is lost and never comes back; no figure for the precision.
     """
-    trouble = trouble or Trouble()
-    if trouble.lose_at is None:
-        return _Run(cluster, trouble, None).all(tasks)
-    if cluster.nodes == 1 and trouble.restart_seconds is None:
+    disturbances = disturbances or Disturbances()
+    if disturbances.lose_at is None:
+        return _Run(cluster, disturbances, None).all(tasks)
+    if cluster.nodes == 1 and disturbances.restart_seconds is None:
         raise SettingsError(bad_value("restart_seconds", None, "given when the only node is lost"))
-    whole = _Run(cluster, trouble, None).all(tasks).makespan
-    return _Run(cluster, trouble, trouble.lose_at * whole).all(tasks)
+    whole = _Run(cluster, disturbances, None).all(tasks).makespan
+    return _Run(cluster, disturbances, disturbances.lose_at * whole).all(tasks)
 
 
 @dataclass
@@ -49,9 +49,9 @@ class _Call:
 class _Run:
     """One simulated run. The heap holds the calls in flight by their end."""
 
-    def __init__(self, cluster: Cluster, trouble: Trouble, lose_time: float | None) -> None:
-        self.cluster, self.trouble, self.lose_time = cluster, trouble, lose_time
-        self.random = random.Random(trouble.seed)
+    def __init__(self, cluster: Cluster, disturbances: Disturbances, lose_time: float | None) -> None:
+        self.cluster, self.disturbances, self.lose_time = cluster, disturbances, lose_time
+        self.random = random.Random(disturbances.seed)
         self.out = Outcome(cluster.actors)
         self.now, self.numbers = 0.0, 0
         self.alive = list(range(cluster.actors))
@@ -90,8 +90,8 @@ class _Run:
 
     def _submit(self, task: Task, actor: int, earliest: float, *, slot: bool = True) -> None:
         seconds = self.cluster.seconds(task)
-        if self.random.random() < self.trouble.stragglers:
-            seconds *= self.trouble.slowdown
+        if self.random.random() < self.disturbances.stragglers:
+            seconds *= self.disturbances.slowdown
         start = max(earliest, self.busy_until[actor], self._given(task))
         self._schedule(_Call(task, start, start + seconds, slot), actor)
 
@@ -142,7 +142,7 @@ class _Run:
 
     def _lose(self, when: float) -> None:
         """The last node goes: its calls in flight and the results it holds are done again, by it or by the others."""
-        self.now, back = when, self.trouble.restart_seconds
+        self.now, back = when, self.disturbances.restart_seconds
         gone = [actor for actor in self.alive if self.cluster.node_of(actor) == self.cluster.nodes - 1]
         again = [(actor, self._strike(actor, when)) for actor in gone]
         if back is None:

@@ -1,4 +1,4 @@
-"""`patchead plan --simulate`: a run on a cluster that is not there, undisturbed and with trouble, side by side."""
+"""`patchead plan --simulate`: a run on a cluster that is not there, undisturbed and disturbed, side by side."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.table import Column, Table
 
 from patchead.encoders import describe
 from patchead.errors import SettingsError, bad_value
-from patchead.forecast.cluster import Cluster, Outcome, Trouble
+from patchead.forecast.cluster import Cluster, Disturbances, Outcome
 from patchead.forecast.device_speeds import NO_FIGURES, DeviceFigures, find_figures
-from patchead.forecast.plan_report import Survey, device_kind, origin, survey_archive
+from patchead.forecast.plan_report import Survey, device_of, origin, survey_archive
 from patchead.forecast.simulate import simulate
 from patchead.nightly import wiring
 from patchead.plan.group_plan import Plan
@@ -21,9 +21,9 @@ from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.model import Config
 
 
-@dataclass(frozen=True)
-class Imagined:
-    """What `patchead plan --simulate` was asked for. Without ``images`` the groups are those of the archive."""
+@dataclass(frozen=True, kw_only=True)
+class SimulationRequest:
+    """What `patchead plan --simulate` is asked for. Without ``images`` the groups are those of the archive."""
 
     gpus: int
     images: int | None = None
@@ -31,41 +31,47 @@ class Imagined:
     device: str | None = None
     calibration: Path | None = None
     gpus_per_node: int | None = None
-    price: float | None = None
-    """Per GPU-hour, in any currency."""
+    price_per_gpu_hour: float | None = None
+    """In any currency."""
 
 
-def print_simulation(config: Config, console: Console, asked: Imagined, trouble: Trouble) -> None:
+def print_simulation(config: Config, console: Console, request: SimulationRequest, disturbances: Disturbances) -> None:
     """Plan the groups with the real planner, simulate their tasks, print makespan, utilisation, bytes and cost.
 
     Raises:
         SettingsError: a number out of range, an unknown device, or no figures to simulate with.
         PatcheadError: the archive cannot be listed, or a group cannot be planned.
     """
-    _check(asked)
-    figures = find_figures(asked.device, asked.calibration)
+    _check(request)
+    figures = find_figures(request.device, request.calibration)
     if figures is None:
         raise SettingsError(f"{NO_FIGURES}.")
-    kind = device_kind(config, figures)
-    limits = wiring.limits(config, asked.gpus, kind)
-    cluster = Cluster(asked.gpus, asked.gpus_per_node or figures.actors_per_node, figures, limits.precision)
-    if asked.images is None:
+    device = device_of(config, figures)
+    limits = wiring.limits(config, request.gpus, device)
+    cluster = Cluster(
+        actors=request.gpus,
+        actors_per_node=request.gpus_per_node or figures.actors_per_node,
+        figures=figures,
+        precision=limits.precision,
+    )
+    if request.images is None:
         survey = survey_archive(config, figures)
     else:
-        shape = describe(wiring.encoder_spec(config, kind))
-        sizes = even_groups(asked.images, asked.group_size)
-        survey = Survey(sizes, asked.images, 0, shape, _imagined_prompts(config, sizes))
+        shape = describe(wiring.encoder_spec(config, device))
+        sizes = even_groups(request.images, request.group_size)
+        prompts = _prompts_of_each(config, sizes)
+        survey = Survey(sizes=sizes, images=request.images, ignored=0, shape=shape, prompts=prompts)
     plan = survey.plan(config, limits)
     tasks = PlannedTasks(plan)
     columns = {"undisturbed": simulate(tasks, cluster)}
-    if trouble.lose_at is not None or trouble.stragglers:
-        columns[_name(trouble)] = simulate(tasks, cluster, trouble)
-    console.print(_table(columns, asked.price))
+    if disturbances.lose_at is not None or disturbances.stragglers:
+        columns[_name(disturbances)] = simulate(tasks, cluster, disturbances)
+    console.print(_table(columns, request.price_per_gpu_hour))
     for line in _lines(plan, cluster, figures):
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _imagined_prompts(config: Config, sizes: list[tuple[str, int]]) -> dict[str, int] | None:
+def _prompts_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, int] | None:
     if not wiring.few_shot(config):
         return None
     if config.prompts.k is None:
@@ -79,26 +85,26 @@ def even_groups(images: int, size: int) -> list[tuple[str, int]]:
     return [(f"group {i:06d}", min(size, images - size * i)) for i in range(count)]
 
 
-def _check(asked: Imagined) -> None:
+def _check(request: SimulationRequest) -> None:
     counts = {
-        "--gpus": asked.gpus,
-        "--images": asked.images,
-        "--group-size": asked.group_size,
-        "--gpus-per-node": asked.gpus_per_node,
+        "--gpus": request.gpus,
+        "--images": request.images,
+        "--group-size": request.group_size,
+        "--gpus-per-node": request.gpus_per_node,
     }
     for name, value in counts.items():
         if value is not None and value < 1:
             raise SettingsError(bad_value(name, value, "at least 1"))
-    if asked.price is not None and not asked.price >= 0:
-        raise SettingsError(bad_value("--price-per-gpu-hour", asked.price, "0 or more"))
+    if request.price_per_gpu_hour is not None and not request.price_per_gpu_hour >= 0:
+        raise SettingsError(bad_value("--price-per-gpu-hour", request.price_per_gpu_hour, "0 or more"))
 
 
-def _name(trouble: Trouble) -> str:
+def _name(disturbances: Disturbances) -> str:
     parts = []
-    if trouble.stragglers:
-        parts.append(f"{trouble.stragglers:.3g} of the calls {trouble.slowdown:g} x slower")
-    if trouble.lose_at is not None:
-        parts.append(f"one node lost at {trouble.lose_at:.0%}")
+    if disturbances.stragglers:
+        parts.append(f"{disturbances.stragglers:.3g} of the calls {disturbances.slowdown:g} x slower")
+    if disturbances.lose_at is not None:
+        parts.append(f"one node lost at {disturbances.lose_at:.0%}")
     return ", ".join(parts)
 
 

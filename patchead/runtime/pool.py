@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 IN_FLIGHT = 2
 """Calls per actor that are handed out at a time: one at work, one whose blocks are on their way."""
@@ -19,7 +20,7 @@ class Pool:
     decode_cpus: float
 
     @property
-    def device(self) -> str:
+    def device(self) -> Literal["cpu", "cuda"]:
         return "cuda" if self.num_gpus else "cpu"
 
 

@@ -33,7 +33,7 @@ def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path)
     )
     assert load_figures(tmp_path / "c.json") == found
     assert found.source.startswith("measured ")
-    assert (found.kind, found.threads, found.actors_per_node) == ("cpu", 1, 1)
+    assert (found.device, found.threads, found.actors_per_node) == ("cpu", 1, 1)
     assert 1e6 < found.flops["fp32"] < 1e14
     assert 1e5 < found.network_bytes < 1e12
     assert 1e5 < found.read_bytes < 1e12

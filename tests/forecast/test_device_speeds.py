@@ -42,8 +42,8 @@ def test_a_precision_without_a_figure_is_refused() -> None:
 
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "c.json"
-    save_figures(figures(encoder_images=3.5), path)
-    assert load_figures(path) == figures(encoder_images=3.5)
+    save_figures(figures(threads=3), path)
+    assert load_figures(path) == figures(threads=3)
     assert find_figures(None, path) == load_figures(path)
 
 
@@ -76,16 +76,19 @@ def written(tmp_path: Path, text: str | None = None, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": 99}, "schema is 99"),
-        ({"speed": 1}, "speed"),
-        ({"flops": {}}, "flops"),
-        ({"flops": {"fp32": -1}}, r"flops\.fp32"),
+        ({"version": 1}, "version: Input should be 2"),
+        ({"speed": 1}, "speed: Extra inputs are not permitted"),
+        ({"flops": {}}, "flops: .*at least 1"),
+        ({"flops": {"fp32": -1}}, r"flops\.fp32: Input should be greater than 0"),
+        ({"flops": {"fp32": True}}, r"flops\.fp32: Input should be a valid number"),
+        ({"device": "tpu"}, "device: Input should be 'cpu' or 'cuda'"),
         ({"read_bytes": 0}, "read_bytes"),
         ({"threads": "two"}, "threads"),
         ({"task_seconds": None}, "task_seconds"),
         ({"name": 3}, "name"),
-        ({"text": "no json"}, "not JSON"),
-        ({"text": "[1]"}, "schema is None"),
+        ({"text": "no json"}, "Invalid JSON"),
+        ({"text": "[1]"}, "Input should be an object"),
+        ({"text": "{}"}, "name: Field required; source: Field required"),
     ],
 )
 def test_another_file_is_refused_with_the_remedy(tmp_path: Path, changes: dict[str, object], words: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchead.errors import SettingsError
-from patchead.forecast.cluster import Cluster, Trouble
+from patchead.forecast.cluster import Cluster, Disturbances
 from patchead.forecast.simulate import simulate
 from patchead.forecast.simulate_report import even_groups
 from patchead.plan.group_plan import GroupPlan, Limits, Plan, make_plan
@@ -20,7 +20,7 @@ ROW = ("row", 0)
 
 
 def cluster(actors: int = 1, per_node: int = 1, **changes: object) -> Cluster:
-    return Cluster(actors, per_node, figures(**changes), "fp32")
+    return Cluster(actors=actors, actors_per_node=per_node, figures=figures(**changes), precision="fp32")
 
 
 def wholes(*seconds: int) -> list[Task]:
@@ -81,7 +81,7 @@ def test_a_tile_waits_for_its_blocks() -> None:
 
 def test_a_lost_node_does_its_call_again_when_it_is_back() -> None:
     """Two nodes of one actor, four calls of 4 s, undisturbed 8 s. Node 1 goes at 6 s, in its second call; back at 9."""
-    done = simulate(wholes(4, 4, 4, 4), cluster(2), Trouble(lose_at=0.75, restart_seconds=3.0))
+    done = simulate(wholes(4, 4, 4, 4), cluster(2), Disturbances(lose_at=0.75, restart_seconds=3.0))
     assert (done.makespan, done.redone) == (13, 1)
     assert done.busy == 16 + 2
     assert done.tasks == 4
@@ -89,13 +89,13 @@ def test_a_lost_node_does_its_call_again_when_it_is_back() -> None:
 
 def test_a_node_that_never_comes_back_leaves_its_call_to_the_others() -> None:
     """Node 0 is free at 8 s and starts again what node 1 had begun."""
-    done = simulate(wholes(4, 4, 4, 4), cluster(2), Trouble(lose_at=0.75, restart_seconds=None))
+    done = simulate(wholes(4, 4, 4, 4), cluster(2), Disturbances(lose_at=0.75, restart_seconds=None))
     assert (done.makespan, done.redone) == (12, 1)
 
 
 def test_results_that_a_lost_node_held_are_made_again() -> None:
     """Six tiles of 2 s on two nodes end at 6 s; lost at 5 s, node 1 had finished two and was in the third."""
-    lost = Trouble(lose_at=5 / 6, restart_seconds=1.0)
+    lost = Disturbances(lose_at=5 / 6, restart_seconds=1.0)
     done = simulate(tiles(*[2] * 6), cluster(2), lost)
     assert (done.redone, done.makespan) == (3, 6 + 3 * 2)
     # Whole groups are in the lake once they are done.
@@ -106,7 +106,7 @@ def test_results_are_held_no_longer_than_their_group() -> None:
     """The tiles' group ends at 3 s on node 0. Node 1 goes at 4.5 of 9 s, in the first of its two whole groups."""
     tasks = [*tiles(2, 2), Task("g", "finish", 1, needs=(ROW,)), *wholes(3, 3, 3, 3)]
     assert simulate(tasks, cluster(2)).makespan == 9
-    assert simulate(tasks, cluster(2), Trouble(lose_at=0.5, restart_seconds=0.0)).redone == 1
+    assert simulate(tasks, cluster(2), Disturbances(lose_at=0.5, restart_seconds=0.0)).redone == 1
 
 
 def test_a_reduction_waits_for_a_tile_that_is_made_again() -> None:
@@ -114,19 +114,19 @@ def test_a_reduction_waits_for_a_tile_that_is_made_again() -> None:
     and its tile ends at 9."""
     work = [*tiles(2, 4), Task("g", "reduce", 2, needs=(ROW,))]
     assert simulate(work, cluster(2)).makespan == 6
-    done = simulate(work, cluster(2), Trouble(lose_at=0.5, restart_seconds=2.0))
+    done = simulate(work, cluster(2), Disturbances(lose_at=0.5, restart_seconds=2.0))
     assert (done.makespan, done.redone) == (11, 1)
 
 
 def test_the_only_node_may_go_if_it_comes_back() -> None:
-    done = simulate(wholes(4, 4), cluster(), Trouble(lose_at=0.75, restart_seconds=1.0))
+    done = simulate(wholes(4, 4), cluster(), Disturbances(lose_at=0.75, restart_seconds=1.0))
     assert (done.makespan, done.redone) == (6 + 1 + 4, 1)
     with pytest.raises(SettingsError, match="only node"):
-        simulate(wholes(4), cluster(), Trouble(lose_at=0.5, restart_seconds=None))
+        simulate(wholes(4), cluster(), Disturbances(lose_at=0.5, restart_seconds=None))
 
 
 def test_every_call_slow_is_all_times_the_slowdown() -> None:
-    assert simulate(wholes(5, 3, 2), cluster(), Trouble(stragglers=1.0, slowdown=3.0)).makespan == 30
+    assert simulate(wholes(5, 3, 2), cluster(), Disturbances(stragglers=1.0, slowdown=3.0)).makespan == 30
 
 
 @given(
@@ -136,15 +136,18 @@ def test_every_call_slow_is_all_times_the_slowdown() -> None:
 )
 def test_more_stragglers_never_help_one_actor(work: list[int], fractions: tuple[float, float], seed: int) -> None:
     few, many = (
-        simulate(wholes(*work), cluster(), Trouble(stragglers=f, slowdown=2.0, seed=seed)) for f in sorted(fractions)
+        simulate(wholes(*work), cluster(), Disturbances(stragglers=f, slowdown=2.0, seed=seed))
+        for f in sorted(fractions)
     )
     assert sum(work) <= few.makespan <= many.makespan <= 2 * sum(work)
 
 
 @given(work=st.lists(st.integers(1, 20), min_size=1, max_size=30), actors=st.integers(1, 6), lose=st.booleans())
 def test_the_makespan_is_within_its_bounds(work: list[int], actors: int, lose: bool) -> None:
-    trouble = Trouble(stragglers=0.2, slowdown=2.0, lose_at=0.5 if lose else None, restart_seconds=5.0, seed=3)
-    done, again = (simulate(wholes(*work), cluster(actors, 2), trouble) for _ in range(2))
+    disturbances = Disturbances(
+        stragglers=0.2, slowdown=2.0, lose_at=0.5 if lose else None, restart_seconds=5.0, seed=3
+    )
+    done, again = (simulate(wholes(*work), cluster(actors, 2), disturbances) for _ in range(2))
     assert done == again
     assert done.tasks == len(work)
     assert max(*work, sum(work) / actors) <= done.makespan
@@ -178,7 +181,9 @@ def test_a_million_images_are_simulated_in_seconds(size: int, least: int) -> Non
     began = time.process_time()
     plan = make_plan(even_groups(1_000_000, size), 256, 384, limits)
     done = simulate(
-        PlannedTasks(plan), Cluster(64, 8, figures(flops={"fp16": 1e14}), "fp16"), Trouble(0.05, 2.0, 0.5, seed=1)
+        PlannedTasks(plan),
+        Cluster(actors=64, actors_per_node=8, figures=figures(flops={"fp16": 1e14}), precision="fp16"),
+        Disturbances(stragglers=0.05, slowdown=2.0, lose_at=0.5, seed=1),
     )
     assert done.tasks >= least
     assert time.process_time() - began < 10
@@ -196,7 +201,7 @@ def test_a_million_images_are_simulated_in_seconds(size: int, least: int) -> Non
 )
 def test_a_scenario_out_of_range_is_refused(wrong: dict[str, float], name: str) -> None:
     with pytest.raises(SettingsError, match=name):
-        Trouble(**wrong)
+        Disturbances(**wrong)
 
 
 def test_a_cluster_of_nothing_is_refused() -> None:

@@ -10,7 +10,7 @@ def figures(**changes: object) -> DeviceFigures:
     plain = {
         "name": "toy",
         "source": "measured by nobody",
-        "kind": "cpu",
+        "device": "cpu",
         "flops": {"fp32": 1.0},
         "flops_alone": {"fp32": 1.0},
         "actors_per_node": 1,
