@@ -10,7 +10,7 @@ _OPACITY = 0.65  # of the hottest colour over the photo; the coldest is transpar
 
 
 def heatmap(patch_scores: np.ndarray, width: int, height: int, *, max_side: int, fit: str = "squash") -> np.ndarray:
-    """Bilinear enlargement of the patch grid to the image, then a Gaussian of 4 px at 256 px, scaled per axis.
+    """Enlarge the patch grid bilinearly to the image and blur it by a Gaussian of 4 px at 256 px, scaled per axis.
 
     ``squash``: the grid covers the whole image. ``crop``: its centre square; what was cut off is 0. ``pad``: a centred
     square of the longer side; what lies outside of the image is left out.
@@ -53,7 +53,9 @@ def _centred(square: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def colour_range(patch_scores: np.ndarray, threshold: float = -np.inf) -> tuple[float, float]:
-    """A group's median patch score, and its largest or ``threshold`` if that is higher: what is normal stays dark.
+    """Find a group's colour range: its median patch score to its largest, or to ``threshold`` if that is higher.
+
+    What is normal so stays dark.
 
     Args:
         patch_scores: float (N, h, w); NaN where an image has no reference.
@@ -73,7 +75,7 @@ def colorize(scores: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, scores: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The photo, resized to the map, with its colours over it: uint8 RGB (H', W', 3).
+    """Lay the colours of a map over the photo, resized to the map: uint8 RGB (H', W', 3).
 
     Opacity grows with the score, so what is normal stays visible as it is.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Region:
-    """One connected component; box and area in pixels of the original image."""
+    """Hold one connected component; box and area in pixels of the original image."""
 
     x: int
     y: int
@@ -24,7 +24,7 @@ class Region:
 
 
 def find_regions(scores: np.ndarray, threshold: float, *, width: int, height: int) -> list[Region]:
-    """8-connected components of ``scores > threshold``, the highest peak first.
+    """Find the 8-connected components of ``scores > threshold``, the highest peak first (method.md §6).
 
     Boxes are the smallest that hold every original pixel a component touches, so they are exact where the map has the
     image's own size. Infinity as threshold gives no region.

@@ -22,7 +22,7 @@ _TRIES = 5000
 
 @dataclass(frozen=True)
 class Alignment:
-    """When two photos count as aligned. Raises `SettingsError` for a value that has no meaning."""
+    """Say when two photos count as aligned. Raises `SettingsError` for a value that has no meaning."""
 
     ratio: float = 0.75
     """Ratio test: the nearest descriptor must be this much nearer than the second nearest."""
@@ -42,7 +42,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Features:
-    """Keypoints of one image: ``points`` float64 (n, 2) in its pixels and ``descriptors`` float32 (n, 128)."""
+    """Hold the keypoints of one image: ``points`` float64 (n, 2), its pixels, and ``descriptors`` float32 (n, 128)."""
 
     points: np.ndarray
     descriptors: np.ndarray
@@ -51,7 +51,7 @@ class Features:
 
 
 def features(image: np.ndarray) -> Features:
-    """SIFT features of an image, uint8 RGB (H, W, 3); none where it is too plain."""
+    """Find the SIFT features of an image, uint8 RGB (H, W, 3); there are none where it is too plain."""
     height, width = image.shape[:2]
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     scale = min(1.0, _LONGER_SIDE / max(width, height))
@@ -67,7 +67,7 @@ def features(image: np.ndarray) -> Features:
 
 
 def rigid_motion(moving: Features, fixed: Features, limits: Alignment) -> np.ndarray | None:
-    """The motion that takes ``moving`` onto ``fixed``; None where too few matches agree on one without a scale.
+    """Find the motion that takes ``moving`` onto ``fixed``; None where too few matches agree on one without a scale.
 
     Matches that pass the ratio test vote on rotation, translation and scale (RANSAC). Where the scale is near 1, the
     rotation and translation that fit the agreeing ones best, in least squares, are returned.
@@ -105,9 +105,9 @@ def _least_squares(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def warp(image: np.ndarray, motion: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The image (H, W, 3) moved into a frame of ``width`` x ``height``, uint8 (height, width, 3).
+    """Move the image (H, W, 3) into a frame of ``width`` x ``height``: uint8 (height, width, 3).
 
-    What it leaves empty is filled with its own mirror image, which disturbs the patches beside it less than an edge
+    What it leaves empty is filled with its own mirror image, which disturbs the patches next to it less than an edge
     would; those patches count for nothing, see `views.filled_patches`.
     """
     centred = motion.copy()
@@ -116,11 +116,11 @@ def warp(image: np.ndarray, motion: np.ndarray, width: int, height: int) -> np.n
 
 
 def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """The affine map (2, 3) that applies ``inner`` first."""
+    """Join two affine maps (2, 3) into one that applies ``inner`` first."""
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
 def invert(motion: np.ndarray) -> np.ndarray:
-    """The affine map (2, 3) that undoes ``motion``."""
+    """Make the affine map (2, 3) that undoes ``motion``."""
     back = np.linalg.inv(motion[:, :2])
     return np.column_stack([back, -back @ motion[:, 2]])

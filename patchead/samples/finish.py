@@ -21,7 +21,7 @@ _BUDGET = 64 << 20
 
 @dataclass(frozen=True)
 class Finished:
-    """Scores of N samples: ``patch_scores`` float32 (N, h, w), ``image_scores`` float64 (N,), both in [0, 1]."""
+    """Hold the scores of N samples: ``patch_scores`` float32 (N, h, w), ``image_scores`` float64 (N,), in [0, 1]."""
 
     patch_scores: np.ndarray
     image_scores: np.ndarray
@@ -30,7 +30,7 @@ class Finished:
 def finish_samples(
     raw: np.ndarray, grid: tuple[int, int], side_arrays: SideArrays, *, mask: ForegroundMask | None, top_fraction: float
 ) -> Finished:
-    """Patch and image scores from the patch scores (N, V · P) that matching gave; NaN rows stay NaN.
+    """Make patch and image scores of the patch scores (N, V · P) that matching gave; NaN rows stay NaN (method.md §5).
 
     Few-shot: the nearest of the common prompts and of those warped onto the query. Mask: weights after matching.
     Batch alignment: every view's map is brought back into the original frame and averaged, and so are the views'
@@ -59,7 +59,7 @@ def finish_samples(
 
 
 def own_distances(embeddings: np.ndarray, valid: np.ndarray, *, device: str = "cpu") -> np.ndarray:
-    """Distances float32 (P,) of a query's patches to the nearest valid patch of the prompts warped onto it.
+    """Measure how far the nearest valid patch of the prompts warped onto a query is: float32 (P,), one per query patch.
 
     Args:
         embeddings: float16 (M, P, D), the query first, then the views that exist.

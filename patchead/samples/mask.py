@@ -11,7 +11,7 @@ from patchead.errors import SettingsError, bad_value
 
 @dataclass(frozen=True)
 class ForegroundMask:
-    """How attention becomes weights. Raises `SettingsError` for a value that has no meaning."""
+    """Say how attention becomes weights. Raises `SettingsError` for a value that has no meaning."""
 
     threshold: float = 0.05
     """Attention, min-max normalised per image, above which a patch is foreground."""
@@ -25,7 +25,7 @@ class ForegroundMask:
 
 
 def mask_weights(attention: np.ndarray, mask: ForegroundMask) -> np.ndarray:
-    """float32 weights of the shape of ``attention``, a float in [0, 1]: 1 in the foreground, else the background's.
+    """Turn attention, in [0, 1], into float32 weights of its shape: 1 in the foreground, else the background's.
 
     They multiply the query's patch scores after matching; references are not masked.
     """

@@ -18,7 +18,7 @@ from patchead.samples.views import TEMPLATE_VIEWS, Frame, Guide, Views, prompt_v
 
 @dataclass(frozen=True)
 class SampleRecipe:
-    """How an image becomes a sample.
+    """Describe how an image becomes a sample.
 
     Without ``align`` it is one view. With it, guides are the group's template, or in ``few_shot`` mode its prompts.
     """
@@ -31,15 +31,16 @@ class SampleRecipe:
 
     @property
     def stored_views(self) -> int:
-        """V of the embeddings of one sample."""
+        """Count the views that are stored of one sample: V."""
         return TEMPLATE_VIEWS if self.align is not None and not self.few_shot else 1
 
     @property
     def frame(self) -> Frame:
+        """Give the square that every view is fitted into."""
         return Frame(partial(fit, size=self.image_size, mode=self.fit), self.fit, self.grid)
 
     def views(self, image: np.ndarray, guides: Sequence[Guide | None]) -> Views:
-        """The views of an image, uint8 RGB (H, W, 3); a guide that is None may not be compared with it."""
+        """Make the views of an image, uint8 RGB (H, W, 3); a guide that is None may not be compared with it."""
         if self.align is None:
             p = self.grid[0] * self.grid[1]
             return Views(self.frame.fit(image)[None], np.ones((1, p), bool), np.eye(2, 3, dtype=np.float32)[None])
@@ -49,12 +50,12 @@ class SampleRecipe:
 
 
 def turned(image: np.ndarray, degrees: int) -> np.ndarray:
-    """The image (H, W, 3) turned clockwise by 0, 90, 180 or 270 degrees."""
+    """Turn the image (H, W, 3) clockwise by 0, 90, 180 or 270 degrees."""
     return np.ascontiguousarray(np.rot90(image, -degrees // 90)) if degrees else image
 
 
 def stacked(views: Iterable[Views]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pixels (M, S, S, 3), valid (n, V, P) and motions (n, V, 2, 3) of several samples' views."""
+    """Stack the views of n samples: pixels (M, S, S, 3), valid (n, V, P) and motions (n, V, 2, 3)."""
     every = list(views)
     pixels = np.concatenate([view.pixels for view in every])
     return pixels, np.stack([view.valid for view in every]), np.stack([view.motions for view in every])

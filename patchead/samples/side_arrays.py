@@ -1,4 +1,4 @@
-"""What is kept of samples beside their embeddings, for the mask and the alignment. Without torch."""
+"""What is kept with the embeddings of samples, for the mask and the alignment. Without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class SideArrays:
-    """What is known of N samples beside their embeddings; None where it was not asked for."""
+    """Hold what is known of N samples but their embeddings; None where it was not asked for."""
 
     attention: np.ndarray | None = None
     """float16 (N, V · P), from 0 to 1."""
@@ -25,16 +25,16 @@ class SideArrays:
 
     @classmethod
     def joined(cls, parts: Sequence[SideArrays]) -> SideArrays:
-        """Of several portions of samples, one after the other."""
+        """Join several portions of samples, one after the other."""
         values = ((f.name, [getattr(part, f.name) for part in parts]) for f in fields(cls))
         return cls(**{name: np.concatenate(found) for name, found in values if found[0] is not None})
 
     def columns(self) -> dict[str, np.ndarray]:
-        """What there is, by name, (N, …) of at least two dimensions."""
+        """Give what there is by name, as arrays (N, …) of at least two dimensions."""
         there = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return {name: value.reshape(len(value), -1) if value.ndim == 1 else value for name, value in there.items()}
 
     @classmethod
     def of_columns(cls, columns: Mapping[str, np.ndarray]) -> SideArrays:
-        """The inverse of `columns`."""
+        """Undo `columns`."""
         return cls(**{name: value[:, 0] if name == "aligned" else value for name, value in columns.items()})

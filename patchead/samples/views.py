@@ -25,7 +25,7 @@ _POINTS = 4  # per patch and axis at which it is looked whether the photo is the
 
 @dataclass(frozen=True)
 class Frame:
-    """How an image becomes what the encoder takes: ``fit`` makes it square, (H, W, 3) → (S, S, 3), as ``mode`` says."""
+    """Describe the encoder's input: ``fit`` makes an image square, (H, W, 3) → (S, S, 3), as ``mode`` says."""
 
     fit: Callable[[np.ndarray], np.ndarray]
     mode: str
@@ -34,20 +34,20 @@ class Frame:
 
 @dataclass(frozen=True)
 class Guide:
-    """An image that others are aligned with: the template of a group, or a prompt."""
+    """Hold an image that others are aligned with, and its features: the template of a group, or a prompt."""
 
     image: np.ndarray
     features: Features
 
     @classmethod
     def of(cls, image: np.ndarray) -> Guide:
-        """From uint8 RGB (H, W, 3)."""
+        """Find the features of ``image``, uint8 RGB (H, W, 3)."""
         return cls(image, features(image))
 
 
 @dataclass(frozen=True)
 class Views:
-    """V views of one sample, of which the M that could be made have pixels.
+    """Hold the V views of one sample, of which the M that could be made have pixels.
 
     ``pixels`` uint8 (M, S, S, 3); ``valid`` bool (V, P): patches that the warp has filled; ``motions`` float32
     (V, 2, 3): from the sample's fitted square to the view's, both of side 1, NaN where there is no such view.
@@ -59,11 +59,12 @@ class Views:
 
     @property
     def aligned(self) -> bool:
+        """Tell whether there is a view but the original."""
         return bool(self.valid[1:].any())
 
 
 def template_views(image: np.ndarray, template: Guide | None, alignment: Alignment, frame: Frame) -> Views:
-    """The three views of a sample of a batch: as it is, warped onto the template, and that turned by 180°."""
+    """Make the three views of a sample of a batch: as it is, warped onto the template, and that turned by 180°."""
     motion = None if template is None else rigid_motion(features(image), template.features, alignment)
     if template is None or motion is None:
         return _views(image, [None] * (TEMPLATE_VIEWS - 1), frame)
@@ -71,7 +72,7 @@ def template_views(image: np.ndarray, template: Guide | None, alignment: Alignme
 
 
 def prompt_views(image: np.ndarray, prompts: Sequence[Guide | None], alignment: Alignment, frame: Frame) -> Views:
-    """A query of few-shot mode, then each prompt warped onto it, upright and turned by 180°: 1 + 2k views.
+    """Make the 1 + 2k views of a few-shot query: itself, then each prompt warped onto it, upright and turned by 180°.
 
     A prompt that is None is no reference of this query. ``motions`` are those of the prompts.
     """
@@ -86,7 +87,7 @@ def prompt_views(image: np.ndarray, prompts: Sequence[Guide | None], alignment: 
 
 
 def unit_frame(width: int, height: int, mode: str) -> np.ndarray:
-    """float64 (2, 3): pixels of an image of this size to the square of side 1 that it is fitted into."""
+    """Map the pixels of an image of this size to the square of side 1 that it is fitted into: float64 (2, 3)."""
     if mode == "squash":
         return np.array([[1 / width, 0.0, 0.0], [0.0, 1 / height, 0.0]])
     side = min(width, height) if mode == "crop" else max(width, height)
@@ -94,7 +95,7 @@ def unit_frame(width: int, height: int, mode: str) -> np.ndarray:
 
 
 def filled_patches(motion: np.ndarray, shape: tuple[int, int], onto: tuple[int, int], frame: Frame) -> np.ndarray:
-    """bool (h, w): patches of a view of which at least half shows the image of ``shape`` (H, W) that was warped.
+    """Find the patches of a view that show the image of ``shape`` (H, W) on at least half of their area: bool (h, w).
 
     ``motion`` is from the image's fitted square to the view's; ``onto`` (H, W) is the frame it was warped into: what
     padding adds around that is empty too.
@@ -113,7 +114,7 @@ def _inside(points: np.ndarray, to_pixels: np.ndarray, shape: tuple[int, int]) -
 
 
 def over_all_views(embeddings: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Embeddings (M, P, D) of the views that exist, for all V views: (V · P, D).
+    """Fill up the embeddings (M, P, D) of the views that exist to those of all V views: (V · P, D).
 
     A patch that is not ``valid`` (V, P) gets the vector of the same patch of the first view: as a copy of another
     reference patch it is never nearer than that one, so it matches nothing; what it scores itself is dropped later.
@@ -125,7 +126,7 @@ def over_all_views(embeddings: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def bring_back(scores: np.ndarray, valid: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Patch scores (h, w) of a view in the sample's own frame: float32 (h, w), and bool (h, w) where there are any.
+    """Bring a view's patch scores (h, w) into the sample's own frame: float32 (h, w), and bool (h, w) where any are.
 
     Bilinear between the centres of the valid patches.
     """
@@ -142,7 +143,7 @@ def bring_back(scores: np.ndarray, valid: np.ndarray, motion: np.ndarray) -> tup
 
 
 def merge_views(scores: np.ndarray, valid: np.ndarray, motions: np.ndarray) -> np.ndarray:
-    """The views' patch scores (V, h, w), each brought back into the sample's own frame, averaged: float32 (h, w).
+    """Average the views' patch scores (V, h, w), each brought back into the sample's own frame: float32 (h, w).
 
     Where a view has no patch, the others are averaged; the first has all of them.
     """

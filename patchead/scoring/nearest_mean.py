@@ -15,7 +15,7 @@ from patchead.threads import over_threads
 
 
 class NearestMean:
-    """Mean over the K nearest (or farthest) references of each patch, fed in any order and any portions.
+    """Average the K nearest (or farthest) references of each patch, fed in any order and any portions.
 
     At most ``capacity`` candidates per patch are held: B · P · capacity · 4 bytes. The result does not depend on
     how the distances were cut up (method.md §3; PatchEAD §3.1, eq. 3).
@@ -62,7 +62,7 @@ class NearestMean:
             start = stop
 
     def result(self) -> Tensor:
-        """float32 (B, P); NaN in rows that had no reference at all.
+        """Give the means, float32 (B, P); NaN in rows that had no reference at all.
 
         Raises:
             ValueError: a row had references, but fewer than its K.

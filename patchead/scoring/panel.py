@@ -9,9 +9,9 @@ from patchead.hashing import text_digest
 
 
 def reference_panel(image_ids: list[str], size: int, seed: int) -> np.ndarray:
-    """Positions, ascending int64, of the ``size`` images that serve as everybody's references (method.md §9.3).
+    """Draw the ``size`` images that are everybody's references: ascending positions, int64 (method.md §9.3).
 
-    Drawn by a hash of seed and image id: the same images whatever the order of the list, and mostly the same ones
+    The draw is by a hash of seed and image id: the same images whatever the order of the list, and mostly the same ones
     when images come or go. All positions where the group is not larger than ``size``.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Unit vectors as int8: one fixed rotation, one fixed scale, so integer products of any two blocks compare.
+"""Unit vectors as int8: one fixed rotation, one fixed scale, so integer dot products of any two blocks compare.
 
-A rotation leaves every dot product as it is and spreads channels that stick out over all dimensions: each entry of a
-rotated unit vector is then close to normal with standard deviation 1 / sqrt(D), whatever the encoder. So the scale
-needs no look at the data, and the largest integer product is the largest cosine (method.md §9.3).
+A rotation leaves every dot product as it is and distributes channels that stick out over all dimensions: each entry
+of a rotated unit vector is then close to normal with standard deviation 1 / sqrt(D), whatever the encoder. So the scale
+needs no look at the data, and the largest integer dot product is the largest cosine (method.md §9.3).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SEED = 20251109
 
 
 def cosine_step(d: int) -> float:
-    """The cosine that one unit of an integer product stands for, at D dimensions."""
+    """Give the cosine that one unit of an integer dot product stands for, at D dimensions."""
     return (CLIP / (LEVELS * sqrt(d))) ** 2
 
 
 def quantize(vectors: Tensor) -> Tensor:
-    """Unit vectors float32 (..., D) as int8 (..., D), rotated; products of two of them are in units of `cosine_step`.
+    """Rotate unit vectors float32 (..., D) and round them to int8; their dot products are in units of `cosine_step`.
 
     The error of a cosine has a standard deviation of about 0.0145 / sqrt(D).
     """
@@ -39,6 +39,6 @@ def quantize(vectors: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def rotation(d: int, device: torch.device) -> Tensor:
-    """The orthogonal float32 (D, D) that every process uses: drawn from a fixed seed, uniform over rotations."""
+    """Draw the orthogonal float32 (D, D) that every process uses, from a fixed seed, uniform over rotations."""
     q, r = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((d, d)))
     return torch.from_numpy((q * np.sign(np.diagonal(r))).astype(np.float32)).to(device)

@@ -7,12 +7,12 @@ import numpy as np
 _SCORE_FLOOR = 1e-6
 _MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
 _MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
-_FLAT = 1e-6  # a spread of log scores below this is rounding
+_FLAT = 1e-6  # a deviation of log scores below this is rounding
 _LARGEST_LOG = 700.0  # of a float64
 
 
 def robust_z(scores: np.ndarray) -> np.ndarray:
-    """float64 (N,): (log score - median) / (1.4826 · MAD), the log of max(score, 1e-6) (method.md §7).
+    """Compute z = (log score - median) / (1.4826 · MAD), the log of max(score, 1e-6): float64 (N,) (method.md §7).
 
     A constant group gives 0. Where more than half of the group is equal, so that the MAD is 0, the mean absolute
     deviation takes its place (Iglewicz and Hoaglin's rule). A NaN score has z NaN and does not count.
@@ -23,7 +23,7 @@ def robust_z(scores: np.ndarray) -> np.ndarray:
 
 
 def z_threshold_score(scores: np.ndarray, threshold_z: float) -> float:
-    """The score whose `robust_z` in this group is ``threshold_z``; infinity where no score can reach it.
+    """Find the score whose `robust_z` in this group is ``threshold_z``; infinity where no score can reach it.
 
     That is: a constant group, or one without any score.
     """
