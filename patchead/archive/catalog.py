@@ -16,13 +16,13 @@ import pyarrow.compute as pc
 from patchead.archive.keys import CATALOGUED, TEMPLATE, KeyRule, Seen, Selection, assign
 from patchead.archive.listing import SUFFIXES, Root, kinds, list_files, open_root
 from patchead.archive.members import number_duplicates, set_column
-from patchead.archive.shards import Shard, ShardNote, list_shard
+from patchead.archive.shards import Shard, ShardListing, list_shard
 from patchead.batches import concurrently
 from patchead.errors import ArchiveError, SettingsError, bad_value
 from patchead.schema import FAILED, MANIFEST
 from patchead.storage import Storage, explained
 
-MapShards = Callable[[Callable[[Shard], pa.Table], Iterable[Shard]], Iterable[pa.Table]]
+MapShards = Callable[[Callable[[Shard], ShardListing], Iterable[Shard]], Iterable[ShardListing]]
 
 _THREADS = 8
 
@@ -75,7 +75,7 @@ class _Found:
 def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> Catalog:
     """List the archive; every image found is one row, with a status and an error where something is wrong with it.
 
-    ``map_shards`` spreads the shards (``map``-like; the function and its items pickle); default: eight threads.
+    ``map_shards`` lists the shards (``map``-like; the function and its items pickle); default: eight threads.
 
     Raises:
         ArchiveError: the archive cannot be reached or listed, holds no image, none passes the filters, or none has
@@ -91,9 +91,9 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
         for batch in list_files(root, lambda folder: selection.wants(rule.of_folder(folder), found.seen)):
             _sort_out(batch, root, request, found)
     shards = 0
-    for rows in (map_shards or partial(concurrently, at_once=_THREADS))(list_shard, _shards(root, request, found)):
+    for listing in (map_shards or partial(concurrently, at_once=_THREADS))(list_shard, _shards(root, request, found)):
         shards += 1
-        _take(rows, found)
+        _take(listing, found)
     manifest = _manifest(request, found)
     return Catalog(manifest, found.ignored, shards)
 
@@ -131,16 +131,15 @@ def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shar
                 )
 
 
-def _take(rows: pa.Table, found: _Found) -> None:
-    note = ShardNote.of(rows)
-    if note.unreachable:
-        raise ArchiveError(note.unreachable)
-    found.ignored += note.ignored
-    for night in note.nights:
+def _take(listing: ShardListing, found: _Found) -> None:
+    if listing.unreachable:
+        raise ArchiveError(listing.unreachable)
+    found.ignored += listing.ignored
+    for night in listing.nights:
         found.seen.add(night, None)
-    for product in note.products:
+    for product in listing.products:
         found.seen.add(None, product)
-    found.rows.append(rows.replace_schema_metadata(None))
+    found.rows.append(listing.images)
 
 
 def _manifest(request: CatalogRequest, found: _Found) -> pa.Table:

@@ -1,8 +1,7 @@
-"""Catalog one shard: the unit of work that the catalog spreads over threads or Ray tasks."""
+"""Catalog one shard: what the catalog does in threads or Ray tasks."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -17,8 +16,6 @@ from patchead.archive.tar import list_tar
 from patchead.errors import ArchiveError
 from patchead.schema import table
 from patchead.storage import Storage, explained
-
-_NOTE = b"patchead"
 
 
 @dataclass(frozen=True)
@@ -39,32 +36,30 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class ShardNote:
-    """What `list_shard` has to say besides its rows; it travels in their schema's metadata."""
+class ShardListing:
+    """What is known of one shard: `keys.CATALOGUED` rows of its images, and what they do not tell."""
 
+    images: pa.Table
     ignored: int = 0
+    """Members that are no images."""
     nights: list[str] = field(default_factory=list)
+    """Nights of images that the selection left out; `products` likewise. A sample, see `keys.Seen`."""
     products: list[str] = field(default_factory=list)
-    unreachable: str | None = None  # the storage did not answer: no fault of this shard
-
-    @classmethod
-    def of(cls, rows: pa.Table) -> ShardNote:
-        """The note that came with ``rows``."""
-        return cls(**json.loads(rows.schema.metadata[_NOTE]))
+    unreachable: str | None = None
+    """Why the storage did not answer: no fault of this shard."""
 
 
-def list_shard(shard: Shard) -> pa.Table:
-    """`keys.CATALOGUED` rows of the shard's images that are selected, with a `ShardNote`.
+def list_shard(shard: Shard) -> ShardListing:
+    """List the images of a shard that are selected.
 
     A shard that is broken adds one failed row for itself to those of the images that could be listed.
     """
     listed, unreachable = _open_and_list(shard)
     seen = Seen()
     entries = number_duplicates(_entries(shard, listed))
-    rows = [assign(batch, shard.rule, shard.selection, seen) for batch in entries.to_batches(BATCH_ROWS)]
-    note = ShardNote(listed.ignored, sorted(seen.nights), sorted(seen.products), unreachable)
-    text = json.dumps(vars(note)).encode()
-    return pa.Table.from_batches(rows, schema=CATALOGUED).replace_schema_metadata({_NOTE: text})
+    found = [assign(batch, shard.rule, shard.selection, seen) for batch in entries.to_batches(BATCH_ROWS)]
+    images = pa.Table.from_batches(found, schema=CATALOGUED)
+    return ShardListing(images, listed.ignored, sorted(seen.nights), sorted(seen.products), unreachable)
 
 
 def _open_and_list(shard: Shard) -> tuple[Listed, str | None]:

@@ -15,7 +15,7 @@ import pytest
 from patchead.archive import shards
 from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.archive.readers import read_images
-from patchead.archive.shards import Shard, list_shard
+from patchead.archive.shards import Shard, ShardListing, list_shard
 from patchead.errors import ArchiveError, SettingsError
 from patchead.schema import MANIFEST
 from patchead.storage import Storage
@@ -115,7 +115,7 @@ def test_other_nights_are_not_opened(tmp_path: Path) -> None:
     uri = write(tmp_path, ARCHIVE | broken)
     opened: list[str] = []
 
-    def spy(function: Callable[[Shard], pa.Table], items: Iterable[Shard]) -> Iterable[pa.Table]:
+    def spy(function: Callable[[Shard], ShardListing], items: Iterable[Shard]) -> Iterable[ShardListing]:
         for shard in items:
             opened.append(shard.path)
             yield function(shard)
@@ -201,7 +201,7 @@ def test_broken_shards_are_rows_and_stop_no_other(tmp_path: Path) -> None:
 def test_a_shard_that_vanishes_is_a_row(tmp_path: Path) -> None:
     uri = write(tmp_path, ARCHIVE)
 
-    def late(function: Callable[[Shard], pa.Table], items: Iterable[Shard]) -> Iterable[pa.Table]:
+    def late(function: Callable[[Shard], ShardListing], items: Iterable[Shard]) -> Iterable[ShardListing]:
         (tmp_path / f"{SCREW_21}/s.tar").unlink()
         return map(function, items)
 
@@ -288,7 +288,23 @@ def test_shards_may_be_listed_in_other_processes(tmp_path: Path) -> None:
     request = CatalogRequest(uri, part_id_column="part", template=None)
     assert pickle.loads(pickle.dumps(list_shard)) is list_shard
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        assert catalog(request, map_shards=pool.map).manifest == catalog(request).manifest
+        found = catalog(request, map_shards=pool.map)
+    assert (found.manifest, found.ignored) == (catalog(request).manifest, 2)
+
+
+def test_what_a_shard_tells_of_itself_is_no_metadata_of_its_rows(tmp_path: Path) -> None:
+    listings: list[ShardListing] = []
+
+    def spy(function: Callable[[Shard], ShardListing], items: Iterable[Shard]) -> Iterable[ShardListing]:
+        for shard in items:
+            listings.append(function(shard))
+            yield listings[-1]
+
+    uri = write(tmp_path, {"p.parquet": parquet({"id": ["a", "b"], "image": [png()] * 2, "night": ["20261120"] * 2})})
+    with pytest.raises(ArchiveError, match="Nights there: 2026-11-20"):
+        catalog(CatalogRequest(uri, group_by=("night",), night=NIGHT_21), map_shards=spy)
+    (listing,) = listings
+    assert (listing.images.num_rows, listing.nights, listing.images.schema.metadata) == (0, ["2026-11-20"], None)
 
 
 def test_a_folder_in_the_way_of_an_id_does_not_make_two_of_one(tmp_path: Path) -> None:
