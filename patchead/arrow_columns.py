@@ -38,6 +38,16 @@ def by_group(rows: pa.Table) -> dict[str, pa.Table]:
     return {ordered["group_id"][a].as_py(): ordered.slice(a, b - a) for a, b in pairwise(edges)}
 
 
+def keys(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
+    """One text per row that is equal where all ``columns`` are; null is a value of its own. Returns large_string (n,).
+
+    Large, because the texts of a lake can be more than the 2 GB that a plain string array holds.
+    """
+    texts = [values(rows[name].cast(pa.large_string())) for name in columns]
+    separator = pa.scalar("\n", pa.large_string())
+    return pc.binary_join_element_wise(*texts, separator, null_handling="replace", null_replacement="\0")
+
+
 def codes(column: pa.ChunkedArray) -> np.ndarray:
     """Equal values to equal int64 codes, null to -1. Returns (n,)."""
     return np.asarray(pc.fill_null(values(column).dictionary_encode().indices, -1)).astype(np.int64)
@@ -49,10 +59,10 @@ def count(rows: pa.Table, status: str) -> int:
 
 
 def digest(tables: Iterable[pa.Table], columns: Sequence[str]) -> str:
-    """Hash of the values of string ``columns`` over all tables, in their order."""
+    """Hash of the values of ``columns``, strings or integers, over all tables, in their order."""
 
     def lines(rows: pa.Table) -> str:
-        parts = [pc.fill_null(values(rows[name]), "\0") for name in columns]
+        parts = [pc.fill_null(values(rows[name].cast(pa.string())), "\0") for name in columns]
         return "\n".join(pc.binary_join_element_wise(*parts, "\t").to_pylist())
 
     return joined_digest(lines(rows) for rows in tables)

@@ -18,6 +18,7 @@ SCHEMA_VERSION = 1
 OK = "ok"
 FAILED = "failed"
 TOO_FEW_IMAGES = "too_few_images"
+PROMPT = "prompt"
 SKIPPED = (TOO_FEW_IMAGES,)
 STATUSES = {
     OK: "The image has a score.",
@@ -72,6 +73,12 @@ _MANIFEST = Described(
     ],
 )
 
+_OF_A_SAMPLE = [
+    ("role", pa.string(), "`prompt` for a normal image of few-shot mode; null for an image of the archive."),
+    ("turn", pa.int32(), "Degrees by which a prompt is turned clockwise before it is embedded; null: as it is."),
+    ("guides_digest", pa.string(), "Hash of the images that it is aligned with; null without alignment."),
+]
+
 _RECEIPTS = Described(
     "`embeddings/<store_id>/index/*.parquet` and `pending/*.parquet`",
     "What embedding one image left behind. `embedding_uri` and `row` say where its vectors are; both are null where "
@@ -80,6 +87,7 @@ _RECEIPTS = Described(
         ("image_id", pa.string(), "As in the manifest."),
         ("etag", pa.string(), "As in the manifest: what was embedded is embedded again when it changes."),
         ("size", pa.int64(), "As in the manifest."),
+        *_OF_A_SAMPLE,
         ("content_hash", pa.string(), "Hash of the encoded bytes: equal for equal files."),
         ("width", pa.int32(), "Of the original image, in pixels, upright."),
         ("height", pa.int32(), "Of the original image, in pixels, upright."),
@@ -173,6 +181,10 @@ _RUNS = Described(
 )
 
 MANIFEST, RECEIPTS = _MANIFEST.schema, _RECEIPTS.schema
+TO_EMBED = pa.schema([*MANIFEST, *((name, type) for name, type, _ in _OF_A_SAMPLE)])
+"""What the embed stage is asked for: one row per sample. The same image may be there upright and turned."""
+SAMPLE_KEY = ("image_id", "etag", "size", *(name for name, _, _ in _OF_A_SAMPLE))
+"""Columns that tell samples of one store apart: where all are equal, and the etag is known, so is the embedding."""
 SCORES, REGIONS, RUNS = _SCORES.schema, _REGIONS.schema, _RUNS.schema
 
 PARTITIONS = {"scores": ["night", "product"], "regions": ["night", "product"], "runs": []}
@@ -188,3 +200,13 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
         if unknown := set(row) - names:
             raise KeyError(f"not a column of the schema: {sorted(unknown)}")
     return pa.table({name: [row.get(name) for row in rows] for name in schema.names}, schema=schema)
+
+
+def completed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give rows the columns of ``schema`` in its order: what they lack is null, what it lacks is dropped.
+
+    Raises:
+        pa.ArrowException: a column has another type.
+    """
+    columns = [rows[f.name] if f.name in rows.column_names else pa.nulls(rows.num_rows, f.type) for f in schema]
+    return pa.table(columns, names=schema.names).cast(schema)

@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from patchead.arrow_columns import keys
 from patchead.batches import concurrently
 from patchead.errors import LakeError, bad_value
 from patchead.files import Folder, plain_name, undamaged
-from patchead.schema import OK, RECEIPTS, SCHEMA_VERSION
+from patchead.schema import OK, RECEIPTS, SAMPLE_KEY, SCHEMA_VERSION, completed
 from patchead.storage import Storage, join
 
 _REMEDY = "Delete it and run again: its images are then embedded anew."
-_SAME_IMAGE = ("image_id", "etag", "size")
-_SAME_RECEIPT = (*_SAME_IMAGE, "content_hash", "embedding_uri", "row", "status")
+_OLD_COLUMNS = {name for name in RECEIPTS.names if name not in ("role", "turn", "guides_digest")}
+_SAME_RECEIPT = (*SAMPLE_KEY, "content_hash", "embedding_uri", "row", "status")
 
 
 class EmbeddingStore:
@@ -79,7 +80,7 @@ class EmbeddingStore:
         return filled
 
     def known(self) -> pa.Table:
-        """RECEIPTS of every embedded image, one row for each (image id, etag, size).
+        """RECEIPTS of every embedded image, one row for each `SAMPLE_KEY`.
 
         Only ok rows whose embedding file is there: an image whose file was deleted is not known, so it is embedded
         again. Rows of equal content may name the same vectors.
@@ -92,7 +93,7 @@ class EmbeddingStore:
         index = self._read_receipts(self._index, self._index.names(".parquet"))
         receipts = pa.concat_tables([RECEIPTS.empty_table(), *(rows for _, rows in [*index, *pending])])
         there = pc.is_in(receipts["embedding_uri"], value_set=self._unit_uris())
-        return _first_of_each(receipts.filter(pc.and_(pc.equal(receipts["status"], OK), there)), _SAME_IMAGE)
+        return _first_of_each(receipts.filter(pc.and_(pc.equal(receipts["status"], OK), there)), SAMPLE_KEY)
 
     def exists(self, uris: Sequence[str | None]) -> list[bool]:
         """Whether each embedding file of this store is there: one listing, no file is opened.
@@ -204,8 +205,9 @@ class EmbeddingStore:
                 return None  # deleted since it was listed: its receipts are in an index now
             with undamaged(uri, _REMEDY), file:
                 stored = pq.read_table(file, page_checksum_verification=True)
-            if not stored.schema.equals(RECEIPTS):
+            if not _OLD_COLUMNS.issubset(stored.column_names):
                 raise LakeError(f"{uri} does not have the columns of receipts. {_REMEDY}")
+            stored = completed(stored, RECEIPTS)  # what an earlier version wrote lacks the columns that came later
             return name, _with_uris(stored, pc.binary_join_element_wise(self._units.uri, stored["embedding_uri"], "/"))
 
         return [found for found in concurrently(read, names) if found]
@@ -259,11 +261,4 @@ def _first_of_each(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
 
 
 def _is_among(rows: pa.Table, others: pa.Table) -> pa.ChunkedArray:
-    return pc.is_in(_key(rows), value_set=_key(others))
-
-
-def _key(receipts: pa.Table) -> pa.Array:
-    """What makes two receipts the same, as one string each. Large strings: a lake can hold more than 2 GB of them."""
-    columns = [receipts[name].combine_chunks().cast(pa.large_string()) for name in _SAME_RECEIPT]
-    separator = pa.scalar("\n", pa.large_string())
-    return pc.binary_join_element_wise(*columns, separator, null_handling="replace", null_replacement="\t")
+    return pc.is_in(keys(rows, _SAME_RECEIPT), value_set=keys(others, _SAME_RECEIPT))

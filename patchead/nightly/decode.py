@@ -13,18 +13,16 @@ import ray
 
 from patchead.archive.decode import decode
 from patchead.archive.readers import read_files, read_images, read_ranges
-from patchead.arrow_columns import values
+from patchead.arrow_columns import keys, values
 from patchead.errors import ArchiveError, DecodeError
 from patchead.hashing import content_hash
+from patchead.nightly.units import PLACE
 from patchead.samples.recipe import SampleRecipe, stacked, turned
 from patchead.samples.views import Guide, Views
-from patchead.schema import FAILED, OK, RECEIPTS, table
+from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, table
 from patchead.storage import Storage
 
 _HASH_DIGITS = 32
-
-PLACE = ("format", "uri", "key", "offset", "size")
-"""Columns of the manifest that say where an image's bytes are."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +49,17 @@ class KnownImages:
         hashes = values(self._receipts["content_hash"]).cast(pa.binary()).cast(pa.binary(_HASH_DIGITS))
         self._hashes = np.frombuffer(hashes.buffers()[1] or b"", dtype=f"S{_HASH_DIGITS}")
 
-    def by_hash(self, digest: str) -> dict[str, Any] | None:
-        """The receipt of an image with this content, or None."""
-        position = int(np.searchsorted(self._hashes, digest.encode()))
-        if position == len(self._hashes) or self._hashes[position] != digest.encode():
-            return None
-        return self._receipts.slice(position, 1).to_pylist()[0]
+    def by_hash(self, digest: str, turn: int | None) -> dict[str, Any] | None:
+        """The receipt of an image with this content, turned like this, or None."""
+        first, stop = (int(np.searchsorted(self._hashes, digest.encode(), side)) for side in ("left", "right"))
+        same = self._receipts.slice(first, stop - first).to_pylist()
+        return next((receipt for receipt in same if receipt["turn"] == turn), None)
 
-    def unchanged(self, manifest: pa.Table) -> pa.Table:
-        """Receipts of the manifest's images whose id, etag and size are as they were: they need not be read."""
-        place = pc.index_in(_identity(manifest), value_set=_identity(self._receipts), skip_nulls=True)
+    def unchanged(self, wanted: pa.Table) -> pa.Table:
+        """Receipts of the samples whose id, etag and size are as they were: they need not be read."""
+        dated = wanted.filter(pc.is_valid(wanted["etag"]))
+        place = pc.index_in(keys(dated, SAMPLE_KEY), value_set=keys(self._receipts, SAMPLE_KEY))
         return self._receipts.take(place.filter(pc.is_valid(place)))
-
-
-def _identity(rows: pa.Table) -> pa.Array:
-    """Image id, etag and size as one value."""
-    # Large strings: a lake can hold more than 2 GB of them.
-    parts = [values(rows[name].cast(pa.large_string())) for name in ("image_id", "etag", "size")]
-    return pc.binary_join_element_wise(*parts, pa.scalar("\n", pa.large_string()))
 
 
 @dataclass(frozen=True)
@@ -80,12 +71,42 @@ class Shared:
     """By group: manifest rows of images to align with, see `SampleRecipe`. Empty without alignment."""
 
 
-def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: ray.ObjectRef) -> pa.Table:
-    """One unit (a row of lists, see `patchead.nightly.embed.units`) to one row: receipts and pixels.
+class DecodedUnit(NamedTuple):
+    """What an actor gets of one unit; the arrays are those of `samples.recipe.stacked`, flat."""
 
-    ``receipts`` is an Arrow IPC stream of RECEIPTS; ``pixels`` the raw uint8 (M, S, S, 3) of the views of those images
-    that are ok and have no embedding yet, in the receipts' order, ``valid`` the raw bool (n, V, P) and ``motions`` the
-    raw float32 (n, V, 2, 3) of `samples.views.Views`. A bad image is a receipt with its error.
+    unit_id: str
+    receipts: pa.Table
+    """RECEIPTS of every image; those that are ok and have no embedding yet have pixels, in this order."""
+    pixels: np.ndarray
+    """uint8 (M · S · S · 3,) of their views."""
+    valid: np.ndarray
+    """bool (n · V · P,)."""
+    motions: np.ndarray
+    """float32 (n · V · 2 · 3,)."""
+
+    def as_row(self) -> pa.Table:
+        """Pack it as one row of list columns, which travels between the stages."""
+        receipts = pa.array([self.receipts.to_pylist()], pa.list_(pa.struct(RECEIPTS)))
+        arrays = {name: _one_list(getattr(self, name)) for name in ("pixels", "valid", "motions")}
+        return pa.table({"unit_id": [self.unit_id], "receipts": receipts, **arrays})
+
+    @classmethod
+    def of(cls, row: pa.Table) -> DecodedUnit:
+        """Unpack what `as_row` has packed; the pixels are not copied."""
+        receipts = pa.Table.from_struct_array(row["receipts"][0].values).cast(RECEIPTS)
+        arrays = (row[name][0].values.to_numpy(zero_copy_only=False) for name in ("pixels", "valid", "motions"))
+        return cls(row["unit_id"][0].as_py(), receipts, *arrays)
+
+
+def _one_list(array: np.ndarray) -> pa.LargeListArray:
+    return pa.LargeListArray.from_arrays(pa.array([0, array.size], pa.int64()), pa.array(array.reshape(-1)))
+
+
+def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: ray.ObjectRef) -> pa.Table:
+    """Read and decode one unit, a row of `units.UNIT`; a bad image is a receipt with its error.
+
+    Returns:
+        One row, see `DecodedUnit.of`.
     """
     (unit,) = batch.to_pylist()
     common: Shared = ray.get(shared)
@@ -97,17 +118,10 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: ray.Object
             data, unit["turn"][index], unit["part_id"][index], common.known, guides, settings
         )
     for index, receipt in enumerate(receipts):
-        receipt |= {name: unit[name][index] for name in ("image_id", "etag", "size")}
+        receipt |= {name: unit[name][index] for name in SAMPLE_KEY}
     fresh = [view for view in views if view is not None]
-    blocks = stacked(fresh) if fresh else (np.empty(0, np.uint8),) * 3
-    raw = zip(("pixels", "valid", "motions"), blocks, strict=True)
-    return pa.table(
-        {
-            "unit_id": [unit["unit_id"]],
-            "receipts": pa.array([to_ipc(table(receipts, RECEIPTS))], pa.large_binary()),
-            **{name: pa.array([block.tobytes()], pa.large_binary()) for name, block in raw},
-        }
-    )
+    nothing = (np.empty(0, np.uint8), np.empty(0, bool), np.empty(0, np.float32))
+    return DecodedUnit(unit["unit_id"], table(receipts, RECEIPTS), *(stacked(fresh) if fresh else nothing)).as_row()
 
 
 class _Candidate(NamedTuple):
@@ -152,8 +166,8 @@ def encoded(
     ``images`` holds the manifest's columns format, uri, key, offset and size. A tar member with a known place is read
     by its byte range, so a shard is not walked again for every unit.
     """
-    kind = images["format"][0]
-    if kind == "files":
+    format = images["format"][0]
+    if format == "files":
         yield from read_files(images["uri"], settings.storage)
         return
     placed = [index for index, offset in enumerate(images["offset"]) if offset is not None]
@@ -165,7 +179,7 @@ def encoded(
         return
     found = read_images(
         images["uri"][0],
-        kind,
+        format,
         [images["key"][index] for index in walked],
         storage=settings.storage,
         image_column=settings.image_column,
@@ -177,7 +191,7 @@ def encoded(
 
 def _decode_one(
     data: bytes | ArchiveError,
-    turn: int,
+    turn: int | None,
     part: str | None,
     lake: KnownImages,
     guides: list[_Candidate],
@@ -186,32 +200,18 @@ def _decode_one(
     if isinstance(data, ArchiveError):
         return {"status": FAILED, "error": str(data)}, None
     recipe = settings.recipe
-    own = content_hash(data)
-    digest = content_hash(data + f"@{turn}".encode()) if turn else own
+    digest = content_hash(data)
     # An aligned sample depends on its group's guides: another group's image of the same content is another sample.
-    if recipe.align is None and (earlier := lake.by_hash(digest)):
+    if recipe.align is None and (earlier := lake.by_hash(digest, turn)):
         return earlier, None
     try:
         image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": str(exc)}, None
-    image = turned(image, turn)
+    image = turned(image, turn or 0)
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
     if recipe.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect
-        usable = [None if g.content == own or (part and g.part == part) else g.guide for g in guides]
+        usable = [None if g.content == digest or (part and g.part == part) else g.guide for g in guides]
         return receipt, recipe.views(image, usable)
     return receipt, recipe.views(image, [g.guide for g in guides])
-
-
-def to_ipc(receipts: pa.Table) -> bytes:
-    """An Arrow table as the bytes of one IPC stream."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, receipts.schema) as writer:
-        writer.write_table(receipts)
-    return sink.getvalue().to_pybytes()
-
-
-def from_ipc(data: pa.Buffer | bytes) -> pa.Table:
-    """The inverse of `to_ipc`."""
-    return pa.ipc.open_stream(data).read_all()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,24 +17,17 @@ import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy
 
-from patchead.arrow_columns import run_boundaries, values
+from patchead.arrow_columns import keys
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
-from patchead.hashing import text_digest
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.decode import PLACE, DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
+from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Shared, decode_unit
+from patchead.nightly.units import samples, units
 from patchead.runtime.pool import Pool
 from patchead.runtime.worker_errors import worker_errors
 from patchead.samples.embed import NO_DIRECTION, embed_samples
 from patchead.samples.recipe import SampleRecipe
-from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS
-
-TURN = "turn"
-"""Column of a manifest: degrees by which an image is turned before it is embedded (prompts only)."""
-_UNIT_LISTS = (*(MANIFEST.field(name) for name in ("image_id", "etag", "part_id", *PLACE)), pa.field(TURN, pa.int32()))
-_UNIT = pa.schema(
-    [("unit_id", pa.string()), ("group_id", pa.string()), *((f.name, pa.list_(f.type)) for f in _UNIT_LISTS)]
-)
+from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, completed
 
 
 @dataclass(frozen=True)
@@ -63,17 +55,18 @@ def embed(
 ) -> Embedded:
     """Embed every image of the manifest that the lake does not already hold under this encoder.
 
-    ``guides`` are the images to align with, by group: manifest rows. The manifest may have the column `TURN`.
+    The manifest may have columns of `TO_EMBED`; ``guides`` are the images to align with, by group: manifest rows.
 
     Raises:
         PatcheadError: the encoder cannot be built on the workers, or the lake cannot be written. Units that were
             finished before stay in the lake and are skipped by the next run.
     """
-    readable = manifest.filter(pc.is_null(manifest["status"]))
+    wanted = samples(manifest, guides or {}, settings.max_pixels)
+    readable = wanted.filter(pc.is_null(wanted["status"]))
     known = KnownImages(store.known())
     unchanged = known.unchanged(readable)
     advance(unchanged.num_rows)
-    todo = readable.filter(pc.invert(pc.is_in(readable["image_id"], value_set=values(unchanged["image_id"]))))
+    todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
     fresh, embedded = [RECEIPTS.empty_table()], 0
     actor_arguments = (spec, store, settings.recipe, batch_size, pool.threads)
     work = units(todo, images_per_file, run_id)
@@ -83,38 +76,10 @@ def embed(
         advance(receipts.num_rows)
     # With the unchanged ones, so that what a killed run left pending is settled too.
     store.consolidate(run_id, pa.concat_tables([unchanged, *fresh]), work["unit_id"].to_pylist())
-    everything = _in_order_of(manifest, pa.concat_tables([unchanged, *fresh, _failed_in_catalog(manifest)]))
+    failed_before = completed(wanted.filter(pc.is_valid(wanted["status"])), RECEIPTS)
+    everything = _in_order_of(wanted, pa.concat_tables([unchanged, *fresh, failed_before]))
     failed = pc.sum(pc.equal(everything["status"], FAILED)).as_py() or 0
     return Embedded(everything, embedded, everything.num_rows - failed - embedded, failed)
-
-
-def units(manifest: pa.Table, images_per_file: int, run_id: str) -> pa.Table:
-    """Cut the manifest into units, one row of lists each: images of one group and one shard, in order of their id.
-
-    The unit's id is a hash of the run's id and of its images' ids and etags: another try of the run writes the same
-    files again, and no run ever writes into a file that an earlier run's receipts name.
-    """
-    if not manifest.num_rows:
-        return _UNIT.empty_table()
-    shard = pc.if_else(pc.is_valid(manifest["key"]), manifest["uri"], "")
-    rows = manifest.append_column("shard", shard).sort_by([(n, "ascending") for n in ("group_id", "shard", "image_id")])
-    starts = [0]
-    for start, stop in pairwise(run_boundaries(rows, ["group_id", "shard"])):
-        starts += [*range(start + images_per_file, stop, images_per_file), stop]
-    if TURN not in rows.column_names:
-        rows = rows.append_column(TURN, pa.repeat(pa.scalar(0, pa.int32()), rows.num_rows))
-    offsets = pa.array(starts, pa.int32())
-    lists = {f.name: pa.ListArray.from_arrays(offsets, values(rows[f.name])) for f in _UNIT_LISTS}
-    groups = values(rows["group_id"]).take(pa.array(starts[:-1]))
-    return pa.table({"unit_id": _unit_ids(lists, run_id), "group_id": groups, **lists}, schema=_UNIT)
-
-
-def _unit_ids(lists: dict[str, pa.ListArray], run_id: str) -> pa.Array:
-    ids = []
-    for images, etags in zip(lists["image_id"], lists["etag"], strict=True):
-        lines = (f"{image}\t{etag}" for image, etag in zip(images, etags, strict=True))
-        ids.append(text_digest("\n".join([run_id, *lines])))
-    return pa.array(ids, pa.string())
 
 
 @dataclass(frozen=True)
@@ -154,15 +119,11 @@ class EmbedActor:
             )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        receipts = from_ipc(batch["receipts"][0].as_buffer())
+        unit_id, receipts, pixels, valid, motions = DecodedUnit.of(batch)
         fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
         written, embeddings, side_arrays = pc.sum(fresh, min_count=0).as_py(), None, None
         if written:
             side = self._encoder.image_size
-            pixels, valid, motions = (
-                np.frombuffer(batch[name][0].as_buffer(), dtype)
-                for name, dtype in (("pixels", np.uint8), ("valid", bool), ("motions", np.float32))
-            )
             embeddings, found, comparable = embed_samples(
                 self._encoder,
                 pixels.reshape(-1, side, side, 3),
@@ -173,7 +134,7 @@ class EmbedActor:
             )
             side_arrays, written = found.columns(), len(embeddings)
             receipts = _failed(receipts, np.flatnonzero(fresh)[~comparable])
-        filled = self._store.write_unit(batch["unit_id"][0].as_py(), receipts, embeddings, side_arrays)
+        filled = self._store.write_unit(unit_id, receipts, embeddings, side_arrays)
         return filled.append_column("written", pa.array([written] + [0] * (len(filled) - 1), pa.int64()))
 
 
@@ -214,11 +175,5 @@ def _run(
             yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
 
 
-def _failed_in_catalog(manifest: pa.Table) -> pa.Table:
-    failed = manifest.filter(pc.is_valid(manifest["status"])).select(["image_id", "etag", "size", "status", "error"])
-    nulls = {name: pa.nulls(failed.num_rows, RECEIPTS.field(name).type) for name in RECEIPTS.names}
-    return pa.table({name: failed[name] if name in failed.column_names else nulls[name] for name in RECEIPTS.names})
-
-
-def _in_order_of(manifest: pa.Table, receipts: pa.Table) -> pa.Table:
-    return receipts.take(pc.index_in(manifest["image_id"], value_set=values(receipts["image_id"])))
+def _in_order_of(wanted: pa.Table, receipts: pa.Table) -> pa.Table:
+    return receipts.take(pc.index_in(keys(wanted, SAMPLE_KEY), value_set=keys(receipts, SAMPLE_KEY)))

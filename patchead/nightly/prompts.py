@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.archive.catalog import CatalogRequest, catalog
-from patchead.arrow_columns import by_group, digest, values
+from patchead.arrow_columns import by_group, values
 from patchead.errors import ArchiveError, SettingsError
-from patchead.hashing import text_digest
-from patchead.nightly.embed import TURN
-from patchead.schema import FAILED
+from patchead.schema import FAILED, PROMPT, TO_EMBED, completed
 from patchead.scoring.panel import reference_panel
 from patchead.storage import Storage, explained
 
-_PREFIX = "prompt:"  # of a prompt's image id in the store: the archive may hold an image of the same id
 _TEMPLATE_CANDIDATES = 16
 
 
@@ -59,13 +56,12 @@ class PromptSet:
             )
 
     def to_embed(self) -> pa.Table:
-        """Manifest with the column `TURN`: every prompt as it is, and turned by each of the rotations."""
-        parts = []
-        for turn in (0, *self.rotations):
-            ids = pc.binary_join_element_wise(_PREFIX, values(self.chosen["image_id"]), f"@{turn}" if turn else "", "")
-            rows = self.chosen.set_column(self.chosen.schema.get_field_index("image_id"), "image_id", ids)
-            parts.append(rows.append_column(TURN, pa.repeat(pa.scalar(turn, pa.int32()), rows.num_rows)))
-        return pa.concat_tables(parts)
+        """`TO_EMBED` rows: every prompt as it is, and turned by each of the rotations."""
+        upright = completed(self.chosen, TO_EMBED)
+        role, turn = (TO_EMBED.get_field_index(name) for name in ("role", "turn"))
+        upright = upright.set_column(role, "role", pa.repeat(PROMPT, upright.num_rows))
+        turned = (pa.repeat(pa.scalar(degrees, pa.int32()), upright.num_rows) for degrees in self.rotations)
+        return pa.concat_tables([upright, *(upright.set_column(turn, "turn", degrees) for degrees in turned)])
 
     def embedded(self, receipts: pa.Table) -> dict[str, pa.Table]:
         """Rows of the prompts by their group, from the receipts of `to_embed`.
@@ -78,17 +74,13 @@ class PromptSet:
         if (failed := receipts.filter(pc.equal(receipts["status"], FAILED))).num_rows:
             first = failed.slice(0, 1).to_pylist()[0]
             raise ArchiveError(
-                f"{failed.num_rows} prompts cannot be used; {first['image_id'].removeprefix(_PREFIX)}: "
-                f"{first['error']}. Mend or remove them."
+                f"{failed.num_rows} prompts cannot be used; {first['image_id']}: {first['error']}. Mend or remove them."
             )
-        upright = values(receipts["content_hash"])[: self.chosen.num_rows]
-        hashes = pa.concat_arrays([upright] * (1 + len(self.rotations)))
-        manifest = self.to_embed().select(["image_id", "group_id", "part_id"])
-        rows = pa.table(
-            {n: manifest[n] for n in manifest.column_names}
-            | {"content_hash": hashes, **{n: receipts[n] for n in ("embedding_uri", "row")}}
+        manifest = self.to_embed().select(["image_id", "turn", "group_id", "part_id"])
+        found = receipts.select(["content_hash", "embedding_uri", "row"])
+        return by_group(
+            pa.table([*manifest.columns, *found.columns], names=[*manifest.column_names, *found.column_names])
         )
-        return by_group(rows)
 
     def ids(self) -> dict[str, list[str]]:
         """Image ids of the prompts of each group, for the run record."""
@@ -144,29 +136,6 @@ def prompt_catalog(archive: CatalogRequest, uri: str, template: str | None) -> C
 def template_candidates(groups: dict[str, pa.Table]) -> dict[str, pa.Table]:
     """The first images of each group, in order of image id: the first that can be decoded is its template."""
     return {name: rows.slice(0, _TEMPLATE_CANDIDATES) for name, rows in groups.items()}
-
-
-def stamped(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int) -> pa.Table:
-    """The manifest with etags that also say what each image is aligned with: an embedding is good for that alone.
-
-    ``max_pixels`` belongs to it: it decides which candidate is an image, and so the template.
-    """
-    if not guides:
-        return manifest
-    columns = ["image_id", "etag", "part_id"]
-    seen = {name: _short(f"{digest([rows], columns)} {max_pixels}") for name, rows in guides.items()}
-    nothing = _short("")
-    etags = [
-        f"{etag}|{part or ''}|{seen.get(group, nothing)}"
-        for etag, part, group in zip(
-            *(manifest[name].to_pylist() for name in ("etag", "part_id", "group_id")), strict=True
-        )
-    ]
-    return manifest.set_column(manifest.schema.get_field_index("etag"), "etag", pa.array(etags, pa.string()))
-
-
-def _short(text: str) -> str:
-    return text_digest(text, 8)
 
 
 def _named(found: pa.Table, uri: str, storage: Storage, prompts: str) -> pa.Table:

@@ -21,13 +21,13 @@ from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import explain, failed_rows
 from patchead.nightly.group import Group
 from patchead.nightly.progress import Stages
-from patchead.nightly.prompts import PromptSet, list_prompts, stamped, template_candidates
+from patchead.nightly.prompts import PromptSet, list_prompts, template_candidates
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score
 from patchead.plan.group_plan import Plan, make_plan
 from patchead.runtime.dispatch import map_tasks
 from patchead.runtime.session import pools, ray_session, require_shared_folders
-from patchead.schema import FAILED, OK, SKIPPED
+from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.settings.identity import differing, store_id
 from patchead.settings.model import Config
 from patchead.storage import Storage
@@ -129,16 +129,14 @@ class _Night:
     def embed(
         self, manifest: pa.Table, encoder: EncoderFacts, store: EmbeddingStore, guides: dict[str, pa.Table]
     ) -> pa.Table:
-        """The manifest with the receipts' columns beside it, one row per image."""
+        """The manifest with the receipts' columns behind its own, one row per image."""
         with self.stages.stage("embed", manifest.num_rows) as advance:
-            aligned = stamped(manifest, guides, self.config.archive.max_pixels)
-            done = self._embed(aligned, encoder, store, guides, advance)
+            done = self._embed(manifest, encoder, store, guides, advance)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
         _refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
-        beside = [n for n in done.receipts.column_names if n not in ("image_id", "etag", "size")]
-        left = manifest.drop_columns(["status", "error"])
-        return pa.table({n: left[n] for n in left.column_names} | {n: done.receipts[n] for n in beside})
+        found, left = done.receipts.drop_columns(SAMPLE_KEY), manifest.drop_columns(["status", "error"])
+        return pa.table([*left.columns, *found.columns], names=[*left.column_names, *found.column_names])
 
     def _embed(
         self,
@@ -183,7 +181,8 @@ class _Night:
         store: EmbeddingStore,
     ) -> None:
         """Stage the scores of every group; ``prompts`` are its references in few-shot mode."""
-        compared = digest([*groups.values(), *prompts.values()], ["group_id", "image_id", "content_hash", "part_id"])
+        columns = ["group_id", "image_id", "content_hash", "part_id"]
+        compared = digest(groups.values(), columns) + digest(prompts.values(), [*columns, "turn"])
         settings = wiring.score_settings(self.config, encoder, self.score_pool.device, compared)
         self.record.scoring["embeddings"] = store.encoder_id
         with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:

@@ -301,6 +301,14 @@ def test_a_lake_can_be_moved(local: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(moved.read(row["embedding_uri"], np.array([0])), vectors(1))
 
 
+def test_receipts_of_an_earlier_version_are_known(local: Any) -> None:
+    store = store_of(local)
+    filled = store.write_unit("u1", receipts("a", "b"), vectors(2))
+    path = Path(local.uri) / "embeddings" / ENCODER / "pending" / "u1.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["role", "turn", "guides_digest"]), path)
+    assert store.known().equals(filled)
+
+
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 300])
 def test_names_that_could_leave_the_folder_are_refused(local: Any, name: str) -> None:
     with pytest.raises(LakeError, match="unit_id must be"):

@@ -1,4 +1,4 @@
-"""Cutting the manifest into units, and knowing what is embedded already."""
+"""Decoding and embedding one unit, and knowing what is embedded already."""
 
 from __future__ import annotations
 
@@ -14,55 +14,16 @@ from PIL import Image
 from patchead.encoders import EncoderSpec
 from patchead.hashing import content_hash
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.decode import DecodeSettings, KnownImages, Shared, decode_unit, from_ipc
-from patchead.nightly.embed import EmbedActor, units
+from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Shared, decode_unit
+from patchead.nightly.embed import EmbedActor
+from patchead.nightly.units import units
 from patchead.samples.recipe import SampleRecipe
-from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, table
+from patchead.schema import FAILED, OK, RECEIPTS, TO_EMBED, table
 from patchead.storage import Storage
 
 
 def manifest(rows: list[dict[str, object]]) -> pa.Table:
-    return table([{"format": "files", "size": 1, "etag": "e", **row} for row in rows], MANIFEST)
-
-
-def loose(count: int, group: str = "g") -> list[dict[str, object]]:
-    return [
-        {"image_id": f"{group}/{i:03d}.png", "uri": f"/{group}/{i:03d}.png", "group_id": group} for i in range(count)
-    ]
-
-
-def members(count: int, shard: str, group: str = "g") -> list[dict[str, object]]:
-    return [
-        {"image_id": f"{shard}#{i}", "uri": f"/{shard}", "key": str(i), "format": "tar", "group_id": group}
-        for i in range(count)
-    ]
-
-
-def test_a_unit_holds_images_of_one_group_and_one_shard() -> None:
-    rows = loose(5, "a") + loose(3, "b") + members(4, "one.tar") + members(3, "two.tar")
-    work = units(manifest(rows[::-1]), 3, "run")
-    shapes = [(unit["uri"][0].rpartition("/")[0], unit["format"][0], unit["image_id"]) for unit in work.to_pylist()]
-    assert [len(ids) for _, _, ids in shapes] == [3, 2, 3, 3, 1, 3]
-    assert [kind for _, kind, _ in shapes] == ["files"] * 3 + ["tar"] * 3
-    assert sorted(i for _, _, ids in shapes for i in ids) == sorted(str(row["image_id"]) for row in rows)
-    assert all(ids == sorted(ids) for _, _, ids in shapes)
-    assert all(len(set(unit["uri"])) == 1 for unit in work.to_pylist() if unit["format"][0] == "tar")
-
-
-def test_unit_ids_depend_on_images_etags_and_run_alone() -> None:
-    rows = loose(4)
-    ids = units(manifest(rows), 2, "run")["unit_id"].to_pylist()
-    assert units(manifest(rows[::-1]), 2, "run")["unit_id"].to_pylist() == ids
-    assert not set(units(manifest(rows), 2, "other")["unit_id"].to_pylist()) & set(ids)
-    changed = [rows[0] | {"etag": "new"}, *rows[1:]]
-    assert [a == b for a, b in zip(units(manifest(changed), 2, "run")["unit_id"].to_pylist(), ids, strict=True)] == [
-        False,
-        True,
-    ]
-
-
-def test_no_images_no_units() -> None:
-    assert units(manifest([]), 64, "run").num_rows == 0
+    return table([{"format": "files", "size": 1, "etag": "e", **row} for row in rows], TO_EMBED)
 
 
 def receipt(image_id: str, etag: str = "e", content: str = "c") -> dict[str, object]:
@@ -88,11 +49,14 @@ def test_an_image_is_unchanged_when_id_etag_and_size_are() -> None:
 
 
 def test_an_image_is_known_by_its_content() -> None:
-    known = KnownImages(table([receipt("a", content="aa"), receipt("b", content="bb")], RECEIPTS))
-    assert known.by_hash("bb".rjust(32, "0"))["image_id"] == "b"
-    assert known.by_hash("ab".rjust(32, "0")) is None
-    assert known.by_hash("zz".rjust(32, "0")) is None
-    assert KnownImages(RECEIPTS.empty_table()).by_hash("aa".rjust(32, "0")) is None
+    turned = receipt("t", content="bb") | {"turn": 90}
+    known = KnownImages(table([turned, receipt("a", content="aa"), receipt("b", content="bb")], RECEIPTS))
+    assert known.by_hash("bb".rjust(32, "0"), None)["image_id"] == "b"
+    assert known.by_hash("bb".rjust(32, "0"), 90)["image_id"] == "t"
+    assert known.by_hash("bb".rjust(32, "0"), 180) is None
+    assert known.by_hash("ab".rjust(32, "0"), None) is None
+    assert known.by_hash("zz".rjust(32, "0"), None) is None
+    assert KnownImages(RECEIPTS.empty_table()).by_hash("aa".rjust(32, "0"), None) is None
 
 
 @pytest.fixture
@@ -114,7 +78,9 @@ def test_a_unit_is_decoded_to_pixels_and_receipts(local_ray: None, tmp_path: Pat
     settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", SampleRecipe(8, "squash", (1, 1)))
     rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in paths]
     decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=ray.put(Shared(known, {})))
-    found = {row["image_id"]: row for row in from_ipc(decoded["receipts"][0].as_buffer()).to_pylist()}
+    assert not any(pa.types.is_large_binary(field.type) for field in decoded.schema)  # no file in a cell
+    unit = DecodedUnit.of(decoded)
+    found = {row["image_id"]: row for row in unit.receipts.to_pylist()}
     assert {name: row["status"] for name, row in found.items()} == {
         "0.png": "ok",
         "1.png": "ok",
@@ -124,7 +90,8 @@ def test_a_unit_is_decoded_to_pixels_and_receipts(local_ray: None, tmp_path: Pat
     }
     assert found["1.png"]["embedding_uri"] == "/unit.arrow"  # embedded on an earlier night
     assert (found["2.png"]["width"], found["2.png"]["height"], found["2.png"]["embedding_uri"]) == (6, 6, None)
-    pixels = np.frombuffer(decoded["pixels"][0].as_buffer(), np.uint8).reshape(-1, 8, 8, 3)
+    pixels = unit.pixels.reshape(-1, 8, 8, 3)
+    assert (unit.valid.dtype, unit.motions.dtype, unit.motions.shape) == (bool, np.float32, (2 * 2 * 3,))
     assert [int(image.mean()) for image in pixels] == [0, 80]  # the two that are new, in the receipts' order
 
 

@@ -10,12 +10,10 @@ from PIL import Image
 
 from patchead.archive.catalog import CatalogRequest
 from patchead.errors import ArchiveError, SettingsError
-from patchead.nightly.embed import TURN
-from patchead.nightly.prompts import PromptRequest, PromptSet, list_prompts, prompt_catalog, stamped
-from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, table
+from patchead.nightly.prompts import PromptRequest, PromptSet, list_prompts, prompt_catalog
+from patchead.schema import FAILED, OK, PROMPT, RECEIPTS, table
 
 GROUPS = ["night=2026-11-21/product=nut", "night=2026-11-21/product=screw"]
-IMAGES = [("x", "g"), ("y", "g"), ("z", "h")]
 
 
 @pytest.fixture
@@ -69,46 +67,26 @@ def test_a_manifest_names_them(normal: str, tmp_path: Path) -> None:
         list_prompts(request(normal, manifest=str(tmp_path / "gone.txt")), GROUPS)
 
 
-def test_every_prompt_is_embedded_upright_and_turned_but_stays_one_photo(normal: str) -> None:
+def test_every_prompt_is_embedded_upright_and_turned_under_its_own_id(normal: str) -> None:
     found = list_prompts(request(normal, k=1, rotations=(90, 270)), GROUPS)
     wanted = found.to_embed()
-    assert wanted[TURN].to_pylist() == [0, 0, 90, 90, 270, 270]
-    assert len(set(wanted["image_id"].to_pylist())) == 6
+    assert wanted["turn"].to_pylist() == [None, None, 90, 90, 270, 270]
+    assert wanted["role"].to_pylist() == [PROMPT] * 6
+    assert wanted["image_id"].to_pylist() == ids(found) * 3
     receipts = [
-        {"image_id": name, "content_hash": f"hash{i}", "embedding_uri": "u", "row": i, "status": OK}
+        {"image_id": name, "content_hash": f"hash of {name}", "embedding_uri": "u", "row": i, "status": OK}
         for i, name in enumerate(wanted["image_id"].to_pylist())
     ]
     embedded = found.embedded(table(receipts, RECEIPTS))
+    nut, screw = ids(found)
     assert {name: rows["content_hash"].to_pylist() for name, rows in embedded.items()} == {
-        "product=nut": ["hash0"] * 3,
-        "product=screw": ["hash1"] * 3,
+        "product=nut": [f"hash of {nut}"] * 3,
+        "product=screw": [f"hash of {screw}"] * 3,
     }
-    assert sorted(embedded["product=nut"]["row"].to_pylist()) == [0, 2, 4]
+    assert [embedded["product=nut"][name].to_pylist() for name in ("row", "turn")] == [[0, 2, 4], [None, 90, 270]]
     receipts[1] |= {"status": FAILED, "error": "damaged"}
     with pytest.raises(ArchiveError, match=r"1 prompts cannot be used; product=screw/.\.png: damaged"):
         found.embedded(table(receipts, RECEIPTS))
-
-
-def test_an_embedding_is_good_for_the_guides_it_was_made_with_alone() -> None:
-    def etags(guide: dict[str, str], part: str | None = None, max_pixels: int = 100) -> list[str]:
-        rows = [{"image_id": name, "etag": "e", "group_id": group, "part_id": part} for name, group in IMAGES]
-        guides = {"g": table([guide], MANIFEST), "h": table([{"image_id": "other", "etag": "1"}], MANIFEST)}
-        return stamped(table(rows, MANIFEST), guides, max_pixels)["etag"].to_pylist()
-
-    first = etags({"image_id": "a", "etag": "1"})
-    assert first == etags({"image_id": "a", "etag": "1"})
-    assert first[0] == first[1] != first[2]
-    for other in (
-        etags({"image_id": "b", "etag": "1"}),
-        etags({"image_id": "a", "etag": "2"}),
-        etags({"image_id": "a", "etag": "1", "part_id": "7"}),
-    ):
-        assert other[0] != first[0]
-        assert other[2] == first[2]  # another group's images are as good as before
-    assert not set(first) & set(etags({"image_id": "a", "etag": "1"}, part="7"))
-    assert not set(first) & set(etags({"image_id": "a", "etag": "1"}, max_pixels=50))
-    manifest = table([{"image_id": "a", "etag": "e"}], MANIFEST)
-    assert stamped(manifest, {}, 100) is manifest
 
 
 def test_prompts_of_products_that_are_not_looked_at_are_left_alone(normal: str) -> None:

@@ -1,0 +1,67 @@
+"""What the embed stage is asked for, and how it is cut into units: images of one group and one shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.arrow_columns import digest, keys, run_boundaries, values
+from patchead.hashing import text_digest
+from patchead.schema import SAMPLE_KEY, TO_EMBED, completed
+
+PLACE = ("format", "uri", "key", "offset", "size")
+"""Columns of the manifest that say where an image's bytes are."""
+
+_IN_A_UNIT = [TO_EMBED.field(name) for name in dict.fromkeys((*SAMPLE_KEY, "part_id", *PLACE))]
+UNIT = pa.schema(
+    [("unit_id", pa.string()), ("group_id", pa.string()), *((f.name, pa.list_(f.type)) for f in _IN_A_UNIT)]
+)
+"""One row per unit; every other column is a list with one value per image, see `TO_EMBED`."""
+
+
+def samples(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int) -> pa.Table:
+    """Complete a manifest to `TO_EMBED`: with the digest of what each image is aligned with, where anything is.
+
+    Args:
+        manifest: MANIFEST, or TO_EMBED without digests.
+        guides: MANIFEST rows of the images to align with, by group; empty without alignment.
+        max_pixels: decides which of the guides is an image at all, so it is part of the digest.
+    """
+    found = completed(manifest, TO_EMBED)
+    if not guides:
+        return found
+    seen = {group: digest([rows], ["image_id", "etag", "part_id"]) for group, rows in guides.items()}
+
+    @cache
+    def of(group: str | None, part: str | None) -> str:
+        # The part is in it: an image is not aligned with a prompt of its own part.
+        return text_digest(f"{seen.get(group or '')} {max_pixels} {part}", 8)
+
+    digests = map(of, found["group_id"].to_pylist(), found["part_id"].to_pylist())
+    return found.set_column(TO_EMBED.get_field_index("guides_digest"), "guides_digest", pa.array(digests, pa.string()))
+
+
+def units(wanted: pa.Table, images_per_file: int, run_id: str) -> pa.Table:
+    """Cut `TO_EMBED` rows into units, images of one group and one shard in order of their id. Returns `UNIT` rows.
+
+    The unit's id is a hash of the run's id and of its samples: another try of the run writes the same files again, and
+    no run ever writes into a file that an earlier run's receipts name.
+    """
+    if not wanted.num_rows:
+        return UNIT.empty_table()
+    shard = pc.if_else(pc.is_valid(wanted["key"]), wanted["uri"], "")
+    order = ("group_id", "shard", "turn", "image_id")
+    rows = wanted.append_column("shard", shard).sort_by([(name, "ascending") for name in order])
+    starts = [0]
+    for start, stop in pairwise(run_boundaries(rows, ["group_id", "shard"])):
+        starts += [*range(start + images_per_file, stop, images_per_file), stop]
+    offsets = pa.array(starts, pa.int32())
+    lists = {field.name: pa.ListArray.from_arrays(offsets, values(rows[field.name])) for field in _IN_A_UNIT}
+    groups = values(rows["group_id"]).take(pa.array(starts[:-1]))
+    names = keys(rows, SAMPLE_KEY)
+    ids = [text_digest("\n".join([run_id, *names[a:b].to_pylist()])) for a, b in pairwise(starts)]
+    return pa.table({"unit_id": pa.array(ids, pa.string()), "group_id": groups, **lists}, schema=UNIT)
