@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from patchead.markdown import markdown_table
 from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, STATES, STATUSES, Described
+from patchead.settings.identity import DECIDES, Decides
 from patchead.settings.load import iter_fields
 from patchead.settings.model import Config
 
@@ -49,15 +50,17 @@ def settings_page() -> str:
         "One YAML file holds a run's settings, one section per heading; `--set section.key=value` overrides one of "
         "them. `none` stands for a value that is left out. An unknown key is refused by name. `patchead settings` "
         "prints this list.",
+        "*Decides* says what changes with a setting: which images are scored, their embeddings, their scores, or only "
+        "verdicts, heatmaps and regions; what decides one decides those behind it. `-`: it changes none of them.",
     ]
     for name, field in Config.model_fields.items():
         found = [(key, setting) for key, setting in iter_fields() if key == name or key.startswith(f"{name}.")]
-        rows = ([f"`{key}`", _default(of), _allowed(of), of.description or ""] for key, of in found)
+        rows = ([f"`{key}`", _default(of), _allowed(of), _decides(key), of.description or ""] for key, of in found)
         meaning = "" if found == [(name, field)] else str(getattr(field.annotation, "__doc__", "")).strip()
         parts += [
             f"## {name}",
             *filter(None, [meaning]),
-            markdown_table(["setting", "default", "allowed", "meaning"], rows),
+            markdown_table(["setting", "default", "allowed", "decides", "meaning"], rows),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -98,9 +101,17 @@ def _allowed(field: FieldInfo) -> str:
     """The values that the type admits, in words that are short enough for a table."""
     text = re.sub(r"\b(?:typing\.|Annotated\b)", "", str(field.annotation))
     if names := re.search(r"Literal\[(.*?)\]", text):
-        return ", ".join(name.strip(" '") for name in names[1].split(","))
+        words = ", ".join(name.strip(" '") for name in names[1].split(","))
+        return f"{words}, or numbers" if re.search(r"\bint\b", text.replace(names[0], "")) else words
     limits = [_limit(part) for part in field.metadata]
     return ", ".join(limit for limit in limits if limit)
+
+
+def _decides(key: str) -> str:
+    if key not in DECIDES:  # a preset: the settings that it stands for decide
+        return ""
+    decides = DECIDES[key]
+    return "-" if decides is Decides.NOTHING else decides.name.lower()
 
 
 def _limit(constraint: Any) -> str:
