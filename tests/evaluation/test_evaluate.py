@@ -30,9 +30,6 @@ from tests.helpers.tiny_tree import BAD, CLASSES, FEW_SHOT, GOOD, TRAIN, loader,
 LOUD = ("score_samples", "embed_images", "embed_prompts")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return plant(tmp_path_factory.mktemp("tree"))

@@ -10,7 +10,7 @@ import pytest
 from s3fs import S3FileSystem
 
 from patchead.storage import Storage
-from tests.helpers.s3_server import S3Server
+from tests.helpers.s3_server import S3, S3Server
 
 
 class Lake(NamedTuple):
@@ -23,7 +23,7 @@ def local(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"), Storage())
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", S3])
 def lake(request: pytest.FixtureRequest) -> Lake:
     if request.param == "local":
         return request.getfixturevalue("local")
