@@ -10,18 +10,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from patchead.cli import app, main
+from patchead.cli import app
 from patchead.encoders.registry import REGISTRY
 from patchead.errors import TooManyFailuresError
 from patchead.nightly.run_record import RunRecord
 from patchead.settings.load import iter_fields
 from patchead.settings.model import Config
-
-PATCHEAD = Path(sys.executable).parent / "patchead"
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([PATCHEAD, *arguments], capture_output=True, text=True, check=False, env={"COLUMNS": "200"})
+from tests.helpers.command import patchead
 
 
 @pytest.mark.parametrize(
@@ -34,13 +29,13 @@ def test_help(command: list[str]) -> None:
 
 
 def test_encoders_lists_every_name() -> None:
-    printed = run("encoders").stdout
+    printed = patchead("encoders").out
     assert [name for name in REGISTRY if name not in printed] == []
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(0, 0), (2, 3), (TooManyFailuresError("most of them"), 4)])
 def test_how_the_images_went_is_the_exit_code(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], outcome: int | Exception, code: int
+    monkeypatch: pytest.MonkeyPatch, outcome: int | Exception, code: int
 ) -> None:
     def run_night(config: Config, console: Console) -> RunRecord:
         if isinstance(outcome, Exception):
@@ -48,37 +43,37 @@ def test_how_the_images_went_is_the_exit_code(
         return RunRecord("run", config, state="published", images=5, ok=5 - outcome, failed=outcome)
 
     monkeypatch.setattr("patchead.nightly.run.run_night", run_night)
-    monkeypatch.setattr("sys.argv", ["patchead", "score", "--archive", "a", "--lake", "b"])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code == code
-    assert ("most of them" in capsys.readouterr().err) == (code == 4)
+    done = patchead("score", "--archive", "a", "--lake", "b")
+    assert done.code == code
+    assert ("most of them" in done.err) == (code == 4)
 
 
 def test_help_names_the_exit_codes_and_imports_neither_ray_nor_torch() -> None:
-    assert "3 published but some images failed" in " ".join(run("score", "--help").stdout.split())
+    assert "3 published but some images failed" in " ".join(patchead("score", "--help").out.split())
     code = "import sys, patchead.cli; print({'ray', 'torch', 'duckdb'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_settings_lists_every_setting() -> None:
-    printed = run("settings").stdout
+    printed = patchead("settings").out
     assert [key for key, _ in iter_fields() if key not in printed] == []
 
 
 def test_missing_settings_are_exit_code_2_with_one_message() -> None:
-    done = run("score")
+    """The console script itself, as a process."""
+    script = Path(sys.executable).parent / "patchead"
+    done = subprocess.run([script, "score"], capture_output=True, text=True, check=False, env={"COLUMNS": "200"})
     assert done.returncode == 2
     assert "archive.uri is required" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_flag_is_exit_code_2() -> None:
-    assert run("score", "--nigth", "2026-11-21").returncode == 2
+    assert patchead("score", "--nigth", "2026-11-21").code == 2
 
 
 def test_a_query_of_an_empty_lake_is_one_message(tmp_path: Path) -> None:
-    done = run("query", "SELECT 1", "--lake", str(tmp_path))
-    assert done.returncode == 1
-    assert "nothing is published" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = patchead("query", "SELECT 1", "--lake", str(tmp_path))
+    assert done.code == 1
+    assert "nothing is published" in done.err
+    assert done.err.count("\n") == 1

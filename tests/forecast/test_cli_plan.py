@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from typer.testing import CliRunner, Result
 from patchead.cli import app
 from patchead.errors import SettingsError
 from patchead.forecast.device_speeds import load_figures
+from tests.helpers.command import patchead
 
 NIGHT = "2026-11-21"
 
@@ -114,10 +113,8 @@ def test_bad_input_is_a_settings_error(home: Path, arguments: list[str], words: 
 
 
 def test_a_refusal_is_exit_code_2_with_one_message(home: Path) -> None:
-    patchead = Path(sys.executable).parent / "patchead"
-    arguments = [*SIMULATE, "--gpus", "0", "--device", "L4"]
-    done = subprocess.run([patchead, *arguments], capture_output=True, text=True, check=False, env={"HOME": str(home)})
-    assert (done.returncode, done.stderr) == (2, "error: --gpus must be at least 1; got 0.\n")
+    done = patchead(*SIMULATE, "--gpus", "0", "--device", "L4", env={"HOME": str(home)})
+    assert (done.code, done.err) == (2, "error: --gpus must be at least 1; got 0.\n")
 
 
 @pytest.mark.slow
