@@ -22,7 +22,7 @@ def three_threads() -> Iterator[None]:
 @pytest.mark.usefixtures("three_threads")
 def test_every_item_is_worked_on_once_by_threads_of_one_core_and_the_setting_returns() -> None:
     done: list[tuple[int, int, int]] = []
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=3600)
 
     def work(item: int) -> None:
         if item < 3:

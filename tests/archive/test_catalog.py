@@ -3,7 +3,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import pickle
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -251,15 +250,16 @@ def test_an_empty_selection_names_the_filter_and_what_exists(tmp_path: Path) -> 
         found(write(tmp_path / "empty", {"a.txt": b""}), night=NIGHT_21)
 
 
-def test_what_cannot_be_reached_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_reached_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
     with pytest.raises(ArchiveError, match=r"cannot list .*/nowhere: it does not exist"):
         found(str(tmp_path / "nowhere"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    start = time.monotonic()
     with pytest.raises(ArchiveError, match=r"Could not connect.*storage\.endpoint_url"):
         found("s3://bucket/archive", storage=Storage(endpoint_url="http://127.0.0.1:9"))
-    assert time.monotonic() - start < 20
+    assert 0 < sum(pauses) < 20
 
 
 def test_wrong_keys_and_a_missing_bucket_are_one_clear_error(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,10 +177,10 @@ def test_200_megapixels_in_200_kib_are_refused_by_the_header_alone() -> None:
     assert len(bomb) < 220 * 1024
     tracemalloc.start()
     try:
-        start = time.perf_counter()
+        start = time.thread_time()  # the processor's, whoever else uses it
         with pytest.raises(DecodeError, match=r"too many pixels: 20000x10000 > archive.max_pixels 100000000"):
             decode(bomb)
-        assert time.perf_counter() - start < 0.5
+        assert time.thread_time() - start < 0.5
         assert tracemalloc.get_traced_memory()[1] < 2**20
     finally:
         tracemalloc.stop()

@@ -113,7 +113,7 @@ class ApiServer(ThreadingHTTPServer):
 
     def launch(self, root: Path, **environment: str) -> int:
         process = self.launcher(root, **environment)
-        _, self.log = process.communicate(timeout=30)
+        _, self.log = process.communicate()
         return process.returncode
 
 

@@ -173,10 +173,8 @@ def test_killed_before_publish_it_changes_nothing_and_goes_on_under_its_run_id(
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 200
         while not (staged.exists() and any(staged.glob("*.arrow"))):
             assert run.poll() is None, "the run ended before it could be killed"
-            assert time.monotonic() < deadline, "no group was scored in time"
             time.sleep(0.05)
     finally:
         os.killpg(run.pid, signal.SIGKILL)

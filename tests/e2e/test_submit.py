@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,16 +67,14 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
             yield address, env
         finally:
             head.send_signal(signal.SIGTERM)
-            head.wait(60)
+            head.wait()
 
 
 def _wait_for_jobs(address: str, env: dict[str, str], head: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
     while subprocess.run(
         [RAY, "job", "list", "--address", address], env=env, capture_output=True, check=False
     ).returncode:
         assert head.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
 
 
 @pytest.mark.slow  # the two nodes below are a cluster that the test starts, and the job is submitted to them too
@@ -86,7 +83,7 @@ def test_submitted_to_a_cluster(
 ) -> None:
     address, env = cluster
     command = [RAY, "job", "submit", "--address", address, "--", *entrypoint(archive, tmp_path / "lake")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "20 images = 20 scored + 0 failed + 0 skipped" in done.stdout.replace("\n", " ").replace("  ", " ")
     found = {image_id: row["score"] for image_id, row in by_id(tmp_path / "lake").items()}
@@ -96,7 +93,7 @@ def test_submitted_to_a_cluster(
 def test_submitted_to_two_nodes(archive: Path, tmp_path: Path, expected: dict[str, float]) -> None:
     script = [sys.executable, str(ROOT / "cluster/local/two_nodes.py"), "--num-cpus", "2", "--"]
     command = [*script, *entrypoint(archive, tmp_path / "lake")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 nodes" in done.stdout
     found = {image_id: row["score"] for image_id, row in by_id(tmp_path / "lake").items()}

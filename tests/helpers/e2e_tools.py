@@ -71,7 +71,7 @@ def by_id(lake: Path | str) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in rows(lake)}
 
 
-def job(*arguments: str, env: Mapping[str, str] | None = None, timeout: int = 240) -> subprocess.CompletedProcess[str]:
+def job(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``jobs/nightly.py`` as a person would, on a Ray of its own; errors and output in ``stdout``."""
     return subprocess.run(
         job_command(*arguments),
@@ -80,7 +80,6 @@ def job(*arguments: str, env: Mapping[str, str] | None = None, timeout: int = 24
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=timeout,
         check=False,
     )
 

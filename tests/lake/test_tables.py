@@ -311,15 +311,12 @@ def silent_endpoint() -> Iterator[str]:
 def test_an_endpoint_that_does_not_answer_is_given_up_in_time(
     s3: Any, silent_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight_module, "_PREFLIGHT_SECONDS", 1)
-    started = time.monotonic()
-    with pytest.raises(LakeError, match=rf"no answer within 1 s.*{silent_endpoint}"):
+    monkeypatch.setattr(preflight_module, "_PREFLIGHT_SECONDS", 0.1)
+    with pytest.raises(LakeError, match=rf"no answer within 0\.1 s.*{silent_endpoint}"):
         preflight("s3://bucket/lake", Storage(endpoint_url=silent_endpoint))
-    assert time.monotonic() - started < 5
 
 
-def test_an_endpoint_that_refuses_is_told_in_time(s3: Any) -> None:
-    started = time.monotonic()
+def test_an_endpoint_that_refuses_is_told_in_time(s3_keys: Any, pauses: list[float]) -> None:
     with pytest.raises(LakeError, match="cannot write s3://bucket/lake"):
         preflight("s3://bucket/lake", Storage(endpoint_url="http://127.0.0.1:9"))
-    assert time.monotonic() - started < 20
+    assert sum(pauses) < 15

@@ -118,15 +118,15 @@ def test_an_actor_killed_mid_group_changes_nothing_and_what_is_redone_is_counted
     embeddings = embeddings_of(n, 1024, D)
     store, group = stored(tmp_path, embeddings)
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill_one() -> None:
-        deadline = time.monotonic() + 60
-        while not killed and time.monotonic() < deadline:
-            busy = {pid: _cpu_seconds(pid) for pid in _pids("ray::ScoreActor.tile")}
+        while not (killed or ended.is_set()):
+            busy = {pid: _cpu_seconds(pid) for pid in _own_pids("ray::ScoreActor.tile")}
             time.sleep(0.05)
             # One that has used the processor since: its call has begun, and been counted.
             still = [
-                pid for pid in _pids("ray::ScoreActor.tile") if pid in busy and _cpu_seconds(pid) - busy[pid] > 0.02
+                pid for pid in _own_pids("ray::ScoreActor.tile") if pid in busy and _cpu_seconds(pid) - busy[pid] > 0.02
             ]
             if still:
                 os.kill(still[0], signal.SIGKILL)
@@ -134,8 +134,11 @@ def test_an_actor_killed_mid_group_changes_nothing_and_what_is_redone_is_counted
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    summary, found = run(tmp_path, store, [group], 2, "run", grid)
-    killer.join()
+    try:
+        summary, found = run(tmp_path, store, [group], 2, "run", grid)
+    finally:
+        ended.set()
+        killer.join()
     assert killed
     assert summary["tasks_redone"] >= 1
     expected = score_group(embeddings, np.arange(n), aggregation=Aggregation(), memory_bytes=MEMORY).patch_scores
@@ -159,24 +162,31 @@ def test_gather_finds_rows_in_several_blocks_and_misses_none_silently() -> None:
         gather(np.array([1, 3]), columns, blocks)
 
 
-def _pids(title: str) -> list[int]:
-    """Processes of this machine that are in the Ray call ``title`` just now."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            if (entry / "cmdline").read_bytes().startswith(title.encode()):
-                found.append(int(entry.name))
-        except OSError:
-            continue  # it has ended meanwhile
-    return found
+def _own_pids(title: str) -> list[int]:
+    """Workers of this process's own Ray that are in the call ``title`` just now."""
+    parents = {int(entry.name): int((_stat(entry) or ["", "0"])[1]) for entry in Path("/proc").glob("[0-9]*")}
+    ours, found = {os.getpid()}, set[int]()
+    while ours:
+        ours = {pid for pid, parent in parents.items() if parent in ours}
+        found |= ours
+    return [pid for pid in found if _command(Path(f"/proc/{pid}")).startswith(title.encode())]
+
+
+def _command(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""  # it has ended meanwhile
+
+
+def _stat(entry: Path) -> list[str]:
+    """What /proc/PID/stat holds after the name: the state, the parent …; nothing where the process has ended."""
+    try:
+        return (entry / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _cpu_seconds(pid: int) -> float:
     """User time that a process has taken; 0 where it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return int(fields[11]) / os.sysconf("SC_CLK_TCK")
+    return int((_stat(Path(f"/proc/{pid}")) or ["0"] * 12)[11]) / os.sysconf("SC_CLK_TCK")
