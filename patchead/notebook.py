@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,8 +20,9 @@ from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation, ranks
 from patchead.scoring.memory_budget import GIGABYTE
+from patchead.scoring.precision_probe import warning_here
 from patchead.scoring.verdict import robust_z
-from patchead.settings.resolve import settled, this_device
+from patchead.settings.resolve import settled, settled_precision, this_device
 
 _HEATMAP_SIDE = 1024
 
@@ -91,7 +93,8 @@ def score(
             ``prompts``: leave out those that show a part to be scored.
         threshold_z: an image is anomalous when its robust z in the list is above this.
         min_batch: fewer images than this are refused without ``prompts``.
-        precision: fp32, fp16, bf16 or int8 products; auto is fp32 on a CPU and fp16 on a GPU.
+        precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
+            faster. One that is slower than fp32 here gives a warning.
         device: cpu, cuda, or auto: a GPU where there is one.
         memory_gb: scoring's memory in GB, above the embeddings.
         batch_size: images per forward pass.
@@ -106,6 +109,8 @@ def score(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")
         )
     where = this_device(device)
+    if slow := warning_here(precision, where):
+        warnings.warn(slow, stacklevel=2)
     spec = EncoderSpec(
         name=resolve(encoder),
         weights=weights,
@@ -126,7 +131,7 @@ def score(
         mask=ForegroundMask() if mask is True else mask or None,
         prompts=normal,
         part=part_ids,
-        precision=settled(precision, where),
+        precision=settled_precision(precision, where),
         device=where,
         memory_bytes=int(memory_gb * GIGABYTE),
     )

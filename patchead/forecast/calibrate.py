@@ -32,6 +32,7 @@ from patchead.schema import OK, RECEIPTS, table
 from patchead.scoring.leave_one_out import Aggregation, score_group
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision import dtype_of
+from patchead.scoring.precision_probe import clearly_slower, probe
 from patchead.storage import Storage, join
 
 _MOST_IMAGES = 512
@@ -104,7 +105,8 @@ def calibrate(
     Args:
         threads: of one actor; default: as `session.pools` takes them, 4 or what there is.
         actors: that work at the same time; default: one per GPU, else as many as the cores hold.
-        precisions: of the products; default: all that are of use on such a device.
+        precisions: of the products; default: all that are of use on such a device, on a CPU those that its probe
+            does not find slower than fp32.
         lake: where reads are measured; default: a temporary folder, which the page cache serves.
         sizes: how much is measured; default: some seconds' worth.
 
@@ -123,7 +125,16 @@ def calibrate(
         most = gpus or cores // threads
         count = most if actors is None else _within("--actors", actors, most)
         pool = Pool(count, threads - 0.25, 1.0 if gpus else 0.0, threads, 0.25)
-        return _measure(pool, uri, storage, list(precisions or _USUAL[pool.device]), sizes or Sizes())
+        return _measure(pool, uri, storage, list(precisions or _of_use(pool)), sizes or Sizes())
+
+
+def _of_use(pool: Pool) -> list[str]:
+    """Usual precisions of the device; on a CPU without the instructions for some, those take minutes for nothing."""
+    usual = _USUAL[pool.device]
+    if pool.device != "cpu":
+        return list(usual)
+    found = probe("cpu", usual)
+    return [name for name in usual if not clearly_slower(found[name])]
 
 
 def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], sizes: Sizes) -> DeviceFigures:

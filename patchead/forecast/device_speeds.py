@@ -51,6 +51,12 @@ class DeviceFigures(BaseModel):
     start_seconds: Seconds
     """From asking for the actors to their first call."""
 
+    @property
+    def speeds(self) -> dict[str, float]:
+        """Speed of each precision over that of fp32, while all actors work, as a probe tells it; {} without fp32."""
+        exact = self.flops.get("fp32")
+        return {} if exact is None else {precision: rate / exact for precision, rate in self.flops.items()}
+
     def rate(self, precision: str, actors_on_node: int) -> float:
         """FLOP/s of one of ``actors_on_node`` actors; between alone and all, in a straight line.
 

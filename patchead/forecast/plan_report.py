@@ -24,6 +24,7 @@ from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.model import Config
+from patchead.settings.resolve import with_precision
 
 MOST_ROWS = 40
 
@@ -73,7 +74,7 @@ def print_plan(
     figures = find_figures(device, calibration)
     count = actor_count(config, actors)
     survey = survey_archive(config, figures)
-    limits = wiring.limits(config, count, device_of(config, figures))
+    limits = limits_on(config, count, figures)
     plan = survey.plan(config, limits)
     cluster, why_not = _cluster(count, figures, limits)
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
@@ -97,6 +98,13 @@ def device_of(config: Config, figures: DeviceFigures | None) -> str:
     if config.encoder.device != "auto":
         return config.encoder.device
     return figures.device if figures else "cpu"
+
+
+def limits_on(config: Config, actors: int, figures: DeviceFigures | None) -> Limits:
+    """Limits of the plan; ``auto`` is the arithmetic in which these figures are fastest, else that of this machine."""
+    device = device_of(config, figures)
+    probes = [figures.speeds] if figures and device == figures.device == "cpu" else ()
+    return wiring.limits(with_precision(config, device, probes), actors, device)
 
 
 def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:

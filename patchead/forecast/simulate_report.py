@@ -12,7 +12,7 @@ from patchead.encoders import describe
 from patchead.errors import SettingsError, bad_value
 from patchead.forecast.cluster import Cluster, Disturbances, Outcome
 from patchead.forecast.device_speeds import NO_FIGURES, DeviceFigures, find_figures
-from patchead.forecast.plan_report import Survey, device_of, origin, survey_archive
+from patchead.forecast.plan_report import Survey, device_of, limits_on, origin, survey_archive
 from patchead.forecast.simulate import simulate
 from patchead.nightly import wiring
 from patchead.plan.group_plan import Plan
@@ -47,7 +47,7 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
     if figures is None:
         raise SettingsError(f"{NO_FIGURES}.")
     device = device_of(config, figures)
-    limits = wiring.limits(config, request.gpus, device)
+    limits = limits_on(config, request.gpus, figures)
     cluster = Cluster(
         actors=request.gpus,
         actors_per_node=request.gpus_per_node or figures.actors_per_node,

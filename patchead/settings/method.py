@@ -70,7 +70,7 @@ class ScoringConfig(Section):
     threshold_z: Annotated[float, Field(gt=0)] = 3.5
     """An image is anomalous when its robust z is above this."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
-    """Arithmetic of the similarity products; auto is fp32 on a CPU and fp16 on a GPU. int8 is the fastest on a CPU."""
+    """Arithmetic of the similarity products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it faster."""
     schedule: Literal["auto", "symmetric", "row_stationary"] = "auto"
     """symmetric halves the work but holds the N x N x P strip; row_stationary holds a row block; auto by memory_gb."""
     memory_gb: Annotated[float, Field(gt=0)] = 4.0

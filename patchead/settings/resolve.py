@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 from patchead.encoders import EncoderSpec
@@ -9,6 +11,7 @@ from patchead.encoders.registry import resolve
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.precision_probe import choose, probe
 from patchead.settings.model import Config
 from patchead.storage import Storage
 
@@ -23,8 +26,26 @@ def this_device(asked: str) -> str:
 
 
 def settled(asked: str, device: str) -> str:
-    """An arithmetic that may be ``auto``: that is fp16 on a GPU and fp32 on a CPU."""
+    """Settle the encoder's arithmetic where it is ``auto``: fp16 on a GPU and fp32 on a CPU.
+
+    No probe of the processor has a say in it: the dtype is part of `Encoder.encoder_id`, so what one processor embeds
+    tonight in bfloat16 would be of no use to another tomorrow in fp32.
+    """
     return ("fp16" if device == "cuda" else "fp32") if asked == "auto" else asked
+
+
+def settled_precision(asked: str, device: str, probes: Sequence[Mapping[str, float]] = ()) -> str:
+    """Settle the arithmetic of the scores where it is ``auto``: fp16 on a GPU, on a CPU what its probe finds fastest.
+
+    Args:
+        asked: ``scoring.precision``.
+        device: where the scores are computed.
+        probes: what `precision_probe.probe` gave on each worker, one arithmetic for all of them; default: this
+            process's own, for what is scored or planned here.
+    """
+    if asked != "auto":
+        return asked
+    return "fp16" if device == "cuda" else choose(probes or [probe(device)])
 
 
 def encoder_spec(config: Config, device: str, *, attention: bool | None = None) -> EncoderSpec:
@@ -44,9 +65,21 @@ def encoder_spec(config: Config, device: str, *, attention: bool | None = None) 
     )
 
 
-def precision(config: Config, device: str) -> str:
-    """Arithmetic of the similarity products."""
-    return settled(config.scoring.precision, device)
+def with_precision(config: Config, device: str, probes: Sequence[Mapping[str, float]] = ()) -> Config:
+    """Put the settled arithmetic of the scores in the place of ``auto``: the same for plan, workers and identity.
+
+    Args:
+        config: of the run; it is not changed.
+        device: where the scores are computed.
+        probes: see `settled_precision`.
+    """
+    scoring = config.scoring.model_copy(update={"precision": precision(config, device, probes)})
+    return config.model_copy(update={"scoring": scoring})
+
+
+def precision(config: Config, device: str, probes: Sequence[Mapping[str, float]] = ()) -> str:
+    """Arithmetic of the similarity products; see `settled_precision`."""
+    return settled_precision(config.scoring.precision, device, probes)
 
 
 def few_shot(config: Config) -> bool:

@@ -72,7 +72,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.image_top_fraction": (0.0, {}),
     "scoring.min_batch": (9, {}),
     "scoring.threshold_z": (3.0, {}),
-    "scoring.precision": ("int8", {}),
+    "scoring.precision": ("bf16", {}),  # auto is fp32 or int8
     "scoring.schedule": ("symmetric", {}),
     "scoring.memory_gb": (1.0, {}),
     "scoring.max_group_size": (100, {}),
