@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from patchead.cli import app
 from patchead.errors import SettingsError
-from patchead.forecast.device_speeds import load_figures
+from patchead.forecast.device_speeds import load_figures, named, save_figures
 from tests.helpers.command import patchead
 
 NIGHT = "2026-11-21"
@@ -62,6 +62,21 @@ def test_a_plan_on_a_named_gpu_says_that_nothing_was_measured(home: Path, places
     done = run(home, "plan", *places, "--device", "T4", "--set=scoring.precision=bf16")
     assert done.exit_code == 0, done.output
     assert "no estimate: scoring.precision must be" in done.stdout
+
+
+@pytest.mark.parametrize(("int8", "chosen"), [(4.0, "int8"), (0.05, "fp32")])
+def test_auto_is_what_the_measured_machine_is_fastest_in(
+    home: Path, places: list[str], tmp_path: Path, int8: float, chosen: str
+) -> None:
+    rates = {"fp32": 1e11, "bf16": 9e11, "int8": int8 * 1e11}
+    measured = {"name": "node", "source": "measured today", "device": "cpu", "flops": rates, "flops_alone": rates}
+    figures = named("L4").model_copy(update=measured)
+    save_figures(figures, tmp_path / "node.json")
+    done = run(home, "plan", *places, "--calibration", str(tmp_path / "node.json"))
+    assert done.exit_code == 0, done.output
+    assert f"TFLOP in {chosen}" in done.stdout
+    done = run(home, "plan", "--simulate", *places, "--calibration", str(tmp_path / "node.json"), "--gpus", "2")
+    assert f"TFLOP in {chosen}" in done.stdout
 
 
 def test_a_simulation_of_an_archive_takes_its_groups(home: Path, places: list[str]) -> None:
