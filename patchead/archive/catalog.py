@@ -13,8 +13,8 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.archive.keys import CATALOGUED, TEMPLATE, KeyRule, Seen, Selection, assign
-from patchead.archive.listing import SUFFIXES, Root, kinds, list_files, open_root
+from patchead.archive.keys import CATALOGUED, TEMPLATE, KeySources, Seen, Selection, assign
+from patchead.archive.listing import SUFFIXES, Root, formats_of, list_files, open_root
 from patchead.archive.members import number_duplicates, set_column
 from patchead.archive.shards import Shard, ShardListing, list_shard
 from patchead.batches import concurrently
@@ -29,7 +29,7 @@ _THREADS = 8
 
 @dataclass(frozen=True)
 class CatalogRequest:
-    """What to list: the fields of `config.ArchiveConfig` of the same names, and how to reach it."""
+    """Say what to list: the fields of `settings.images.ArchiveConfig` of the same names, and how to reach it."""
 
     uri: str
     format: str = "auto"
@@ -45,17 +45,19 @@ class CatalogRequest:
     storage: Storage = field(default_factory=Storage)
 
     @property
-    def rule(self) -> KeyRule:
-        return KeyRule(self.group_by, self.template, tuple(sorted(self.assume.items())), self.part_id_column)
+    def key_sources(self) -> KeySources:
+        """Say where the values of the keys come from."""
+        return KeySources(self.group_by, self.template, tuple(sorted(self.assume.items())), self.part_id_column)
 
     @property
-    def kinds(self) -> tuple[str, ...]:
+    def formats(self) -> tuple[str, ...]:
+        """Name the formats that are taken, all of them with ``auto``."""
         return tuple(SUFFIXES) if self.format == "auto" else (self.format,)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """``manifest`` is a `schema.MANIFEST` table sorted by image id; ``ignored`` counts files that are no images."""
+    """Hold what was found: ``manifest``, a `schema.MANIFEST` table sorted by image id; ``ignored`` files, no images."""
 
     manifest: pa.Table
     ignored: int
@@ -84,11 +86,11 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
     """
     if request.format not in ("auto", *SUFFIXES):
         raise SettingsError(bad_value("archive.format", request.format, f"one of auto, {', '.join(SUFFIXES)}"))
-    rule, selection = request.rule, Selection(request.night, request.products)
+    sources, selection = request.key_sources, Selection(request.night, request.products)
     found = _Found()
     with explained("list", request.uri, ArchiveError):
         root = open_root(request.uri, request.storage)
-        for batch in list_files(root, lambda folder: selection.wants(rule.of_folder(folder), found.seen)):
+        for batch in list_files(root, lambda folder: selection.wants(sources.of_folder(folder), found.seen)):
             _sort_out(batch, root, request, found)
     shards = 0
     for listing in (map_shards or partial(concurrently, at_once=_THREADS))(list_shard, _shards(root, request, found)):
@@ -99,10 +101,10 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
 
 
 def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found: _Found) -> None:
-    kind = kinds(batch["path"])
-    taken = pc.is_in(kind, value_set=pa.array(request.kinds))
+    formats = formats_of(batch["path"])
+    taken = pc.is_in(formats, value_set=pa.array(request.formats))
     found.ignored += batch.num_rows - pc.sum(taken, min_count=0).as_py()
-    batch = batch.append_column("format", kind).filter(taken)
+    batch = batch.append_column("format", formats).filter(taken)
     loose = pc.equal(batch["format"], "files")
     if (shards := batch.filter(pc.invert(loose))).num_rows:
         found.shards.append(shards)
@@ -111,19 +113,19 @@ def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found:
     entries = entries.append_column("uri", pc.binary_join_element_wise(pa.scalar(root.uri), files["path"], "/"))
     entries = entries.append_column("key", pa.nulls(files.num_rows, pa.string()))
     entries = entries.append_column("offset", pa.nulls(files.num_rows, pa.int64()))
-    rows = assign(entries, request.rule, Selection(request.night, request.products), found.seen)
+    rows = assign(entries, request.key_sources, Selection(request.night, request.products), found.seen)
     found.rows.append(pa.Table.from_batches([rows]))
 
 
 def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shard]:
-    rule, selection = request.rule, Selection(request.night, request.products)
+    sources, selection = request.key_sources, Selection(request.night, request.products)
     for batch in found.shards:
         for file in batch.to_pylist():
-            if selection.wants(rule.of_shard(file["path"]), found.seen) is not False:
+            if selection.wants(sources.of_shard(file["path"]), found.seen) is not False:
                 yield Shard(
                     **file,
                     uri=f"{root.uri}/{file['path']}",
-                    rule=rule,
+                    sources=sources,
                     selection=selection,
                     storage=request.storage,
                     image_column=request.image_column,
@@ -169,7 +171,7 @@ def _check_something_selected(request: CatalogRequest, rows: pa.Table, found: _F
                 f"products: {_some(found.seen.products)}; {rows.num_rows} images whose night or product is unknown."
             )
     elif not rows.num_rows:
-        suffixes = ", ".join(f".{suffix}" for kind in request.kinds for suffix in SUFFIXES[kind])
+        suffixes = ", ".join(f".{suffix}" for name in request.formats for suffix in SUFFIXES[name])
         raise ArchiveError(
             f"no image in {request.uri}: looked for {suffixes} there and in its folders; {found.ignored} other files "
             "were ignored. Check archive.uri and archive.format."

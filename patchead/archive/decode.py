@@ -45,7 +45,7 @@ _DAMAGE = (
 
 
 def decode(data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["auto"] | int = "auto") -> np.ndarray:
-    """RGB uint8 (H, W, 3) of an encoded image (method.md §1): upright, palette and alpha resolved, alpha on black.
+    """Decode an image to RGB uint8 (H, W, 3) (method.md §1): upright, palette and alpha resolved, alpha on black.
 
     Of several frames the first. 16-bit values are scaled by 255 / (2^bits - 1); bits is ``bit_depth`` or, for
     auto, the PNG's sBIT, else the smallest of 8, 10, 12, 14, 16 that holds the largest value.
@@ -70,7 +70,7 @@ def decode(data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["au
 
 
 def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
-    """RGB uint8 (H, W, 3) to (size, size, 3), bicubic with antialias (method.md §1).
+    """Resize RGB uint8 (H, W, 3) to (size, size, 3), bicubic with antialias (method.md §1).
 
     squash: both sides to ``size``; crop: the centre square; pad: the longer side to ``size``, black around it.
 

@@ -20,7 +20,7 @@ from patchead.errors import SettingsError, bad_value
 from patchead.schema import FAILED, MANIFEST
 
 CAPTURED_AT = "captured_at"
-COLUMN = "column:"  # prefix of the columns of an entry table that hold values found beside the image
+COLUMN = "column:"  # prefix of the columns of an entry table that hold values found with the image
 
 TEMPLATE = "archive.template"
 
@@ -30,8 +30,8 @@ CATALOGUED = MANIFEST.append(pa.field("lacks", pa.string()))
 
 
 @dataclass(frozen=True)
-class KeyRule:
-    """Where key values come from.
+class KeySources:
+    """Say where the values of the keys come from.
 
     Raises:
         SettingsError: ``template`` is not one, or names a key twice.
@@ -48,11 +48,11 @@ class KeyRule:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns or JSON fields that are worth reading."""
+        """Name the columns or JSON fields that are worth reading."""
         return tuple(dict.fromkeys((*self.group_by, *([self.part_id] if self.part_id else []), CAPTURED_AT)))
 
     def of_path(self, path: str, member: str | None = None) -> Mapping[str, str] | None:
-        """Keys that a file's path gives, with the member or row key inside it; None where the template does not fit."""
+        """Read the keys in a file's path and the member or row key inside it; None where the template does not fit."""
         if self.template is None:
             folders = _hive(path.rpartition("/")[0])
             return {**_hive(member.rpartition("/")[0]), **folders} if member and "/" in member else folders
@@ -61,7 +61,7 @@ class KeyRule:
         return match.groupdict() if match else None
 
     def of_folder(self, folder: str) -> Mapping[str, str]:
-        """Keys that everything below ``folder`` shares; empty where the name does not tell."""
+        """Read the keys that everything below ``folder`` shares; empty where the name does not tell."""
         if self.template is None:
             return _hive(folder)
         depth = folder.count("/")
@@ -70,13 +70,13 @@ class KeyRule:
         return match.groupdict() if match else {}
 
     def of_shard(self, path: str) -> Mapping[str, str]:
-        """Keys that every image of a shard shares."""
+        """Read the keys that every image of a shard shares."""
         return {**self.of_folder(path), **(self.of_path(path) or {})} if self.template else self.of_path(path) or {}
 
 
 @dataclass
 class Seen:
-    """Nights and products of what a selection left out, for the message when nothing is left; a sample of them."""
+    """Collect some nights and products of what a selection left out, for the message when nothing is left."""
 
     nights: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
@@ -91,13 +91,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Selection:
-    """The nights and products to score; None and empty mean all."""
+    """Name the nights and products to score; None and empty mean all."""
 
     night: dt.date | None = None
     products: tuple[str, ...] = ()
 
     def wants(self, keys: Mapping[str, str], seen: Seen) -> bool | None:
-        """False where a key says no, True where every filtered key says yes, None where one is unknown."""
+        """Tell whether keys pass: False where one says no, True where all that are asked say yes, None if one is unknown."""
         night, product = keys.get("night"), keys.get("product")
         date = parse_night(night) if night else None
         other_night = self.night is not None and date is not None and date != self.night
@@ -118,23 +118,23 @@ class _Group(NamedTuple):
     lacks: str
 
 
-def assign(entries: pa.RecordBatch, rule: KeyRule, selection: Selection, seen: Seen) -> pa.RecordBatch:
-    """`CATALOGUED` rows of those entries that the selection does not leave out, in their order.
+def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, seen: Seen) -> pa.RecordBatch:
+    """Give every entry its keys and its group: `CATALOGUED` rows of those that the selection takes, in their order.
 
     ``entries`` has the manifest's image_id, uri, key, format, size, offset, etag and error, plus ``path`` (of the file,
-    relative to the archive) and, for any of ``rule.columns``, a string column named ``column:<name>``. A row whose
+    relative to the archive) and, for any of ``sources.columns``, a string column named ``column:<name>``. A row whose
     night or product cannot be told is kept, failed: it may belong to the selection. A capture time that is not
     ISO 8601 is null. ``seen`` takes what was left out.
     """
-    found = list(_values(entries, rule))
-    groups = [_group(rule, values[: len(rule.group_by)], fits) for values, fits in found]
+    found = list(_values(entries, sources))
+    groups = [_group(sources, values[: len(sources.group_by)], fits) for values, fits in found]
     early = entries["error"].to_pylist()
-    place = {name: index for index, name in enumerate(rule.columns)}
+    place = {name: index for index, name in enumerate(sources.columns)}
     columns = {
         "night": [group.night for group in groups],
         "product": [group.product for group in groups],
         "group_id": [group.group_id for group in groups],
-        "part_id": [values[place[rule.part_id]] if rule.part_id else None for values, _ in found],
+        "part_id": [values[place[sources.part_id]] if sources.part_id else None for values, _ in found],
         "captured_at": [parse_time(values[place[CAPTURED_AT]]) for values, _ in found],
         "status": [FAILED if error or group.error else None for error, group in zip(early, groups, strict=True)],
         "error": [error or group.error for error, group in zip(early, groups, strict=True)],
@@ -148,27 +148,27 @@ def assign(entries: pa.RecordBatch, rule: KeyRule, selection: Selection, seen: S
     return pa.record_batch(arrays, schema=CATALOGUED).filter(pa.array(wanted, pa.bool_()))
 
 
-def _values(entries: pa.RecordBatch, rule: KeyRule) -> Iterator[tuple[tuple[str | None, ...], bool]]:
-    """Per entry the value of each of ``rule.columns``, and whether its path fits the template."""
-    names, assumed = rule.columns, dict(rule.assume)
+def _values(entries: pa.RecordBatch, sources: KeySources) -> Iterator[tuple[tuple[str | None, ...], bool]]:
+    """Per entry the value of each of ``sources.columns``, and whether its path fits the template."""
+    names, assumed = sources.columns, dict(sources.assume)
     none = [None] * entries.num_rows
     present = entries.schema.names
-    beside = [entries[COLUMN + name].to_pylist() if COLUMN + name in present else none for name in names]
-    for path, member, *others in zip(entries["path"].to_pylist(), entries["key"].to_pylist(), *beside, strict=True):
-        keys = rule.of_path(path, member)
+    columns = [entries[COLUMN + name].to_pylist() if COLUMN + name in present else none for name in names]
+    for path, member, *others in zip(entries["path"].to_pylist(), entries["key"].to_pylist(), *columns, strict=True):
+        keys = sources.of_path(path, member)
         get = (keys or {}).get
         values = (get(name) or other or assumed.get(name) for name, other in zip(names, others, strict=True))
         yield tuple(values), keys is not None
 
 
 @lru_cache(maxsize=65_536)
-def _group(rule: KeyRule, values: tuple[str | None, ...], fits: bool) -> _Group:
-    keys = {name: value for name, value in zip(rule.group_by, values, strict=True) if value}
+def _group(sources: KeySources, values: tuple[str | None, ...], fits: bool) -> _Group:
+    keys = {name: value for name, value in zip(sources.group_by, values, strict=True) if value}
     night, product = parse_night(keys.get("night")), keys.get("product")
     if not fits:
-        error = f"the path does not fit {TEMPLATE} {rule.template!r}; rename the file or change the template"
+        error = f"the path does not fit {TEMPLATE} {sources.template!r}; rename the file or change the template"
         return _Group(keys, night, product, None, error, TEMPLATE)
-    if missing := next((name for name in rule.group_by if name not in keys), None):
+    if missing := next((name for name in sources.group_by if name not in keys), None):
         error = f"no value for key {missing!r}: not in the path, no column or JSON field, not in archive.assume"
         return _Group(keys, night, product, None, error, missing)
     if "night" in keys and night is None:
@@ -176,13 +176,13 @@ def _group(rule: KeyRule, values: tuple[str | None, ...], fits: bool) -> _Group:
         return _Group(keys, None, product, None, error, "")
     if night:
         keys["night"] = night.isoformat()
-    group_id = "/".join(f"{quote(name, safe='')}={quote(keys[name], safe='')}" for name in rule.group_by)
+    group_id = "/".join(f"{quote(name, safe='')}={quote(keys[name], safe='')}" for name in sources.group_by)
     return _Group(keys, night, product, group_id, None, "")
 
 
 @lru_cache(maxsize=4096)
 def parse_night(text: str | None) -> dt.date | None:
-    """The date that ``YYYY-MM-DD`` or ``YYYYMMDD`` means, else None."""
+    """Read the date that ``YYYY-MM-DD`` or ``YYYYMMDD`` means, else None."""
     match = re.fullmatch(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})", text or "")
     if not match:
         return None
@@ -193,7 +193,7 @@ def parse_night(text: str | None) -> dt.date | None:
 
 
 def parse_time(text: str | None) -> dt.datetime | None:
-    """The moment that an ISO 8601 text means, UTC where it names no zone, else None."""
+    """Read the moment that an ISO 8601 text means, UTC where it names no zone, else None."""
     if not text:
         return None
     try:

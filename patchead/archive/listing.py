@@ -51,7 +51,7 @@ class _File(NamedTuple):
 
 @dataclass(frozen=True)
 class Root:
-    """An archive's place: ``uri`` and ``path`` of its folder, and the name of its one file where it is no folder."""
+    """Hold an archive's place: ``uri`` and ``path`` of its folder, the name of its one file where it is no folder."""
 
     filesystem: AbstractFileSystem
     path: str
@@ -73,7 +73,7 @@ def open_root(uri: str, storage: Storage) -> Root:
 
 
 def resolve(uri: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
-    """Filesystem and path of one file. Unlike a plain fsspec URL, a name may contain '::'."""
+    """Find the filesystem and the path of one file. Unlike a plain fsspec URL, a name may contain '::'."""
     if "::" not in uri or re.match(r"\w+::", uri):
         return storage.filesystem(uri)
     anchor = re.match(r"[\w+.-]+://[^/]*|", uri)
@@ -82,7 +82,7 @@ def resolve(uri: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
 
 
 def list_files(root: Root, keep: Keep = lambda folder: True) -> Iterator[pa.RecordBatch]:
-    """Batches of `LISTING`, in no order, without hidden files and folders (a name that starts with '.' or '_').
+    """Yield batches of `LISTING`, in no order, without hidden files and folders (a name that begins with '.' or '_').
 
     Raises:
         OSError, botocore errors: as the filesystem raises them; a folder that cannot be listed is never passed over.
@@ -101,24 +101,24 @@ def list_files(root: Root, keep: Keep = lambda folder: True) -> Iterator[pa.Reco
         yield _batch(chunk)
 
 
-def kinds(paths: pa.Array) -> pa.Array:
-    """``files``, ``tar``, ``parquet`` or null for each path, by its suffix in any case."""
-    masks = [pc.match_substring_regex(paths, suffix_pattern(kind)) for kind in SUFFIXES]
-    return pc.case_when(pc.make_struct(*masks), *[pa.scalar(kind) for kind in SUFFIXES])
+def formats_of(paths: pa.Array) -> pa.Array:
+    """Tell the format of each path by its suffix, in any case: ``files``, ``tar``, ``parquet`` or null."""
+    masks = [pc.match_substring_regex(paths, suffix_pattern(name)) for name in SUFFIXES]
+    return pc.case_when(pc.make_struct(*masks), *[pa.scalar(name) for name in SUFFIXES])
 
 
-def suffix_pattern(kind: str) -> str:
-    """Regular expression of the file names of a kind."""
-    return rf"(?i)\.({'|'.join(SUFFIXES[kind])})$"
+def suffix_pattern(format: str) -> str:
+    """Make the regular expression of the file names of a format."""
+    return rf"(?i)\.({'|'.join(SUFFIXES[format])})$"
 
 
 def hidden(paths: pa.Array) -> pa.Array:
-    """True where a part of the path starts with '.' or '_'."""
+    """Tell whether a part of the path begins with '.' or '_'."""
     return pc.match_substring_regex(paths, HIDDEN)
 
 
 def storable(name: str) -> tuple[str, str | None]:
-    """``name`` and null, or, where it is no text (bytes that are not UTF-8), an escaped form and the error."""
+    """Give ``name`` and null; where it is no text (bytes that are not UTF-8), an escaped form and the error."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""What listing the inside of one shard yields, whatever its format, and the rule that ids are unique."""
+"""What listing the inside of one shard yields, whatever its format, and how ids are made unique."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEMBERS = [("key", pa.string()), ("size", pa.int64()), ("offset", pa.int64()), 
 
 @dataclass(frozen=True)
 class Listed:
-    """``members``: key, size, offset, error and any ``column:<name>``, all in the shard's order.
+    """Hold the members of a shard: key, size, offset, error and any ``column:<name>``, in the shard's order.
 
     ``ignored`` counts what is no image; ``broken`` says why the listing is not complete, null where it is.
     """
@@ -27,12 +27,12 @@ class Listed:
 
 
 def members_schema(columns: Sequence[str]) -> pa.Schema:
-    """Schema of `Listed.members` with a string column for each of ``columns``."""
+    """Make the schema of `Listed.members` with a string column for each of ``columns``."""
     return pa.schema([*_MEMBERS, *((COLUMN + name, pa.string()) for name in columns)])
 
 
 def set_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """``table`` with one column replaced."""
+    """Replace one column of ``table``."""
     return table.set_column(table.schema.get_field_index(name), name, values)
 
 

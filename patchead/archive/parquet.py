@@ -28,7 +28,7 @@ class _Layout(NamedTuple):
 
 
 def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str, id_column: str | None) -> Listed:
-    """Row keys, and the values of those of ``columns`` that exist; no image is read.
+    """List the row keys, and the values of those of ``columns`` that exist; no image is read.
 
     A file without the columns it needs, or that is damaged, keeps the rows before the damage and says so in
     `Listed.broken`.
@@ -53,7 +53,7 @@ def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str
 def read_parquet(
     stream: IO[bytes], keys: Sequence[str], *, image_column: str, id_column: str | None
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
-    """Index into ``keys`` and bytes (or the error of that row) in the order of the rows.
+    """Yield the index into ``keys`` and the bytes (or the error) of each row, in the order of the rows.
 
     Row groups that hold none of the keys are not read beyond their ids. Keys that the file does not hold are not
     yielded.

@@ -81,7 +81,7 @@ def read_ranges(
 
 @contextmanager
 def open_shard(filesystem: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]:
-    """One shard, to be read from start to end with some seeking."""
+    """Open one shard, to be read from start to end with some seeking."""
     with filesystem.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead") as stream:
         yield stream
 

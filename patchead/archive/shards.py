@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.archive.keys import CATALOGUED, KeyRule, Seen, Selection, assign
+from patchead.archive.keys import CATALOGUED, KeySources, Seen, Selection, assign
 from patchead.archive.listing import BATCH_ROWS, resolve
 from patchead.archive.members import Listed, members_schema, number_duplicates
 from patchead.archive.parquet import list_parquet
@@ -20,7 +20,7 @@ from patchead.storage import Storage, explained
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar or Parquet file and everything that is needed to catalog it elsewhere."""
+    """Hold one tar or Parquet file and everything that is needed to catalog it elsewhere."""
 
     path: str  # relative to the archive
     uri: str
@@ -28,7 +28,7 @@ class Shard:
     size: int
     etag: str | None
     error: str | None  # what the listing found wrong with the file
-    rule: KeyRule
+    sources: KeySources
     selection: Selection
     storage: Storage
     image_column: str
@@ -37,7 +37,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardListing:
-    """What is known of one shard: `keys.CATALOGUED` rows of its images, and what they do not tell."""
+    """Hold what is known of one shard: `keys.CATALOGUED` rows of its images, and what they do not tell."""
 
     images: pa.Table
     ignored: int = 0
@@ -57,7 +57,7 @@ def list_shard(shard: Shard) -> ShardListing:
     listed, unreachable = _open_and_list(shard)
     seen = Seen()
     entries = number_duplicates(_entries(shard, listed))
-    found = [assign(batch, shard.rule, shard.selection, seen) for batch in entries.to_batches(BATCH_ROWS)]
+    found = [assign(batch, shard.sources, shard.selection, seen) for batch in entries.to_batches(BATCH_ROWS)]
     images = pa.Table.from_batches(found, schema=CATALOGUED)
     return ShardListing(images, listed.ignored, sorted(seen.nights), sorted(seen.products), unreachable)
 
@@ -74,7 +74,7 @@ def _open_and_list(shard: Shard) -> tuple[Listed, str | None]:
 
 
 def _list(shard: Shard) -> Listed:
-    columns = shard.rule.columns
+    columns = shard.sources.columns
     filesystem, path = resolve(shard.uri, shard.storage)
     with open_shard(filesystem, path) as stream:
         if shard.format == "tar":

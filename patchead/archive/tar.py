@@ -1,6 +1,6 @@
 """Tar shards (WebDataset): list their images and read them, member by member, without extracting anything.
 
-A member's JSON sidecar (``a/b.json`` beside ``a/b.png``) may hold values of its group keys.
+A member's JSON sidecar (``a/b.json`` next to ``a/b.png``) may hold values of its group keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
 
 
 def list_tar(stream: IO[bytes], columns: Sequence[str]) -> Listed:
-    """Images of a tar file, with the values of ``columns`` that their JSON sidecars hold.
+    """List the images of a tar file, with the values of ``columns`` that their JSON sidecars hold.
 
     Links and devices are counted as ignored, like other files. A damaged or cut file keeps the members before the
     damage and says so in `Listed.broken`. A member's offset is null where its bytes are not one range of the file:
@@ -46,7 +46,9 @@ def list_tar(stream: IO[bytes], columns: Sequence[str]) -> Listed:
 
 
 def read_tar(stream: IO[bytes], keys: Sequence[str]) -> Iterator[tuple[int, bytes | ArchiveError]]:
-    """Index into ``keys`` and bytes (or the error of that member) in the order of the tar, which is read once.
+    """Yield the index into ``keys`` and the bytes (or the error) of each member, in the order of the tar.
+
+    The tar is read once.
 
     Keys that the tar does not hold are not yielded.
 

@@ -9,21 +9,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchead.archive.keys import CATALOGUED, KeyRule, Seen, Selection, assign, parse_night, parse_time
+from patchead.archive.keys import CATALOGUED, KeySources, Seen, Selection, assign, parse_night, parse_time
 from patchead.errors import SettingsError
 
-HIVE = KeyRule(("night", "product"))
+HIVE = KeySources(("night", "product"))
 UTC = dt.timezone.utc
 
 
-def rows(rule: KeyRule, *paths: str, selection: Selection | None = None, **columns: list[str | None]) -> list[dict]:
+def rows(
+    sources: KeySources, *paths: str, selection: Selection | None = None, **columns: list[str | None]
+) -> list[dict]:
     members = [path.partition("#")[2] or None for path in paths]
     entries = {name: list(paths) for name in ("image_id", "uri", "format", "etag")}
     entries |= {"path": [path.partition("#")[0] for path in paths], "key": pa.array(members, pa.string())}
     entries |= {"size": [1] * len(paths), "offset": pa.array(range(len(paths)), pa.int64())}
     entries |= {"error": pa.array([None] * len(paths), pa.string())}
     entries |= {f"column:{name}": pa.array(values, pa.string()) for name, values in columns.items()}
-    assigned = assign(pa.record_batch(entries), rule, selection or Selection(), Seen())
+    assigned = assign(pa.record_batch(entries), sources, selection or Selection(), Seen())
     assert assigned.schema == CATALOGUED
     return assigned.to_pylist()
 
@@ -49,16 +51,16 @@ def test_the_file_name_is_no_folder() -> None:
 
 @given(st.text(min_size=1), st.text(min_size=1))
 def test_any_value_round_trips_through_a_quoted_folder(product: str, station: str) -> None:
-    rule = KeyRule(("night", "product", "station"))
+    sources = KeySources(("night", "product", "station"))
     path = f"night=2026-11-21/product={quote(product, safe='')}/station={quote(station, safe='')}"
-    (row,) = rows(rule, f"{path}/a.png")
+    (row,) = rows(sources, f"{path}/a.png")
     assert row["product"] == product
     assert row["group_id"] == path
 
 
 def test_template_names_the_parts_of_the_path() -> None:
-    rule = KeyRule(("night", "product", "station"), "{product}/{station}/{night}_{shift}/{filename}")
-    (row, other) = rows(rule, "screw/s1/2026-11-21_early_2/a.png", "screw/s1/a.png")
+    sources = KeySources(("night", "product", "station"), "{product}/{station}/{night}_{shift}/{filename}")
+    (row, other) = rows(sources, "screw/s1/2026-11-21_early_2/a.png", "screw/s1/a.png")
     assert row["group_id"] == "night=2026-11-21/product=screw/station=s1"
     assert other["group_id"] is None
     assert other["lacks"] == "archive.template"
@@ -66,31 +68,33 @@ def test_template_names_the_parts_of_the_path() -> None:
 
 
 def test_template_fits_the_shard_or_the_shard_and_its_member() -> None:
-    rule = KeyRule(("night", "product"), "{product}/{night}/{filename}")
-    (whole, inside) = rows(rule, "screw/20261121/s.tar#x/y.png", "screw/20261121#y.png")
+    sources = KeySources(("night", "product"), "{product}/{night}/{filename}")
+    (whole, inside) = rows(sources, "screw/20261121/s.tar#x/y.png", "screw/20261121#y.png")
     assert whole["group_id"] == inside["group_id"] == "night=2026-11-21/product=screw"
 
 
 @pytest.mark.parametrize("template", ["{product/x", "{}/a", "{a}/{a}", "plain/path", "{a!r}", "{a:d}", "{1}", "{a.b}"])
 def test_a_bad_template_is_refused_by_name(template: str) -> None:
     with pytest.raises(SettingsError, match=r"archive\.template must be a path"):
-        KeyRule(("night",), template)
+        KeySources(("night",), template)
 
 
 def test_path_beats_columns_beats_assume() -> None:
-    rule = KeyRule(("night", "product", "line"), assume=(("line", "L"), ("night", "2026-01-01"), ("product", "p")))
+    sources = KeySources(
+        ("night", "product", "line"), assume=(("line", "L"), ("night", "2026-01-01"), ("product", "p"))
+    )
     first, second = rows(
-        rule, "product=path/a.png", "b.png", product=["column", "column"], night=["20261121", None], line=[None, ""]
+        sources, "product=path/a.png", "b.png", product=["column", "column"], night=["20261121", None], line=[None, ""]
     )
     assert first["group_id"] == "night=2026-11-21/product=path/line=L"
     assert second["group_id"] == "night=2026-01-01/product=column/line=L"
 
 
 def test_part_and_time_of_capture_come_from_keys_of_their_names() -> None:
-    rule = KeyRule(("night", "product"), part_id="part")
+    sources = KeySources(("night", "product"), part_id="part")
     times = ["2026-11-21T10:00:00+02:00", "2026-11-21T10:00:00Z", "yesterday", None]
     given_rows = rows(
-        rule, *[f"night=20261121/product=a/part=p/{n}.png" for n in range(4)], captured_at=times, part=["no"] * 4
+        sources, *[f"night=20261121/product=a/part=p/{n}.png" for n in range(4)], captured_at=times, part=["no"] * 4
     )
     assert [row["part_id"] for row in given_rows] == ["p"] * 4
     at_10, at_8 = (dt.datetime(2026, 11, 21, hour, tzinfo=UTC) for hour in (10, 8))
@@ -136,7 +140,7 @@ def test_selection_leaves_out_what_is_known_to_be_other_and_keeps_the_unknown() 
 
 
 def test_folders_are_judged_as_soon_as_their_name_tells() -> None:
-    template = KeyRule(("night", "product"), "{product}/{night}/{filename}")
+    template = KeySources(("night", "product"), "{product}/{night}/{filename}")
     selection, seen = Selection(dt.date(2026, 11, 21)), Seen()
     answers = {
         (template, ""): None,
@@ -148,12 +152,12 @@ def test_folders_are_judged_as_soon_as_their_name_tells() -> None:
         (HIVE, "night=20261121"): True,
         (HIVE, "night=20261120/product=a"): False,
     }
-    for (rule, folder), answer in answers.items():
-        assert selection.wants(rule.of_folder(folder), seen) is answer, folder
+    for (sources, folder), answer in answers.items():
+        assert selection.wants(sources.of_folder(folder), seen) is answer, folder
     assert (seen.nights, seen.products) == ({"2026-11-22", "2026-11-20"}, {"a"})
     assert Selection().wants({}, seen) is True
 
 
 def test_a_rule_travels_to_other_processes() -> None:
-    rule = KeyRule(("night", "product"), "{product}/{night}/{filename}", (("night", "x"),), "part")
-    assert pickle.loads(pickle.dumps(rule)) == rule
+    sources = KeySources(("night", "product"), "{product}/{night}/{filename}", (("night", "x"),), "part")
+    assert pickle.loads(pickle.dumps(sources)) == sources

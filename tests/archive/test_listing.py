@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from s3fs import S3FileSystem
 
-from patchead.archive.listing import BATCH_ROWS, LISTING, Root, kinds, list_files, open_root, resolve
+from patchead.archive.listing import BATCH_ROWS, LISTING, Root, formats_of, list_files, open_root, resolve
 from patchead.storage import Storage
 from tests.helpers.s3_server import S3Server
 from tests.helpers.sample_files import AWKWARD, write, write_memory
@@ -107,7 +107,7 @@ def test_local_batches_are_bounded(tmp_path: Path) -> None:
 def test_kinds_go_by_suffix_in_any_case() -> None:
     names = ["a.PNG", "a.jpg", "b.JpEg", "c.tif", "c.tiff", "d.bmp", "e.webp", "f.TAR", "g.parquet", "png", "a.png.gz"]
     expected = ["files"] * 7 + ["tar", "parquet", None, None]
-    assert kinds(pa.array(names)).to_pylist() == expected
+    assert formats_of(pa.array(names)).to_pylist() == expected
 
 
 def test_names_that_look_like_chained_urls_are_resolved_as_they_are(tmp_path: Path) -> None:
