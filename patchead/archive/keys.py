@@ -97,7 +97,7 @@ class Selection:
     products: tuple[str, ...] = ()
 
     def wants(self, keys: Mapping[str, str], seen: Seen) -> bool | None:
-        """Tell whether keys pass: False where one says no, True where all that are asked say yes, None if one is unknown."""
+        """Tell whether keys pass: False where one says no, True where all say yes, None where one is unknown."""
         night, product = keys.get("night"), keys.get("product")
         date = parse_night(night) if night else None
         other_night = self.night is not None and date is not None and date != self.night
