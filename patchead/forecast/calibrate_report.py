@@ -44,7 +44,7 @@ def _table(figures: DeviceFigures, lake: str | None) -> Table:
     table = Table("what", Column("measured", justify="right"), "")
     for precision, rate in figures.flops.items():
         alone = f"alone {figures.flops_alone[precision] / 1e9:.4g}" if figures.actors_per_node > 1 else ""
-        table.add_row(f"{precision} products, per actor", f"{rate / 1e9:.4g} GFLOP/s", alone)
+        table.add_row(f"scoring in {precision}, per actor", f"{rate / 1e9:.4g} GFLOP/s", alone)
     read_from = lake or "a temporary folder: the page cache"
     table.add_row("read, per node", f"{figures.read_bytes / 1e9:.3g} GB/s", read_from)
     table.add_row("object store, per node", f"{figures.network_bytes / 1e9:.3g} GB/s", "this machine, no network")

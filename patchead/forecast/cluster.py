@@ -11,7 +11,7 @@ from patchead.plan.tasks import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Equal actors on equal nodes; the last node may have fewer.
+    """Describe equal actors on equal nodes; the last node may have fewer.
 
     Raises:
         SettingsError: a count below 1.
@@ -29,18 +29,20 @@ class Cluster:
 
     @property
     def nodes(self) -> int:
+        """Count the nodes."""
         return -(-self.actors // self.actors_per_node)
 
     @property
     def together(self) -> int:
-        """Actors that share a node."""
+        """Count the actors that share a full node."""
         return min(self.actors, self.actors_per_node)
 
     def node_of(self, actor: int) -> int:
+        """Give the number of an actor's node."""
         return actor // self.actors_per_node
 
     def seconds(self, task: Task) -> float:
-        """Of one undisturbed call on an actor."""
+        """Estimate one undisturbed call on an actor, in seconds."""
         figures = self.figures
         work = task.flops / figures.rate(self.precision, self.together) if task.flops else 0.0
         transfer = task.read_bytes / figures.read_bytes + task.moved_bytes / figures.network_bytes
@@ -49,7 +51,7 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbances:
-    """What goes wrong: a fraction of slow calls, and the last node lost at a fraction of the undisturbed makespan.
+    """Say what goes wrong: a fraction of slow calls, the last node lost at a fraction of the undisturbed makespan.
 
     A lost actor's running call and its results that are still held are done again: on the same actor when it is back
     after ``restart_seconds`` (a call stays with its actor), or on the others when that is None (it never comes back).
@@ -77,7 +79,7 @@ class Disturbances:
 
 @dataclass
 class Outcome:
-    """What the simulation saw; seconds, bytes and counts."""
+    """Hold what the simulation saw: seconds, bytes and counts."""
 
     actors: int
     makespan: float = 0.0
@@ -91,13 +93,14 @@ class Outcome:
 
     @property
     def utilisation(self) -> float:
+        """Give the share of the actors' time in which they work."""
         return self.busy / (self.actors * self.makespan) if self.makespan else 0.0
 
     @property
     def bytes_per_actor(self) -> float:
-        """Read and moved."""
+        """Average the bytes that an actor reads and moves."""
         return (self.read_bytes + self.moved_bytes) / self.actors
 
     def cost(self, price_per_hour: float) -> float:
-        """Every actor is paid for until the end."""
+        """Price the run: every actor is paid for until the end."""
         return price_per_hour * self.actors * self.makespan / 3600

@@ -17,7 +17,7 @@ MEASURED = "measured"
 NO_FIGURES = "no estimate: run `patchead calibrate`, or name a device with --device"
 
 EFFICIENCY = 0.25
-"""Assumed share of a data sheet's dense rate: the kernel also reads every product back to take its maxima."""
+"""Assumed share of a data sheet's dense rate: the kernel also reads what it multiplies back to take its maxima."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -25,7 +25,7 @@ Rates = Annotated[Mapping[str, Positive], Field(min_length=1)]
 
 
 class DeviceFigures(BaseModel):
-    """What one actor and one node do per second; a calibration file as it is. Rates are of whole calls."""
+    """Hold what one actor and one node do per second; a calibration file as it is. Rates are of whole calls."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -47,18 +47,18 @@ class DeviceFigures(BaseModel):
     network_bytes: Positive
     """Bytes/s between a node's actors and the object store."""
     task_seconds: Seconds
-    """What a call costs beside its work: scheduling, opening files, staging."""
+    """What a call costs above its work: scheduling, opening files, staging."""
     start_seconds: Seconds
     """From asking for the actors to their first call."""
 
     @property
     def speeds(self) -> dict[str, float]:
-        """Speed of each precision over that of fp32, while all actors work, as a probe tells it; {} without fp32."""
+        """Give each precision's speed over that of fp32, while all actors work, as a probe does; {} without fp32."""
         exact = self.flops.get("fp32")
         return {} if exact is None else {precision: rate / exact for precision, rate in self.flops.items()}
 
     def rate(self, precision: str, actors_on_node: int) -> float:
-        """FLOP/s of one of ``actors_on_node`` actors; between alone and all, in a straight line.
+        """Estimate the FLOP/s of one of ``actors_on_node`` actors; between alone and all, in a straight line.
 
         Raises:
             SettingsError: there is no figure for this precision.
@@ -110,7 +110,7 @@ NAMED = {
 
 
 def find_figures(device: str | None, calibration: Path | None) -> DeviceFigures | None:
-    """The named device, else the calibration file, else the default one; None where that was never written.
+    """Find the speeds: the named device, else the calibration file, else the default one; None where there is none.
 
     Raises:
         SettingsError: an unknown name, both at once, a file that is not there, or one that `load_figures` refuses.
@@ -126,7 +126,7 @@ def find_figures(device: str | None, calibration: Path | None) -> DeviceFigures 
 
 
 def named(device: str) -> DeviceFigures:
-    """Data-sheet figures of a GPU, e.g. ``H100``, in any case.
+    """Look up the data-sheet figures of a GPU, e.g. ``H100``, in any case.
 
     Raises:
         SettingsError: unknown name.

@@ -59,7 +59,7 @@ class _Run:
         self.heap: list[tuple[float, int, int, _Call]] = []
         self.calls: list[deque[_Call]] = [deque() for _ in range(cluster.actors)]
         self.held: list[list[Task]] = [[] for _ in range(cluster.actors)]
-        self.reader_free = [cluster.figures.start_seconds] * cluster.nodes  # readers start beside the actors
+        self.reader_free = [cluster.figures.start_seconds] * cluster.nodes  # readers start with the actors
         self.loads = 0
         self.ready: dict[str, dict[Key, float]] = {}
         self.slots: deque[int] = deque(self.alive * IN_FLIGHT)
@@ -79,7 +79,7 @@ class _Run:
         return self.out
 
     def _load(self, task: Task) -> None:
-        """Blocks are read by the nodes in turn, beside the work of the actors."""
+        """Blocks are read by the nodes in turn, while the actors work."""
         figures = self.cluster.figures
         node = self.loads % self.cluster.nodes
         self.loads += 1

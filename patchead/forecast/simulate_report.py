@@ -23,7 +23,7 @@ from patchead.settings.model import Config
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationRequest:
-    """What `patchead plan --simulate` is asked for. Without ``images`` the groups are those of the archive."""
+    """Hold what `patchead plan --simulate` is asked for. Without ``images`` the groups are those of the archive."""
 
     gpus: int
     images: int | None = None
@@ -80,7 +80,7 @@ def _prompts_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, 
 
 
 def even_groups(images: int, size: int) -> list[tuple[str, int]]:
-    """Groups of ``size`` images, the last with what is left."""
+    """Cut images into groups of ``size``, the last with what is left."""
     count = -(-images // size)
     return [(f"group {i:06d}", min(size, images - size * i)) for i in range(count)]
 

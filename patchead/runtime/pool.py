@@ -11,7 +11,7 @@ IN_FLIGHT = 2
 
 @dataclass(frozen=True)
 class Pool:
-    """A fixed-size pool of equal actors and the decode tasks that feed it."""
+    """Describe a fixed-size pool of equal actors and the decode tasks that feed it."""
 
     size: int
     num_cpus: float
@@ -21,12 +21,13 @@ class Pool:
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:
+        """Name the torch device of the actors."""
         return "cuda" if self.num_gpus else "cpu"
 
 
 @dataclass(frozen=True)
 class PoolRequest:
-    """What a run asks of the cluster, see ``resources`` and ``encoder.device`` in the settings; None: what fits."""
+    """Hold what a run asks of the cluster, as ``resources`` and ``encoder.device`` in the settings; None: what fits."""
 
     device: str = "auto"
     expect_gpus: int | None = None

@@ -31,7 +31,7 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # Threads of a matrix product that wait for each other must not keep the cores from the decoder.
+    # Threads of a matrix multiplication that wait for each other must not keep the cores from the decoder.
     runtime_env = {"env_vars": {"OMP_WAIT_POLICY": "passive"}}
     if os.environ.get("RAY_ADDRESS"):
         try:
@@ -57,7 +57,7 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
 
 
 def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:
-    """The embedding and the scoring pool that the connected cluster has room for.
+    """Size the embedding and the scoring pool to what the connected cluster has room for.
 
     Raises:
         SettingsError: more was asked for than the cluster has.

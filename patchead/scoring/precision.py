@@ -1,4 +1,4 @@
-"""Stored embeddings as unit vectors in the arithmetic of the products: fp32, fp16, bf16 or int8."""
+"""Stored embeddings as unit vectors in the arithmetic of their multiplication: fp32, fp16, bf16 or int8."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from patchead.threads import over_threads, threads_of
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
 PREPARE_VALUES = 1 << 19  # values converted at a time, which bounds the float32 scratch of `prepare`
-_TENSOR_CORE_STEP = 8  # CUDA's integer product wants D and the columns in multiples of it
+_TENSOR_CORE_STEP = 8  # CUDA's integer multiplication wants D and the columns in multiples of it
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The torch dtype of ``fp32``, ``fp16``, ``bf16`` or ``int8``.
+    """Look up the torch dtype of ``fp32``, ``fp16``, ``bf16`` or ``int8``.
 
     Raises:
         SettingsError: another name.
@@ -32,17 +32,17 @@ def dtype_of(precision: str) -> torch.dtype:
 
 
 def matmul_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What a matrix product of two blocks of ``dtype`` is held in."""
+    """Name the dtype in which dot products of vectors of ``dtype`` are held."""
     return torch.int32 if dtype == torch.int8 else dtype
 
 
 def maxima_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What maxima of products are held in: float32 holds the integers exactly, as they are below 2^24."""
+    """Name the dtype of their maxima: float32 holds the integers exactly, as they are below 2^24."""
     return torch.float32 if dtype == torch.int8 else dtype
 
 
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """A tensor with nothing in it yet, for what is large and soon given back.
+    """Allocate a tensor with nothing in it yet, for what is large and soon given back.
 
     On a CPU the memory comes from the operating system and goes back to it: freed and taken again through the C
     library, blocks of changing size left up to a third of a small budget in holes.
@@ -58,7 +58,7 @@ def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | 
 
 
 def cosine_step(a: Tensor) -> float:
-    """The cosine that 1 in a product of prepared vectors (..., D) stands for."""
+    """Give the cosine that 1 in a dot product of prepared vectors (..., D) stands for."""
     return quantize.cosine_step(a.shape[-1]) if a.dtype == torch.int8 else 1.0
 
 
@@ -69,7 +69,7 @@ def prepare(
     precision: str = "fp32",
     positions: np.ndarray | None = None,
 ) -> Tensor:
-    """Patch embeddings (N, P, D) float16 as unit vectors (N, P, D) of ``precision`` on ``device``.
+    """Turn patch embeddings (N, P, D) float16 into unit vectors (N, P, D) of ``precision`` on ``device``.
 
     Stored vectors are unit vectors rounded to float16; the norm is made exact again in float32 before the cast (or
     the rotation and the rounding of `quantize`). ``positions`` (N,) are the images' places in their group, for the

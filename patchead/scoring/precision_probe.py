@@ -1,7 +1,7 @@
 """Which arithmetic is fastest on this processor: the kernel of the scores timed in each, in some tens of milliseconds.
 
-Integer and bfloat16 products are several times faster than float32 ones on a processor with VNNI, AVX512-BF16 or AMX,
-and up to sixty times slower on one without. No name of a processor tells which; a few products do.
+Integers and bfloat16 are multiplied several times faster than float32 on a processor with VNNI, AVX512-BF16 or AMX,
+and up to sixty times slower on one without. No name of a processor tells which; a few multiplications do.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def probe(device: str = "cpu", candidates: Iterable[str] = CANDIDATES) -> dict[s
     """Time `similarity.cosine_maxima` in each arithmetic, with all threads of torch.
 
     Blocks of 64 patches an image come first, and whoever is far behind there is not timed on those of 256: the whole
-    takes about 40 ms, also where integer products are sixty times slower than fp32. The answer is kept: a process asks
+    takes about 40 ms, also where integers are sixty times slower than fp32. The answer is kept: a process asks
     its processor once for each number of threads.
 
     Args:
@@ -188,7 +188,7 @@ def _probed(device: str, names: tuple[str, ...], threads: int) -> Mapping[str, f
     first = race({name: few.comparison(name, device) for name in names}, _TURNS, device)
     fast = [name for name in names if name == "fp32" or first[name] <= _GIVE_UP * min(first.values())]
     second = race({name: many.comparison(name, device) for name in fast}, _TURNS, device)
-    # Seconds per work, from the difference: what a call costs beside its products is in both, and falls out. It is
+    # Seconds per work, from the difference: what a call costs above its work is in both, and falls out. It is
     # the same in every arithmetic, which tells the rate of those that have one time only.
     rates = {name: max(taken - first[name], taken / 2) / (many.work - few.work) for name, taken in second.items()}
     overhead = max(0.0, first["fp32"] - rates["fp32"] * few.work)

@@ -40,7 +40,7 @@ def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path)
     assert 0 < found.task_seconds < 10
     assert 0 < found.start_seconds < 120
     printed = console.export_text()
-    assert [word for word in ("fp32 products", "GFLOP/s", str(tmp_path / "c.json")) if word not in printed] == []
+    assert [word for word in ("scoring in fp32", "GFLOP/s", str(tmp_path / "c.json")) if word not in printed] == []
     assert list(lake.iterdir()) == []
 
 
