@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from patchead.errors import LakeError, bad_value
 from patchead.storage import Storage, explained, join
@@ -104,6 +106,20 @@ class Folder:
             return _unless_missing(lambda: pa.memory_map(path), uri)
         return _unless_missing(lambda: pa.BufferReader(filesystem.cat_file(path)), uri)
 
+    def open_parts(self, name: str) -> pa.NativeFile:
+        """A file to read parts of: a local one memory-mapped, a remote one fetched by byte range, as it is read.
+
+        Raises:
+            FileNotFoundError: there is none.
+            LakeError: it cannot be read for another reason, now or when a part is read.
+        """
+        uri = self.uri_of(name)
+        filesystem, path = self.storage.filesystem(uri)
+        if isinstance(filesystem, LocalFileSystem):
+            return _unless_missing(lambda: pa.memory_map(path), uri)
+        size = _unless_missing(lambda: filesystem.size(path), uri)
+        return pa.PythonFile(_RemoteFile(filesystem, path, uri, size), mode="r")
+
     def head(self, name: str, size: int) -> bytes:
         """The first ``size`` bytes of a file. Raises as :meth:`open` does."""
         uri = self.uri_of(name)
@@ -123,6 +139,35 @@ class Folder:
                 filesystem.rm_file(path)
             except FileNotFoundError:
                 return
+
+
+class _RemoteFile(io.RawIOBase):
+    """One file of an object store, of which exactly the bytes that are asked for are fetched."""
+
+    def __init__(self, filesystem: AbstractFileSystem, path: str, uri: str, size: int) -> None:
+        self._filesystem, self._path, self._uri, self._size, self._place = filesystem, path, uri, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        return self._place
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._place + size, self._size)
+        if end <= self._place:
+            return b""
+        with explained("read", self._uri, LakeError):
+            data = self._filesystem.cat_file(self._path, start=self._place, end=end)
+        self._place += len(data)
+        return data
 
 
 def plain_name(parameter: str, value: str) -> str:

@@ -6,7 +6,8 @@ A run that is started again under its id goes on from here. Once it is published
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from patchead.storage import Storage, join
 _REMEDY = "Delete it and run again: the group is then scored anew."
 _MAGIC_BYTES = 8  # before the schema of an Arrow IPC file
 _HEAD_BYTES = 65_536  # holds the schema of a staged group and its metadata
+_IMAGES_PER_BATCH = 64  # what is read of a group for one image of it
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class RunFolder:
 
         def fill(sink: pa.NativeFile) -> None:
             with pa.ipc.new_file(sink, schema) as writer:
-                writer.write_batch(batch)
+                writer.write_table(pa.Table.from_batches([batch]), max_chunksize=_IMAGES_PER_BATCH)
 
         self._groups.write(_file_name(group_id), fill)
 
@@ -106,21 +108,54 @@ class RunFolder:
         Raises:
             LakeError: it is missing or damaged.
         """
+        with self._opened(group_id, self._groups.open) as reader:
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            rows = pa.Table.from_batches(batches)
+            return StagedGroup(
+                image_ids=rows["image_id"].to_pylist(),
+                patch_scores=np.concatenate([batch.column("patch_scores").to_numpy_ndarray() for batch in batches]),
+                scores=rows["score"].to_numpy().copy(),
+                n_references=rows["n_references"].to_numpy().copy(),
+                aligned=None if rows["aligned"].null_count else np.array(rows["aligned"]),
+            )
+
+    def read_patch_scores(self, group_id: str, indices: np.ndarray) -> np.ndarray:
+        """Read the patch scores of some images of a staged group, and of the group not much more than these.
+
+        A local file is memory-mapped; from an object store only the batches of 64 images that hold them are fetched.
+
+        Args:
+            group_id: of the group.
+            indices: int (n,), places in the order in which the group was staged.
+
+        Returns:
+            float32 (n, h, w).
+
+        Raises:
+            LakeError: it is missing or damaged.
+        """
+        with self._opened(group_id, self._groups.open_parts) as reader:
+            # A run that an earlier version began has its whole group in one batch.
+            single = reader.num_record_batches == 1
+            batch, row = (np.zeros_like(indices), indices) if single else np.divmod(indices, _IMAGES_PER_BATCH)
+            out = np.empty((len(indices), *reader.schema.field("patch_scores").type.shape), np.float32)
+            for number in np.unique(batch).tolist():
+                here = batch == number
+                out[here] = reader.get_batch(number).column("patch_scores").to_numpy_ndarray()[row[here]]
+            return out
+
+    @contextmanager
+    def _opened(
+        self, group_id: str, open_file: Callable[[str], pa.NativeFile]
+    ) -> Iterator[pa.ipc.RecordBatchFileReader]:
         name = _file_name(group_id)
         uri = self._groups.uri_of(name)
         try:
-            file = self._groups.open(name)
+            file = open_file(name)
         except FileNotFoundError as exc:
             raise LakeError(f"group {group_id} is not staged: {uri} does not exist. Run again.") from exc
         with undamaged(uri, _REMEDY), file:
-            rows = pa.ipc.open_file(file).get_batch(0)
-            return StagedGroup(
-                image_ids=rows.column("image_id").to_pylist(),
-                patch_scores=rows.column("patch_scores").to_numpy_ndarray().copy(),
-                scores=rows.column("score").to_numpy().copy(),
-                n_references=rows.column("n_references").to_numpy().copy(),
-                aligned=None if rows.column("aligned").null_count else np.array(rows.column("aligned")),
-            )
+            yield pa.ipc.open_file(file)
 
     def scored_groups(self, digest: str) -> set[str]:
         """Ids of the groups staged under ``digest``; those staged under other settings are not finished.

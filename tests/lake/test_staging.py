@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from patchead.errors import LakeError
+from patchead.files import Folder
 from patchead.lake.staging import RunFolder
+from tests.helpers.s3_server import S3Server
 
 GROUPS = ["night=2026-11-20/product=o'brien 50%/a", "night=2026-11-20/product=ü"]
 
@@ -60,6 +62,65 @@ def test_a_group_comes_back_as_it_was_staged(lake: Any) -> None:
         assert staged.patch_scores.flags.owndata
 
 
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 300])
+def test_patch_scores_of_some_images_are_those_of_the_group(lake: Any, n: int) -> None:
+    folder = folder_of(lake)
+    stage(folder, GROUPS[0], "d1", n=n)
+    assert folder.read_group(GROUPS[0]).image_ids == [f"image {i}" for i in range(n)]
+    np.testing.assert_array_equal(folder.read_group(GROUPS[0]).patch_scores, patches(n))
+    for indices in ([0], [n - 1], [n - 1, 0, n // 2, 0], range(n), []):
+        wanted = np.array(indices, int)
+        found = folder.read_patch_scores(GROUPS[0], wanted)
+        np.testing.assert_array_equal(found, patches(n)[wanted])
+        assert (found.dtype, found.flags.owndata) == (np.float32, True)
+
+
+def test_of_a_large_group_on_s3_only_the_batches_that_are_asked_for_are_fetched(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"{s3.bucket()}/lake"
+    folder, filesystem = RunFolder(uri, s3.storage, "run-1"), s3.storage.filesystem(uri)[0]
+    grids = np.random.default_rng(0).random((640, 32, 32), dtype=np.float32)
+    folder.write_group("g", [str(i) for i in range(640)], grids, np.zeros(640), np.ones(640), digest="d")
+    fetched: list[int] = []
+    fetch = filesystem.cat_file
+
+    def counted(*args: Any, **options: Any) -> bytes:
+        data = fetch(*args, **options)
+        fetched.append(len(data))
+        return data
+
+    monkeypatch.setattr(filesystem, "cat_file", counted)
+    wanted = np.array([130, 131, 190])  # all in the third of ten batches
+    np.testing.assert_array_equal(folder.read_patch_scores("g", wanted), grids[wanted])
+    assert 0.1 * grids.nbytes <= sum(fetched) < 0.11 * grids.nbytes
+    assert len(fetched) <= 4, fetched
+
+
+def test_an_object_that_goes_away_while_it_is_read_is_no_damage(s3: S3Server) -> None:
+    folder = Folder(f"{s3.bucket()}/lake", s3.storage)
+    folder.write("x.bin", lambda sink: sink.write(bytes(range(100))))
+    with folder.open_parts("x.bin") as file:
+        file.seek(90)
+        assert (file.size(), file.read(20)) == (100, bytes(range(90, 100)))
+        folder.delete("x.bin")
+        file.seek(0)
+        with pytest.raises(LakeError, match=r"cannot read s3://.*/x\.bin: it does not exist"):
+            file.read(10)
+    with pytest.raises(FileNotFoundError):
+        folder.open_parts("x.bin")
+
+
+def test_a_group_that_an_earlier_version_staged_in_one_batch(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of(local)
+    with monkeypatch.context() as patch:
+        patch.setattr("patchead.lake.staging._IMAGES_PER_BATCH", 10**6)
+        stage(folder, GROUPS[0], "d1", n=200)
+    wanted = np.array([3, 130, 199])
+    np.testing.assert_array_equal(folder.read_patch_scores(GROUPS[0], wanted), patches(200)[wanted])
+    np.testing.assert_array_equal(folder.read_group(GROUPS[0]).patch_scores, patches(200))
+
+
 def test_only_groups_staged_under_these_settings_are_finished(lake: Any) -> None:
     folder = folder_of(lake)
     assert folder.scored_groups("d1") == set()
@@ -80,8 +141,9 @@ def test_a_group_with_a_long_name_and_one_image(local: Any) -> None:
 
 
 def test_a_group_that_is_not_staged_is_an_error(lake: Any) -> None:
-    with pytest.raises(LakeError, match="is not staged"):
-        folder_of(lake).read_group("night=2026-11-20/product=x")
+    for read in (folder_of(lake).read_group, lambda name: folder_of(lake).read_patch_scores(name, np.array([0]))):
+        with pytest.raises(LakeError, match="is not staged"):
+            read("night=2026-11-20/product=x")
 
 
 @pytest.mark.parametrize("size", [0, 9, 60])
@@ -90,7 +152,11 @@ def test_a_damaged_group_is_named_with_the_remedy(local: Any, size: int) -> None
     stage(folder, GROUPS[0], "d1")
     (path,) = (Path(local.uri) / "runs" / "run-1" / "groups").iterdir()
     path.write_bytes(path.read_bytes()[:size])
-    for read in (lambda: folder.scored_groups("d1"), lambda: folder.read_group(GROUPS[0])):
+    for read in (
+        lambda: folder.scored_groups("d1"),
+        lambda: folder.read_group(GROUPS[0]),
+        lambda: folder.read_patch_scores(GROUPS[0], np.array([0])),
+    ):
         with pytest.raises(LakeError, match=rf"{path.name} is damaged.*Delete it"):
             read()
 
