@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 import ray
 
-from patchead.runtime.dispatch import dispatch, map_tasks
+from patchead.errors import LakeError
+from patchead.files import plain_name
+from patchead.runtime.dispatch import dispatch, map_tasks, run_tasks
 
 
 @ray.remote(num_cpus=0)
@@ -56,3 +59,23 @@ def test_no_jobs_no_results(actors) -> None:
 
 def test_map_tasks_keeps_the_order(local_ray: None) -> None:
     assert map_tasks(str.upper, list("patchead")) == list("PATCHEAD")
+
+
+def test_run_tasks_yields_every_result_with_its_number(local_ray: None) -> None:
+    assert dict(run_tasks(str.upper, list("patchead"))) == dict(enumerate("PATCHEAD"))
+    assert list(run_tasks(str.upper, [])) == []
+
+
+@pytest.mark.parametrize(("num_cpus", "in_flight"), [(1.0, 8), (2.0, 4), (0.5, 16)])
+def test_run_tasks_keeps_the_cluster_busy_and_no_more(local_ray: None, num_cpus: float, in_flight: int) -> None:
+    drawn = itertools.count()
+    found = dict(itertools.islice(run_tasks(str, drawn, num_cpus=num_cpus), 1))
+    assert all(text == str(number) for number, text in found.items())
+    assert next(drawn) - 1 in (in_flight, in_flight - 1)  # of four CPUs: each has one task at work and one waiting
+
+
+def test_run_tasks_raises_an_error_of_a_task_as_itself(local_ray: None) -> None:
+    with pytest.raises(LakeError) as caught:
+        list(run_tasks(partial(plain_name, "run_id"), ["a", "b", "../c", "d"]))
+    assert type(caught.value) is LakeError
+    assert str(caught.value).startswith("run_id must be 1 to 200 letters")
