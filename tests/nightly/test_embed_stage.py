@@ -9,13 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import ray
+import timm
 from PIL import Image
+from safetensors.torch import save_file
 
 from patchead.encoders import EncoderSpec
+from patchead.errors import WeightsError
 from patchead.hashing import content_hash
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Shared, decode_unit
-from patchead.nightly.embed import EmbedActor
+from patchead.nightly.embed import EmbedActor, identify
 from patchead.nightly.units import units
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import FAILED, OK, RECEIPTS, TO_EMBED, table
@@ -126,3 +129,24 @@ def test_an_image_without_a_direction_is_a_failed_receipt(
     (uri,) = {found[name]["embedding_uri"] for name in ("last.png", "fine.png")}
     vectors = store.read(uri, np.array([found[name]["row"] for name in ("last.png", "fine.png")]))
     assert vectors[:, 0, 0].tolist() == [9, 7]
+
+
+def test_weights_that_differ_between_nodes_are_refused(tmp_path: Path) -> None:
+    """Each node reads its own file of that name: one of the two has been trained on."""
+    spec = EncoderSpec("timm/test_vit", str(tmp_path / "node.safetensors"), 32)
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    save_file(state, spec.weights)
+    facts = identify(spec)
+    recipe = SampleRecipe(32, "squash", facts.grid)
+    store = EmbeddingStore(str(tmp_path / "lake"), Storage(), facts.encoder_id)
+    EmbedActor(spec, store, recipe, 32, 1)
+    (name, weight), *_ = state.items()
+    save_file(state | {name: weight + 1e-3}, spec.weights)
+    other = identify(spec).encoder_id
+    assert other != facts.encoder_id
+    with pytest.raises(WeightsError) as caught:
+        EmbedActor(spec, store, recipe, 32, 1)
+    assert str(caught.value) == (
+        f"the weights {spec.weights} differ between nodes or changed during the run: {other} here, "
+        f"{store.encoder_id} at its start. Give all nodes the same file."
+    )
