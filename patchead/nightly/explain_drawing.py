@@ -1,4 +1,4 @@
-"""Heatmap files and regions of the images of one group, with one colour range for the group (method.md §6)."""
+"""Heatmap files and regions of some images of one group, in the colour range of the whole group (method.md §6)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ import pyarrow as pa
 
 from patchead.archive.decode import decode
 from patchead.errors import ArchiveError, DecodeError
+from patchead.hashing import content_hash
 from patchead.lake.heatmaps import heatmap_uri, write_image
-from patchead.maps.heatmap import colour_range, heatmap, overlay
+from patchead.lake.staging import RunFolder
+from patchead.maps.heatmap import heatmap, overlay
 from patchead.maps.regions import find_regions
-from patchead.nightly.decode import PLACE, DecodeSettings, encoded
+from patchead.nightly.decode import DecodeSettings, encoded
+from patchead.nightly.units import PLACE
 from patchead.schema import REGIONS, table
+
+COLUMNS = ("image_id", "night", "product", "group_id", "content_hash", "width", "height", *PLACE)
+"""Columns of the manifest and the receipts that drawing needs."""
+
+FILES = pa.schema([("image_id", pa.string()), ("heatmap_uri", pa.string()), ("note", pa.string())])
+"""The heatmap file of an explained image, null where it has none, and why it has none where it should have one."""
 
 
 @dataclass(frozen=True)
@@ -31,80 +40,91 @@ class DrawSettings:
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Heatmap URI and note per image of the group, null where none; the regions of the explained images."""
+class Portion:
+    """The images of one group that one task explains, and what was decided for the group as a whole."""
 
-    uris: list[str | None]
-    notes: list[str | None]
+    images: pa.Table
+    """`COLUMNS` of n images; those of one shard follow each other."""
+    indices: np.ndarray
+    """int (n,): their places in the group, as it was staged."""
+    drawn: bool
+    """Whether they get heatmap files, or regions alone."""
+    threshold: float
+    """Patch score above which a pixel belongs to a region."""
+    colours: tuple[float, float]
+    """Patch scores of the darkest and of the brightest colour."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What became of a portion: ``files`` has the columns of `FILES`, ``regions`` those of `REGIONS`."""
+
+    files: pa.Table
     regions: pa.Table
 
 
-def draw(
-    rows: pa.Table,
-    patches: np.ndarray,
-    explained: np.ndarray,
-    drawn: np.ndarray,
-    threshold: float,
-    settings: DrawSettings,
-) -> Pictures:
-    """Regions of the ``explained`` images, heatmap files of the ``drawn`` ones among them.
+def draw_portion(portion: Portion, *, folder: RunFolder, settings: DrawSettings) -> Pictures:
+    """Draw the heatmaps and find the regions of the images of one portion.
 
-    Args:
-        rows: manifest and receipt columns of the group's N images.
-        patches: patch scores, float32 (N, h, w).
-        explained, drawn: bool (N,).
-        threshold: patch score above which a pixel belongs to a region.
+    An original that cannot be read or decoded again, or is another one by now, costs its image the heatmap alone: the
+    regions need no original.
+
+    Raises:
+        LakeError: the staged scores cannot be read, or a heatmap cannot be written.
     """
-    uris: list[str | None] = [None] * len(drawn)
-    notes: list[str | None] = [None] * len(drawn)
+    patches = folder.read_patch_scores(portion.images["group_id"][0].as_py(), portion.indices)
+    files: list[dict[str, Any]] = []
     regions: list[dict[str, Any]] = []
-    if not explained.any():
-        return Pictures(uris, notes, REGIONS.empty_table())
-    shown = colour_range(patches, threshold)
-    for index, row, data in _originals(rows, explained, drawn, settings.decode):
-        heat = heatmap(patches[index], row["width"], row["height"], max_side=settings.max_side, fit=settings.decode.fit)
-        regions += _region_rows(row, heat, threshold, settings.run_id)
+    for place, image, data in _originals(portion, settings.decode):
+        heat = heatmap(
+            patches[place], image["width"], image["height"], max_side=settings.max_side, fit=settings.decode.fit
+        )
+        regions += _region_rows(image, heat, portion.threshold, settings.run_id)
+        file: dict[str, Any] = {"image_id": image["image_id"]}
+        files.append(file)
         if data is None:
             continue
         try:
-            uris[index] = _write(row, data, heat, shown, settings)
+            file["heatmap_uri"] = _write(image, data, heat, portion.colours, settings)
         except (ArchiveError, DecodeError) as exc:
-            notes[index] = f"scored, but its heatmap could not be drawn: {exc}"
-    return Pictures(uris, notes, table(regions, REGIONS))
+            file["note"] = f"scored, but its heatmap could not be drawn: {exc}"
+    return Pictures(table(files, FILES), table(regions, REGIONS))
 
 
 def _originals(
-    rows: pa.Table, explained: np.ndarray, drawn: np.ndarray, settings: DecodeSettings
+    portion: Portion, settings: DecodeSettings
 ) -> Iterator[tuple[int, dict[str, Any], bytes | ArchiveError | None]]:
-    """Every explained image with its encoded bytes; None for one that gets no heatmap and so is not read."""
-    wanted = rows.append_column("index", pa.array(range(rows.num_rows))).filter(pa.array(explained))
-    unread = wanted.filter(pa.array(~drawn[explained]))
-    yield from ((row["index"], row, None) for row in unread.to_pylist())
-    read = wanted.filter(pa.array(drawn[explained])).sort_by([("format", "ascending"), ("uri", "ascending")])
-    for _, part in groupby(read.to_pylist(), key=lambda r: (r["format"], r["uri"] if r["key"] else "")):
-        images = list(part)
-        data = encoded({name: [row[name] for row in images] for name in PLACE}, settings)
-        yield from ((images[place]["index"], images[place], found) for place, found in data)
+    """Every image of the portion with its place in it and its encoded bytes; None where they are not needed."""
+    images = list(enumerate(portion.images.to_pylist()))
+    if not portion.drawn:
+        yield from ((place, image, None) for place, image in images)
+        return
+    for _, part in groupby(images, key=lambda one: (one[1]["format"], one[1]["uri"] if one[1]["key"] else "")):
+        together = list(part)
+        for number, data in encoded({name: [image[name] for _, image in together] for name in PLACE}, settings):
+            yield *together[number], data
 
 
-def _region_rows(row: dict[str, Any], heat: np.ndarray, threshold: float, run_id: str) -> list[dict[str, Any]]:
-    found = find_regions(heat, threshold, width=row["width"], height=row["height"])
-    known = {"run_id": run_id, **{name: row[name] for name in ("image_id", "night", "product", "group_id")}}
+def _region_rows(image: dict[str, Any], heat: np.ndarray, threshold: float, run_id: str) -> list[dict[str, Any]]:
+    found = find_regions(heat, threshold, width=image["width"], height=image["height"])
+    known = {"run_id": run_id, **{name: image[name] for name in ("image_id", "night", "product", "group_id")}}
     return [known | {"region": number} | asdict(region) for number, region in enumerate(found, start=1)]
 
 
 def _write(
-    row: dict[str, Any],
+    image: dict[str, Any],
     data: bytes | ArchiveError,
     heat: np.ndarray,
-    shown: tuple[float, float],
+    colours: tuple[float, float],
     settings: DrawSettings,
 ) -> str:
     if isinstance(data, ArchiveError):
         raise data
-    image = decode(data, max_pixels=settings.decode.max_pixels, bit_depth=settings.decode.bit_depth)
+    if content_hash(data) != image["content_hash"]:
+        raise ArchiveError(f"{image['uri']} has another content than when it was scored")
+    photo = decode(data, max_pixels=settings.decode.max_pixels, bit_depth=settings.decode.bit_depth)
     uri = heatmap_uri(
-        settings.lake_uri, row["night"], row["product"], settings.run_id, row["image_id"], settings.format
+        settings.lake_uri, image["night"], image["product"], settings.run_id, image["image_id"], settings.format
     )
-    write_image(uri, settings.decode.storage, overlay(image, heat, *shown), settings.format)
+    write_image(uri, settings.decode.storage, overlay(photo, heat, *colours), settings.format)
     return uri

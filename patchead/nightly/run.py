@@ -25,7 +25,7 @@ from patchead.nightly.prompts import PromptSet, list_prompts, template_candidate
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score
 from patchead.plan.group_plan import Plan, make_plan
-from patchead.runtime.dispatch import map_tasks
+from patchead.runtime.dispatch import map_tasks, run_tasks
 from patchead.runtime.session import pools, ray_session, require_shared_folders
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.settings.identity import differing, store_id
@@ -202,7 +202,7 @@ class _Night:
         decoding = wiring.decode_settings(self.config, encoder.grid)
         settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
         with self.stages.stage("explain", sum(rows.num_rows for rows in groups.values())) as advance:
-            scores, regions = explain(groups, self.folder, settings, advance=advance)
+            scores, regions = explain(groups, self.folder, settings, map_tasks=run_tasks, advance=advance)
         if self.config.align.enabled:
             self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
         failed = images.filter(pc.equal(images["status"], FAILED))

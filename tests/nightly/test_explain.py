@@ -1,0 +1,327 @@
+"""Ranks, flags, heatmaps and regions of scored groups, drawn a portion at a time."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import tracemalloc
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from patchead.errors import LakeError
+from patchead.maps.heatmap import colour_range, heatmap, overlay
+from patchead.maps.regions import find_regions
+from patchead.nightly.explain import PORTION, failed_rows
+from patchead.nightly.explain_drawing import COLUMNS, Portion, draw_portion
+from patchead.schema import FAILED, OK, REGIONS, SCORES, TOO_FEW_IMAGES
+from patchead.scoring.verdict import robust_z, z_threshold_score
+from tests.helpers.sample_files import parquet, tar, write
+from tests.helpers.scored_nights import (
+    FOLDER,
+    GROUP,
+    HEIGHT,
+    RUN,
+    WIDTH,
+    Night,
+    in_turn,
+    photo,
+    scored_night,
+    workers,
+)
+
+NUTS, NUT_GROUP = "product=nut/night=2026-11-21", "night=2026-11-21/product=nut"
+HOT = ["000.png", "004.png", "081.png", "a.tar#003.png", "a.tar#039.png"]
+HOT += [f"b.parquet#r{number:03}" for number in (0, 25, 26)]
+
+
+def originals() -> dict[str, bytes]:
+    """Image id to encoded bytes: 150 screws, loose, in a tar and in Parquet, and five nuts."""
+    names = [f"{number:03}.png" for number in range(83)]
+    names += [f"a.tar#{number:03}.png" for number in range(40)] + [f"b.parquet#r{number:03}" for number in range(27)]
+    ids = [f"{FOLDER}/{name}" for name in names] + [f"{NUTS}/{number}.png" for number in range(5)]
+    return {image: photo(number) for number, image in enumerate(ids)}
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
+    root, images = tmp_path_factory.mktemp("night"), originals()
+    files = {image: data for image, data in images.items() if "#" not in image}
+
+    def members(shard: str) -> list[tuple[str, bytes]]:
+        return [(image.partition("#")[2], data) for image, data in images.items() if f"/{shard}#" in image]
+
+    files[f"{FOLDER}/a.tar"] = tar(members("a.tar"))
+    ids, data = zip(*members("b.parquet"), strict=True)
+    files[f"{FOLDER}/b.parquet"] = parquet({"id": ids, "image": data}, row_group_size=10)
+    write(root / "archive", files)
+    return scored_night(root / "archive", root / "lake", [f"{FOLDER}/{name}" for name in HOT] + [f"{NUTS}/3.png"])
+
+
+def small(root: Path, count: int = 9, hot: Iterable[int] = (4,)) -> Night:
+    write(root / "archive", {f"{FOLDER}/{number}.png": photo(number) for number in range(count)})
+    return scored_night(root / "archive", root / "lake", [f"{FOLDER}/{number}.png" for number in hot])
+
+
+def by_hand(night: Night, name: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """Regions and pictures of all images of a group, from its patch scores and originals as a whole."""
+    patches, images = night.patches[name], originals()
+    threshold = z_threshold_score(patches.max(axis=(1, 2)), 3.5)
+    colours = colour_range(patches, threshold)
+    rows, pictures = [], {}
+    for grid, image in zip(patches, night.groups[name]["image_id"].to_pylist(), strict=True):
+        heat = heatmap(grid, WIDTH, HEIGHT, max_side=1024)
+        found = enumerate(find_regions(heat, threshold, width=WIDTH, height=HEIGHT), start=1)
+        rows += [{"image_id": image, "region": number, **vars(region)} for number, region in found]
+        pictures[image] = overlay(np.asarray(Image.open(io.BytesIO(images[image]))), heat, *colours)
+    return pa.Table.from_pylist(rows), pictures
+
+
+def test_every_image_is_a_row_with_its_rank_and_flag(night: Night) -> None:
+    scores, regions = night.explain()
+    assert scores.schema.equals(SCORES)
+    assert regions.schema.equals(REGIONS)
+    assert scores["image_id"].to_pylist() == sorted(originals())
+    assert set(scores["run_id"].to_pylist()) == {RUN}
+    assert scores["status"].to_pylist() == [OK] * 155
+    assert scores["error"].null_count == 155
+    for name, rows in night.groups.items():
+        own = scores.filter(pa.compute.equal(scores["group_id"], name))
+        expected = night.patches[name].max(axis=(1, 2)).astype(np.float64)
+        for column in ("score", "max_patch"):
+            np.testing.assert_array_equal(own[column].to_numpy(), expected)
+        np.testing.assert_array_equal(own["z"].to_numpy(), robust_z(expected))
+        assert (np.argsort(own["rank"].to_numpy()) == np.argsort(-expected, kind="stable")).all()
+        assert sorted(own["rank"].to_pylist()) == [*range(1, rows.num_rows + 1)]
+        assert set(own["group_size"].to_pylist()) == {rows.num_rows}
+        assert set(own["n_references"].to_pylist()) == {rows.num_rows - 1}
+    flagged = scores.filter(scores["is_anomalous"])
+    assert set(flagged["image_id"].to_pylist()) == set(night.hot)
+    assert scores["heatmap_uri"].is_valid().to_pylist() == scores["is_anomalous"].to_pylist()
+    assert set(regions["image_id"].to_pylist()) == set(night.hot)
+
+
+def test_portions_add_up_to_the_group_as_a_whole(night: Night) -> None:
+    scores, regions = night.explain(heatmaps="all", portion=7)
+    for name in night.groups:
+        expected, pictures = by_hand(night, name)
+        own = regions.filter(pa.compute.equal(regions["group_id"], name))
+        assert own.select(expected.column_names).to_pylist() == expected.to_pylist()
+        for row in scores.filter(pa.compute.equal(scores["group_id"], name)).to_pylist():
+            np.testing.assert_array_equal(np.asarray(night.picture(row["heatmap_uri"])), pictures[row["image_id"]])
+
+
+@pytest.mark.parametrize("heatmaps", ["flagged", "all", "none"])
+def test_tables_are_the_same_for_every_portion_and_number_of_workers(night: Night, heatmaps: str) -> None:
+    scores, regions = night.explain(heatmaps=heatmaps, portion=10_000)
+    assert regions.num_rows >= len(night.hot)
+    for portion, run in ((1, workers(3)), (7, workers(2)), (64, workers(5)), (64, in_turn)):
+        again = night.explain(run, heatmaps=heatmaps, portion=portion)
+        assert again[0].equals(scores)
+        assert again[1].equals(regions)
+
+
+class Handed:
+    """Runs in this process and keeps the items it was handed, one list for each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[Any]] = []
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        seen: list[Any] = []
+        self.calls.append(seen)
+
+        def kept() -> Iterator[Any]:
+            for item in items:
+                seen.append(item)
+                yield item
+
+        yield from in_turn(function, kept())
+
+
+def test_one_large_group_is_work_for_many(night: Night) -> None:
+    handed = Handed()
+    night.explain(handed, heatmaps="all")
+    ranked, drawn = handed.calls
+    assert len(ranked) == 2  # one task for each group: what concerns the group is decided once
+    assert [portion.images.num_rows for portion in drawn] == [5, 50, 50, 50]
+    assert PORTION == 64
+    assert max(len(pickle.dumps(item)) for item in drawn) < 40_000  # no patch scores travel, no other image's row
+    for portion in drawn:
+        places = zip(*(portion.images[name].to_pylist() for name in ("uri", "key")), strict=True)
+        shards = [uri if key else "loose" for uri, key in places]
+        assert len({*shards}) == len([*groupby(shards)])  # a task opens no shard twice
+
+
+def test_flagged_images_alone_are_handed_out(night: Night) -> None:
+    handed = Handed()
+    night.explain(handed, portion=3)
+    assert [portion.images.num_rows for portion in handed.calls[1]] == [1, 3, 3, 2]
+    handed = Handed()
+    night.explain(handed, threshold_z=1e6)
+    assert handed.calls[1] == []
+
+
+def test_a_portion_does_not_load_the_patch_scores_of_its_group(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    grids = np.random.default_rng(0).random((1_000, 64, 64), dtype=np.float32)
+    night.folder.write_group(GROUP, [str(i) for i in range(1_000)], grids, np.zeros(1_000), np.ones(1_000), digest="d")
+    portion = Portion(
+        night.groups[GROUP].select(COLUMNS), np.arange(500, 509), drawn=False, threshold=0.5, colours=(0.0, 1.0)
+    )
+    tracemalloc.start()
+    try:
+        drawn = draw_portion(portion, folder=night.folder, settings=night.settings().drawing)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert drawn.files.num_rows == 9
+    assert peak < grids.nbytes / 4
+
+
+def test_progress_adds_up_to_the_images(night: Night) -> None:
+    for heatmaps in ("flagged", "all", "none"):
+        told: list[int] = []
+        night.explain(heatmaps=heatmaps, min_batch=6, advance=told.append)
+        assert sum(told) == 155
+
+
+def test_regions_without_heatmaps(night: Night) -> None:
+    scores, regions = night.explain(heatmaps="none")
+    assert scores["heatmap_uri"].null_count == scores.num_rows
+    assert regions.equals(night.explain()[1])
+
+
+def test_the_patch_threshold_that_is_given_decides_the_regions(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    default, given = (night.explain(patch_threshold=value)[1].to_pylist() for value in (None, 0.3))
+    ((row,), (larger,)) = given, default
+    limit = z_threshold_score(night.patches[GROUP].max(axis=(1, 2)), 3.5)
+    heat = heatmap(night.patches[GROUP][4], WIDTH, HEIGHT, max_side=1024)
+    assert limit < 0.3
+    assert row["area_px"] == (heat > 0.3).sum() < larger["area_px"] == (heat > limit).sum()
+    assert row["peak"] == larger["peak"] == heat.max()
+    scores = night.explain(patch_threshold=0.3)[0]
+    assert scores["is_anomalous"].to_pylist() == night.explain()[0]["is_anomalous"].to_pylist()
+
+
+def test_a_patch_threshold_above_every_score_leaves_no_region(tmp_path: Path) -> None:
+    scores, regions = small(tmp_path).explain(patch_threshold=0.9)
+    assert regions.num_rows == 0
+    assert scores["heatmap_uri"].is_valid().to_pylist() == scores["is_anomalous"].to_pylist()
+
+
+def test_a_group_of_equal_scores_flags_nothing(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    grids = np.full((9, 6, 8), 0.25, np.float32)
+    ids = night.groups[GROUP]["image_id"].to_pylist()
+    night.folder.write_group(GROUP, ids, grids, np.full(9, 0.25), np.full(9, 8), digest="d")
+    scores, regions = night.explain(heatmaps="all")
+    assert scores["z"].to_pylist() == [0.0] * 9
+    assert regions.num_rows == 0
+    assert scores["heatmap_uri"].null_count == 0
+    assert math.isclose(np.asarray(night.picture(scores["heatmap_uri"][0].as_py())).mean(), 99.5, abs_tol=1)
+
+
+def test_staged_scores_of_other_images_are_refused(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    ids = night.groups[GROUP]["image_id"].to_pylist()
+    night.folder.write_group(GROUP, [*ids[:-1], "other"], night.patches[GROUP], np.zeros(9), np.ones(9), digest="d")
+    with pytest.raises(LakeError) as caught:
+        night.explain()
+    assert str(caught.value) == f"the staged scores of {GROUP} are of other images. Run again under a new run id."
+
+
+def test_a_group_that_is_not_staged_is_refused(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    for file in (tmp_path / "lake" / "runs" / RUN / "groups").iterdir():
+        file.unlink()
+    with pytest.raises(LakeError, match=rf"group {GROUP} is not staged: .* does not exist\. Run again\."):
+        night.explain()
+
+
+def test_too_few_images_get_no_score(night: Night) -> None:
+    scores, regions = night.explain(min_batch=6, heatmaps="all")
+    small = scores.filter(pa.compute.equal(scores["group_id"], NUT_GROUP))
+    assert small["status"].to_pylist() == [TOO_FEW_IMAGES] * 5
+    assert set(small["error"].to_pylist()) == {"group of 5, fewer than scoring.min_batch=6"}
+    assert small["group_size"].to_pylist() == [5] * 5
+    for name in ("score", "rank", "z", "is_anomalous", "max_patch", "n_references", "heatmap_uri"):
+        assert small[name].null_count == 5, name
+    assert NUT_GROUP not in regions["group_id"].to_pylist()
+    assert scores.num_rows == 155
+
+
+def test_an_image_without_a_reference_is_no_part_of_the_ranking(tmp_path: Path) -> None:
+    night = small(tmp_path, count=10)
+    known = np.full(10, 9)
+    known[[2, 7]] = 0
+    night.stage(GROUP, known)
+    scores, regions = night.explain(heatmaps="all")
+    for row in scores.to_pylist():
+        without = row["image_id"] in (f"{FOLDER}/2.png", f"{FOLDER}/7.png")
+        assert row["status"] == (TOO_FEW_IMAGES if without else OK)
+        for name in ("score", "rank", "z", "is_anomalous", "max_patch", "heatmap_uri"):
+            assert (row[name] is None) == without, name
+        assert (row["error"] or "").startswith("no reference: every image") == without
+        assert row["n_references"] == (0 if without else 9)
+    assert sorted(scores["rank"].drop_null().to_pylist()) == [1, *range(2, 9)]
+    assert regions["image_id"].to_pylist() == [f"{FOLDER}/4.png"]
+
+
+def test_a_group_in_which_no_image_has_a_reference(tmp_path: Path) -> None:
+    night = small(tmp_path, count=4)
+    night.stage(GROUP, np.zeros(4, int))
+    for heatmaps in ("flagged", "all", "none"):
+        scores, regions = night.explain(heatmaps=heatmaps)
+        assert scores["status"].to_pylist() == [TOO_FEW_IMAGES] * 4
+        assert (scores["score"].null_count, regions.num_rows) == (4, 0)
+
+
+def test_no_groups_no_rows(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    night.groups = {}
+    scores, regions = night.explain()
+    assert (scores.num_rows, regions.num_rows) == (0, 0)
+    assert scores.schema.equals(SCORES)
+    assert regions.schema.equals(REGIONS)
+
+
+def test_failed_images_are_rows_with_their_error(tmp_path: Path) -> None:
+    night = small(tmp_path, count=3)
+    n = 2
+    images = night.groups[GROUP].slice(0, n).drop_columns(["status", "error"])
+    images = images.append_column("status", [[FAILED] * n]).append_column("error", [["no image", "gone"]])
+    rows = failed_rows(images, night.settings())
+    assert rows.schema.equals(SCORES)
+    for row, error in zip(rows.to_pylist(), ["no image", "gone"], strict=True):
+        assert (row["status"], row["error"], row["run_id"]) == (FAILED, error, RUN)
+        assert (row["group_id"], row["encoder_id"]) == (GROUP, "encoder-1")
+        assert {row[name] for name in ("score", "z", "rank", "group_size", "heatmap_uri")} == {None}
+    assert failed_rows(images.slice(0, 0), night.settings()).num_rows == 0
+
+
+def test_a_run_that_goes_on_draws_again_and_loses_nothing(tmp_path: Path) -> None:
+    night = small(tmp_path, hot=(2, 4))
+
+    def ended_early(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        for number, result in in_turn(function, items):
+            yield number, result
+            if hasattr(result, "files"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        night.explain(ended_early, portion=1)
+    assert len(list((tmp_path / "lake" / "heatmaps").rglob("*.png"))) == 1
+    scores, regions = night.explain(portion=1)
+    files = {str(path) for path in (tmp_path / "lake" / "heatmaps").rglob("*.png")}
+    assert set(scores["heatmap_uri"].drop_null().to_pylist()) == files
+    assert len(files) == 2
+    assert regions["image_id"].to_pylist() == [f"{FOLDER}/2.png", f"{FOLDER}/4.png"]
