@@ -51,8 +51,9 @@ def test_dependencies_come_from_pyproject_by_the_constraints(
     assert program is not None
     printed = subprocess.run([sys.executable, "-c", program[1]], cwd=root, capture_output=True, text=True, check=True)
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert printed.stdout.splitlines() == project["dependencies"]
-    names = {re.split(r"[\[<>=]", requirement)[0].lower() for requirement in project["dependencies"]}
+    needed = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    assert printed.stdout.splitlines() == needed
+    names = {re.split(r"[\[<>=]", requirement)[0].lower() for requirement in needed}
     assert names <= {name.lower() for name in constraints}
 
 

@@ -1,9 +1,12 @@
-"""cluster/kubernetes/launch.py, as a process, against a stand-in for the API server over TLS."""
+"""cluster/kubernetes/launch.py and the client it uses, against a stand-in for the API server over TLS."""
 
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
+import io
 import json
+import logging
 import os
 import signal
 import ssl
@@ -22,10 +25,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+FOLDER = Path(__file__).parents[2] / "cluster/kubernetes"
+SPEC = importlib.util.spec_from_file_location("launch", FOLDER / "launch.py")
+assert SPEC is not None and SPEC.loader is not None
+launch = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(launch)
+
 JOBS = "/apis/batch/v1/namespaces/patchead/jobs"
 RAYJOBS = "/apis/ray.io/v1/namespaces/patchead/rayjobs"
 NAME = "patchead-2026-11-21-0a1b2c3d"
 TOKEN = "the token of the service account"
+HANG_UP = 0  # among faults: the connection ends without an answer
 
 
 def state(deployment: str, job: str = "", **more: str) -> dict[str, str]:
@@ -73,7 +83,8 @@ class ApiServer(ThreadingHTTPServer):
             return self.faults.pop(0), {"message": "not now"}
         if (method, path) == ("GET", f"{JOBS}/nightly-29"):
             uid = "0a1b2c3d-0000-4000-8000-000000000000"
-            return 200, {"metadata": {"name": "nightly-29", "uid": uid, "annotations": self.annotations}}
+            metadata = {"name": "nightly-29", "uid": uid, "annotations": self.annotations}
+            return 200, {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata}
         if (method, path) == ("POST", RAYJOBS):
             assert body is not None
             name = body["metadata"]["name"]
@@ -93,28 +104,36 @@ class ApiServer(ThreadingHTTPServer):
             return 404, {"reason": "NotFound"}
         return 200, {**self.rayjobs[name], "status": status}
 
-    def launcher(self, root: Path, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [
-                *(sys.executable, root / "cluster/kubernetes/launch.py", root / "cluster/kubernetes/rayjob.yaml"),
-                *("--credentials", self.credentials, "--poll", "0.02"),
-            ],
-            env={
-                **os.environ,
-                "KUBERNETES_SERVICE_HOST": "localhost",
-                "KUBERNETES_SERVICE_PORT": str(self.server_address[1]),
-                "NAMESPACE": "patchead",
-                "JOB_NAME": "nightly-29",
-                **environment,
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def environment(self) -> dict[str, str]:
+        return {
+            "KUBERNETES_SERVICE_HOST": "localhost",
+            "KUBERNETES_SERVICE_PORT": str(self.server_address[1]),
+            "NAMESPACE": "patchead",
+            "JOB_NAME": "nightly-29",
+        }
 
-    def launch(self, root: Path, **environment: str) -> int:
-        process = self.launcher(root, **environment)
-        _, self.log = process.communicate()
-        return process.returncode
+    def words(self) -> list[str]:
+        return [str(FOLDER / "rayjob.yaml"), "--credentials", str(self.credentials), "--poll", "0.02"]
+
+    def process(self) -> subprocess.Popen[str]:
+        """A launcher as its pod runs it."""
+        command = [sys.executable, str(FOLDER / "launch.py"), *self.words()]
+        return subprocess.Popen(command, env=os.environ | self.environment(), stderr=subprocess.PIPE, text=True)
+
+    def launch(self, **environment: str) -> int:
+        """The exit code of a launcher in this process: the client's import takes a second."""
+        log = io.StringIO()
+        handler = logging.StreamHandler(log)
+        launch.log.addHandler(handler)
+        launch.log.setLevel(logging.INFO)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in (self.environment() | environment).items():
+                    patch.setenv(name, value)
+                return launch.main(self.words())
+        finally:
+            launch.log.removeHandler(handler)
+            self.log = log.getvalue()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -123,11 +142,15 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         length = int(self.headers.get("Content-Length", 0))
         body = json.loads(self.rfile.read(length)) if length else None
-        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+        if self.headers["Authorization"].partition(" ")[::2] != ("bearer", TOKEN):
             status, answer = 401, {"message": "Unauthorized"}
         else:
             status, answer = self.server.answer(self.command, self.path, body)
+        if status == HANG_UP:
+            self.close_connection = True
+            return
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(json.dumps(answer).encode())
 
@@ -147,8 +170,10 @@ def server(tmp_path: Path) -> Iterator[ApiServer]:
         thread.join()
 
 
-def test_creates_the_nights_rayjob_and_waits_for_it(server: ApiServer, root: Path, rayjob: dict[str, Any]) -> None:
-    assert server.launch(root) == 0
+def test_creates_the_nights_rayjob_and_waits_for_it(server: ApiServer, rayjob: dict[str, Any]) -> None:
+    process = server.process()
+    _, server.log = process.communicate()
+    assert process.returncode == 0
     made = server.rayjobs[NAME]
     assert made["spec"] == rayjob["spec"]
     (owner,) = made["metadata"]["ownerReferences"]
@@ -166,23 +191,21 @@ def test_creates_the_nights_rayjob_and_waits_for_it(server: ApiServer, root: Pat
         ("2027-01-01T02:30:00-08:00", "2026-12-31"),
     ],
 )
-def test_night_is_the_day_before_in_the_cronjobs_zone(
-    server: ApiServer, root: Path, scheduled: str, night: str
-) -> None:
+def test_night_is_the_day_before_in_the_cronjobs_zone(server: ApiServer, scheduled: str, night: str) -> None:
     server.annotations = dict.fromkeys(server.annotations, scheduled)
-    assert server.launch(root) == 0
+    assert server.launch() == 0
     (made,) = server.rayjobs.values()
     assert f"--night {night} --run-id nightly-{night} " in made["spec"]["entrypoint"]
 
 
-def test_a_job_made_by_hand_must_name_its_night(server: ApiServer, root: Path) -> None:
+def test_a_job_made_by_hand_must_name_its_night(server: ApiServer) -> None:
     server.annotations = {"cronjob.kubernetes.io/instantiate": "manual"}
-    assert server.launch(root) == 2
+    assert server.launch() == 2
     assert "set NIGHT=" in server.log
-    assert server.launch(root, NIGHT="yesterday") == 2
+    assert server.launch(NIGHT="yesterday") == 2
     assert "'yesterday'" in server.log
     assert not server.rayjobs
-    assert server.launch(root, NIGHT="2026-11-20") == 0
+    assert server.launch(NIGHT="2026-11-20") == 0
     assert list(server.rayjobs) == ["patchead-2026-11-20-0a1b2c3d"]
 
 
@@ -196,57 +219,72 @@ def test_a_job_made_by_hand_must_name_its_night(server: ApiServer, root: Path) -
         None,
     ],
 )
-def test_a_night_that_fails_fails_the_pod(server: ApiServer, root: Path, ended: dict[str, str] | None) -> None:
+def test_a_night_that_fails_fails_the_pod(server: ApiServer, ended: dict[str, str] | None) -> None:
     server.states = [RUNNING, state("Retrying"), RUNNING, ended]
-    assert server.launch(root) == 1
+    assert server.launch() == 1
     assert (ended["message"] if ended else "was deleted") in server.log
 
 
-def test_a_second_pod_waits_on_for_the_same_rayjob(server: ApiServer, root: Path) -> None:
+def test_a_second_pod_waits_on_for_the_same_rayjob(server: ApiServer) -> None:
     server.states = [RUNNING]
-    first = server.launcher(root)
+    first = server.process()
     while len(server.calls) < 5 and first.poll() is None:
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     server.states = [RUNNING, SUCCEEDED]
-    assert server.launch(root) == 0
+    assert server.launch() == 0
     assert list(server.rayjobs) == [NAME]
     assert f"{NAME} found" in server.log
 
 
-def test_server_errors_are_waited_out(server: ApiServer, root: Path) -> None:
+def test_server_errors_are_waited_out(server: ApiServer) -> None:
     server.faults = [503, 429, 500]
-    assert server.launch(root) == 0
+    assert server.launch() == 0
     assert server.log.count("asking again") == 3
 
 
-def test_refusal_is_said_at_once(server: ApiServer, root: Path) -> None:
+def test_refusal_is_said_at_once(server: ApiServer) -> None:
     (server.credentials / "token").write_text("another token")
-    assert server.launch(root) == 2
+    assert server.launch() == 2
     assert "401: Unauthorized" in server.log
 
 
-def test_past_all_deadlines_the_rayjob_is_deleted(server: ApiServer, root: Path, rayjob: dict[str, Any]) -> None:
+def test_a_server_that_is_away_is_waited_for(server: ApiServer) -> None:
+    server.faults = [HANG_UP, HANG_UP]
+    assert server.launch() == 0
+    assert server.log.count("asking again") == 2
+
+
+def test_outside_of_a_pod_it_says_so(server: ApiServer) -> None:
+    assert server.launch(KUBERNETES_SERVICE_HOST="") == 2
+    assert "no pod with a service account" in server.log
+    (server.credentials / "token").unlink()
+    assert server.launch() == 2
+    assert "Service token file does not exist" in server.log
+    assert server.calls == []
+
+
+def test_past_all_deadlines_the_rayjob_is_deleted(server: ApiServer, rayjob: dict[str, Any]) -> None:
     spec = rayjob["spec"]
     server.states = [RUNNING]
     server.created -= dt.timedelta(seconds=spec["activeDeadlineSeconds"] * (spec["backoffLimit"] + 1))
-    process = server.launcher(root)  # still within the time for starting and stopping
+    process = server.process()  # still within the time for starting and stopping
     while server.calls.count(("GET", f"{RAYJOBS}/{NAME}")) < 3 and process.poll() is None:
         time.sleep(0.01)
     assert process.poll() is None
     process.kill()
     process.communicate()
     server.rayjobs[NAME]["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
-    assert server.launch(root) == 1
+    assert server.launch() == 1
     assert not server.rayjobs
     assert "deleting it" in server.log
 
 
-def test_role_allows_exactly_what_is_asked(server: ApiServer, root: Path, manifests: dict[str, dict[str, Any]]) -> None:
+def test_role_allows_exactly_what_is_asked(server: ApiServer, manifests: dict[str, dict[str, Any]]) -> None:
     server.states = [RUNNING]
     server.created = dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
-    assert server.launch(root) == 1
+    assert server.launch() == 1
     verbs = {"GET": "get", "POST": "create", "DELETE": "delete"}
     asked = {(path.split("/")[2], path.split("/")[6], verbs[method]) for method, path in server.calls}
     allowed = {
