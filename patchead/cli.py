@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from rich.table import Column, Table
 from patchead.errors import PatcheadError, SettingsError
 from patchead.settings.load import iter_fields, load_config
 from patchead.settings.model import Config
+
+if TYPE_CHECKING:
+    from patchead.runtime.executor import Executor
 
 PUBLISHED_WITH_FAILURES = 3
 UNUSED = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
@@ -53,6 +56,7 @@ def score(
     limit: LimitOption = None,
     run_id: Annotated[str | None, typer.Option(help="Name of the run; publishing a name twice is a no-op.")] = None,
     overrides: SetOption = None,
+    local: Annotated[bool, typer.Option("--local", help="Work in this process; no Ray is started.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing, start nothing.")] = False,
 ) -> None:
     """Score a night of the archive and publish the tables scores, regions and runs to the lake.
@@ -69,7 +73,7 @@ def score(
     from patchead.nightly.run import run_night
     from patchead.nightly.run_report import print_record
 
-    record = run_night(settings, out)
+    record = run_night(settings, out, _executor(settings, local=local))
     print_record(record, out)
     if record.failed:
         raise typer.Exit(PUBLISHED_WITH_FAILURES)
@@ -223,6 +227,17 @@ def settings() -> None:
     for key, field in iter_fields():
         table.add_row(key, "required" if field.is_required() else str(field.get_default()), field.description)
     out.print(table)
+
+
+def _executor(settings: Config, *, local: bool) -> Executor:
+    """This process, or the cluster of RAY_ADDRESS, or a Ray that is started here."""
+    if local:
+        from patchead.runtime.inline_executor import InlineExecutor
+
+        return InlineExecutor()
+    from patchead.runtime.ray_executor import RayExecutor
+
+    return RayExecutor(settings.resources.local_cpus)
 
 
 def _settings(

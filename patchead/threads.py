@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 Item = TypeVar("Item")
+
+CoreMap = Callable[[Callable[[Any], None], Iterable[Any]], Iterator[None]]
+"""As the built-in ``map``."""
 
 
 def threads_of(device: torch.device) -> int:
@@ -16,21 +20,27 @@ def threads_of(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def over_threads(work: Callable[[Item], None], items: Sequence[Item], device: torch.device) -> None:
-    """Call ``work`` on every item, in any order; on a CPU, `threads_of` items at a time with one core each.
+@contextmanager
+def core_map(device: torch.device, items: int) -> Iterator[CoreMap]:
+    """Give a ``map`` that works on `threads_of` of its ``items`` at a time with one core each; use up its results.
 
     Threads of one operation meet at its end, and the operations of a tile take a tenth of a millisecond: with a core
-    of its own, each item waits for nobody. ``work`` must write to places that no other item touches.
+    of its own, each item waits for nobody. The function must write to places that no other item touches.
     """
     threads = threads_of(device)
-    if threads == 1 or len(items) < 2:
-        for item in items:
-            work(item)
+    if threads == 1 or items < 2:
+        yield map
         return
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        for _ in pool.map(work, items):
-            pass
+        yield pool.map
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # the setting of the matrix library is the whole process's
+
+
+def over_threads(work: Callable[[Item], None], items: Sequence[Item], device: torch.device) -> None:
+    """Call ``work`` on every item by `core_map`."""
+    with core_map(device, len(items)) as run:
+        for _ in run(work, items):
+            pass

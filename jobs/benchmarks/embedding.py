@@ -20,6 +20,7 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodeSettings
 from patchead.nightly.embed import embed, identify
 from patchead.runtime.pool import Pool
+from patchead.runtime.ray_executor import RayExecutor
 from patchead.runtime.session import ray_session
 from patchead.samples.recipe import SampleRecipe
 from patchead.storage import Storage
@@ -86,6 +87,7 @@ def _stage(archive: Path, lake: Path, spec: EncoderSpec, threads: int) -> float:
     pool = Pool(size=1, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
     began = time.perf_counter()
     embed(
+        RayExecutor(),
         manifest,
         spec,
         store,

@@ -26,11 +26,12 @@ from patchead.forecast.simulate import simulate
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group
-from patchead.nightly.score import score
-from patchead.nightly.score_actor import ScoreSettings
+from patchead.nightly.score import score_groups
+from patchead.nightly.score_actor import ScoreSettings, ScoreSpec
 from patchead.plan.group_plan import Limits, make_plan
 from patchead.plan.tasks import PlannedTasks
 from patchead.runtime.pool import Pool
+from patchead.runtime.ray_executor import RayExecutor
 from patchead.runtime.session import ray_session
 from patchead.schema import OK, RECEIPTS, table
 from patchead.scoring.leave_one_out import Aggregation
@@ -69,12 +70,16 @@ def stored_group(n: int, p: int, d: int) -> Iterator[Stored]:
 def run_stage(stored: Stored, run_id: str, precision: str, actors: int, threads: int) -> tuple[float, dict[str, Any]]:
     """Seconds of the whole stage, the start of its actors included, and its summary."""
     n, p, d = stored.embeddings.shape
-    settings = ScoreSettings(Aggregation(), precision, MEMORY, (p, 1), None, 0, run_id)
+    settings = ScoreSettings(
+        aggregation=Aggregation(), precision=precision, memory_bytes=MEMORY, grid=(p, 1), digest=run_id
+    )
     pool = Pool(size=actors, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
     folder = RunFolder(str(stored.lake), Storage(), run_id)
     plan = make_plan([("g", n)], p, d, _limits(precision, actors))
     began = time.perf_counter()
-    summary = score(plan, lambda _: stored.group, stored.store, folder, settings, pool, advance=lambda _: None)
+    executor = RayExecutor()
+    spec = ScoreSpec(stored.store, folder, settings, pool, executor.call_counter())
+    summary = score_groups(executor, plan, lambda _: stored.group, spec, pool, advance=lambda _: None)
     return time.perf_counter() - began, summary
 
 
@@ -153,4 +158,4 @@ def _crowding(figures: DeviceFigures, precision: str) -> float:
 
 
 def _limits(precision: str, actors: int) -> Limits:
-    return Limits(MEMORY, "auto", precision, 0.3, 5, 100_000, None, actors)
+    return Limits(memory_bytes=MEMORY, precision=precision, max_group_size=100_000, actors=actors)

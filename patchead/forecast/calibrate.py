@@ -21,12 +21,12 @@ from patchead.errors import SettingsError, bad_value
 from patchead.forecast.device_speeds import MEASURED, DeviceFigures
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.nightly.group import Group, load
-from patchead.nightly.score_actor import ScoreActor, ScoreSettings
+from patchead.nightly.group import Group, GroupJob, load
+from patchead.nightly.score_actor import ScoreActor, ScoreSettings, ScoreSpec
 from patchead.plan.group_plan import GroupPlan
-from patchead.runtime.call_counts import open_call_counts
-from patchead.runtime.dispatch import dispatch
+from patchead.plan.tasks import group_tasks
 from patchead.runtime.pool import Pool
+from patchead.runtime.ray_executor import RayExecutor
 from patchead.runtime.session import ray_session
 from patchead.schema import OK, RECEIPTS, table
 from patchead.scoring.leave_one_out import Aggregation, score_group
@@ -54,9 +54,6 @@ class Sizes:
 
 class Probe(ScoreActor):
     """A scoring actor with stop-watches."""
-
-    def ready(self) -> None:
-        """Returns once the actor is up."""
 
     def rate(self, precision: str, sizes: Sizes) -> float:
         """FLOP/s of `score_group`, all in: the group is doubled until it takes ``sizes.seconds``, then taken thrice."""
@@ -139,14 +136,20 @@ def _of_use(pool: Pool) -> list[str]:
 
 def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], sizes: Sizes) -> DeviceFigures:
     store = EmbeddingStore(uri, storage, "calibration")
-    settings = ScoreSettings(Aggregation(), precisions[0], _MEMORY_BYTES, (1, _TINY[1]), None, 0, "calibration")
+    settings = ScoreSettings(
+        aggregation=Aggregation(),
+        precision=precisions[0],
+        memory_bytes=_MEMORY_BYTES,
+        grid=(1, _TINY[1]),
+        digest="calibration",
+    )
     remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(Probe)
     began = time.perf_counter()
-    name, counts = open_call_counts()
-    folder = RunFolder(uri, storage, "calibration")
-    probes = [remote.remote(index, store, folder, settings, pool, name) for index in range(pool.size)]
+    counter = RayExecutor().call_counter()
+    spec = ScoreSpec(store, RunFolder(uri, storage, "calibration"), settings, pool, counter)
+    probes = [remote.remote() for _ in range(pool.size)]
     try:
-        ray.get([probe.ready.remote() for probe in probes])
+        ray.get([probe.setup.remote(spec) for probe in probes])
         start_seconds = time.perf_counter() - began
         alone = {name: ray.get(probes[0].rate.remote(name, sizes)) for name in precisions}
         together = alone if pool.size == 1 else {name: _mean_rate(probes, name, sizes) for name in precisions}
@@ -164,8 +167,8 @@ def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], size
             start_seconds=start_seconds,
         )
     finally:
-        for actor in (*probes, counts):
-            ray.kill(actor)
+        for probe in probes:
+            ray.kill(probe)
 
 
 def _mean_rate(probes: list[Any], precision: str, sizes: Sizes) -> float:
@@ -194,12 +197,11 @@ def _network_rate(probes: list[Any], sizes: Sizes) -> float:
 def _task_seconds(probes: list[Any], tiny: Group, calls: int) -> float:
     """Seconds of an actor per call that loads, scores and stages a handful of images."""
     n = len(tiny.image_ids)
-    plan = GroupPlan(tiny.group_id, n, n, "symmetric", n, 1, 0, 0)
+    plan = GroupPlan(group_id=tiny.group_id, images=n, references=n, schedule="symmetric", block_images=n)
+    (task,), job = group_tasks(plan, *_TINY[1:]), GroupJob(tiny, plan, None)
 
     def turn(calls: int) -> None:
-        jobs = ((i, lambda probe: probe.whole.remote(tiny, plan)) for i in range(calls))
-        for _, reference in dispatch(probes, jobs):
-            ray.get(reference)
+        ray.get([probe.whole.remote(task, job) for _ in range(calls // len(probes)) for probe in probes])
 
     turn(2 * len(probes))
     return _seconds(lambda: turn(calls * len(probes))) / calls

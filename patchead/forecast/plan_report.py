@@ -174,7 +174,7 @@ def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task],
         str(group.images),
         str(group.references),
         note,
-        str(group.tasks),
+        str(group.matching_tasks),
         f"{group.flops / 1e12:.3g}",
         _gb(read),
         _gb(moved),
@@ -197,7 +197,7 @@ def _facts(config: Config, survey: Survey, plan: Plan) -> list[str]:
 def _scoring(plan: Plan, limits: Limits) -> list[str]:
     read, moved = _bytes(PlannedTasks(plan))
     peak = max((peak_bytes(group, plan.n_patches, plan.dim, limits) for group in plan.scored), default=0)
-    images, tiles = (sum(getattr(group, name) for group in plan.scored) for name in ("images", "tasks"))
+    images, tiles = (sum(getattr(group, name) for group in plan.scored) for name in ("images", "matching_tasks"))
     return [
         f"scoring  {len(plan.scored)} of {len(plan.groups)} groups, {images} images, {tiles} tiles, "
         f"{plan.flops / 1e12:.3g} TFLOP in {limits.precision}",

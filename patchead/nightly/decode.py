@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from patchead.archive.decode import decode
 from patchead.archive.readers import read_files, read_images, read_ranges
@@ -102,14 +101,14 @@ def _one_list(array: np.ndarray) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(pa.array([0, array.size], pa.int64()), pa.array(array.reshape(-1)))
 
 
-def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: ray.ObjectRef) -> pa.Table:
+def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[Shared]) -> pa.Table:
     """Read and decode one unit, a row of `units.UNIT`; a bad image is a receipt with its error.
 
     Returns:
         One row, see `DecodedUnit.of`.
     """
     (unit,) = batch.to_pylist()
-    common: Shared = ray.get(shared)
+    common = shared[0]  # fetched here, once per process: see `Executor.stream`
     guides = _guides(common.guides.get(unit["group_id"]), settings)
     receipts: list[dict[str, Any]] = [{} for _ in unit["image_id"]]
     views: list[Views | None] = [None] * len(receipts)

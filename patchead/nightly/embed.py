@@ -9,13 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
-from ray.data import ActorPoolStrategy
 
 from patchead.arrow_columns import keys
 from patchead.encoders import EncoderSpec, build
@@ -23,8 +20,8 @@ from patchead.errors import WeightsError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Shared, decode_unit
 from patchead.nightly.units import samples, units
+from patchead.runtime.executor import Executor
 from patchead.runtime.pool import Pool
-from patchead.runtime.worker_errors import worker_errors
 from patchead.samples.embed import NO_DIRECTION, embed_samples
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, completed
@@ -41,6 +38,7 @@ class Embedded:
 
 
 def embed(
+    executor: Executor,
     manifest: pa.Table,
     spec: EncoderSpec,
     store: EmbeddingStore,
@@ -68,9 +66,9 @@ def embed(
     advance(unchanged.num_rows)
     todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
     fresh, embedded = [RECEIPTS.empty_table()], 0
-    actor_arguments = (spec, store, settings.recipe, batch_size, pool.threads)
+    embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads)
     work = units(todo, images_per_file, run_id)
-    for receipts, written in _run(work, actor_arguments, settings, Shared(known, guides or {}), pool):
+    for receipts, written in _run(executor, work, settings, Shared(known, guides or {}), embed_spec, pool):
         fresh.append(receipts)
         embedded += written
         advance(receipts.num_rows)
@@ -102,20 +100,35 @@ def identify(spec: EncoderSpec) -> EncoderFacts:
     return EncoderFacts(encoder.encoder_id, encoder.grid, encoder.dim, encoder.n_patches)
 
 
+@dataclass(frozen=True)
+class EmbedSpec:
+    """What every embedding actor is set up with; ``batch_size`` views per forward pass."""
+
+    encoder: EncoderSpec
+    store: EmbeddingStore
+    recipe: SampleRecipe
+    batch_size: int
+    threads: int
+
+
 class EmbedActor:
     """Holds one encoder; embeds decoded units and writes them to the lake."""
 
-    def __init__(
-        self, spec: EncoderSpec, store: EmbeddingStore, recipe: SampleRecipe, batch_size: int, threads: int
-    ) -> None:
+    def setup(self, spec: EmbedSpec) -> None:
+        """Build the encoder.
+
+        Raises:
+            WeightsError: it cannot be built, or it is not the one that the run began with.
+        """
         import torch
 
-        torch.set_num_threads(threads)
-        self._encoder, self._store, self._recipe, self._batch_size = build(spec), store, recipe, batch_size
-        if not store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
+        torch.set_num_threads(spec.threads)
+        self._encoder, self._store = build(spec.encoder), spec.store
+        self._recipe, self._batch_size = spec.recipe, spec.batch_size
+        if not self._store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
             raise WeightsError(
-                f"the weights {spec.weights} differ between nodes or changed during the run: "
-                f"{self._encoder.encoder_id} here, {store.encoder_id} at its start. Give all nodes the same file."
+                f"the weights {spec.encoder.weights} differ between nodes or changed during the run: "
+                f"{self._encoder.encoder_id} here, {self._store.encoder_id} at its start. Give all nodes the same file."
             )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -150,29 +163,12 @@ def _failed(receipts: pa.Table, rows: np.ndarray) -> pa.Table:
 
 
 def _run(
-    work: pa.Table, actor_arguments: tuple[Any, ...], settings: DecodeSettings, shared: Shared, pool: Pool
+    executor: Executor, work: pa.Table, settings: DecodeSettings, shared: Shared, spec: EmbedSpec, pool: Pool
 ) -> Iterator[tuple[pa.Table, int]]:
     """Receipts of each unit as it is finished, and how many images were embedded for it."""
-    if not work.num_rows:
-        return
-    decoded = ray.data.from_arrow([work.slice(i, 1) for i in range(work.num_rows)]).map_batches(
-        partial(decode_unit, settings=settings, shared=ray.put(shared)),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=pool.decode_cpus,
-    )
-    receipts = decoded.map_batches(
-        EmbedActor,
-        fn_constructor_args=actor_arguments,
-        compute=ActorPoolStrategy(size=pool.size),
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=pool.num_cpus,
-        num_gpus=pool.num_gpus,
-    )
-    with worker_errors():
-        for batch in receipts.iter_batches(batch_size=None, batch_format="pyarrow"):
-            yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
+    function = partial(decode_unit, settings=settings, shared=executor.stream([executor.put(shared)]))
+    for batch in executor.map_units(work, function, EmbedActor, spec, pool):
+        yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
 
 
 def _in_order_of(wanted: pa.Table, receipts: pa.Table) -> pa.Table:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 
 from patchead.arrow_columns import codes
 from patchead.lake.embeddings import EmbeddingStore
+from patchead.plan.group_plan import GroupPlan
+from patchead.runtime.executor import CallCounter
 from patchead.samples.side_arrays import SideArrays
 from patchead.scoring.aggregate import count_references
 from patchead.scoring.panel import reference_panel
@@ -40,7 +40,7 @@ class Group:
         """From rows with image_id, content_hash, part_id, embedding_uri and row; so are ``prompts``."""
         queries = images.num_rows
         if prompts is not None:
-            images = pa.concat_tables([rows.select(_COLUMNS) for rows in (images, prompts)])
+            images = pa.concat_tables([part.select(_COLUMNS) for part in (images, prompts)])
         files = images["embedding_uri"].combine_chunks().dictionary_encode()
         return cls(
             group_id,
@@ -64,6 +64,38 @@ class Group:
     def n_references(self, panel: np.ndarray | None) -> np.ndarray:
         """How many references each scored image has. Returns int32 (N,)."""
         return count_references(self.content, self.part, panel)[: self.queries]
+
+
+@dataclass(frozen=True)
+class GroupJob:
+    """A group, how it is scored, and which of its images are references."""
+
+    group: Group
+    plan: GroupPlan
+    panel: np.ndarray | None
+
+    @property
+    def references(self) -> np.ndarray:
+        """Positions of the references, int64 (R,), ascending."""
+        return np.arange(len(self.group.image_ids)) if self.panel is None else self.panel
+
+    def queries_of(self, block: int) -> np.ndarray:
+        """Return the positions of the images of a query block."""
+        images = self.plan.blocks()[block]
+        return np.arange(images.start, images.stop)
+
+    def images_of(self, block: int) -> np.ndarray:
+        """Return the positions of the images of a block that is loaded.
+
+        Symmetric: block ``block`` of the group. Row-stationary: a block of references, and behind those the images of
+        each query block that are no references.
+        """
+        if self.plan.schedule == "symmetric":
+            return self.queries_of(block)
+        count = self.plan.reference_blocks()
+        if block < count:
+            return np.array_split(self.references, count)[block]
+        return np.setdiff1d(self.queries_of(block - count), self.references)
 
 
 def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:
@@ -92,12 +124,14 @@ def _by_file(
     return out
 
 
-def load_block(store: EmbeddingStore, group: Group, indices: np.ndarray, counts: Any) -> np.ndarray:
-    """`load`, entered in the counts as one read of one block by this node."""
-    block = load(store, group, indices)
-    node = ray.get_runtime_context().get_node_id()
-    counts.read.remote(node, f"{group.group_id} {indices[0]}-{indices[-1]}", block.nbytes)
-    return block
+def load_block(store: EmbeddingStore, job: GroupJob, block: int, counter: CallCounter) -> np.ndarray:
+    """Load one block of the plan of a group, counted as one read. Returns float16 (n, P, D); n may be 0."""
+    indices = job.images_of(block)
+    if not len(indices):
+        return np.empty((0, 1, 1), np.float16)
+    loaded = load(store, job.group, indices)
+    counter.read(f"{job.group.group_id} {indices[0]}-{indices[-1]}", loaded.nbytes)
+    return loaded
 
 
 def gather(wanted: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]) -> np.ndarray:
@@ -105,6 +139,8 @@ def gather(wanted: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[n
     out = np.empty((len(wanted), *blocks[0].shape[1:]), blocks[0].dtype)
     missing = np.ones(len(wanted), bool)
     for column, block in zip(columns, blocks, strict=True):
+        if not len(column):
+            continue
         here = np.flatnonzero(np.isin(wanted, column))
         out[here] = block[np.searchsorted(column, wanted[here])]
         missing[here] = False

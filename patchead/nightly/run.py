@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,18 +25,23 @@ from patchead.nightly.group import Group
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompts import PromptSet, list_prompts, template_candidates
 from patchead.nightly.run_record import RunRecord, new_run_id
-from patchead.nightly.score import score
+from patchead.nightly.score import score_groups
+from patchead.nightly.score_actor import ScoreSpec
 from patchead.plan.group_plan import Plan, make_plan
-from patchead.runtime.dispatch import map_tasks, run_tasks
-from patchead.runtime.session import pools, ray_session, require_shared_folders
+from patchead.runtime.executor import Executor
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.settings.identity import differing, store_id
 from patchead.settings.model import Config
 from patchead.storage import Storage
 
 
-def run_night(config: Config, console: Console) -> RunRecord:
+def run_night(config: Config, console: Console, executor: Executor) -> RunRecord:
     """Score the archive's night and publish the result; a run id that is already published is a no-op.
+
+    Args:
+        config: the settings.
+        console: where progress is printed.
+        executor: what does the work: a Ray cluster, or this process.
 
     Raises:
         PatcheadError: with the text for the terminal and the exit code. Nothing is published then, and the tables are
@@ -52,8 +59,14 @@ def run_night(config: Config, console: Console) -> RunRecord:
     folder = RunFolder(config.lake.uri, storage, record.run_id)
     folder.write_json("run.json", record.as_json())
     try:
-        with ray_session(config.resources.local_cpus):
-            _Night(config, record, folder, Stages(console)).run()
+        with executor.session():
+            night = _Night(config, record, folder, Stages(console), executor)
+            embedded = night.embedded()
+            spec, group_of = night.score_spec(embedded), embedded.group_of
+            with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
+                done = score_groups(executor, embedded.plan, group_of, spec, night.score_pool, advance=advance)
+            record.scoring |= done
+            night.publish(embedded.manifest, *night.explain(embedded))
     except BaseException as exc:
         record.finish("failed", str(exc) or type(exc).__name__)
         raise
@@ -62,23 +75,44 @@ def run_night(config: Config, console: Console) -> RunRecord:
     return record
 
 
+@dataclass(frozen=True)
+class _Embedded:
+    """A night whose images are embedded."""
+
+    manifest: pa.Table
+    images: pa.Table
+    """The manifest with the receipts' columns, one row per image."""
+    groups: dict[str, pa.Table]
+    """Those of the images that can be scored, by group."""
+    prompts: dict[str, pa.Table]
+    """The prompts of each group in few-shot mode, else empty."""
+    plan: Plan
+    encoder: EncoderFacts
+    store: EmbeddingStore
+
+    def group_of(self, name: str) -> Group:
+        return Group.of(name, self.groups[name], self.prompts.get(name))
+
+
 class _Night:
     """The stages of one run and what they share: settings, storage, pools, the record and its clock."""
 
-    def __init__(self, config: Config, record: RunRecord, folder: RunFolder, stages: Stages) -> None:
+    def __init__(
+        self, config: Config, record: RunRecord, folder: RunFolder, stages: Stages, executor: Executor
+    ) -> None:
         self.config, self.record, self.folder, self.stages = config, record, folder, stages
-        self.storage = wiring.storage(config)
-        self.embed_pool, self.score_pool = pools(wiring.pool_request(config))
+        self.storage, self.executor = wiring.storage(config), executor
+        self.embed_pool, self.score_pool = executor.pools(wiring.pool_request(config))
         places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
-        require_shared_folders([uri for uri in places if uri is not None])
+        executor.require_shared_folders([uri for uri in places if uri is not None])
         record.seconds = stages.seconds
 
-    def run(self) -> None:
+    def embedded(self) -> _Embedded:
+        """List, decode and embed; what cannot be scored is refused before anything is embedded."""
         manifest = self.catalog()
         readable = by_group(manifest.filter(pc.is_null(manifest["status"])))
         prompts = self.prompts(readable)
         encoder = self.encoder()
-        # What cannot be scored is refused before anything is embedded.
         self.plan(readable, encoder, prompts)
         guides = self.guides(readable, prompts)
         store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
@@ -87,16 +121,19 @@ class _Night:
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
         plan = self.plan(groups, encoder, prompts)
         prompt_rows = {name: prompts.of(references, name) for name in groups} if prompts else {}
-        self.score(plan, groups, prompt_rows, encoder, store)
-        scores, regions = self.explain(groups, images, encoder)
-        self.publish(manifest, scores, regions)
+        return _Embedded(manifest, images, groups, prompt_rows, plan, encoder, store)
 
     def catalog(self) -> pa.Table:
         with self.stages.stage("catalog") as advance:
-            found = catalog(wiring.catalog_request(self.config), map_shards=map_tasks)
+            found = catalog(wiring.catalog_request(self.config), map_shards=self._map_shards)
             advance(found.manifest.num_rows)
         self.record.images, self.record.ignored_files = found.manifest.num_rows, found.ignored
         return found.manifest
+
+    def _map_shards(self, function: Callable[[Any], Any], shards: Iterable[Any]) -> list[Any]:
+        """``list(map(function, shards))`` by tasks that mostly wait."""
+        found = dict(self.executor.run_tasks(function, shards, num_cpus=0.5))
+        return [found[index] for index in sorted(found)]
 
     def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:
         """The prompts of few-shot mode; every group has some."""
@@ -147,6 +184,7 @@ class _Night:
         advance: Callable[[int], None],
     ) -> Embedded:
         return embed(
+            self.executor,
             manifest,
             wiring.encoder_spec(self.config, self.embed_pool.device),
             store,
@@ -172,37 +210,24 @@ class _Night:
         }
         return plan
 
-    def score(
-        self,
-        plan: Plan,
-        groups: dict[str, pa.Table],
-        prompts: dict[str, pa.Table],
-        encoder: EncoderFacts,
-        store: EmbeddingStore,
-    ) -> None:
-        """Stage the scores of every group; ``prompts`` are its references in few-shot mode."""
+    def score_spec(self, embedded: _Embedded) -> ScoreSpec:
+        """What the scoring actors are set up with."""
         columns = ["group_id", "image_id", "content_hash", "part_id"]
-        compared = digest(groups.values(), columns) + digest(prompts.values(), [*columns, "turn"])
-        settings = wiring.score_settings(self.config, encoder, self.score_pool.device, compared)
-        self.record.scoring["embeddings"] = store.encoder_id
-        with self.stages.stage("score", sum(group.images for group in plan.scored)) as advance:
-            self.record.scoring |= score(
-                plan,
-                lambda name: Group.of(name, groups[name], prompts.get(name)),
-                store,
-                self.folder,
-                settings,
-                self.score_pool,
-                advance=advance,
-            )
+        compared = digest(embedded.groups.values(), columns) + digest(embedded.prompts.values(), [*columns, "turn"])
+        settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device, compared)
+        self.record.scoring["embeddings"] = embedded.store.encoder_id
+        counter = self.executor.call_counter()
+        return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, counter)
 
-    def explain(
-        self, groups: dict[str, pa.Table], images: pa.Table, encoder: EncoderFacts
-    ) -> tuple[pa.Table, pa.Table]:
+    def explain(self, embedded: _Embedded) -> tuple[pa.Table, pa.Table]:
+        """Rank, flag and draw; score rows of every image, and regions."""
+        encoder, images = embedded.encoder, embedded.images
         decoding = wiring.decode_settings(self.config, encoder.grid)
         settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
-        with self.stages.stage("explain", sum(rows.num_rows for rows in groups.values())) as advance:
-            scores, regions = explain(groups, self.folder, settings, map_tasks=run_tasks, advance=advance)
+        with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
+            scores, regions = explain(
+                embedded.groups, self.folder, settings, map_tasks=self.executor.run_tasks, advance=advance
+            )
         if self.config.align.enabled:
             self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
         failed = images.filter(pc.equal(images["status"], FAILED))

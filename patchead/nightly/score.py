@@ -1,35 +1,39 @@
-"""Stage 5: leave-one-out scores of every planned group, by Ray actors over whole groups or over tiles."""
+"""Stage 5: patch and image scores of every planned group, by actors that take the plan's tasks in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import ray
-
-from patchead.lake.embeddings import EmbeddingStore
-from patchead.lake.staging import RunFolder
-from patchead.nightly.blocks import Job, Load, cut
-from patchead.nightly.group import Group, load_block
-from patchead.nightly.score_actor import ScoreActor, ScoreSettings
-from patchead.plan.group_plan import GroupPlan, Plan
-from patchead.runtime.call_counts import CallCounts, open_call_counts
-from patchead.runtime.dispatch import dispatch
+from patchead.nightly.group import Group, GroupJob, load_block
+from patchead.nightly.score_actor import ScoreActor, ScoreSpec
+from patchead.plan.group_plan import Plan
+from patchead.plan.tasks import LOAD, Key, PlannedTasks
+from patchead.runtime.executor import Executor, Handle
 from patchead.runtime.pool import Pool
-from patchead.runtime.worker_errors import worker_errors
 
 
-def score(
+def score_groups(
+    executor: Executor,
     plan: Plan,
     group_of: Callable[[str], Group],
-    store: EmbeddingStore,
-    folder: RunFolder,
-    settings: ScoreSettings,
+    spec: ScoreSpec,
     pool: Pool,
     *,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
     """Score every planned group and stage it in the run's folder; groups staged before are passed over.
+
+    Args:
+        executor: runs the tasks of the plan.
+        plan: of all groups.
+        group_of: the images of a group, by its id.
+        spec: what the actors need to know; its counter is a new one of the executor's.
+        pool: of actors.
+        advance: is called with the images of each group that is finished.
 
     Returns:
         What was done, see `CallCounts.summary`.
@@ -37,47 +41,36 @@ def score(
     Raises:
         PatcheadError: embeddings cannot be read, or scores cannot be staged.
     """
-    staged = folder.scored_groups(settings.digest)
-    todo = [group for group in plan.scored if group.group_id not in staged]
-    advance(sum(group.images for group in plan.scored) - sum(group.images for group in todo))
-    if not todo:
-        return CallCounts().summary()
-    name, counts = open_call_counts()
-    # A lost actor is started again and its calls are retried for as long as it takes: every call is idempotent.
-    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(
-        ScoreActor
-    )
-    actors = [remote.remote(index, store, folder, settings, pool, name) for index in range(pool.size)]
-    loader = ray.remote(num_cpus=pool.decode_cpus)(load_block)
-    sizes = {group.group_id: group.images for group in todo}
-
-    def load(group: ray.ObjectRef, indices: Any) -> ray.ObjectRef:
-        return loader.remote(store, group, indices, counts)
-
-    with worker_errors():
-        for finished, reference in dispatch(actors, _jobs(todo, group_of, settings, load)):
-            ray.get(reference)  # nothing, or the error of the call
-            if finished:
-                advance(sizes[finished])
-    return ray.get(counts.summary.remote())
-
-
-def _jobs(
-    todo: Iterable[GroupPlan], group_of: Callable[[str], Group], settings: ScoreSettings, load: Load
-) -> Iterator[Job]:
-    """All calls in an order in which no actor waits: a group's tiles are put together while the next one's are made."""
-    together: Iterator[Job] = iter(())
-    for plan in sorted(todo, key=lambda group: group.whole):
-        if plan.whole:
-            yield plan.group_id, _whole(group_of(plan.group_id), plan)
-            continue
-        group = group_of(plan.group_id)
-        pieces, then = cut(plan, group, settings.panel(group), load)
-        yield from pieces
-        yield from together
-        together = then
-    yield from together
-
-
-def _whole(group: Group, plan: GroupPlan) -> Callable[[Any], ray.ObjectRef]:
-    return lambda actor: actor.whole.remote(group, plan)
+    staged = spec.folder.scored_groups(spec.settings.digest)
+    todo = replace(plan, groups=tuple(group for group in plan.scored if group.group_id not in staged))
+    plans = {group.group_id: group for group in todo.groups}
+    advance(sum(group.images for group in plan.scored) - sum(group.images for group in todo.groups))
+    jobs: dict[str, Handle] = {}
+    values: dict[tuple[str, Key], list[Handle]] = defaultdict(list)
+    with executor.actors(ScoreActor, spec, pool) as actors:
+        for task in PlannedTasks(todo):
+            name = task.group_id
+            if name not in jobs:
+                group = group_of(name)
+                jobs[name] = executor.put(GroupJob(group, plans[name], spec.settings.panel(group)))
+            if task.kind == LOAD:
+                arguments = (spec.store, jobs[name], task.blocks[0], spec.counter)
+                values[name, task.gives[0]] = [executor.submit(load_block, *arguments, num_cpus=pool.decode_cpus)]
+                continue
+            needed = [handle for key in task.needs for handle in values[name, key]]
+            if task.kind == "query_block":
+                needed = [executor.stream(needed)]
+            ends = task.kind in ("whole", "finish")
+            results = actors.call(
+                task.kind,
+                task,
+                jobs.pop(name) if ends else jobs[name],
+                *needed,
+                results=len(task.gives),
+                done=partial(advance, plans[name].images) if ends else None,
+            )
+            for key, handle in zip(task.gives, results, strict=True):
+                values[name, key].append(handle)
+            for key in task.frees:
+                del values[name, key]
+    return spec.counter.summary()

@@ -1,20 +1,20 @@
-"""The scoring actor: reads embeddings, runs the kernels, stages scores. One group, or one tile, at a time."""
+"""The scoring actor: reads embeddings, runs the kernels, stages scores. One task of the plan at a time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import ray
 import torch
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
-from patchead.nightly.group import Group, gather, load_block, load_side_arrays
-from patchead.plan.group_plan import GroupPlan
+from patchead.nightly.group import Group, GroupJob, gather, load, load_side_arrays
+from patchead.plan.tasks import Task
+from patchead.runtime.executor import CallCounter
 from patchead.runtime.pool import Pool
 from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
@@ -25,125 +25,134 @@ from patchead.scoring.precision import prepare
 from patchead.scoring.similarity import tile, tile_self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
-    """What every scoring actor needs to know."""
+    """How groups are scored."""
 
     aggregation: Aggregation
     precision: str
     memory_bytes: int
     grid: tuple[int, int]
-    max_references: int | None
-    seed: int
-    digest: str  # of everything a staged score depends on beside its images
+    max_references: int | None = None
+    seed: int = 0
+    digest: str
+    """Of everything that a staged score depends on besides its images."""
     mask: ForegroundMask | None = None
-    has_side_arrays: bool = False  # whether the mask or the alignment left something beside the embeddings
+    has_side_arrays: bool = False
+    """Whether the mask or the alignment left something with the embeddings."""
 
     def panel(self, group: Group) -> np.ndarray | None:
-        """Indices of the group's references, or None for all of it."""
+        """Return the indices of the group's references, or None for all of it."""
         return group.panel(self.max_references, self.seed)
 
 
+@dataclass(frozen=True)
+class ScoreSpec:
+    """What every scoring actor is set up with."""
+
+    store: EmbeddingStore
+    folder: RunFolder
+    settings: ScoreSettings
+    pool: Pool
+    counter: CallCounter
+
+
 class ScoreActor:
-    """One actor. Calls return None first, so that the driver hears of an error without fetching a result."""
+    """Does the tasks of a plan: each method is one kind of `plan.tasks.Task`, and takes what the task needs."""
 
-    def __init__(
-        self, index: int, store: EmbeddingStore, folder: RunFolder, settings: ScoreSettings, pool: Pool, counts: str
-    ) -> None:
-        """``index`` is the actor's number, ``counts`` the name of the `CallCounts` that counts its calls."""
-        torch.set_num_threads(pool.threads)
-        self._index, self._counts = index, ray.get_actor(counts)
-        self._store, self._folder, self._settings, self._device = store, folder, settings, pool.device
-        self._product_bytes = matmul_bytes(settings.memory_bytes)
+    def setup(self, spec: ScoreSpec) -> None:
+        """Take the store, the settings and the threads of a stage."""
+        torch.set_num_threads(spec.pool.threads)
+        self._store, self._folder, self._settings = spec.store, spec.folder, spec.settings
+        self._device, self._counter = spec.pool.device, spec.counter
+        self._matmul_bytes = matmul_bytes(spec.settings.memory_bytes)
 
-    def whole(self, group: Group, plan: GroupPlan) -> None:
+    def whole(self, task: Task, job: GroupJob) -> None:
         """Score a group that fits one actor and stage it."""
-        settings = self._settings
-        with self._counted(group.group_id):
+        settings, group = self._settings, job.group
+        with self._counted(task):
+            everything = np.arange(len(group.image_ids))
+            embeddings = load(self._store, group, everything)
+            self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes)
             scores = score_group(
-                load_block(self._store, group, np.arange(len(group.image_ids)), self._counts),
+                embeddings,
                 group.content,
                 group.part,
                 aggregation=settings.aggregation,
                 device=self._device,
                 precision=settings.precision,
-                schedule=plan.schedule,
+                schedule=job.plan.schedule,
                 memory_bytes=settings.memory_bytes,
-                panel=settings.panel(group),
+                panel=job.panel,
                 queries=group.queries if group.queries < len(group.image_ids) else None,
             )
             self._stage(group, scores.patch_scores, scores.n_references)
 
-    def tile(self, name: str, a: np.ndarray, b: np.ndarray) -> tuple[None, np.ndarray, np.ndarray]:
-        """Both directions of one tile: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
-        with self._counted(name):
-            forth, back = tile(*(self._prepared(block) for block in (a, b)), budget_bytes=self._product_bytes)
-            return None, forth.cpu().numpy(), back.cpu().numpy()
+    def tile(self, task: Task, job: GroupJob, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compare two blocks of images, both directions: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
+        with self._counted(task):
+            forth, back = tile(*(self._prepared(block) for block in (a, b)), budget_bytes=self._matmul_bytes)
+            return forth.cpu().numpy(), back.cpu().numpy()
 
-    def diagonal(self, name: str, a: np.ndarray) -> tuple[None, np.ndarray]:
-        """The tile of a block with itself: float32 (Na, Na, P)."""
-        with self._counted(name):
-            return None, tile_self(self._prepared(a), budget_bytes=self._product_bytes).cpu().numpy()
+    def diagonal(self, task: Task, job: GroupJob, a: np.ndarray) -> np.ndarray:
+        """Compare a block of images with itself: distances float32 (Na, Na, P)."""
+        with self._counted(task):
+            return tile_self(self._prepared(a), budget_bytes=self._matmul_bytes).cpu().numpy()
 
-    def reduce(
-        self, name: str, group: Group, rows: slice, columns: list[np.ndarray], *distances: np.ndarray
-    ) -> tuple[None, np.ndarray]:
-        """Patch scores float32 (B, P) of one row block from the tiles of its row."""
-        with self._counted(name):
-            return None, reduce_query_block(
-                zip(columns, distances, strict=True),
-                np.arange(rows.start, rows.stop),
-                group.content,
-                group.part,
+    def reduce(self, task: Task, job: GroupJob, *distances: np.ndarray) -> np.ndarray:
+        """Reduce the tiles of one block's images, in their order, to patch scores float32 (B, P)."""
+        (block,) = task.blocks
+        others = [b if a == block else a for a, b in job.plan.tiles() if block in (a, b)]
+        images = job.queries_of(block)
+        with self._counted(task):
+            return reduce_query_block(
+                zip([job.queries_of(other) for other in others], distances, strict=True),
+                images,
+                job.group.content,
+                job.group.part,
                 self._settings.aggregation,
-                group.n_references(None)[rows],
+                job.group.n_references(None)[images],
                 self._device,
             )
 
-    def rows(
-        self,
-        name: str,
-        group: Group,
-        rows: slice,
-        columns: list[np.ndarray],
-        blocks: list[ray.ObjectRef],
-        others: np.ndarray,
-        own: np.ndarray | None,
-    ) -> tuple[None, np.ndarray]:
-        """Patch scores float32 (B, P) of one row block, its references streaming past one block at a time.
+    def query_block(self, task: Task, job: GroupJob, blocks: Sequence[np.ndarray]) -> np.ndarray:
+        """Score one block of queries while its references stream past: patch scores float32 (B, P).
 
-        ``columns`` and ``blocks`` are the references; ``others`` the row block's images that are none, and ``own``
-        their embeddings.
+        ``blocks`` are the references, and behind them the query block's images that are none, if the plan has such.
         """
-        settings, index = self._settings, np.arange(rows.start, rows.stop)
-        with self._counted(name):
-            among = [i for i, column in enumerate(columns) if np.isin(column, index).any()]
-            held = [columns[i] for i in among], ray.get([blocks[i] for i in among])
-            query = gather(index, *held) if own is None else gather(index, [*held[0], others], [*held[1], own])
-            return None, score_query_block(
-                query,
+        settings, group = self._settings, job.group
+        index, count = job.queries_of(task.blocks[0]), job.plan.reference_blocks()
+        columns = [job.images_of(block) for block in range(count)]
+        with self._counted(task):
+            holders = [i for i, column in enumerate(columns) if np.isin(column, index).any()]
+            held = [columns[i] for i in holders], [blocks[i] for i in holders]
+            if len(blocks) > count:
+                held[0].append(job.images_of(count + task.blocks[0]))
+                held[1].append(blocks[count])
+            return score_query_block(
+                gather(index, *held),
                 index,
-                ((column, ray.get(block)) for column, block in zip(columns, blocks, strict=True)),
+                ((column, blocks[i]) for i, column in enumerate(columns)),
                 group.content,
                 group.part,
                 aggregation=settings.aggregation,
-                n_references=group.n_references(settings.panel(group))[rows],
+                n_references=group.n_references(job.panel)[index],
                 device=self._device,
                 precision=settings.precision,
                 memory_bytes=settings.memory_bytes,
             )
 
-    def finish(self, name: str, group: Group, *row_blocks: np.ndarray) -> None:
+    def finish(self, task: Task, job: GroupJob, *blocks: np.ndarray) -> None:
         """Stage a group whose patch scores came block by block."""
-        with self._counted(name):
-            self._stage(group, np.concatenate(row_blocks), group.n_references(self._settings.panel(group)))
+        with self._counted(task):
+            self._stage(job.group, np.concatenate(blocks), job.group.n_references(job.panel))
 
     @contextmanager
-    def _counted(self, task: str) -> Iterator[None]:
-        ray.get(self._counts.began.remote(task))  # waits, so that what is lost from here on has been counted
+    def _counted(self, task: Task) -> Iterator[None]:
+        self._counter.began(task.name)
         start = time.perf_counter()
         yield
-        self._counts.finished.remote(self._index, time.perf_counter() - start)
+        self._counter.finished(time.perf_counter() - start)
 
     def _prepared(self, block: np.ndarray) -> torch.Tensor:
         return prepare(block, device=self._device, precision=self._settings.precision)
@@ -153,7 +162,11 @@ class ScoreActor:
         settings = self._settings
         side_arrays = load_side_arrays(self._store, group) if settings.has_side_arrays else SideArrays()
         done = finish_samples(
-            raw, settings.grid, side_arrays, mask=settings.mask, top_fraction=settings.aggregation.image_top_fraction
+            raw,
+            settings.grid,
+            side_arrays,
+            mask=settings.mask,
+            top_fraction=settings.aggregation.image_top_fraction,
         )
         self._folder.write_group(
             group.group_id,

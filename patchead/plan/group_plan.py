@@ -1,4 +1,4 @@
-"""Stage 4: what scoring will do and cost, decided before any actor is taken. Pure: counts in, plan out."""
+"""Stage 4: how each group will be scored and at what cost, decided before any actor is taken. Counts in, plan out."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 from patchead.batches import slices
 from patchead.errors import PlanError
-from patchead.scoring.memory_budget import block_images, choose_schedule
+from patchead.scoring.memory_budget import Workload
 
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work
 _TILES_PER_SHARE = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """The settings that bound a plan; ``memory_bytes`` is per actor, above the embeddings it holds."""
 
     memory_bytes: int
-    schedule: str
-    precision: str
-    fraction: float
-    min_batch: int
-    max_group_size: int
-    max_references: int | None
-    actors: int
+    schedule: str = "auto"
+    precision: str = "fp32"
+    fraction: float = 0.3
+    min_batch: int = 5
+    max_group_size: int = 20_000
+    max_references: int | None = None
+    actors: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupPlan:
     """How one group is scored. ``block_images`` of all images means one task on one actor."""
 
@@ -40,22 +40,33 @@ class GroupPlan:
     references: int
     schedule: str  # symmetric | row_stationary | none (too few images)
     block_images: int
-    tasks: int
-    flops: int
-    strip_bytes: int
+    flops: int = 0
     prompts: int = 0
     """References that are no images of the group: few-shot mode."""
 
     @property
     def whole(self) -> bool:
+        """Whether one task on one actor scores the group."""
         return self.block_images >= self.images
 
+    @property
+    def matching_tasks(self) -> int:
+        """Tasks that compare images: the group, its tiles, or its query blocks."""
+        if self.schedule == "none":
+            return 0
+        blocks = math.ceil(self.images / self.block_images)
+        return blocks * (blocks + 1) // 2 if self.schedule == "symmetric" else blocks
+
     def blocks(self) -> list[slice]:
-        """The images of each block."""
+        """Return the images of each block of queries."""
         return slices(self.images, self.block_images)
 
+    def reference_blocks(self) -> int:
+        """Return into how many blocks the references are cut that stream past (row-stationary)."""
+        return math.ceil(self.references / self.block_images)
+
     def tiles(self) -> list[tuple[int, int]]:
-        """Block pairs (a, b), a <= b, of the symmetric schedule; those of a block with itself, half the work, last."""
+        """Return block pairs (a, b), a <= b, of the symmetric schedule; a block with itself, half the work, last."""
         count = range(len(self.blocks()))
         return [*combinations(count, 2), *((a, a) for a in count)]
 
@@ -80,7 +91,7 @@ class Plan:
         """What the run record says of the plan."""
         return {
             "schedules": dict(Counter(group.schedule for group in self.groups)),
-            "tasks": sum(group.tasks for group in self.groups),
+            "tasks": sum(group.matching_tasks for group in self.groups),
             "flops": self.flops,
             "groups_in_blocks": sum(not group.whole for group in self.scored),
             "references": {
@@ -112,81 +123,74 @@ def make_plan(
         PlanError: a group is larger than ``max_group_size`` and no ``max_references`` is set; or the memory cannot
             hold the smallest block.
     """
-    if prompts is not None:
-        total = sum(_flops(n, prompts[name], n_patches, dim) for name, n in sizes)
-        share = total // limits.actors
-        groups = [_few_shot(name, n, prompts[name], n_patches, dim, limits, share) for name, n in sizes]
-    else:
-        total = sum(_flops(n, limits.max_references or n, n_patches, dim) for _, n in sizes)
-        groups = [_plan_group(name, n, n_patches, dim, limits, total // limits.actors) for name, n in sizes]
+    counted = [(name, n, min(n, limits.max_references or n) if prompts is None else prompts[name]) for name, n in sizes]
+    whole = sum(_flops(n, references, n_patches, dim) for _, n, references in counted)
+    share = max(1, whole // limits.actors)
+    groups = [
+        _plan_group(name, workload(n, references, n_patches, dim, limits), limits, share, few_shot=prompts is not None)
+        for name, n, references in counted
+    ]
     return Plan(tuple(sorted(groups, key=lambda g: (-g.flops, g.group_id))), n_patches, dim)
 
 
-def _plan_group(name: str, n: int, p: int, d: int, limits: Limits, share: int) -> GroupPlan:
-    if n < limits.min_batch:
-        return GroupPlan(name, n, 0, "none", n, 0, 0, 0)
-    if n > limits.max_group_size and not limits.max_references:
-        raise PlanError(
-            f"group {name} has {n} images, more than scoring.max_group_size={limits.max_group_size}; its exact cost "
-            f"grows with the square of that. Set scoring.max_references (for example 200), cut the group finer with "
-            f"archive.group_by, or raise scoring.max_group_size."
-        )
-    references = min(n, limits.max_references or n)
-    schedule = _schedule(n, references, p, limits)
-    flops = _flops(n, references, p, d) // (2 if schedule == "symmetric" else 1)
-    fits = n * p * d * 2 <= limits.memory_bytes
-    shares = _flops(n, references, p, d) / max(1, share)
-    straggler = limits.actors > 1 and shares > _LARGEST_TASK
-    block = n if fits and not straggler else _block_images(n, references, p, d, limits, schedule, shares)
-    blocks = math.ceil(n / block)
-    tasks = blocks * (blocks + 1) // 2 if schedule == "symmetric" and blocks > 1 else blocks
-    return GroupPlan(
-        name, n, references, schedule, block, tasks, flops, _strip_bytes(n, references, p, schedule, block)
-    )
-
-
-def _few_shot(name: str, n: int, prompts: int, p: int, d: int, limits: Limits, share: int) -> GroupPlan:
-    """A group whose images are compared with ``prompts`` alone, one row block after the other."""
-    if n > limits.max_group_size:
-        raise PlanError(
-            f"group {name} has {n} images, more than scoring.max_group_size={limits.max_group_size}; the maps of a "
-            "group are held at once when it is finished. Cut it finer with archive.group_by, or raise the limit."
-        )
-    flops, schedule = _flops(n, prompts, p, d), "row_stationary"
-    fits = (n + prompts) * p * d * 2 <= limits.memory_bytes
-    straggler = limits.actors > 1 and flops / max(1, share) > _LARGEST_TASK
-    block = n if fits and not straggler else _block_images(n, prompts, p, d, limits, schedule, flops / max(1, share))
-    strip = _strip_bytes(n, prompts, p, schedule, block)
-    return GroupPlan(name, n, prompts, schedule, block, math.ceil(n / block), flops, strip, prompts)
-
-
-def _schedule(n: int, references: int, p: int, limits: Limits) -> str:
-    if references < n:
-        return "row_stationary"  # a panel is not symmetric
-    return choose_schedule(n, p, limits.memory_bytes, limits.schedule, precision=limits.precision)
-
-
-def _block_images(n: int, references: int, p: int, d: int, limits: Limits, schedule: str, shares: float) -> int:
-    """As many images as the memory takes, and few enough that a tile is 1/20 of an actor's work (``shares`` of it)."""
-    fitting = block_images(
-        n,
-        p,
-        d,
-        limits.memory_bytes,
-        schedule="row_stationary",
+def workload(images: int, references: int, n_patches: int, dim: int, limits: Limits) -> Workload:
+    """Describe the scoring of one group for `scoring.memory_budget`."""
+    return Workload(
+        images=images,
+        patches=n_patches,
+        dim=dim,
+        references=references,
         precision=limits.precision,
         fraction=limits.fraction,
-        references=references,
     )
+
+
+def _plan_group(name: str, work: Workload, limits: Limits, share: int, *, few_shot: bool) -> GroupPlan:
+    """One group, ``share`` being the FLOPs that each actor has to do in all."""
+    n, references, prompts = work.images, work.references, work.references if few_shot else 0
+    if not few_shot and n < limits.min_batch:
+        return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
+    _refuse_large(name, n, limits, few_shot=few_shot)
+    schedule = "row_stationary"  # prompts and panels are not symmetric
+    if not few_shot and references == n:
+        schedule = work.choose_schedule(limits.memory_bytes, limits.schedule)
+    flops = _flops(n, references, work.patches, work.dim)
+    fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
+    straggler = limits.actors > 1 and flops / share > _LARGEST_TASK
+    return GroupPlan(
+        group_id=name,
+        images=n,
+        references=references,
+        schedule=schedule,
+        block_images=n if fits and not straggler else _block_images(work, limits, schedule, flops / share),
+        flops=flops // (2 if schedule == "symmetric" else 1),
+        prompts=prompts,
+    )
+
+
+def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:
+    if n <= limits.max_group_size or (limits.max_references and not few_shot):
+        return
+    found = f"group {name} has {n} images, more than scoring.max_group_size={limits.max_group_size}; "
+    if few_shot:
+        raise PlanError(
+            found + "the maps of a group are held at once when it is finished. Cut it finer with archive.group_by, or "
+            "raise the limit."
+        )
+    raise PlanError(
+        found + "its exact cost grows with the square of that. Set scoring.max_references (for example 200), cut the "
+        "group finer with archive.group_by, or raise scoring.max_group_size."
+    )
+
+
+def _block_images(work: Workload, limits: Limits, schedule: str, shares: float) -> int:
+    """As many images as the memory takes, and few enough that a tile is 1/20 of an actor's work (``shares`` of it)."""
+    fitting = work.block_images(limits.memory_bytes, "row_stationary")
     if limits.actors == 1:
         return fitting
     pieces = shares * _TILES_PER_SHARE
     blocks = math.sqrt(2 * pieces) if schedule == "symmetric" else pieces
-    return min(fitting, max(1, math.ceil(n / math.ceil(blocks))))
-
-
-def _strip_bytes(n: int, references: int, p: int, schedule: str, block: int) -> int:
-    return (n if schedule == "symmetric" else block) * references * p * 4
+    return min(fitting, max(1, math.ceil(work.images / math.ceil(blocks))))
 
 
 def _flops(n: int, references: int, p: int, d: int) -> int:

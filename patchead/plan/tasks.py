@@ -1,13 +1,13 @@
-"""The calls that scoring a plan makes, in the order in which `nightly.score` makes them. Pure: plan in, tasks out.
+"""The one stream of work: every call that scoring a plan makes, in order. Pure: plan in, tasks out.
 
-FLOPs are counted as `plan` counts them, 2 N R P² D and half of that for the symmetric schedule, so a diagonal tile of
-n images counts n · n / 2 pairs: the kernel skips the n pairs of an image with itself and multiplies some others twice.
+The run submits exactly these, the simulation plays exactly these, and the estimate adds up exactly these. FLOPs are
+counted as `group_plan` counts them, 2 N R P² D and half of that for the symmetric schedule, so a diagonal tile of n
+images counts n · n / 2 pairs: the kernel skips the n pairs of an image with itself and multiplies some others twice.
 The tasks of a plan then add up to exactly `Plan.flops`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -17,14 +17,14 @@ from patchead.scoring.memory_budget import SCORE_BYTES, STORED_BYTES
 
 LOAD = "load"
 FINISH = "finish"
-HELD = frozenset({"tile", "diagonal", "reduce", "rows"})
+HELD = frozenset({"tile", "diagonal", "reduce", "query_block"})
 """Tasks whose results stay in the object store until their group is finished, and are lost with their node."""
 
 Key = tuple[str, int]
 """A block of embeddings (``block``, number), a row of tiles (``row``, number), or all scores (``scores``, 0)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One call: a block that is loaded (kind `LOAD`, on any CPU of the cluster), or work for one actor.
 
@@ -32,10 +32,14 @@ class Task:
     """
 
     group_id: str
-    kind: str  # whole | load | tile | diagonal | rows | reduce | finish
+    kind: str  # whole | load | tile | diagonal | query_block | reduce | finish
+    blocks: tuple[int, ...] = ()
+    """What it is about: a block that is loaded, the two of a tile, the one of a diagonal, reduction or query block."""
     flops: int = 0
     needs: tuple[Key, ...] = ()
     gives: tuple[Key, ...] = ()
+    frees: tuple[Key, ...] = ()
+    """What no later task needs: the object store may forget it once this task has it."""
     read_bytes: int = 0
     """From the lake."""
     bytes_in: int = 0
@@ -44,7 +48,13 @@ class Task:
     """From the actor to the object store."""
 
     @property
+    def name(self) -> str:
+        """Names the task in counts and logs, e.g. ``night=2026-11-21/product=screw tile 0 2``."""
+        return " ".join([self.group_id, self.kind, *map(str, self.blocks)])
+
+    @property
     def moved_bytes(self) -> int:
+        """Bytes into and out of the object store."""
         return self.bytes_in + self.bytes_out
 
 
@@ -67,7 +77,7 @@ class PlannedTasks:
 
 
 def group_tasks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
-    """The tasks of one group of images of ``p`` patches and ``d`` dimensions."""
+    """Yield the tasks of one group of images of ``p`` patches and ``d`` dimensions."""
     if group.schedule == "none":
         return iter(())
     return _pieces(group, p, d) if group.whole else chain(_pieces(group, p, d), _together(group, p))
@@ -76,88 +86,107 @@ def group_tasks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
 def _pieces(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
     if group.whole:
         stored = (group.images + group.prompts) * p * d * STORED_BYTES
-        yield Task(group.group_id, "whole", group.flops, read_bytes=stored)
+        yield Task(group_id=group.group_id, kind="whole", flops=group.flops, read_bytes=stored)
     elif group.schedule == "symmetric":
-        yield from _loads(group.group_id, _sizes(group), p * d * STORED_BYTES)
+        for block, size in enumerate(_sizes(group)):
+            yield _load(group.group_id, block, size * p * d * STORED_BYTES)
         yield from _tiles(group, _sizes(group), p, d)
     else:
-        yield from _row_blocks(group, _sizes(group), p, d)
+        yield from _query_blocks(group, p, d)
 
 
 def _together(group: GroupPlan, p: int) -> Iterator[Task]:
     if group.schedule == "symmetric":
-        for row, size in enumerate(_sizes(group)):
+        for block, size in enumerate(_sizes(group)):
             scores = size * p * SCORE_BYTES
             yield Task(
-                group.group_id,
-                "reduce",
-                needs=(("row", row),),
+                group_id=group.group_id,
+                kind="reduce",
+                blocks=(block,),
+                needs=(("row", block),),
                 gives=(("scores", 0),),
+                frees=(("row", block),),
                 bytes_in=group.images * scores,
                 bytes_out=scores,
             )
-    yield Task(group.group_id, FINISH, needs=(("scores", 0),), bytes_in=group.images * p * SCORE_BYTES)
+    everything = (("scores", 0),)
+    size = group.images * p * SCORE_BYTES
+    yield Task(group_id=group.group_id, kind=FINISH, needs=everything, frees=everything, bytes_in=size)
 
 
 def _sizes(group: GroupPlan) -> list[int]:
     return [block.stop - block.start for block in group.blocks()]
 
 
-def _loads(group_id: str, sizes: list[int], image: int) -> Iterator[Task]:
-    for block, size in enumerate(sizes):
-        stored = size * image
-        yield Task(group_id, LOAD, gives=(("block", block),), read_bytes=stored, bytes_out=stored)
+def _load(group_id: str, block: int, stored: int) -> Task:
+    return Task(
+        group_id=group_id,
+        kind=LOAD,
+        blocks=(block,),
+        gives=(("block", block),),
+        read_bytes=stored,
+        bytes_out=stored,
+    )
 
 
-def _tiles(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[Task]:
+def _tiles(group: GroupPlan, sizes: list[int], p: int, d: int) -> Iterator[Task]:
     image, pair = p * d * STORED_BYTES, p * SCORE_BYTES
     for a, b in group.tiles():
-        if a == b:
+        if a == b:  # the last task that needs this block
             yield Task(
-                group.group_id,
-                "diagonal",
-                flops=rows[a] * rows[a] * p * p * d,
+                group_id=group.group_id,
+                kind="diagonal",
+                blocks=(a,),
+                flops=sizes[a] * sizes[a] * p * p * d,
                 needs=(("block", a),),
                 gives=(("row", a),),
-                bytes_in=rows[a] * image,
-                bytes_out=rows[a] * rows[a] * pair,
+                frees=(("block", a),),
+                bytes_in=sizes[a] * image,
+                bytes_out=sizes[a] * sizes[a] * pair,
             )
         else:
             yield Task(
-                group.group_id,
-                "tile",
-                flops=2 * rows[a] * rows[b] * p * p * d,
+                group_id=group.group_id,
+                kind="tile",
+                blocks=(a, b),
+                flops=2 * sizes[a] * sizes[b] * p * p * d,
                 needs=(("block", a), ("block", b)),
                 gives=(("row", a), ("row", b)),
-                bytes_in=(rows[a] + rows[b]) * image,
-                bytes_out=2 * rows[a] * rows[b] * pair,
+                bytes_in=(sizes[a] + sizes[b]) * image,
+                bytes_out=2 * sizes[a] * sizes[b] * pair,
             )
 
 
-def _row_blocks(group: GroupPlan, rows: list[int], p: int, d: int) -> Iterator[Task]:
-    """One per row block, past which every reference block streams.
+def _query_blocks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
+    """One per block of queries, past which every block of references streams.
 
-    A row block's images that are no references are loaded beside them; which they are is only known to the run, so
-    they count as evenly distributed.
+    A query block's images that are no references are a block of their own; which they are is only known to the run,
+    so their bytes count as evenly distributed.
     """
-    image, count = p * d * STORED_BYTES, math.ceil(group.references / group.block_images)
-    columns = [group.references // count + (i < group.references % count) for i in range(count)]
-    yield from _loads(group.group_id, columns, image)
-    blocks = tuple(("block", block) for block in range(count))
-    others, outside, start = 0, group.images - group.references + group.prompts, 0
-    for row, size in enumerate(rows):
+    image, count = p * d * STORED_BYTES, group.reference_blocks()
+    for block in range(count):
+        size = group.references // count + (block < group.references % count)
+        yield _load(group.group_id, block, size * image)
+    references = tuple(("block", block) for block in range(count))
+    outside, start, counted = group.images - group.references + group.prompts, 0, 0
+    sizes = _sizes(group)
+    for number, size in enumerate(sizes):
         start += size
-        own = outside * start // group.images - others
-        others += own
-        key = ("block", count + row)
-        if own:
-            yield Task(group.group_id, LOAD, gives=(key,), read_bytes=own * image, bytes_out=own * image)
+        own = outside * start // group.images - counted
+        counted += own
+        key = ("block", count + number)
+        if outside:
+            yield _load(group.group_id, count + number, own * image)
+        needs = (*references, key) if outside else references
+        last = number == len(sizes) - 1
         yield Task(
-            group.group_id,
-            "rows",
-            2 * size * group.references * p * p * d,
-            needs=(*blocks, key) if own else blocks,
+            group_id=group.group_id,
+            kind="query_block",
+            blocks=(number,),
+            flops=2 * size * group.references * p * p * d,
+            needs=needs,
             gives=(("scores", 0),),
+            frees=needs if last else needs[count:],
             bytes_in=(group.references + own) * image,
             bytes_out=size * p * SCORE_BYTES,
         )

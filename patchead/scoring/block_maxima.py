@@ -1,7 +1,8 @@
-"""One core's matrix products of two blocks of images, each reduced to its maxima while it is in the core's cache."""
+"""One core's similarity matrices of two blocks of images, each reduced to its maxima while it is in the cache."""
 
 from __future__ import annotations
 
+from collections import deque
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,17 +18,31 @@ _USUAL_L2 = 1 << 20
 _L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 
-def maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tuple[int, int], scratch: Tensor) -> None:
-    """`similarity.cosine_maxima` by one thread, in products of at most ``shape``.
+class Pair(NamedTuple):
+    """Two blocks of images and where the maxima of their cosines go: one core's work.
+
+    ``a`` (Na, P, D), ``b`` (Nb, Q, D); ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q) are written to, None where unwanted.
+    """
+
+    a: Tensor
+    b: Tensor
+    ab: Tensor | None
+    ba: Tensor | None
+
+
+def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -> None:
+    """Multiply two blocks in pieces of at most ``shape`` and write each piece's maxima over rows and columns.
 
     A fused kernel for an accelerator would replace this function.
 
     Args:
-        a, b: (Na, P, D) and (Nb, Q, D).
-        ab, ba: (Na, Nb, P) and (Nb, Na, Q), written to, or None where they are not wanted.
-        shape: rows and columns, from `similarity.block_shape`.
-        scratch: from `new_scratch`, for that shape and these vectors.
+        pair: the blocks and the places of their maxima.
+        shape: rows and columns of a piece, from `similarity.block_shape`.
+        scratches: of `new_scratch`, for that shape and these vectors, one for each thread that calls at a time.
     """
+    a, b, ab, ba = pair
+    scratch = scratches.pop()
+    multiply = torch._int_mm if a.dtype == torch.int8 else torch.mm
     (_, p, d), (_, q, _) = a.shape, b.shape
     rows, columns = shape
     by_row, by_column = _multiples(a)
@@ -40,7 +55,7 @@ def maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tu
                 plans[sizes] = _Plan.of(a, *sizes, q, columns, scratch)
             plan = plans[sizes]
             for part in plan.parts:
-                _matmul(x, padded(y[part.cut], by_column), part.product)
+                multiply(x, padded(y[part.cut], by_column).t(), out=part.product)
                 for step in part.steps:
                     if ab is not None:
                         torch.amax(step.by_row, 3, out=step.row)
@@ -52,6 +67,7 @@ def maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, shape: tu
                 ab[i, j] = (plan.row.amax(0) if len(plan.parts) > 1 else plan.row[0]).transpose(1, 2)
             if ba is not None:
                 ba[j, i] = plan.column.view(*sizes, q).transpose(0, 1)
+    scratches.append(scratch)
 
 
 def new_scratch(vectors: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -131,14 +147,6 @@ def _rows_at_once(product: Tensor) -> int:
     if product.device.type != "cpu":
         return p
     return max(1, int(_MAXIMA_SHARE * l2_bytes()) // (i * j * w * product.itemsize))
-
-
-def _matmul(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """Products (m, n) of x (m, D) and y (n, D)."""
-    if x.dtype == torch.int8:
-        torch._int_mm(x, y.t(), out=out)
-    else:
-        torch.mm(x, y.t(), out=out)
 
 
 def _multiples(vectors: Tensor) -> tuple[int, int]:

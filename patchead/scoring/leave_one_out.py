@@ -6,30 +6,29 @@ strip (N, N, P). *row_stationary*: a block of query images stays while the refer
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from patchead.batches import slices
+from patchead.scoring import quantize
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores, neighbours, reference_mask
-from patchead.scoring.memory_budget import block_images, candidate_bytes, choose_schedule, matmul_bytes, strip_bytes
+from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.nearest_mean import NearestMean
 from patchead.scoring.panel import reference_panel
-from patchead.scoring.precision import allocate, cosine_step, dtype_of, maxima_dtype, prepare
+from patchead.scoring.precision import allocate, dtype_of, maxima_dtype, prepare
 from patchead.scoring.query_block import finish, reduce_query_block, score_query_block
 from patchead.scoring.similarity import cosine_maxima, cosine_maxima_self, to_distance_
 
 __all__ = [
     "Aggregation",
     "GroupScores",
-    "block_images",
-    "choose_schedule",
     "reduce_query_block",
     "reference_panel",
     "score_group",
     "score_query_block",
-    "strip_bytes",
 ]
 
 
@@ -78,23 +77,51 @@ def score_group(
         SettingsError: unknown precision or schedule.
         ValueError: arrays of different lengths.
     """
-    n, p, _ = embeddings.shape
+    n, p, d = embeddings.shape
     part = np.full(n, -1, np.int64) if part is None else part
     if len(content) != n or len(part) != n:
         raise ValueError(f"content and part must have the {n} entries of embeddings; got {len(content)}, {len(part)}")
-    job = _Job(
-        embeddings, content, part, count_references(content, part, panel), aggregation, device, precision, memory_bytes
+    columns, scored = np.arange(n) if panel is None else panel, n if queries is None else queries
+    work = Workload(
+        images=n,
+        patches=p,
+        dim=d,
+        references=len(columns),
+        precision=precision,
+        fraction=aggregation.fraction,
     )
-    if (
-        panel is None
-        and queries is None
-        and choose_schedule(n, p, memory_bytes, schedule, precision=precision) == "symmetric"
-    ):
-        patch_scores = _symmetric(job)
+    counts = count_references(content, part, panel)
+    job = _Job(embeddings, content, part, counts, aggregation, device, precision, memory_bytes, work)
+    everything = panel is None and queries is None
+    if everything and work.choose_schedule(memory_bytes, schedule) == "symmetric":
+        strip = allocate((n, n, p), maxima_dtype(dtype_of(precision)), device)
+        for rows, columns_of, a, b in _pairs(job):
+            if b is None:
+                cosine_maxima_self(a, strip[rows, rows], budget_bytes=matmul_bytes(memory_bytes))
+            else:
+                there, back = strip[rows, columns_of], strip[columns_of, rows]
+                cosine_maxima(a, b, there, back, budget_bytes=matmul_bytes(memory_bytes))
+            del a, b  # before the next ones are made
+        patch_scores = _reduced(job, strip)
     else:
-        patch_scores = _row_stationary(job, np.arange(n) if panel is None else panel, n if queries is None else queries)
-    counts = job.n_references[:queries]
-    return GroupScores(patch_scores, image_scores(patch_scores, aggregation.image_top_fraction), counts)
+        patch_scores = np.empty((scored, p), np.float32)
+        size = work.block_images(memory_bytes, "row_stationary")
+        for rows in slices(scored, size):
+            blocks = ((columns[cut], embeddings[columns[cut]]) for cut in slices(len(columns), size))
+            patch_scores[rows] = score_query_block(
+                embeddings[rows],
+                np.arange(scored)[rows],
+                blocks,
+                content,
+                part,
+                aggregation=aggregation,
+                device=device,
+                precision=precision,
+                memory_bytes=memory_bytes,
+                n_references=counts[rows],
+            )
+    image = image_scores(patch_scores, aggregation.image_top_fraction)
+    return GroupScores(patch_scores, image, counts[:queries])
 
 
 @dataclass(frozen=True)
@@ -109,67 +136,34 @@ class _Job:
     device: str
     precision: str
     memory_bytes: int
-
-    def block_images(self, schedule: str, references: int) -> int:
-        n, p, d = self.embeddings.shape
-        return block_images(
-            n,
-            p,
-            d,
-            self.memory_bytes,
-            schedule=schedule,
-            precision=self.precision,
-            fraction=self.aggregation.fraction,
-            references=references,
-        )
+    work: Workload
 
     def prepare(self, images: slice) -> torch.Tensor:
         positions = np.arange(images.start, images.stop)
         return prepare(self.embeddings[images], device=self.device, precision=self.precision, positions=positions)
 
 
-def _symmetric(job: _Job) -> np.ndarray:
-    """Each pair of images multiplied once into the strip of cosines (N, N, P), then every row reduced."""
-    n, p, _ = job.embeddings.shape
-    size, budget = job.block_images("symmetric", n), matmul_bytes(job.memory_bytes)
-    strip = allocate((n, n, p), maxima_dtype(dtype_of(job.precision)), job.device)
-    step = 1.0
+def _pairs(job: _Job) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor | None]]:
+    """Every pair of blocks of the group, prepared; a block with itself comes without the second."""
+    n = job.work.images
+    size = job.work.block_images(job.memory_bytes, "symmetric")
     for rows in slices(n, size):
         a = job.prepare(rows)
-        step = cosine_step(a)
-        cosine_maxima_self(a, strip[rows, rows], budget_bytes=budget)
+        yield rows, rows, a, None
         for columns in slices(n, size, start=rows.stop):
-            b = job.prepare(columns)
-            cosine_maxima(a, b, strip[rows, columns], strip[columns, rows], budget_bytes=budget)
-            del b  # before the next one is made
+            yield rows, columns, a, job.prepare(columns)
+
+
+def _reduced(job: _Job, strip: torch.Tensor) -> np.ndarray:
+    """Patch scores float32 (N, P) from the strip of cosines (N, N, P), some images at a time."""
+    n, p = job.work.images, job.work.patches
+    step = quantize.cosine_step(job.work.dim) if job.precision == "int8" else 1.0
     out = np.empty((n, p), np.float32)
-    # A row takes its distances and as many candidates. The product's share is free again by now.
-    for rows in slices(n, max(1, budget // (2 * candidate_bytes(n, p)))):
+    # An image takes its distances and as many candidates. The similarity matrix's share is free again by now.
+    for rows in slices(n, max(1, matmul_bytes(job.memory_bytes) // (2 * job.work.candidate_bytes(n)))):
         distances = to_distance_(strip[rows].to(torch.float32, copy=True), step)
-        mean = NearestMean(
-            neighbours(job.n_references[rows], job.aggregation.fraction), p, job.aggregation.aggregate, job.device, n
-        )
+        k = neighbours(job.n_references[rows], job.aggregation.fraction)
+        mean = NearestMean(k, p, job.aggregation.aggregate, job.device, n)
         mean.add(distances, reference_mask(job.content, job.part, rows, slice(None)))
         out[rows] = finish(mean, np.arange(n)[rows], job.n_references[rows])
-    return out
-
-
-def _row_stationary(job: _Job, columns: np.ndarray, queries: int) -> np.ndarray:
-    """Query blocks one after the other; the images at ``columns`` stream past each."""
-    p = job.embeddings.shape[1]
-    size = job.block_images("row_stationary", len(columns))
-    out = np.empty((queries, p), np.float32)
-    for rows in slices(queries, size):
-        out[rows] = score_query_block(
-            job.embeddings[rows],
-            np.arange(queries)[rows],
-            ((columns[cut], job.embeddings[columns[cut]]) for cut in slices(len(columns), size)),
-            job.content,
-            job.part,
-            aggregation=job.aggregation,
-            device=job.device,
-            precision=job.precision,
-            memory_bytes=job.memory_bytes,
-            n_references=job.n_references[rows],
-        )
     return out

@@ -1,12 +1,14 @@
-"""What scoring holds in memory, and the schedule and block sizes that keep it within a budget.
+"""What scoring holds in memory, part by part, and the schedule and block sizes that keep it within a budget.
 
-The budget covers everything that scoring allocates above the float16 embeddings it is given: prepared vectors,
-the product, the strip of maxima, candidates and scratch.
+One model for everybody: the kernels take their block sizes from it, the plan cuts groups by it, and the report of a
+plan prints its sums. The budget covers all that scoring allocates above the float16 embeddings it is given: prepared
+vectors, the similarity matrix of two blocks, the strip of maxima, candidates and scratch.
 """
 
 from __future__ import annotations
 
-from math import isqrt
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from patchead.errors import PlanError, SettingsError, bad_value
 from patchead.scoring.aggregate import neighbours
@@ -18,111 +20,161 @@ STORED_BYTES = 2  # a float16 value of an embedding file
 SCORE_BYTES = 4  # a float32 distance or score
 
 
-def strip_bytes(n: int, p: int, precision: str = "fp32") -> int:
-    """Bytes of the symmetric schedule's strip: one cosine per patch and reference, (N, N, P)."""
-    return n * n * p * maxima_dtype(dtype_of(precision)).itemsize
-
-
 def matmul_bytes(memory_bytes: int) -> int:
-    """The part of the budget that one matrix product may take: a sixteenth. Its maxima get as much again."""
+    """Return the part of the budget that one similarity matrix may take: a sixteenth. Its maxima get as much again."""
     return memory_bytes // 16
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The scoring of one group, as far as its memory goes."""
+
+    images: int
+    """N, the images that are scored."""
+    patches: int
+    """P of one sample."""
+    dim: int
+    """D."""
+    references: int
+    """Images that stream past a query block: the group, its panel, or the prompts."""
+    precision: str = "fp32"
+    fraction: float = 0.3
+    """K as a fraction of the references."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of one image's embeddings as they are stored, float16 (P, D)."""
+        return self.patches * self.dim * STORED_BYTES
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of one image's prepared vectors and of the stored ones they are made from."""
+        return self.patches * self.dim * dtype_of(self.precision).itemsize + self.stored_bytes
+
+    @property
+    def strip_bytes(self) -> int:
+        """Bytes of the symmetric schedule's strip: one cosine per patch and image, (N, N, P)."""
+        return self.images * self.images * self.patches * maxima_dtype(dtype_of(self.precision)).itemsize
+
+    @property
+    def distance_bytes(self) -> int:
+        """Bytes of the distances float32 (P,) of one image's patches to one reference."""
+        return self.patches * SCORE_BYTES
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Bytes that `precision.prepare` converts in at a time: float16, float32, and for int8 the rotated copies."""
+        values = min(PREPARE_VALUES, max(self.images, self.references) * self.patches * self.dim)
+        if self.precision != "int8":
+            return values * (STORED_BYTES + 4)
+        return values * (STORED_BYTES + 4 + 4 + 1) + self.dim * self.dim * 4
+
+    @property
+    def candidates(self) -> int:
+        """Candidates held per patch while references stream past: twice K, so that forgetting the rest is rare."""
+        return min(self.references, 2 * int(neighbours(self.references, self.fraction)))
+
+    def candidate_bytes(self, held: int) -> int:
+        """Bytes of ``held`` candidates (and the one that `NearestMean` adds) for the patches of one image."""
+        return (held + 1) * self.distance_bytes
+
+    def symmetric_bytes(self, block: int) -> int:
+        """Bytes of the symmetric schedule in blocks of ``block`` images: strip, two blocks of vectors, scratch."""
+        matching = self.scratch_bytes + min(self.images, 2 * block) * self.vector_bytes
+        return self.strip_bytes + max(matching, 2 * self.candidate_bytes(self.images))
+
+    def query_block_bytes(self, block: int, at_once: int) -> int:
+        """Bytes of ``block`` query images and their candidates while ``at_once`` references are in hand."""
+        queries = block * (self.vector_bytes + self.candidate_bytes(self.candidates))
+        return self.scratch_bytes + queries + at_once * (self.vector_bytes + block * self.distance_bytes)
+
+    def tile_bytes(self, block: int) -> int:
+        """Bytes of one tile of two blocks, both directions, with its vectors."""
+        return self.scratch_bytes + 2 * block * (self.vector_bytes + block * self.distance_bytes)
+
+    def reduction_bytes(self, block: int) -> int:
+        """Bytes of reducing the tiles of one block of query images, one tile at a time and twice while it is copied."""
+        return block * (self.candidate_bytes(self.candidates) + 2 * block * self.distance_bytes)
+
+    def choose_schedule(self, memory_bytes: int, schedule: str = "auto") -> str:
+        """Choose ``symmetric``, half the work, where its strip takes up to 3/4 of the budget, else ``row_stationary``.
+
+        Raises:
+            SettingsError: unknown schedule.
+            PlanError: ``symmetric`` was asked for and its strip does not fit.
+        """
+        if schedule not in SCHEDULES:
+            raise SettingsError(bad_value("scoring.schedule", schedule, f"one of {', '.join(SCHEDULES)}"))
+        fits = 4 * self.strip_bytes <= 3 * memory_bytes
+        if schedule == "symmetric" and not fits:
+            raise PlanError(
+                f"scoring.schedule symmetric needs a strip of {_gb(self.strip_bytes)} for {self.images} images of "
+                f"{self.patches} patches, and takes at most 3/4 of scoring.memory_gb ({_gb(memory_bytes)}). Set "
+                f"scoring.schedule to auto, or scoring.memory_gb to {self.strip_bytes * 4 / 3e9:.3g} or more."
+            )
+        if schedule == "auto":
+            return "symmetric" if fits else "row_stationary"
+        return schedule
+
+    def block_images(self, memory_bytes: int, schedule: str) -> int:
+        """Return the most images per block, 1 to N, that fit the budget with what goes with them.
+
+        Args:
+            memory_bytes: the budget.
+            schedule: ``symmetric`` (beside the strip) or ``row_stationary`` (as many references at once as queries).
+
+        Raises:
+            PlanError: not even one image fits.
+        """
+        if schedule == "symmetric":
+            found = _largest(self.symmetric_bytes, self.images, usable_bytes(memory_bytes, schedule))
+            least = self.symmetric_bytes(1)
+        else:
+            found = _largest(
+                lambda block: self.query_block_bytes(block, block), self.images, usable_bytes(memory_bytes, schedule)
+            )
+            least = self.query_block_bytes(1, 1)
+        if found < 1:
+            wanted = least * memory_bytes / usable_bytes(memory_bytes, schedule) / GIGABYTE
+            raise PlanError(
+                f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold one image of {self.patches} patches and "
+                f"{self.dim} dimensions of a group of {self.images} (schedule {schedule}). "
+                f"Set it to {wanted:.3g} or more."
+            )
+        return found
+
+    def references_at_once(self, memory_bytes: int, block: int) -> int:
+        """Return how many references may be compared with ``block`` query images at a time.
+
+        Raises:
+            PlanError: not even one.
+        """
+        usable = usable_bytes(memory_bytes, "row_stationary")
+        found = _largest(lambda at_once: self.query_block_bytes(block, at_once), max(1, self.references), usable)
+        if found < 1:
+            raise PlanError(
+                f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold {block} query images beside one reference. "
+                "Use query blocks of Workload.block_images(...) images, or raise it."
+            )
+        return found
+
+
 def usable_bytes(memory_bytes: int, schedule: str) -> int:
-    """The budget without the product and its maxima and, where references stream, what the allocator keeps of them."""
+    """Return the budget without the similarity matrix and its maxima and, where references stream, a reserve.
+
+    The reserve, as much again, is what the allocator keeps of blocks of changing size.
+    """
     return memory_bytes - (2 if schedule == "symmetric" else 4) * matmul_bytes(memory_bytes)
 
 
-def choose_schedule(n: int, p: int, memory_bytes: int, schedule: str = "auto", *, precision: str = "fp32") -> str:
-    """``symmetric`` (half the work) where its strip takes at most 3/4 of the budget, else ``row_stationary``.
-
-    Raises:
-        SettingsError: unknown schedule.
-        PlanError: ``symmetric`` was asked for and its strip does not fit.
-    """
-    if schedule not in SCHEDULES:
-        raise SettingsError(bad_value("scoring.schedule", schedule, f"one of {', '.join(SCHEDULES)}"))
-    strip = strip_bytes(n, p, precision)
-    fits = 4 * strip <= 3 * memory_bytes
-    if schedule == "symmetric" and not fits:
-        raise PlanError(
-            f"scoring.schedule symmetric needs a strip of {_gb(strip)} for {n} images of {p} patches, and takes "
-            f"at most 3/4 of scoring.memory_gb ({_gb(memory_bytes)}). Set scoring.schedule to auto, or "
-            f"scoring.memory_gb to {strip * 4 / 3e9:.3g} or more."
-        )
-    if schedule == "auto":
-        return "symmetric" if fits else "row_stationary"
-    return schedule
-
-
-def block_images(
-    n: int,
-    p: int,
-    d: int,
-    memory_bytes: int,
-    *,
-    schedule: str,
-    precision: str = "fp32",
-    fraction: float = 0.3,
-    references: int | None = None,
-) -> int:
-    """Images per block, 1 to n: two blocks at a time and what goes with them fit in the budget.
-
-    Args:
-        n, p, d: images in the group, patches, dimensions.
-        memory_bytes: the budget.
-        schedule: ``symmetric`` (beside the strip) or ``row_stationary`` (beside the candidates of a query block).
-        precision: of the products.
-        fraction: K as a fraction of the references.
-        references: images that stream past a query block (the panel); default: all n.
-
-    Raises:
-        PlanError: not even one image fits.
-    """
-    free = usable_bytes(memory_bytes, schedule) - scratch_bytes(n, p, d, precision)
-    vectors = vector_bytes(p, d, precision)
-    if schedule == "symmetric":
-        free -= strip_bytes(n, p, precision)
-        images = n if n * vectors <= free else free // (2 * vectors)
-        needed = 2 * max(vectors, candidate_bytes(n, p))
-    else:
-        # images² · distances + images · (query, reference, candidates) <= free
-        distances = p * SCORE_BYTES
-        streamed = n if references is None else references
-        linear = 2 * vectors + candidate_bytes(candidates(streamed, fraction), p)
-        images = (isqrt(linear * linear + 4 * distances * free) - linear) // (2 * distances) if free > 0 else 0
-        needed = linear + distances
-    if images < 1 or free < needed:
-        usable = usable_bytes(memory_bytes, schedule)
-        least = (usable - free + needed) * memory_bytes / usable / 1e9
-        raise PlanError(
-            f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold one image of {p} patches and {d} dimensions of a "
-            f"group of {n} (schedule {schedule}). Set it to {least:.3g} or more."
-        )
-    return min(images, n)
-
-
-def candidates(n: int, fraction: float) -> int:
-    """Candidates held per patch while n images stream past: twice K, so that forgetting the rest is rare."""
-    return min(n, 2 * int(neighbours(n, fraction)))
-
-
-def candidate_bytes(held: int, p: int) -> int:
-    """Bytes of ``held`` candidates (and the one that `NearestMean` adds) for the patches of one image."""
-    return p * (held + 1) * SCORE_BYTES
-
-
-def vector_bytes(p: int, d: int, precision: str) -> int:
-    """Bytes of one image's prepared vectors and of the stored ones they are made from."""
-    return p * d * (dtype_of(precision).itemsize + STORED_BYTES)
-
-
-def scratch_bytes(n: int, p: int, d: int, precision: str) -> int:
-    """The copies of what `prepare` converts at a time: float16, float32, and for int8 the rotated ones."""
-    if precision != "int8":
-        return min(PREPARE_VALUES, n * p * d) * (STORED_BYTES + 4)
-    return min(PREPARE_VALUES, n * p * d) * (STORED_BYTES + 4 + 4 + 1) + d * d * 4
+def _largest(needed: Callable[[int], int], most: int, available: int) -> int:
+    """The largest count up to ``most`` that needs no more than is available, 0 if none; ``needed`` grows with it."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle) <= available else (low, middle - 1)
+    return low
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:.3g} GB"
+    return f"{size / GIGABYTE:.3g} GB"

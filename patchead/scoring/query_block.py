@@ -8,19 +8,12 @@ import numpy as np
 import torch
 
 from patchead.batches import slices
-from patchead.errors import PatcheadError, PlanError
+from patchead.errors import PatcheadError
 from patchead.scoring.aggregate import Aggregation, neighbours, reference_mask
-from patchead.scoring.memory_budget import (
-    candidate_bytes,
-    candidates,
-    matmul_bytes,
-    scratch_bytes,
-    usable_bytes,
-    vector_bytes,
-)
+from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.nearest_mean import NearestMean
-from patchead.scoring.precision import prepare
-from patchead.scoring.similarity import one_way
+from patchead.scoring.precision import allocate, cosine_step, prepare
+from patchead.scoring.similarity import cosine_maxima, to_distance_
 
 
 def score_query_block(
@@ -54,17 +47,24 @@ def score_query_block(
             or an embedding is zero, infinite or NaN.
         PlanError: the budget does not hold this many query images; see `block_images`.
     """
-    p = query.shape[1]
-    held = candidates(int(n_references.max(initial=1)), aggregation.fraction)
-    step = _references_at_once(query.shape, len(content), held, precision, memory_bytes)
+    b, p, d = query.shape
+    most = int(n_references.max(initial=1))
+    work = Workload(
+        images=len(content), patches=p, dim=d, references=most, precision=precision, fraction=aggregation.fraction
+    )
+    step = work.references_at_once(memory_bytes, b)
     rows = prepare(query, device=device, precision=precision, positions=row_index)
-    mean = NearestMean(neighbours(n_references, aggregation.fraction), p, aggregation.aggregate, device, held)
+    mean = NearestMean(
+        neighbours(n_references, aggregation.fraction), p, aggregation.aggregate, device, work.candidates
+    )
     for columns, embeddings in blocks:
         for cut in slices(len(columns), step):
             vectors = prepare(embeddings[cut], device=device, precision=precision, positions=columns[cut])
-            distances = one_way(rows, vectors, budget_bytes=matmul_bytes(memory_bytes))
+            maxima = allocate((b, len(vectors), p), torch.float32, rows.device)
+            cosine_maxima(rows, vectors, maxima, None, budget_bytes=matmul_bytes(memory_bytes))
+            distances = to_distance_(maxima, cosine_step(rows))
             mean.add(distances, reference_mask(content, part, row_index, columns[cut]))
-            del vectors, distances  # before the next ones are made
+            del vectors, distances, maxima  # before the next ones are made
         del embeddings
     return finish(mean, row_index, n_references)
 
@@ -90,12 +90,14 @@ def reduce_query_block(
         ValueError: no part at all.
     """
     mean: NearestMean | None = None
-    held = candidates(int(n_references.max(initial=1)), aggregation.fraction)
+    most = int(n_references.max(initial=1))
     for columns, values in parts:
         distances = _tensor(values).to(device, torch.float32)
         if mean is None:
             k = neighbours(n_references, aggregation.fraction)
-            mean = NearestMean(k, distances.shape[2], aggregation.aggregate, device, held)
+            mean = NearestMean(
+                k, distances.shape[2], aggregation.aggregate, device, min(most, 2 * int(k.max(initial=1)))
+            )
         mean.add(distances, reference_mask(content, part, row_index, columns))
     if mean is None:
         raise ValueError("reduce_query_block needs at least one part")
@@ -106,20 +108,6 @@ def _tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(values, torch.Tensor):
         return values
     return torch.from_numpy(np.require(values, requirements="W"))  # torch refuses read-only arrays
-
-
-def _references_at_once(query: tuple[int, ...], n: int, held: int, precision: str, memory_bytes: int) -> int:
-    """Images that may be compared with a query block (B, P, D) at a time, beside ``held`` candidates per patch."""
-    b, p, d = query
-    vectors = vector_bytes(p, d, precision)
-    free = usable_bytes(memory_bytes, "row_stationary") - scratch_bytes(n, p, d, precision)
-    step = (free - b * (vectors + candidate_bytes(held, p))) // (vectors + b * p * 4)
-    if step < 1:
-        raise PlanError(
-            f"scoring.memory_gb ({memory_bytes / 1e9:.3g} GB) does not hold {b} query images beside one reference. "
-            "Use query blocks of block_images(...) images, or raise it."
-        )
-    return step
 
 
 def finish(mean: NearestMean, row_index: np.ndarray, n_references: np.ndarray) -> np.ndarray:

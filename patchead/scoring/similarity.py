@@ -8,8 +8,7 @@ d = (1 - cos) / 2 (method.md §2; PatchEAD §3.1, eq. 2) is one affine map at th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from math import isqrt
 
 import torch
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from patchead.batches import slices
 from patchead.errors import bad_value
-from patchead.scoring import block_maxima
-from patchead.scoring.block_maxima import l2_bytes
+from patchead.scoring.block_maxima import Pair, l2_bytes, new_scratch, write_maxima
 from patchead.scoring.precision import allocate, cosine_step, matmul_dtype
-from patchead.threads import over_threads, threads_of
+from patchead.threads import core_map, threads_of
 
 # A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
 # decides; float32 ones gain more from long operands than they lose to the L3.
@@ -74,43 +72,40 @@ def to_distance_(maxima: Tensor, step: float) -> Tensor:
 
 
 def cosine_maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, *, budget_bytes: int) -> None:
-    """Write the largest products of ``a`` (Na, P, D) and ``b`` (Nb, Q, D) to ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q).
+    """Write the largest cosines of ``a`` (Na, P, D) and ``b`` (Nb, Q, D) to ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q).
 
-    ``ab`` and ``ba`` may be views of a larger array, or None where they are not wanted.
+    ``ab`` and ``ba`` may be views of a larger array, or None where they are not wanted. The cosines are in units of
+    `precision.cosine_step`.
     """
     _require_alike(a, b)
     if len(b) > len(a):
         a, b, ab, ba = b, a, ba, ab  # the threads share out the images of the first
     shape = block_shape(a, b, budget_bytes=budget_bytes)
     shares = _even_shares(len(a), shape[0] // a.shape[1], threads_of(a.device))
-    scratches = _scratches(a, shape)
-
-    def share(s: slice) -> None:
-        with _borrowed(scratches) as scratch:
-            block_maxima.maxima(
-                a[s], b, None if ab is None else ab[s], None if ba is None else ba[:, s], shape, scratch
-            )
-
-    over_threads(share, shares, a.device)
+    pairs = [Pair(a[s], b, None if ab is None else ab[s], None if ba is None else ba[:, s]) for s in shares]
+    work = partial(write_maxima, shape=shape, scratches=_scratches(a, shape))
+    with core_map(a.device, len(pairs)) as run:
+        for _ in run(work, pairs):
+            pass
 
 
 def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
-    """`cosine_maxima` of a block (N, P, D) with itself to ``out`` (N, N, P), each pair of images once.
+    """Write the largest cosines of a block (N, P, D) with itself to ``out`` (N, N, P), each pair of images once.
 
     Entries of an image with itself are 0.
     """
     shape = block_shape(a, a, budget_bytes=budget_bytes)
     smaller = -(-len(a) // (_SHARES_PER_THREAD * threads_of(a.device)))
-    scratches = _scratches(a, shape)
-
-    def share(s: slice) -> None:
-        with _borrowed(scratches) as scratch:
-            if s.stop - s.start > 1:  # pairs inside a share are multiplied twice
-                block_maxima.maxima(a[s], a[s], out[s, s], None, shape, scratch)
-            if s.stop < len(a):
-                block_maxima.maxima(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s], shape, scratch)
-
-    over_threads(share, slices(len(a), min(shape[0] // a.shape[1], smaller)), a.device)
+    pairs = []
+    for s in slices(len(a), min(shape[0] // a.shape[1], smaller)):
+        if s.stop < len(a):
+            pairs.append(Pair(a[s], a[s.stop :], out[s, s.stop :], out[s.stop :, s]))
+        if s.stop - s.start > 1:  # pairs inside a share are multiplied twice
+            pairs.append(Pair(a[s], a[s], out[s, s], None))
+    work = partial(write_maxima, shape=shape, scratches=_scratches(a, shape))
+    with core_map(a.device, len(pairs)) as run:
+        for _ in run(work, pairs):
+            pass
     out.diagonal().zero_()
 
 
@@ -151,16 +146,7 @@ def _even_shares(n: int, most: int, threads: int) -> list[slice]:
 
 def _scratches(a: Tensor, shape: tuple[int, int]) -> deque[Tensor]:
     """Room for one product per thread, that its shares use again and again: fresh pages cost time."""
-    return deque(block_maxima.new_scratch(a, shape) for _ in range(threads_of(a.device)))
-
-
-@contextmanager
-def _borrowed(scratches: deque[Tensor]) -> Iterator[Tensor]:
-    scratch = scratches.pop()
-    try:
-        yield scratch
-    finally:
-        scratches.append(scratch)
+    return deque(new_scratch(a, shape) for _ in range(threads_of(a.device)))
 
 
 def _columns(n_images: int, patches: int, limit: int) -> int:

@@ -24,7 +24,7 @@ def cluster(actors: int = 1, per_node: int = 1, **changes: object) -> Cluster:
 
 
 def wholes(*seconds: int) -> list[Task]:
-    return [Task(f"g{i}", "whole", work) for i, work in enumerate(seconds)]
+    return [Task(group_id=f"g{i}", kind="whole", flops=work) for i, work in enumerate(seconds)]
 
 
 def test_one_actor_takes_the_sum() -> None:
@@ -33,13 +33,13 @@ def test_one_actor_takes_the_sum() -> None:
 
 
 def test_overhead_start_and_bytes_are_added() -> None:
-    task = Task("g", "whole", 4, read_bytes=30, bytes_in=5, bytes_out=15)
+    task = Task(group_id="g", kind="whole", flops=4, read_bytes=30, bytes_in=5, bytes_out=15)
     slow = cluster(task_seconds=0.5, start_seconds=7.0, read_bytes=10.0, network_bytes=20.0)
     assert simulate([task], slow).makespan == 7 + 0.5 + 4 + 3 + 1
 
 
 def test_actors_of_one_node_share_its_rates() -> None:
-    task = Task("g", "whole", read_bytes=30)
+    task = Task(group_id="g", kind="whole", read_bytes=30)
     assert simulate([task], cluster(2, 2, read_bytes=10.0)).makespan == 6
     assert simulate([task], cluster(2, 1, read_bytes=10.0)).makespan == 3
 
@@ -62,19 +62,22 @@ def test_a_call_waits_behind_the_one_that_runs_on_its_actor() -> None:
 
 
 def tiles(*seconds: int, group: str = "g") -> list[Task]:
-    return [Task(group, "tile", work, gives=(ROW,)) for work in seconds]
+    return [Task(group_id=group, kind="tile", flops=work, gives=(ROW,)) for work in seconds]
 
 
 def test_a_reduction_waits_for_its_row() -> None:
-    done = simulate([*tiles(4, 2), Task("g", "reduce", 3, needs=(ROW,))], cluster(2))
+    done = simulate([*tiles(4, 2), Task(group_id="g", kind="reduce", flops=3, needs=(ROW,))], cluster(2))
     assert (done.makespan, done.busy) == (7, 9)
 
 
 def test_a_tile_waits_for_its_blocks() -> None:
     """One reader, 5 s a block: the first block is there at 5, the second at 10."""
     blocks = (("block", 0), ("block", 1))
-    loads = [Task("g", "load", gives=(block,), read_bytes=50) for block in blocks]
-    work = [Task("g", "diagonal", 1, needs=blocks[:1]), Task("g", "tile", 1, needs=blocks)]
+    loads = [Task(group_id="g", kind="load", gives=(block,), read_bytes=50) for block in blocks]
+    work = [
+        Task(group_id="g", kind="diagonal", flops=1, needs=blocks[:1]),
+        Task(group_id="g", kind="tile", flops=1, needs=blocks),
+    ]
     done = simulate([*loads, *work], cluster(read_bytes=10.0))
     assert (done.makespan, done.read_bytes, done.busy) == (11, 100, 2)
 
@@ -104,7 +107,7 @@ def test_results_that_a_lost_node_held_are_made_again() -> None:
 
 def test_results_are_held_no_longer_than_their_group() -> None:
     """The tiles' group ends at 3 s on node 0. Node 1 goes at 4.5 of 9 s, in the first of its two whole groups."""
-    tasks = [*tiles(2, 2), Task("g", "finish", 1, needs=(ROW,)), *wholes(3, 3, 3, 3)]
+    tasks = [*tiles(2, 2), Task(group_id="g", kind="finish", flops=1, needs=(ROW,)), *wholes(3, 3, 3, 3)]
     assert simulate(tasks, cluster(2)).makespan == 9
     assert simulate(tasks, cluster(2), Disturbances(lose_at=0.5, restart_seconds=0.0)).redone == 1
 
@@ -112,7 +115,7 @@ def test_results_are_held_no_longer_than_their_group() -> None:
 def test_a_reduction_waits_for_a_tile_that_is_made_again() -> None:
     """Tiles of 2 and 4 s on two nodes, then a reduction of 2 s on node 0 at 4 s. Node 1 goes at 3 s, is back at 5,
     and its tile ends at 9."""
-    work = [*tiles(2, 4), Task("g", "reduce", 2, needs=(ROW,))]
+    work = [*tiles(2, 4), Task(group_id="g", kind="reduce", flops=2, needs=(ROW,))]
     assert simulate(work, cluster(2)).makespan == 6
     done = simulate(work, cluster(2), Disturbances(lose_at=0.5, restart_seconds=2.0))
     assert (done.makespan, done.redone) == (11, 1)
@@ -167,7 +170,9 @@ def test_nothing_to_do_takes_no_time() -> None:
 
 def test_a_plan_in_blocks_by_hand() -> None:
     """Four images in blocks of two, P = D = 1: diagonals of 4, a tile of 8 FLOPs, 2 reduce, finish."""
-    plan = Plan((GroupPlan("g", 4, 4, "symmetric", 2, 3, 16, 0),), 1, 1)
+    plan = Plan(
+        (GroupPlan(group_id="g", images=4, references=4, schedule="symmetric", block_images=2, flops=16),), 1, 1
+    )
     done = simulate(PlannedTasks(plan), cluster(task_seconds=1.0))
     # The first block is there after 1 s; each of the six calls costs 1 s more than its FLOPs.
     assert done.makespan in (1 + 16 + 6, 2 + 16 + 6)
@@ -177,7 +182,7 @@ def test_a_plan_in_blocks_by_hand() -> None:
 
 @pytest.mark.parametrize(("size", "least"), [(200, 5_000), (20_000, 1_000)])
 def test_a_million_images_are_simulated_in_seconds(size: int, least: int) -> None:
-    limits = Limits(4 * 10**9, "auto", "fp16", 0.3, 5, 20_000, None, 64)
+    limits = Limits(memory_bytes=4 * 10**9, precision="fp16", actors=64)
     began = time.process_time()
     plan = make_plan(even_groups(1_000_000, size), 256, 384, limits)
     done = simulate(

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 import timm
 from PIL import Image
 from safetensors.torch import save_file
@@ -73,14 +72,14 @@ def photos(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_a_unit_is_decoded_to_pixels_and_receipts(local_ray: None, tmp_path: Path, photos: list[Path]) -> None:
+def test_a_unit_is_decoded_to_pixels_and_receipts(tmp_path: Path, photos: list[Path]) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     paths = [photos[0], broken, photos[1], photos[2], tmp_path / "gone.png"]
     known = KnownImages(table([receipt("elsewhere", content=content_hash(photos[1].read_bytes()))], RECEIPTS))
     settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", SampleRecipe(8, "squash", (1, 1)))
     rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in paths]
-    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=ray.put(Shared(known, {})))
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=[Shared(known, {})])
     assert not any(pa.types.is_large_binary(field.type) for field in decoded.schema)  # no file in a cell
     unit = DecodedUnit.of(decoded)
     found = {row["image_id"]: row for row in unit.receipts.to_pylist()}
@@ -109,19 +108,17 @@ class Spotty:
         return np.tile(values[:, None, None], (1, 4, 3))
 
 
-def test_an_image_without_a_direction_is_a_failed_receipt(
-    local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_without_a_direction_is_a_failed_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"zero": 0, "fine": 7, "nan": 255, "last": 9}.items():
         Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
     recipe = SampleRecipe(8, "squash", (2, 2))
     settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", recipe)
     rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in sorted(tmp_path.glob("*.png"))]
     known = KnownImages(RECEIPTS.empty_table())
-    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=ray.put(Shared(known, {})))
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=[Shared(known, {})])
     monkeypatch.setattr("patchead.nightly.embed.build", lambda spec: Spotty())
     store = EmbeddingStore(str(tmp_path / "lake"), Storage(), "spotty")
-    receipts = EmbedActor(EncoderSpec("any"), store, recipe, 32, 1)(decoded)
+    receipts = embed_actor(EncoderSpec("any"), store, recipe)(decoded)
     found = {row["image_id"]: row for row in receipts.to_pylist()}
     assert {name for name, row in found.items() if row["status"] == FAILED} == {"zero.png", "nan.png"}
     assert "zero, infinite or NaN" in found["nan.png"]["error"]
@@ -139,14 +136,20 @@ def test_weights_that_differ_between_nodes_are_refused(tmp_path: Path) -> None:
     facts = identify(spec)
     recipe = SampleRecipe(32, "squash", facts.grid)
     store = EmbeddingStore(str(tmp_path / "lake"), Storage(), facts.encoder_id)
-    EmbedActor(spec, store, recipe, 32, 1)
+    embed_actor(spec, store, recipe)
     (name, weight), *_ = state.items()
     save_file(state | {name: weight + 1e-3}, spec.weights)
     other = identify(spec).encoder_id
     assert other != facts.encoder_id
     with pytest.raises(WeightsError) as caught:
-        EmbedActor(spec, store, recipe, 32, 1)
+        embed_actor(spec, store, recipe)
     assert str(caught.value) == (
         f"the weights {spec.weights} differ between nodes or changed during the run: {other} here, "
         f"{store.encoder_id} at its start. Give all nodes the same file."
     )
+
+
+def embed_actor(spec: EncoderSpec, store: EmbeddingStore, recipe: SampleRecipe) -> EmbedActor:
+    actor = EmbedActor()
+    actor.setup(EmbedSpec(spec, store, recipe, 32, 1))
+    return actor

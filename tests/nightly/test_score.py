@@ -18,10 +18,12 @@ from patchead.errors import PatcheadError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group, gather
-from patchead.nightly.score import score
-from patchead.nightly.score_actor import ScoreSettings
+from patchead.nightly.score import score_groups
+from patchead.nightly.score_actor import ScoreSettings, ScoreSpec
 from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.tasks import LOAD, PlannedTasks
 from patchead.runtime.pool import Pool
+from patchead.runtime.ray_executor import RayExecutor
 from patchead.schema import OK, RECEIPTS, table
 from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
 from patchead.storage import Storage
@@ -32,8 +34,8 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 N, GRID, D = 24, (7, 5), 16
 QUICK = {(4, "symmetric"), (2, "row_stationary"), (2, "panel")}
 MEMORY = 10**9
-SETTINGS = ScoreSettings(Aggregation(), "fp32", MEMORY, GRID, None, 0, "digest")
-LIMITS = Limits(MEMORY, "auto", "fp32", 0.3, 5, 1000, None, 1)
+SETTINGS = ScoreSettings(aggregation=Aggregation(), precision="fp32", memory_bytes=MEMORY, grid=GRID, digest="digest")
+LIMITS = Limits(memory_bytes=MEMORY, max_group_size=1000)
 
 
 def stored(lake: Path, embeddings: np.ndarray, name: str = "g") -> tuple[EmbeddingStore, Group]:
@@ -63,8 +65,13 @@ def run(
     plan = make_plan([(g.group_id, len(g.image_ids)) for g in groups], grid[0] * grid[1], D, limits)
     folder, named = RunFolder(str(lake), Storage(), run_id), {g.group_id: g for g in groups}
     seen: list[int] = []
+    folder_was_scored = bool(folder.scored_groups(settings.digest))
     pool = Pool(size=actors, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
-    summary = score(plan, named.__getitem__, store, folder, settings, pool, advance=seen.append)
+    executor = RayExecutor()
+    spec = ScoreSpec(store, folder, settings, pool, executor.call_counter())
+    summary = score_groups(executor, plan, named.__getitem__, spec, pool, advance=seen.append)
+    if not folder_was_scored:
+        assert sorted(spec.counter.tasks()) == sorted(t.name for t in PlannedTasks(plan) if t.kind != LOAD)
     assert sum(seen) == sum(len(g.image_ids) for g in groups)
     return summary, {name: folder.read_group(name).patch_scores for name in named}
 

@@ -12,16 +12,7 @@ from hypothesis import strategies as st
 from patchead.errors import PlanError
 from patchead.plan.group_plan import Limits, make_plan
 
-LIMITS = Limits(
-    memory_bytes=4 * 10**9,
-    schedule="auto",
-    precision="fp32",
-    fraction=0.3,
-    min_batch=5,
-    max_group_size=20_000,
-    max_references=None,
-    actors=1,
-)
+LIMITS = Limits(memory_bytes=4 * 10**9)
 
 
 def limits(**changes: object) -> Limits:
@@ -35,7 +26,7 @@ def only(images: int, n_patches: int = 256, dim: int = 384, **changes: object):
 
 def test_a_small_group_is_one_task_on_one_actor() -> None:
     group = only(200)
-    assert (group.whole, group.tasks, group.schedule) == (True, 1, "symmetric")
+    assert (group.whole, group.matching_tasks, group.schedule) == (True, 1, "symmetric")
 
 
 def test_flops_are_counted_from_the_definition() -> None:
@@ -58,7 +49,7 @@ def test_a_panel_is_never_symmetric() -> None:
 
 def test_too_few_images_are_planned_as_nothing() -> None:
     group = only(4)
-    assert (group.schedule, group.tasks, group.flops) == ("none", 0, 0)
+    assert (group.schedule, group.matching_tasks, group.flops) == ("none", 0, 0)
     assert only(5).schedule != "none"
 
 
@@ -76,7 +67,7 @@ def test_a_memory_too_small_for_one_image_is_refused() -> None:
 def test_one_large_group_is_cut_so_that_every_actor_has_work() -> None:
     group = only(200, actors=4)
     assert not group.whole
-    assert group.tasks >= 4 * 2
+    assert group.matching_tasks >= 4 * 2
 
 
 def test_groups_stay_whole_up_to_a_tenth_of_an_actors_work() -> None:
@@ -120,7 +111,7 @@ def test_tiles_cover_every_pair_of_images_once(images: int, actors: int, memory_
     sizes = [b - a for a, b in pairwise(edges)]
     pairs = sum(sizes[a] * sizes[b] * (1 if a == b else 2) for a, b in group.tiles())
     assert pairs == images * images
-    assert group.tasks == len(group.tiles())
+    assert group.matching_tasks == len(group.tiles())
 
 
 def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
@@ -128,8 +119,8 @@ def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
     assert (group.schedule, group.references, group.prompts, group.whole) == ("row_stationary", 4, 4, True)
     assert group.flops == 2 * 3 * 4 * 256 * 256 * 384
     (large,) = make_plan([("g", 50_000)], 256, 384, limits(max_group_size=50_000), {"g": 4}).groups
-    assert large.tasks == len(large.blocks()) > 1
+    assert large.matching_tasks == len(large.blocks()) > 1
     with pytest.raises(PlanError, match=r"group g has 50000 images, more than scoring\.max_group_size=20000"):
         make_plan([("g", 50_000)], 256, 384, LIMITS, {"g": 4})
     two = make_plan([("g", 200)], 256, 384, limits(actors=2), {"g": 4}).groups[0]
-    assert two.tasks >= 20
+    assert two.matching_tasks >= 20

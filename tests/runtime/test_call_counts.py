@@ -7,9 +7,9 @@ def test_repeated_starts_and_reads_are_counted_apart_from_first_ones() -> None:
     counts = CallCounts()
     for task in ("tile 0 1", "tile 0 2", "tile 0 1"):
         counts.began(task)
-    counts.finished(0, 3.0)
-    counts.finished(1, 0.5)
-    counts.finished(1, 0.5)
+    counts.finished("0", 3.0)
+    counts.finished("1", 0.5)
+    counts.finished("1", 0.5)
     for node, block in (("n1", "a"), ("n2", "a"), ("n1", "b"), ("n1", "b")):
         counts.read(node, block, 10)
     assert counts.summary() == {

@@ -67,7 +67,9 @@ def test_a_fraction_outside_its_range_is_refused(fraction: float) -> None:
     aggregate=st.sampled_from(["nearest", "farthest"]),
 )
 @settings(deadline=None)
-def test_kmean_is_the_mean_of_the_sorted_whole(seed: int, n: int, extra: int, portion: int, aggregate: str) -> None:
+def test_nearest_mean_is_the_mean_of_the_sorted_whole(
+    seed: int, n: int, extra: int, portion: int, aggregate: str
+) -> None:
     rng = np.random.default_rng(seed)
     rows, patches = 3, 5
     distances = rng.random((rows, n, patches)).astype(np.float32)
@@ -90,7 +92,7 @@ def test_kmean_is_the_mean_of_the_sorted_whole(seed: int, n: int, extra: int, po
         np.testing.assert_allclose(got[row], wanted.mean(axis=0), atol=1e-6)
 
 
-def test_kmean_holds_no_more_than_its_capacity_and_does_not_depend_on_it() -> None:
+def test_nearest_mean_holds_no_more_than_its_capacity_and_does_not_depend_on_it() -> None:
     distances, allowed = torch.rand(2, 500, 4), np.ones((2, 500), bool)
     results = []
     for capacity in (30, 31, 60, 500):
@@ -101,7 +103,7 @@ def test_kmean_holds_no_more_than_its_capacity_and_does_not_depend_on_it() -> No
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
-def test_kmean_leaves_the_distances_it_is_given_alone() -> None:
+def test_nearest_mean_leaves_the_distances_it_is_given_alone() -> None:
     distances = torch.rand(2, 6, 3)
     before = distances.clone()
     mean = NearestMean(np.array([2, 2]), 3, "farthest", "cpu", 3)
@@ -110,7 +112,7 @@ def test_kmean_leaves_the_distances_it_is_given_alone() -> None:
     assert torch.equal(distances, before)
 
 
-def test_kmean_that_met_nothing_is_nan_and_one_that_met_too_few_is_an_error() -> None:
+def test_nearest_mean_that_met_nothing_is_nan_and_one_that_met_too_few_is_an_error() -> None:
     mean = NearestMean(np.array([1, 2]), 3, "nearest", "cpu", 4)
     assert mean.result().isnan().all()
     mean.add(torch.zeros(2, 1, 3), np.array([[False], [True]]))
@@ -118,7 +120,7 @@ def test_kmean_that_met_nothing_is_nan_and_one_that_met_too_few_is_an_error() ->
         mean.result()
 
 
-def test_kmean_refuses_what_it_cannot_count() -> None:
+def test_nearest_mean_refuses_what_it_cannot_count() -> None:
     with pytest.raises(SettingsError, match=r"scoring\.aggregate must be one of nearest, farthest; got 'middle'"):
         NearestMean(np.array([1]), 3, "middle", "cpu", 4)
     for k, capacity in ((0, 4), (5, 4)):

@@ -12,13 +12,12 @@ from patchead.scoring import similarity
 from patchead.scoring.aggregate import count_references
 from patchead.scoring.leave_one_out import (
     Aggregation,
-    block_images,
     reduce_query_block,
     reference_panel,
     score_group,
     score_query_block,
-    strip_bytes,
 )
+from patchead.scoring.memory_budget import Workload
 from patchead.scoring.precision import prepare
 from tests.helpers.groups import group
 from tests.reference import oracle
@@ -138,14 +137,14 @@ def test_memory_threads_and_schedule_do_not_change_the_numbers(p: int, aggregate
             got = _score(embeddings, content, schedule=schedule, memory_bytes=memory, **options)
             np.testing.assert_allclose(got.patch_scores, expected.patch_scores, atol=1e-6)
             np.testing.assert_allclose(got.image_scores, expected.image_scores, atol=1e-6)
-        blocks.add(block_images(n, p, 32, memory, schedule="symmetric"))
+        blocks.add(_work(n, p).block_images(memory, "symmetric"))
     assert blocks == {1, 7, 13, n}
 
 
 def _memory_for(images: int, n: int, p: int) -> int:
     """The budget that holds the strip and two blocks of so many images of 32 dimensions, and no more."""
     scratch, block = n * p * 32 * 6, images * p * 32 * 6
-    return (strip_bytes(n, p) + scratch + 2 * block) * 8 // 7 + 16
+    return (_work(n, p).strip_bytes + scratch + 2 * block) * 8 // 7 + 16
 
 
 @pytest.mark.parametrize("images", [1, 5, 12])
@@ -321,3 +320,7 @@ def test_arrays_that_do_not_go_together_are_refused() -> None:
             group(20, 64), np.arange(20), [], np.arange(20), np.full(20, NOBODY),
             aggregation=Aggregation(), memory_bytes=100_000, n_references=np.full(20, 19),
         )  # fmt: skip
+
+
+def _work(n: int, p: int) -> Workload:
+    return Workload(images=n, patches=p, dim=32, references=n)

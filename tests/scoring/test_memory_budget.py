@@ -10,55 +10,60 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from patchead.errors import PlanError, SettingsError
-from patchead.scoring.leave_one_out import Aggregation, block_images, choose_schedule, score_group, strip_bytes
-from patchead.scoring.memory_budget import matmul_bytes
+from patchead.scoring.leave_one_out import Aggregation, score_group
+from patchead.scoring.memory_budget import Workload, matmul_bytes
 from tests.helpers.groups import group
 
 GB = 10**9
 
 
+def work(n: int, p: int, d: int = 384, precision: str = "fp32", references: int | None = None) -> Workload:
+    return Workload(images=n, patches=p, dim=d, precision=precision, references=references or n)
+
+
 def test_strip_is_one_value_per_patch_and_reference() -> None:
-    assert strip_bytes(10, 7) == 10 * 10 * 7 * 4
-    assert strip_bytes(10, 7, "int8") == strip_bytes(10, 7)
-    assert strip_bytes(10, 7, "fp16") == strip_bytes(10, 7, "bf16") == 10 * 10 * 7 * 2
+    assert work(10, 7).strip_bytes == 10 * 10 * 7 * 4
+    assert work(10, 7, precision="int8").strip_bytes == work(10, 7).strip_bytes
+    assert work(10, 7, precision="fp16").strip_bytes == work(10, 7, precision="bf16").strip_bytes == 10 * 10 * 7 * 2
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_auto_takes_the_strip_exactly_while_it_fits(precision: str) -> None:
-    limit = strip_bytes(300, 256, precision) * 4 // 3
-    assert choose_schedule(300, 256, limit, precision=precision) == "symmetric"
-    assert choose_schedule(300, 256, limit - 1, precision=precision) == "row_stationary"
-    assert choose_schedule(300, 256, limit, "row_stationary") == "row_stationary"
+    group_work = work(300, 256, precision=precision)
+    limit = group_work.strip_bytes * 4 // 3
+    assert group_work.choose_schedule(limit) == "symmetric"
+    assert group_work.choose_schedule(limit - 1) == "row_stationary"
+    assert group_work.choose_schedule(limit, "row_stationary") == "row_stationary"
 
 
 def test_a_strip_that_does_not_fit_is_refused_with_the_remedy() -> None:
     with pytest.raises(
         PlanError, match=r"strip of 4.1 GB for 1000 images of 1024 .*schedule to auto, or .*5.46 or more"
     ):
-        choose_schedule(1000, 1024, 2 * GB, "symmetric")
-    assert choose_schedule(1000, 1024, int(5.47 * GB), "symmetric") == "symmetric"
+        work(1000, 1024).choose_schedule(2 * GB, "symmetric")
+    assert work(1000, 1024).choose_schedule(int(5.47 * GB), "symmetric") == "symmetric"
     with pytest.raises(SettingsError, match=r"schedule must be one of auto, symmetric, row_stationary; got 'fast'"):
-        choose_schedule(10, 10, GB, "fast")
+        work(10, 10).choose_schedule(GB, "fast")
 
 
 @pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
 def test_more_memory_means_blocks_as_large_or_larger_up_to_the_group(schedule: str) -> None:
-    sizes = [block_images(200, 256, 384, memory * 10**6, schedule=schedule) for memory in range(100, 2000, 100)]
+    sizes = [work(200, 256).block_images(memory * 10**6, schedule) for memory in range(100, 2000, 100)]
     assert sizes == sorted(sizes)
     assert 1 <= sizes[0] < sizes[-1] == 200
 
 
 def test_a_small_panel_leaves_room_for_larger_query_blocks() -> None:
-    alone = block_images(20_000, 256, 384, GB, schedule="row_stationary")
-    assert block_images(20_000, 256, 384, GB, schedule="row_stationary", references=200) > 4 * alone
+    alone = work(20_000, 256).block_images(GB, "row_stationary")
+    assert work(20_000, 256, references=200).block_images(GB, "row_stationary") > 4 * alone
 
 
 @pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
 def test_a_budget_for_not_even_one_image_is_refused_and_the_remedy_works(schedule: str) -> None:
     with pytest.raises(PlanError, match=r"does not hold one image of 1024 .*Set it to .* or more") as caught:
-        block_images(20, 1024, 384, 10**6, schedule=schedule)
+        work(20, 1024).block_images(10**6, schedule)
     remedy = float(str(caught.value).split("Set it to ")[1].split()[0])
-    assert block_images(20, 1024, 384, int(remedy * 1.01 * GB), schedule=schedule) >= 1
+    assert work(20, 1024).block_images(int(remedy * 1.01 * GB), schedule) >= 1
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_scoring_allocates_no_more_than_its_budget(
     peak = _peak_bytes(score)
     assert n * p * 4 < peak <= memory
     if schedule == "symmetric":
-        assert peak >= strip_bytes(n, p)
+        assert peak >= work(n, p).strip_bytes
 
 
 def test_the_product_gets_a_sixteenth() -> None:

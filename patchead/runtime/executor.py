@@ -1,0 +1,115 @@
+"""What does the work of a night: a Ray cluster, or this process. Stages are written once, against this interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from patchead.runtime.pool import Pool, PoolRequest
+
+Handle = Any
+"""A value that a later call takes as an argument: a reference into the object store, or the value itself."""
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+class Actor(Protocol):
+    """A process with a model or warm libraries. It is made without arguments and configured by `setup`."""
+
+    def setup(self, spec: Any) -> None:
+        """Take the specification of a stage; another one later takes its place."""
+
+
+class CallCounter(Protocol):
+    """Counts what actors really did; it travels to them. See `call_counts.CallCounts`."""
+
+    def began(self, task: str) -> None:
+        """Count one start of ``task``; it is counted when this returns."""
+
+    def finished(self, seconds: float) -> None:
+        """Count the seconds that this actor has worked on one task."""
+
+    def read(self, block: str, size: int) -> None:
+        """Count one read of ``block``, of ``size`` bytes, by this node."""
+
+    def tasks(self) -> list[str]:
+        """Return the names of the tasks that were begun."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts as plain JSON values."""
+
+
+class ActorPool(Protocol):
+    """A fixed number of equal actors; each has at most `pool.IN_FLIGHT` calls at a time."""
+
+    def call(
+        self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
+    ) -> list[Handle]:
+        """Have the next free actor call ``method``; waits while there is none.
+
+        Args:
+            method: of the actor; it returns None, or as many values as ``results`` says (a tuple if several).
+            arguments: plain values, handles, and what `Executor.stream` made.
+            results: how many values the method returns.
+            done: is called in this process once the method has returned.
+
+        Raises:
+            Whatever an earlier call has raised.
+        """
+
+
+class Executor(Protocol):
+    """Runs tasks, actors and units."""
+
+    name: str
+
+    def session(self) -> AbstractContextManager[None]:
+        """Start what is needed, and stop what was started."""
+
+    def pools(self, wanted: PoolRequest) -> tuple[Pool, Pool]:
+        """Return the embedding and the scoring pool that there is room for."""
+
+    def require_shared_folders(self, uris: Sequence[str]) -> None:
+        """Refuse a local folder that not every node sees."""
+
+    def run_tasks(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
+    ) -> Iterator[tuple[int, Result]]:
+        """Call a function of every item; yield (place of the item, result) as they finish, few ahead at a time."""
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
+        """Have a function called with plain values and handles; returns the handle of its result."""
+
+    def put(self, value: Any) -> Handle:
+        """Keep a value where every actor reaches it."""
+
+    def stream(self, handles: Sequence[Handle]) -> Sequence[Any]:
+        """Give an actor the values of ``handles`` one at a time: each is fetched when it is asked for."""
+
+    def call_counter(self) -> CallCounter:
+        """Return a new counter that no lost actor takes with it."""
+
+    def actors(self, kind: type[Actor], spec: Any, pool: Pool) -> AbstractContextManager[ActorPool]:
+        """Hold a pool of actors set up with ``spec``; leaving the context waits for every call."""
+
+    def map_units(
+        self,
+        units: pa.Table,
+        function: Callable[[pa.Table], pa.Table],
+        kind: type[Any],
+        spec: Any,
+        pool: Pool,
+    ) -> Iterator[pa.Table]:
+        """Send each row of ``units`` through a function on any CPU, then through an actor; yield what comes out.
+
+        Args:
+            units: one row per unit of work.
+            function: of a table of one row, to a table.
+            kind: an `Actor` whose instances are called with that table.
+            spec: what the actors are set up with.
+            pool: their number and resources.
+        """

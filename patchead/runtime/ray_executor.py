@@ -1,0 +1,243 @@
+"""Tasks, actors and units on a Ray cluster. See `executor.Executor`."""
+
+from __future__ import annotations
+
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from patchead.runtime import session
+from patchead.runtime.call_counts import CallCounts
+from patchead.runtime.dispatch import run_tasks
+from patchead.runtime.executor import Actor, Handle, Item, Result
+from patchead.runtime.pool import IN_FLIGHT, Pool, PoolRequest
+from patchead.runtime.worker_errors import worker_errors
+
+
+class RayExecutor:
+    """Runs tasks, actors and units on the cluster of RAY_ADDRESS, or on a Ray that is started here.
+
+    ``keep_actors`` leaves the scoring actors of one stage to the next one that wants the same: for tests, whose stages
+    are short. A night gives its CPUs and GPUs back between the stages.
+    """
+
+    name = "ray"
+
+    def __init__(self, local_cpus: int | None = None, *, keep_actors: bool = False) -> None:
+        self._local_cpus, self._keep = local_cpus, keep_actors
+        self._idle: dict[tuple[type[Any], Pool], list[Any]] = {}
+
+    def session(self) -> AbstractContextManager[None]:
+        """Connect to the cluster, or start Ray on this machine and stop it at the end."""
+        return session.ray_session(self._local_cpus)
+
+    def pools(self, wanted: PoolRequest) -> tuple[Pool, Pool]:
+        """Return the pools that the connected cluster has room for. See `session.pools`."""
+        return session.pools(wanted)
+
+    def require_shared_folders(self, uris: Sequence[str]) -> None:
+        """Refuse a folder of this machine on a cluster whose other nodes do not see it."""
+        session.require_shared_folders(uris)
+
+    def run_tasks(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
+    ) -> Iterator[tuple[int, Result]]:
+        """Call a function of every item by Ray tasks; both must pickle."""
+        return run_tasks(function, items, num_cpus=num_cpus)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
+        """Have a function called by a Ray task."""
+        return ray.remote(num_cpus=num_cpus)(function).remote(*arguments)
+
+    def put(self, value: Any) -> Handle:
+        """Put a value into the object store."""
+        return ray.put(value)
+
+    def stream(self, handles: Sequence[Handle]) -> Sequence[Any]:
+        """Give an actor references that it reads one at a time."""
+        return References(handles)
+
+    def call_counter(self) -> RayCounter:
+        """Start a counting actor on this node: it must not be lost with a worker node."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        name = f"patchead-call-counts-{uuid.uuid4().hex}"
+        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(CallCounts)
+        return RayCounter(name, remote.options(name=name).remote())
+
+    @contextmanager
+    def actors(self, kind: type[Actor], spec: Any, pool: Pool) -> Iterator[RayActors]:
+        """Hold a pool of Ray actors.
+
+        A lost one is started again and its calls are retried for as long as it takes: every call is idempotent.
+        """
+        key = (kind, pool)
+        workers = self._idle.pop(key, None) or [_start(kind, pool) for _ in range(pool.size)]
+        calls = RayActors(kind.__name__, workers, ray.put(spec))
+        try:
+            yield calls
+            calls.drain()
+        except BaseException:
+            for worker in workers:
+                ray.kill(worker)
+            raise
+        if self._keep:
+            self._idle[key] = workers
+            return
+        for worker in workers:
+            ray.kill(worker)
+
+    def map_units(
+        self,
+        units: pa.Table,
+        function: Callable[[pa.Table], pa.Table],
+        kind: type[Any],
+        spec: Any,
+        pool: Pool,
+    ) -> Iterator[pa.Table]:
+        """Send each unit through Ray Data: the function by tasks, then a fixed-size pool of actors."""
+        if not units.num_rows:
+            return
+        from ray.data import ActorPoolStrategy, from_arrow
+
+        one_each = {"batch_size": 1, "batch_format": "pyarrow"}
+        decoded = from_arrow([units.slice(i, 1) for i in range(units.num_rows)]).map_batches(
+            function, num_cpus=pool.decode_cpus, **one_each
+        )
+        done = decoded.map_batches(
+            _UnitActor,
+            fn_constructor_args=(kind, spec),
+            compute=ActorPoolStrategy(size=pool.size),
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            **one_each,
+        )
+        with worker_errors():
+            yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+class RayActors:
+    """A fixed number of Ray actors, `IN_FLIGHT` calls each. See `executor.ActorPool`."""
+
+    def __init__(self, kind: str, workers: Sequence[Any], spec: ray.ObjectRef) -> None:
+        self._kind, self._spec = kind, (uuid.uuid4().hex, [spec])
+        self._free = deque([*workers] * IN_FLIGHT)
+        self._running: dict[ray.ObjectRef, tuple[Any, Callable[[], None] | None]] = {}
+
+    def call(
+        self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
+    ) -> list[Handle]:
+        """Have the next free actor call the method."""
+        while not self._free:
+            self._finish_one()
+        worker = self._free.popleft()
+        remote = worker.call.options(num_returns=1 + results, name=f"{self._kind}.{method}")
+        returned = remote.remote(self._spec, method, results, *arguments)
+        finished, *values = returned if results else [returned]
+        self._running[finished] = worker, done
+        return values
+
+    def drain(self) -> None:
+        """Wait for every call."""
+        while self._running:
+            self._finish_one()
+
+    def _finish_one(self) -> None:
+        (finished,), _ = ray.wait([*self._running], num_returns=1, fetch_local=False)
+        worker, done = self._running.pop(finished)
+        with worker_errors():
+            ray.get(finished)  # nothing, or the error of the call
+        self._free.append(worker)
+        if done is not None:
+            done()
+
+
+class References(Sequence[Any]):
+    """Values in the object store, fetched when they are asked for."""
+
+    def __init__(self, references: Sequence[ray.ObjectRef]) -> None:
+        self._references = list(references)
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def __getitem__(self, index: Any) -> Any:
+        return ray.get(self._references[index])
+
+
+class RayCounter:
+    """A counting actor, wherever the caller is. See `executor.CallCounter`."""
+
+    def __init__(self, name: str, owner: Any = None) -> None:
+        self._name, self._owner = name, owner  # the owner's handle keeps the actor alive
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return RayCounter, (self._name,)
+
+    def began(self, task: str) -> None:
+        """Count one start; waits, so that what is lost from here on has been counted."""
+        ray.get(self._actor.began.remote(task))
+
+    def finished(self, seconds: float) -> None:
+        """Count the seconds of one task of this actor."""
+        self._actor.finished.remote(ray.get_runtime_context().get_actor_id(), seconds)
+
+    def read(self, block: str, size: int) -> None:
+        """Count one read of a block by this node."""
+        self._actor.read.remote(ray.get_runtime_context().get_node_id(), block, size)
+
+    def tasks(self) -> list[str]:
+        """Return the names of the tasks that were begun."""
+        return ray.get(self._actor.tasks.remote())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts as plain JSON values."""
+        return ray.get(self._actor.summary.remote())
+
+    @property
+    def _actor(self) -> Any:
+        if self._owner is None:
+            self._owner = ray.get_actor(self._name)
+        return self._owner
+
+
+class _Worker:
+    """The Ray actor: holds one `executor.Actor` and sets it up when the specification is another one.
+
+    The specification comes with every call, so an actor that was lost and started again is set up like the others.
+    """
+
+    def __init__(self, kind: type[Actor]) -> None:
+        self._actor, self._spec_id = kind(), ""
+
+    def call(self, spec: tuple[str, list[ray.ObjectRef]], method: str, results: int, *arguments: Any) -> Any:
+        """Return None first, so that the driver hears of an error without fetching a value."""
+        spec_id, (reference,) = spec
+        if spec_id != self._spec_id:
+            self._actor.setup(ray.get(reference))
+            self._spec_id = spec_id
+        returned = getattr(self._actor, method)(*arguments)
+        if not results:
+            return None
+        return (None, returned) if results == 1 else (None, *returned)
+
+
+class _UnitActor:
+    """What Ray Data's actor pool holds: an actor that is called with one unit."""
+
+    def __init__(self, kind: type[Any], spec: Any) -> None:
+        self._actor = kind()
+        self._actor.setup(spec)
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        return self._actor(unit)
+
+
+def _start(kind: type[Actor], pool: Pool) -> Any:
+    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(_Worker)
+    return remote.remote(kind)
