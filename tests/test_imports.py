@@ -35,7 +35,7 @@ ALLOWED = {
     "runtime": BASE,
     "nightly": BASE | ROOMS | {"plan", "runtime", "settings"},
     "forecast": BASE | ROOMS | {"plan", "runtime", "settings", "nightly"},
-    "cli": BASE | ROOMS | {"evaluation", "forecast", "nightly", "settings"},
+    "cli": BASE | ROOMS | {"evaluation", "forecast", "nightly", "runtime", "settings"},
     "__init__": {"notebook"},
 }
 RAY = {"runtime", "nightly", "forecast"}
