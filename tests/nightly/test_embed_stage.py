@@ -17,7 +17,7 @@ from patchead.errors import WeightsError
 from patchead.hashing import content_hash
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Shared, decode_unit
-from patchead.nightly.embed import EmbedActor, identify
+from patchead.nightly.embed import EmbedActor, EmbedSpec, identify
 from patchead.nightly.units import units
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import FAILED, OK, RECEIPTS, TO_EMBED, table
