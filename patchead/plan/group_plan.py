@@ -19,7 +19,7 @@ _TILES_PER_SHARE = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The settings that bound a plan; ``memory_bytes`` is per actor, above the embeddings it holds."""
+    """Hold the settings that bound a plan; ``memory_bytes`` is per actor, above the embeddings it holds."""
 
     memory_bytes: int
     schedule: str = "auto"
@@ -33,7 +33,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupPlan:
-    """How one group is scored. ``block_images`` of all images means one task on one actor."""
+    """Say how one group is scored. ``block_images`` of all images means one task on one actor."""
 
     group_id: str
     images: int
@@ -46,12 +46,12 @@ class GroupPlan:
 
     @property
     def whole(self) -> bool:
-        """Whether one task on one actor scores the group."""
+        """Tell whether one task on one actor scores the group."""
         return self.block_images >= self.images
 
     @property
     def matching_tasks(self) -> int:
-        """Tasks that compare images: the group, its tiles, or its query blocks."""
+        """Count the tasks that compare images: the group, its tiles, or its query blocks."""
         if self.schedule == "none":
             return 0
         blocks = math.ceil(self.images / self.block_images)
@@ -73,7 +73,7 @@ class GroupPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups, the largest first, with the totals a person wants to see before the cluster is taken."""
+    """Hold all groups, the largest first, with the totals a person wants to see before the cluster is taken."""
 
     groups: tuple[GroupPlan, ...]
     n_patches: int
@@ -81,14 +81,16 @@ class Plan:
 
     @property
     def scored(self) -> tuple[GroupPlan, ...]:
+        """Give the groups that have images enough."""
         return tuple(group for group in self.groups if group.schedule != "none")
 
     @property
     def flops(self) -> int:
+        """Add up the FLOPs of all groups."""
         return sum(group.flops for group in self.groups)
 
     def facts(self) -> dict[str, Any]:
-        """What the run record says of the plan."""
+        """Collect what the run record says of the plan."""
         return {
             "schedules": dict(Counter(group.schedule for group in self.groups)),
             "tasks": sum(group.matching_tasks for group in self.groups),
@@ -103,6 +105,7 @@ class Plan:
 
     @property
     def embedding_bytes(self) -> int:
+        """Add up the bytes of all stored embeddings, the prompts' included."""
         return sum(group.images + group.prompts for group in self.groups) * self.n_patches * self.dim * 2
 
 

@@ -26,7 +26,7 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One call: a block that is loaded (kind `LOAD`, on any CPU of the cluster), or work for one actor.
+    """Describe one call: a block that is loaded (kind `LOAD`, on any CPU of the cluster), or work for one actor.
 
     It starts when every task of its group that ``gives`` what it ``needs`` is done.
     """
@@ -49,18 +49,18 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Names the task in counts and logs, e.g. ``night=2026-11-21/product=screw tile 0 2``."""
+        """Name the task in counts and logs, e.g. ``night=2026-11-21/product=screw tile 0 2``."""
         return " ".join([self.group_id, self.kind, *map(str, self.blocks)])
 
     @property
     def moved_bytes(self) -> int:
-        """Bytes into and out of the object store."""
+        """Count the bytes into and out of the object store."""
         return self.bytes_in + self.bytes_out
 
 
 @dataclass(frozen=True)
 class PlannedTasks:
-    """Every task of a plan, made anew by each iteration, so that a plan of any size takes no memory."""
+    """Yield every task of a plan, anew by each iteration, so that a plan of any size takes no memory."""
 
     plan: Plan
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class CallCounts:
-    """Calls begun, seconds of each actor, and reads of the lake; asked once, for the run record."""
+    """Count calls begun, seconds of each actor, and reads of the lake; asked once, for the run record."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()

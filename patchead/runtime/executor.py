@@ -18,14 +18,14 @@ Item = TypeVar("Item")
 
 
 class Actor(Protocol):
-    """A process with a model or warm libraries. It is made without arguments and configured by `setup`."""
+    """Work in a process with a model or warm libraries: made without arguments, configured by `setup`."""
 
     def setup(self, spec: Any) -> None:
         """Take the specification of a stage; another one later takes its place."""
 
 
 class CallCounter(Protocol):
-    """Counts what actors really did; it travels to them. See `call_counts.CallCounts`."""
+    """Count what actors really did; it travels to them. See `call_counts.CallCounts`."""
 
     def began(self, task: str) -> None:
         """Count one start of ``task``; it is counted when this returns."""
@@ -44,7 +44,7 @@ class CallCounter(Protocol):
 
 
 class ActorPool(Protocol):
-    """A fixed number of equal actors; each has at most `pool.IN_FLIGHT` calls at a time."""
+    """Hold a fixed number of equal actors; each has at most `pool.IN_FLIGHT` calls at a time."""
 
     def call(
         self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
@@ -63,7 +63,7 @@ class ActorPool(Protocol):
 
 
 class Executor(Protocol):
-    """Runs tasks, actors and units."""
+    """Run tasks, actors and units."""
 
     name: str
 

@@ -18,7 +18,7 @@ _NODE, _ACTOR = "this process", "0"
 
 
 class InlineExecutor:
-    """Runs tasks, actors and units in this process. See `executor.Executor`."""
+    """Run tasks, actors and units in this process. See `executor.Executor`."""
 
     name = "inline"
 
@@ -46,7 +46,7 @@ class InlineExecutor:
         return pool, pool
 
     def require_shared_folders(self, uris: Sequence[str]) -> None:
-        """Nothing is shared: there is one process."""
+        """Do nothing: there is one process."""
 
     def run_tasks(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
@@ -98,7 +98,7 @@ class InlineExecutor:
 
 
 class InlineActors:
-    """The one actor of this process. See `executor.ActorPool`."""
+    """Hold the one actor of this process. See `executor.ActorPool`."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -114,7 +114,7 @@ class InlineActors:
 
 
 class InlineCounter:
-    """Counts of the one actor on the one node there is. See `executor.CallCounter`."""
+    """Count for the one actor on the one node there is. See `executor.CallCounter`."""
 
     def __init__(self) -> None:
         self._counts = CallCounts()

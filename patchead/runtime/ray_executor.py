@@ -21,7 +21,7 @@ from patchead.runtime.worker_errors import worker_errors
 
 
 class RayExecutor:
-    """Runs tasks, actors and units on the cluster of RAY_ADDRESS, or on a Ray that is started here.
+    """Run tasks, actors and units on the cluster of RAY_ADDRESS, or on a Ray that is started here.
 
     ``keep_actors`` leaves the scoring actors of one stage to the next one that wants the same: for tests, whose stages
     are short. A night gives its CPUs and GPUs back between the stages.
@@ -122,7 +122,7 @@ class RayExecutor:
 
 
 class RayActors:
-    """A fixed number of Ray actors, `IN_FLIGHT` calls each. See `executor.ActorPool`."""
+    """Hold a fixed number of Ray actors, `IN_FLIGHT` calls each. See `executor.ActorPool`."""
 
     def __init__(self, kind: str, workers: Sequence[Any], spec: ray.ObjectRef) -> None:
         self._kind, self._spec = kind, (uuid.uuid4().hex, [spec])
@@ -158,7 +158,7 @@ class RayActors:
 
 
 class References(Sequence[Any]):
-    """Values in the object store, fetched when they are asked for."""
+    """Hold values in the object store, fetched when they are asked for."""
 
     def __init__(self, references: Sequence[ray.ObjectRef]) -> None:
         self._references = list(references)
@@ -171,7 +171,7 @@ class References(Sequence[Any]):
 
 
 class RayCounter:
-    """A counting actor, wherever the caller is. See `executor.CallCounter`."""
+    """Reach a counting actor, wherever the caller is. See `executor.CallCounter`."""
 
     def __init__(self, name: str, owner: Any = None) -> None:
         self._name, self._owner = name, owner  # the owner's handle keeps the actor alive

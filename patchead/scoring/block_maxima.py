@@ -19,7 +19,7 @@ _L2_SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
 
 class Pair(NamedTuple):
-    """Two blocks of images and where the maxima of their cosines go: one core's work.
+    """Hold two blocks of images and where the maxima of their cosines go: one core's work.
 
     ``a`` (Na, P, D), ``b`` (Nb, Q, D); ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q) are written to, None where unwanted.
     """
@@ -55,7 +55,7 @@ def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -
                 plans[sizes] = _Plan.of(a, *sizes, q, columns, scratch)
             plan = plans[sizes]
             for part in plan.parts:
-                multiply(x, padded(y[part.cut], by_column).t(), out=part.product)
+                multiply(x, padded(y[part.cut], by_column).t(), out=part.matrix)
                 for step in part.steps:
                     if ab is not None:
                         torch.amax(step.by_row, 3, out=step.row)
@@ -71,21 +71,21 @@ def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -
 
 
 def new_scratch(vectors: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Room for one product of ``shape`` of such vectors (..., D)."""
+    """Allocate room for one similarity matrix of ``shape`` of such vectors (..., D)."""
     rows, columns = _padded_shape(*shape, vectors)
     return allocate((rows * columns,), matmul_dtype(vectors.dtype), vectors.device)
 
 
 @lru_cache(maxsize=1)
 def l2_bytes() -> int:
-    """Bytes of a core's L2 cache as Linux tells it; where it does not, the usual megabyte."""
+    """Tell the bytes of a core's L2 cache, as Linux does; where it does not, the usual megabyte."""
     text = _L2_SIZE.read_text().strip() if _L2_SIZE.exists() else ""
     return int(text[:-1]) << 10 if text.endswith("K") else _USUAL_L2
 
 
 class _Step(NamedTuple):
-    """Rows of a product and the places of their maxima, float or integer: ``by_row`` (I, p, J, w) to ``row`` (I, p, J),
-    ``by_column`` (I, p, J · w) to ``column`` (I, J · w)."""
+    """Rows of a similarity matrix and the places of their maxima, float or integer: ``by_row`` (I, p, J, w) to ``row``
+    (I, p, J), ``by_column`` (I, p, J · w) to ``column`` (I, J · w)."""
 
     by_row: Tensor
     row: Tensor
@@ -94,33 +94,33 @@ class _Step(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """One product and its maxima: views that are made once, as making them takes a tenth of a small product's time.
+    """One similarity matrix and its maxima: views that are made once, which takes a tenth of a small one's time.
 
     ``columns`` (steps, I, J · w) are reduced to ``column`` (I, J · w) where there are several steps.
     """
 
     cut: slice
-    product: Tensor
+    matrix: Tensor
     steps: list[_Step]
     columns: Tensor
     column: Tensor
 
     @classmethod
-    def of(cls, product: Tensor, cut: slice, row: Tensor, column: Tensor) -> _Part:
-        """``product``, of at least I · P rows and J · w columns, that gives ``row`` (I, P, J) and ``column``."""
+    def of(cls, matrix: Tensor, cut: slice, row: Tensor, column: Tensor) -> _Part:
+        """Of ``matrix``, of at least I · P rows and J · w columns, that gives ``row`` (I, P, J) and ``column``."""
         (i, p, j), width = row.shape, cut.stop - cut.start
-        values = product[: i * p, :width].view(i, p, j, width // j)
+        values = matrix[: i * p, :width].view(i, p, j, width // j)
         cuts = slices(p, _rows_at_once(values))
         columns = column.new_empty(len(cuts), i, width) if len(cuts) > 1 else column[None]
         steps = [
             _Step(values[:, c], row[:, c], values[:, c].view(i, -1, width), place)
             for c, place in zip(cuts, columns, strict=True)
         ]
-        return cls(cut, product, steps, columns, column)
+        return cls(cut, matrix, steps, columns, column)
 
 
 class _Plan(NamedTuple):
-    """The products of I images x (I, P, D) with J images y (J, Q, D), and where their maxima go.
+    """The similarity matrices of I images x (I, P, D) and J images y (J, Q, D), and where their maxima go.
 
     Y is either one image, taken ``columns`` patches at a time, or several in one go. ``row`` (parts, I, P, J) are
     maxima over the patches of each y, ``column`` (I, J · Q) over those of each x.
@@ -141,18 +141,18 @@ class _Plan(NamedTuple):
         return cls(parts, row, column)
 
 
-def _rows_at_once(product: Tensor) -> int:
-    """Patches p of a product (I, P, J, w) whose values (I, p, J, w) a core's cache keeps from one pass to the next."""
-    i, p, j, w = product.shape
-    if product.device.type != "cpu":
+def _rows_at_once(matrix: Tensor) -> int:
+    """Patches p of a matrix (I, P, J, w) whose values (I, p, J, w) a core's cache keeps from one pass to the next."""
+    i, p, j, w = matrix.shape
+    if matrix.device.type != "cpu":
         return p
-    return max(1, int(_MAXIMA_SHARE * l2_bytes()) // (i * j * w * product.itemsize))
+    return max(1, int(_MAXIMA_SHARE * l2_bytes()) // (i * j * w * matrix.itemsize))
 
 
 def _multiples(vectors: Tensor) -> tuple[int, int]:
-    """What rows and columns of a product must be multiples of.
+    """What rows and columns of a similarity matrix must be multiples of.
 
-    CUDA's integer product wants more than 16 rows and a multiple of 8 columns.
+    CUDA's integer multiplication wants more than 16 rows and a multiple of 8 columns.
     """
     return (32, 8) if vectors.is_cuda and vectors.dtype == torch.int8 else (1, 1)
 
@@ -163,6 +163,6 @@ def _padded_shape(rows: int, columns: int, vectors: Tensor) -> tuple[int, int]:
 
 
 def padded(vectors: Tensor, multiple: int) -> Tensor:
-    """(n, D) with its last row repeated up to a multiple of rows, which changes no maximum over rows."""
+    """Repeat the last row of (n, D) up to a multiple of rows, which changes no maximum over rows."""
     missing = -len(vectors) % multiple
     return torch.cat([vectors, vectors[-1:].expand(missing, -1)]) if missing else vectors

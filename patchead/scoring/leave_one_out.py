@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GroupScores:
-    """Scores of the N images of a group, in its order; NaN where an image has no reference."""
+    """Hold the scores of the N images of a group, in its order; NaN where an image has no reference."""
 
     patch_scores: np.ndarray
     """float32 (N, P), in [0, 1]."""
@@ -65,7 +65,7 @@ def score_group(
         part: int64 (N,), the physical part, -1 where unknown; default: unknown everywhere.
         aggregation: how distances become scores (method.md §3 and §4).
         device: torch device.
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8`` products.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``: the arithmetic of the similarities.
         schedule: ``auto``, ``symmetric`` or ``row_stationary``. A panel always streams (row_stationary).
         memory_bytes: budget for everything but ``embeddings``.
         panel: positions of the only images that may be references (`reference_panel`); default: all.

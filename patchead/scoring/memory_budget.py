@@ -27,7 +27,7 @@ def matmul_bytes(memory_bytes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The scoring of one group, as far as its memory goes."""
+    """Describe the scoring of one group, as far as its memory goes."""
 
     images: int
     """N, the images that are scored."""
@@ -43,27 +43,27 @@ class Workload:
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of one image's embeddings as they are stored, float16 (P, D)."""
+        """Count the bytes of one image's embeddings as they are stored, float16 (P, D)."""
         return self.patches * self.dim * STORED_BYTES
 
     @property
     def vector_bytes(self) -> int:
-        """Bytes of one image's prepared vectors and of the stored ones they are made from."""
+        """Count the bytes of one image's prepared vectors and of the stored ones they are made from."""
         return self.patches * self.dim * dtype_of(self.precision).itemsize + self.stored_bytes
 
     @property
     def strip_bytes(self) -> int:
-        """Bytes of the symmetric schedule's strip: one cosine per patch and image, (N, N, P)."""
+        """Count the bytes of the symmetric schedule's strip: one cosine per patch and image, (N, N, P)."""
         return self.images * self.images * self.patches * maxima_dtype(dtype_of(self.precision)).itemsize
 
     @property
     def distance_bytes(self) -> int:
-        """Bytes of the distances float32 (P,) of one image's patches to one reference."""
+        """Count the bytes of the distances float32 (P,) of one image's patches to one reference."""
         return self.patches * SCORE_BYTES
 
     @property
     def scratch_bytes(self) -> int:
-        """Bytes that `precision.prepare` converts in at a time: float16, float32, and for int8 the rotated copies."""
+        """Count the bytes that `precision.prepare` converts in: float16, float32, and for int8 the rotated copies."""
         values = min(PREPARE_VALUES, max(self.images, self.references) * self.patches * self.dim)
         if self.precision != "int8":
             return values * (STORED_BYTES + 4)
@@ -71,29 +71,29 @@ class Workload:
 
     @property
     def candidates(self) -> int:
-        """Candidates held per patch while references stream past: twice K, so that forgetting the rest is rare."""
+        """Count the candidates held per patch while references stream past: twice K, so that sorting is rare."""
         return min(self.references, 2 * int(neighbours(self.references, self.fraction)))
 
     def candidate_bytes(self, held: int) -> int:
-        """Bytes of ``held`` candidates (and the one that `NearestMean` adds) for the patches of one image."""
+        """Count the bytes of ``held`` candidates (and the one that `NearestMean` adds) for the patches of one image."""
         return (held + 1) * self.distance_bytes
 
     def symmetric_bytes(self, block: int) -> int:
-        """Bytes of the symmetric schedule in blocks of ``block`` images: strip, two blocks of vectors, scratch."""
+        """Count the bytes of the symmetric schedule in blocks of ``block`` images: strip, vectors, scratch."""
         matching = self.scratch_bytes + min(self.images, 2 * block) * self.vector_bytes
         return self.strip_bytes + max(matching, 2 * self.candidate_bytes(self.images))
 
     def query_block_bytes(self, block: int, at_once: int) -> int:
-        """Bytes of ``block`` query images and their candidates while ``at_once`` references are in hand."""
+        """Count the bytes of ``block`` query images and their candidates while ``at_once`` references are in hand."""
         queries = block * (self.vector_bytes + self.candidate_bytes(self.candidates))
         return self.scratch_bytes + queries + at_once * (self.vector_bytes + block * self.distance_bytes)
 
     def tile_bytes(self, block: int) -> int:
-        """Bytes of one tile of two blocks, both directions, with its vectors."""
+        """Count the bytes of one tile of two blocks, both directions, with its vectors."""
         return self.scratch_bytes + 2 * block * (self.vector_bytes + block * self.distance_bytes)
 
     def reduction_bytes(self, block: int) -> int:
-        """Bytes of reducing the tiles of one block of query images, one tile at a time and twice while it is copied."""
+        """Count the bytes of reducing the tiles of a query block: one tile at a time, twice while it is copied."""
         return block * (self.candidate_bytes(self.candidates) + 2 * block * self.distance_bytes)
 
     def choose_schedule(self, memory_bytes: int, schedule: str = "auto") -> str:
@@ -121,7 +121,7 @@ class Workload:
 
         Args:
             memory_bytes: the budget.
-            schedule: ``symmetric`` (beside the strip) or ``row_stationary`` (as many references at once as queries).
+            schedule: ``symmetric`` (with the strip) or ``row_stationary`` (as many references at once as queries).
 
         Raises:
             PlanError: not even one image fits.
@@ -153,7 +153,7 @@ class Workload:
         found = _largest(lambda at_once: self.query_block_bytes(block, at_once), max(1, self.references), usable)
         if found < 1:
             raise PlanError(
-                f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold {block} query images beside one reference. "
+                f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold {block} query images and one reference. "
                 "Use query blocks of Workload.block_images(...) images, or raise it."
             )
         return found

@@ -18,7 +18,7 @@ from patchead.scoring.similarity import cosine_maxima, to_distance_
 
 def score_query_block(
     query: np.ndarray,
-    row_index: np.ndarray,
+    query_index: np.ndarray,
     blocks: Iterable[tuple[np.ndarray, np.ndarray]],
     content: np.ndarray,
     part: np.ndarray,
@@ -29,21 +29,21 @@ def score_query_block(
     memory_bytes: int,
     n_references: np.ndarray,
 ) -> np.ndarray:
-    """Row-stationary: patch scores float32 (B, P) of a query block while its references stream past.
+    """Score a query block while its references stream past (row-stationary): patch scores float32 (B, P).
 
     Args:
         query: float16 (B, P, D).
-        row_index: int (B,), positions of the query images in the group.
+        query_index: int (B,), positions of the query images in the group.
         blocks: ``(columns (n,), embeddings (n, P, D))`` in any order and size, held one at a time; each position at
             most once.
         content, part: int64 (N,), of the whole group; see `reference_mask`.
         aggregation: how distances become scores (method.md §3 and §4).
-        device, precision: of the products; see `prepare`.
+        device, precision: of the similarities; see `prepare`.
         memory_bytes: budget for everything but ``query`` and the block in hand.
-        n_references: int (B,), references each row must meet on the way.
+        n_references: int (B,), references each query must meet on the way.
 
     Raises:
-        PatcheadError: a row met another number of references than announced (a block was lost or came twice),
+        PatcheadError: a query met another number of references than announced (a block was lost or came twice),
             or an embedding is zero, infinite or NaN.
         PlanError: the budget does not hold this many query images; see `block_images`.
     """
@@ -53,40 +53,40 @@ def score_query_block(
         images=len(content), patches=p, dim=d, references=most, precision=precision, fraction=aggregation.fraction
     )
     step = work.references_at_once(memory_bytes, b)
-    rows = prepare(query, device=device, precision=precision, positions=row_index)
+    queries = prepare(query, device=device, precision=precision, positions=query_index)
     mean = NearestMean(
         neighbours(n_references, aggregation.fraction), p, aggregation.aggregate, device, work.candidates
     )
     for columns, embeddings in blocks:
         for cut in slices(len(columns), step):
             vectors = prepare(embeddings[cut], device=device, precision=precision, positions=columns[cut])
-            maxima = allocate((b, len(vectors), p), torch.float32, rows.device)
-            cosine_maxima(rows, vectors, maxima, None, budget_bytes=matmul_bytes(memory_bytes))
-            distances = to_distance_(maxima, cosine_step(rows))
-            mean.add(distances, reference_mask(content, part, row_index, columns[cut]))
+            maxima = allocate((b, len(vectors), p), torch.float32, queries.device)
+            cosine_maxima(queries, vectors, maxima, None, budget_bytes=matmul_bytes(memory_bytes))
+            distances = to_distance_(maxima, cosine_step(queries))
+            mean.add(distances, reference_mask(content, part, query_index, columns[cut]))
             del vectors, distances, maxima  # before the next ones are made
         del embeddings
-    return finish(mean, row_index, n_references)
+    return finish(mean, query_index, n_references)
 
 
 def reduce_query_block(
     parts: Iterable[tuple[np.ndarray, np.ndarray | torch.Tensor]],
-    row_index: np.ndarray,
+    query_index: np.ndarray,
     content: np.ndarray,
     part: np.ndarray,
     aggregation: Aggregation,
     n_references: np.ndarray,
     device: str = "cpu",
 ) -> np.ndarray:
-    """Patch scores float32 (B, P) of one row block from the tiles of a distributed symmetric schedule.
+    """Reduce the tiles of one query block, of a distributed symmetric schedule, to its patch scores float32 (B, P).
 
     Args:
         parts: ``(columns (n,), distances (B, n, P))`` as from `similarity.tile`, in any order.
-        row_index, content, part, aggregation, n_references: see `score_query_block`.
+        query_index, content, part, aggregation, n_references: see `score_query_block`.
         device: where to reduce.
 
     Raises:
-        PatcheadError: a row met another number of references than announced.
+        PatcheadError: a query met another number of references than announced.
         ValueError: no part at all.
     """
     mean: NearestMean | None = None
@@ -98,10 +98,10 @@ def reduce_query_block(
             mean = NearestMean(
                 k, distances.shape[2], aggregation.aggregate, device, min(most, 2 * int(k.max(initial=1)))
             )
-        mean.add(distances, reference_mask(content, part, row_index, columns))
+        mean.add(distances, reference_mask(content, part, query_index, columns))
     if mean is None:
         raise ValueError("reduce_query_block needs at least one part")
-    return finish(mean, row_index, n_references)
+    return finish(mean, query_index, n_references)
 
 
 def _tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
@@ -110,12 +110,16 @@ def _tensor(values: np.ndarray | torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.require(values, requirements="W"))  # torch refuses read-only arrays
 
 
-def finish(mean: NearestMean, row_index: np.ndarray, n_references: np.ndarray) -> np.ndarray:
-    """The result of ``mean``, float32 (B, P), once every row has met the references it must."""
+def finish(mean: NearestMean, query_index: np.ndarray, n_references: np.ndarray) -> np.ndarray:
+    """Take the result of ``mean``, float32 (B, P), once every query has met the references it must.
+
+    Raises:
+        PatcheadError: one has met another number of them.
+    """
     if (wrong := np.flatnonzero(mean.seen != n_references)).size:
         row = wrong[0]
         raise PatcheadError(
-            f"image {row_index[row]} of the group met {mean.seen[row]} references, not {n_references[row]}: "
+            f"image {query_index[row]} of the group met {mean.seen[row]} references, not {n_references[row]}: "
             "a block of references was lost or came twice. Nothing was scored; run the group again."
         )
     return mean.result().cpu().numpy()

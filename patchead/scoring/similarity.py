@@ -1,7 +1,7 @@
-"""Nearest-patch distances between blocks of images: one matrix product, both directions, bounded memory.
+"""Nearest-patch distances between blocks of images: one multiplication, both directions, bounded memory.
 
-The product of two blocks is cut into sub-blocks that are reduced to row and column maxima while they are still in
-cache, so no matrix of patches x patches is ever written out. Maxima are taken of the cosine; the distance
+The similarity matrix of two blocks is cut into sub-blocks that are reduced to row and column maxima while they are
+still in cache, so no matrix of patches x patches is ever written out. Maxima are taken of the cosine; the distance
 d = (1 - cos) / 2 (method.md §2; PatchEAD §3.1, eq. 2) is one affine map at the end.
 """
 
@@ -20,8 +20,8 @@ from patchead.scoring.block_maxima import Pair, l2_bytes, new_scratch, write_max
 from patchead.scoring.precision import allocate, cosine_step, matmul_dtype
 from patchead.threads import core_map, threads_of
 
-# A sub-block of one core, in units of its L2 cache. Integer and bfloat16 products are so fast that writing them
-# decides; float32 ones gain more from long operands than they lose to the L3.
+# A sub-block of one core, in units of its L2 cache. Integers and bfloat16 are multiplied so fast that writing the
+# results decides; float32 ones gain more from long operands than they lose to the L3.
 CACHE_SHARES = {torch.float32: 4.0, torch.float16: 1.0, torch.bfloat16: 1.0, torch.int8: 0.5}
 _CPU_ROWS = 1024
 _ALIGN = 64  # columns per step of torch's maxima, slow on what is left over; parts of one image are multiples of it
@@ -29,12 +29,12 @@ _SHARES_PER_THREAD = 8  # of the triangle of a block with itself: its shares dif
 
 
 def tile(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[Tensor, Tensor]:
-    """Nearest distances between two blocks of unit vectors, both directions from one matrix product.
+    """Measure the nearest distances between two blocks of unit vectors, both directions from one multiplication.
 
     Args:
-        a: (Na, P, D), as from `vectors.prepare`.
+        a: (Na, P, D), as from `precision.prepare`.
         b: (Nb, Q, D), same D, dtype and device.
-        budget_bytes: the products held at any moment are not larger; on a CPU they are also kept near the cache.
+        budget_bytes: the matrices held at any moment are not larger; on a CPU they are also kept near the cache.
 
     Returns:
         ``ab`` float32 (Na, Nb, P), the distance in [0, 1] of each patch of a to the nearest patch of each image of b,
@@ -49,7 +49,7 @@ def tile(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[Tensor, Tensor]:
 
 
 def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
-    """`tile` of a block with itself, for about half the work: (Na, P, D) → float32 (Na, Na, P).
+    """Measure the `tile` of a block with itself, for about half the work: (Na, P, D) → float32 (Na, Na, P).
 
     The diagonal (an image against itself) is 0: it is no reference of itself, so it is not computed.
     """
@@ -60,14 +60,14 @@ def tile_self(a: Tensor, *, budget_bytes: int) -> Tensor:
 
 
 def one_way(a: Tensor, b: Tensor, *, budget_bytes: int) -> Tensor:
-    """The first result of `tile` alone: float32 (Na, Nb, P)."""
+    """Measure the first result of `tile` alone: float32 (Na, Nb, P)."""
     ab = _empty(len(a), len(b), a)
     cosine_maxima(a, b, ab, None, budget_bytes=budget_bytes)
     return to_distance_(ab, cosine_step(a))
 
 
 def to_distance_(maxima: Tensor, step: float) -> Tensor:
-    """(1 - cos) / 2, clipped to [0, 1], in place; the cosine is ``maxima`` times ``step`` (`vectors.cosine_step`)."""
+    """Turn maxima into (1 - cos) / 2 in place, clipped to [0, 1]; cos is a maximum times ``step`` (`cosine_step`)."""
     return maxima.mul_(-0.5 * step).add_(0.5).clamp_(0, 1)
 
 
@@ -110,7 +110,9 @@ def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
 
 
 def block_shape(a: Tensor, b: Tensor, *, budget_bytes: int) -> tuple[int, int]:
-    """Rows and columns of one core's product of a (Na, P, D) and b (Nb, Q, D); all cores' together fit the budget.
+    """Choose rows and columns of one core's similarity matrix of a (Na, P, D) and b (Nb, Q, D).
+
+    All cores' matrices together fit the budget.
 
     Rows are of whole images; columns are of whole images where they fit, else an even part of one.
 
@@ -145,7 +147,7 @@ def _even_shares(n: int, most: int, threads: int) -> list[slice]:
 
 
 def _scratches(a: Tensor, shape: tuple[int, int]) -> deque[Tensor]:
-    """Room for one product per thread, that its shares use again and again: fresh pages cost time."""
+    """Room for one similarity matrix per thread, that its shares use again and again: fresh pages cost time."""
     return deque(new_scratch(a, shape) for _ in range(threads_of(a.device)))
 
 
