@@ -116,8 +116,8 @@ def plan(
         print_plan(settings, out, actors=actors, device=device, calibration=calibration)
         return
     from patchead.forecast.cluster import Disturbances
-    from patchead.forecast.plan_report import actor_count
     from patchead.forecast.simulate_report import SimulationRequest, print_simulation
+    from patchead.forecast.survey import actor_count
 
     places = {} if images is None else UNUSED
     settings = _settings(config, overrides, archive, lake, night, product, limit, places)

@@ -3,53 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from patchead.archive.catalog import catalog
-from patchead.arrow_columns import run_boundaries
-from patchead.encoders import EncoderShape, describe
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError
 from patchead.forecast.cluster import Cluster
 from patchead.forecast.device_speeds import DATA_SHEET, EFFICIENCY, NO_FIGURES, DeviceFigures, find_figures
 from patchead.forecast.simulate import simulate
-from patchead.nightly import wiring
-from patchead.nightly.prompts import list_prompts
-from patchead.plan.group_plan import GroupPlan, Limits, Plan, make_plan
+from patchead.forecast.survey import Survey, actor_count, limits_on, survey_archive
+from patchead.plan.group_plan import GroupPlan, Limits, Plan
 from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.model import Config
-from patchead.settings.resolve import with_precision
 
 MOST_ROWS = 40
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """The archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
-
-    ``prompts`` are the references of each group in few-shot mode.
-    """
-
-    sizes: list[tuple[str, int]]
-    images: int
-    ignored: int
-    shape: EncoderShape
-    prompts: dict[str, int] | None
-
-    def plan(self, config: Config, limits: Limits) -> Plan:
-        """What `nightly.run` would plan."""
-        patches = wiring.patches_per_sample(config, self.shape)
-        return make_plan(self.sizes, patches, self.shape.dim, limits, self.prompts)
-
-    @property
-    def broken(self) -> int:
-        return self.images - sum(n for _, n in self.sizes)
 
 
 def print_plan(
@@ -80,62 +50,6 @@ def print_plan(
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
     for line in [*_facts(config, survey, plan), *_scoring(plan, limits), *_estimate(plan, count, cluster, why_not)]:
         console.print(line, highlight=False, soft_wrap=True)
-
-
-def actor_count(config: Config, actors: int | None) -> int:
-    """``actors``, else ``resources.score_actors``, else 1.
-
-    Raises:
-        SettingsError: below 1.
-    """
-    if actors is not None and actors < 1:
-        raise SettingsError(bad_value("--actors", actors, "at least 1"))
-    return actors or config.resources.score_actors or 1
-
-
-def device_of(config: Config, figures: DeviceFigures | None) -> str:
-    """``cpu`` or ``cuda``: the settings', else that of the figures."""
-    if config.encoder.device != "auto":
-        return config.encoder.device
-    return figures.device if figures else "cpu"
-
-
-def limits_on(config: Config, actors: int, figures: DeviceFigures | None) -> Limits:
-    """Limits of the plan; ``auto`` is the arithmetic in which these figures are fastest, else that of this machine."""
-    device = device_of(config, figures)
-    probes = [figures.speeds] if figures and device == figures.device == "cpu" else ()
-    return wiring.limits(with_precision(config, device, probes), actors, device)
-
-
-def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
-    """Count the readable images of every group.
-
-    Raises:
-        PatcheadError: the archive cannot be listed, or the encoder is unknown.
-    """
-    config = wiring.absolute(config)
-    shape = describe(wiring.encoder_spec(config, device_of(config, figures)))
-    found = catalog(wiring.catalog_request(config))
-    rows = found.manifest.select(["group_id", "status"]).sort_by("group_id")
-    rows = rows.filter(rows["status"].is_null())
-    edges = run_boundaries(rows, ["group_id"])
-    sizes = [(rows["group_id"][a].as_py(), b - a) for a, b in pairwise(edges)]
-    return Survey(
-        sizes=sizes,
-        images=found.manifest.num_rows,
-        ignored=found.ignored,
-        shape=shape,
-        prompts=_prompts(config, [name for name, _ in sizes]),
-    )
-
-
-def _prompts(config: Config, groups: list[str]) -> dict[str, int] | None:
-    if not wiring.few_shot(config):
-        return None
-    request = wiring.prompt_request(config)
-    found = list_prompts(request, groups)
-    found.require(groups, request.catalog.uri)
-    return found.counts(groups)
 
 
 def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:

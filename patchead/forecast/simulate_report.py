@@ -12,8 +12,9 @@ from patchead.encoders import describe
 from patchead.errors import SettingsError, bad_value
 from patchead.forecast.cluster import Cluster, Disturbances, Outcome
 from patchead.forecast.device_speeds import NO_FIGURES, DeviceFigures, find_figures
-from patchead.forecast.plan_report import Survey, device_of, limits_on, origin, survey_archive
+from patchead.forecast.plan_report import origin
 from patchead.forecast.simulate import simulate
+from patchead.forecast.survey import Survey, device_of, limits_on, survey_archive
 from patchead.nightly import wiring
 from patchead.plan.group_plan import Plan
 from patchead.plan.tasks import PlannedTasks

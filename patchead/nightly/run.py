@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,6 @@ from rich.console import Console
 
 from patchead.archive.catalog import catalog
 from patchead.arrow_columns import by_group, count, digest
-from patchead.errors import SettingsError, TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.preflight import preflight
 from patchead.lake.staging import RunFolder
@@ -24,15 +23,17 @@ from patchead.nightly.explain import explain, failed_rows
 from patchead.nightly.group import Group
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompts import PromptSet, list_prompts, template_candidates
+from patchead.nightly.refusals import refuse_other_run, refuse_too_many_failures, refuse_trial_among_full_runs
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score_groups
 from patchead.nightly.score_actor import ScoreSpec
 from patchead.plan.group_plan import Plan, make_plan
 from patchead.runtime.executor import Executor
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
-from patchead.settings.identity import differing, store_id
+from patchead.scoring.precision_probe import probe_with, to_time, warning
+from patchead.settings.identity import store_id
 from patchead.settings.model import Config
-from patchead.storage import Storage
+from patchead.settings.resolve import with_precision
 
 
 def run_night(config: Config, console: Console, executor: Executor) -> RunRecord:
@@ -52,10 +53,10 @@ def run_night(config: Config, console: Console, executor: Executor) -> RunRecord
     record = RunRecord(config.run.run_id or new_run_id(), config)
     preflight(config.lake.uri, storage)
     if earlier := published_settings(config.lake.uri, storage, record.run_id):
-        _refuse_other_run(record, earlier[0])
+        refuse_other_run(record, earlier[0])
         record.finish("already published")
         return record
-    _refuse_trial_among_full_runs(config, storage)
+    refuse_trial_among_full_runs(config, storage)
     folder = RunFolder(config.lake.uri, storage, record.run_id)
     folder.write_json("run.json", record.as_json())
     try:
@@ -106,6 +107,21 @@ class _Night:
         places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
         executor.require_shared_folders([uri for uri in places if uri is not None])
         record.seconds = stages.seconds
+        self.probes: list[dict[str, float]] = []
+        self._settle_precision()
+
+    def _settle_precision(self) -> None:
+        """Put one arithmetic in the place of ``scoring.precision`` auto: of a group, every tile must be of the same."""
+        device, asked = self.score_pool.device, self.config.scoring.precision
+        if not (candidates := to_time(asked, device)):
+            self.config = with_precision(self.config, device)
+            return
+        probes = self.executor.on_every_node(partial(probe_with, self.score_pool.threads, device, candidates))
+        self.config = with_precision(self.config, device, probes)
+        self.probes = probes
+        where = "" if len(probes) == 1 else f"the slowest of {len(probes)} nodes"
+        if text := warning(asked, probes, where):
+            self.stages.console.print(f"warning: {text}", highlight=False, soft_wrap=True, markup=False)
 
     def embedded(self) -> _Embedded:
         """List, decode and embed; what cannot be scored is refused before anything is embedded."""
@@ -171,7 +187,7 @@ class _Night:
             done = self._embed(manifest, encoder, store, guides, advance)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
-        _refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
+        refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
         found, left = done.receipts.drop_columns(SAMPLE_KEY), manifest.drop_columns(["status", "error"])
         return pa.table([*left.columns, *found.columns], names=[*left.column_names, *found.column_names])
 
@@ -206,6 +222,7 @@ class _Night:
         self.record.scoring = plan.facts() | {
             "precision": wiring.precision(self.config, self.score_pool.device),
             "actors": self.score_pool.size,
+            "probes": self.probes,
             "prompts": prompts.ids() if prompts else {},
         }
         return plan
@@ -249,34 +266,3 @@ class _Night:
         held = [(self.embed_pool, embedding), (self.score_pool, seconds["score"])]
         cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
         return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
-
-
-def _refuse_other_run(record: RunRecord, published_json: str) -> None:
-    """A run id names one run: the same one asked for again is a no-op, another one is a mistake."""
-    if names := differing(record.config, json.loads(published_json)):
-        raise SettingsError(
-            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(names)}). "
-            "Give every run an id of its own, or none."
-        )
-
-
-def _refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:
-    """A limited run would replace whole groups by their first images."""
-    if config.archive.limit is None:
-        return
-    if any(json.loads(text)["archive"]["limit"] is None for text in published_settings(config.lake.uri, storage)):
-        raise SettingsError(
-            f"archive.limit={config.archive.limit} is for trials, and {config.lake.uri} holds full runs: their groups "
-            "would be replaced by their first images. Give the trial a lake.uri of its own."
-        )
-
-
-def _refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:
-    if record.failed <= allowed * record.images:
-        return
-    errors = receipts.filter(pc.equal(receipts["status"], FAILED)).slice(0, 5)
-    examples = "\n".join(f"  {row['image_id']}: {row['error']}" for row in errors.to_pylist())
-    raise TooManyFailuresError(
-        f"{record.failed} of {record.images} images failed, more than run.max_failed_fraction={allowed:g} allows; "
-        f"nothing was published. The first ones:\n{examples}\nMend the archive, or raise run.max_failed_fraction."
-    )

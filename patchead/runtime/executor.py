@@ -76,6 +76,9 @@ class Executor(Protocol):
     def require_shared_folders(self, uris: Sequence[str]) -> None:
         """Refuse a local folder that not every node sees."""
 
+    def on_every_node(self, function: Callable[[], Result]) -> list[Result]:
+        """Call a function once on every node that may work; results in any order."""
+
     def run_tasks(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
     ) -> Iterator[tuple[int, Result]]:

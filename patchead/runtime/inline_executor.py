@@ -48,6 +48,10 @@ class InlineExecutor:
     def require_shared_folders(self, uris: Sequence[str]) -> None:
         """Do nothing: there is one process."""
 
+    def on_every_node(self, function: Callable[[], Result]) -> list[Result]:
+        """Call a function here."""
+        return [function()]
+
     def run_tasks(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
     ) -> Iterator[tuple[int, Result]]:

@@ -45,6 +45,12 @@ class RayExecutor:
         """Refuse a folder of this machine on a cluster whose other nodes do not see it."""
         session.require_shared_folders(uris)
 
+    def on_every_node(self, function: Callable[[], Result]) -> list[Result]:
+        """Call a function on every node that has CPUs."""
+        return session.on_nodes(
+            [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")], function
+        )
+
     def run_tasks(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
     ) -> Iterator[tuple[int, Result]]:

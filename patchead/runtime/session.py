@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import ray
 from ray.data import DataContext
@@ -15,6 +17,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.errors import PatcheadError, SettingsError, bad_value
 from patchead.runtime.pool import Pool, PoolRequest
+from patchead.runtime.worker_errors import worker_errors
+
+Result = TypeVar("Result")
 
 _DEFAULT_CPUS_PER_ACTOR = 4
 
@@ -111,14 +116,24 @@ def require_shared_folders(uris: Sequence[str]) -> None:
     folders = [uri.removeprefix("file://") for uri in uris if "://" not in uri or uri.startswith("file://")]
     if len(nodes) < 2 or not folders:
         return
-    look = ray.remote(num_cpus=0)(_not_there)
-    for node in nodes:
-        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
-        if missing := ray.get(look.options(scheduling_strategy=strategy).remote(folders)):
+    for node, missing in zip(nodes, on_nodes(nodes, partial(_not_there, folders)), strict=True):
+        if missing:
             raise SettingsError(
                 f"node {node} of the cluster does not see {', '.join(missing)}: on several nodes, archive.uri and "
                 "lake.uri must be object storage or a folder that all nodes share."
             )
+
+
+def on_nodes(nodes: Sequence[str], function: Callable[[], Result]) -> list[Result]:
+    """Call a function, which must pickle, on each of the nodes with these ids, at the same time."""
+    call = ray.remote(num_cpus=0)(_call)
+    strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    with worker_errors():
+        return ray.get([call.options(scheduling_strategy=strategy).remote(function) for strategy in strategies])
+
+
+def _call(function: Callable[[], Result]) -> Result:
+    return function()
 
 
 def _not_there(folders: Sequence[str]) -> list[str]:

@@ -60,6 +60,16 @@ def probe(device: str = "cpu", candidates: Iterable[str] = CANDIDATES) -> dict[s
     return dict(_probed(device, names, threads_of(torch.device(device))))
 
 
+def probe_with(threads: int, device: str, candidates: Sequence[str]) -> dict[str, float]:
+    """Take a `probe` with as many threads of torch as an actor will have; they are as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return probe(device, candidates)
+    finally:
+        torch.set_num_threads(before)
+
+
 def choose(probes: Sequence[Mapping[str, float]], candidates: Sequence[str] = CANDIDATES) -> str:
     """Choose one arithmetic for all workers: that in which the slowest of them gains most over its fp32.
 

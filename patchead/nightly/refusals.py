@@ -1,0 +1,47 @@
+"""What a run refuses to do, because it would spoil what is published."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.errors import SettingsError, TooManyFailuresError
+from patchead.lake.tables import published_settings
+from patchead.nightly.run_record import RunRecord
+from patchead.schema import FAILED
+from patchead.settings.identity import differing
+from patchead.settings.model import Config
+from patchead.storage import Storage
+
+
+def refuse_other_run(record: RunRecord, published_json: str) -> None:
+    """A run id names one run: the same one asked for again is a no-op, another one is a mistake."""
+    if names := differing(record.config, json.loads(published_json)):
+        raise SettingsError(
+            f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(names)}). "
+            "Give every run an id of its own, or none."
+        )
+
+
+def refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:
+    """A limited run would replace whole groups by their first images."""
+    if config.archive.limit is None:
+        return
+    if any(json.loads(text)["archive"]["limit"] is None for text in published_settings(config.lake.uri, storage)):
+        raise SettingsError(
+            f"archive.limit={config.archive.limit} is for trials, and {config.lake.uri} holds full runs: their groups "
+            "would be replaced by their first images. Give the trial a lake.uri of its own."
+        )
+
+
+def refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:
+    if record.failed <= allowed * record.images:
+        return
+    errors = receipts.filter(pc.equal(receipts["status"], FAILED)).slice(0, 5)
+    examples = "\n".join(f"  {row['image_id']}: {row['error']}" for row in errors.to_pylist())
+    raise TooManyFailuresError(
+        f"{record.failed} of {record.images} images failed, more than run.max_failed_fraction={allowed:g} allows; "
+        f"nothing was published. The first ones:\n{examples}\nMend the archive, or raise run.max_failed_fraction."
+    )
