@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def plain_loops() -> Iterator[None]:
+    """torch as it is on a processor without VNNI, AVX512-BF16 or AMX: integer and bfloat16 products by a plain loop."""
+    import torch
+
+    from patchead.evaluation import encoder_probe
+    from patchead.scoring import precision_probe
+
+    def forget() -> None:
+        encoder_probe._probed.cache_clear()
+        precision_probe._probed.cache_clear()
+
+    forget()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's word on Intel GPUs
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from patchead.evaluation.records import Setup, to_table, write_whole
 from patchead.evaluation.report import markdown, print_rows
 from patchead.evaluation.run import evaluate
 from patchead.evaluation.variants import Loader, variants
+from patchead.scoring.precision_probe import warning_here
 
 
 def run_evaluation(
@@ -60,18 +61,20 @@ def run_evaluation(
     paper = [f"mask.enabled={found.mask}", f"align.enabled={found.align}"] if plus else []
     place = root or (DATASETS[dataset].default_root or Path)()
     setup = Setup(dataset, place, output, seeds, map_side)
-    rows = evaluate(
-        variants(load_settings, sweeps, paper),
-        found,
-        setup,
-        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-    )
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    asked = variants(load_settings, sweeps, paper)
+    for slow in dict.fromkeys(warning_here(variant.precision, variant.device) for variant in asked):
+        if slow:
+            say(f"warning: {slow}")
+    rows = evaluate(asked, found, setup, say)
     table, stem = to_table(rows), name or dataset
     _write_parquet(table, output / f"{stem}.parquet")
     write_whole(output / f"{stem}.md", markdown(rows, setup))
     print_rows(rows, setup, console)
-    where = f"written: {output / stem}.md and {output / stem}.parquet"
-    console.print(where, markup=False, highlight=False, soft_wrap=True)
+    say(f"written: {output / stem}.md and {output / stem}.parquet")
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -41,8 +42,19 @@ def reading(rows: Sequence[Row], setup: Setup) -> str:
     seeds = f" ± is the standard deviation over seeds {', '.join(map(str, drawn))}." if len(drawn) > 1 else ""
     return (
         f"Metrics in percent; {UNDEFINED}: undefined without both kinds of image or pixel.{seeds} "
-        f"Maps and masks at {setup.map_side} px; PRO up to a false-positive rate of 0.3."
+        f"Maps and masks at {setup.map_side} px; PRO up to a false-positive rate of 0.3. {arithmetic(rows)}"
     )
+
+
+def arithmetic(rows: Sequence[Row]) -> str:
+    """Say in what the embeddings and the scores were computed: of all variants, or of each where they differ."""
+    used = {}
+    for row in rows:
+        settings = json.loads(row.settings)
+        used[row.variant] = f"{settings['encoder.dtype']} encoder, {settings['scoring.precision']} scores"
+    if len(set(used.values())) == 1:
+        return f"Arithmetic: {next(iter(used.values()))}."
+    return "Arithmetic: " + "; ".join(f"{name}: {how}" for name, how in used.items()) + "."
 
 
 def _cells(line: Line) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from patchead.encoders import EncoderSpec
 from patchead.errors import SettingsError, bad_value
+from patchead.evaluation.encoder_probe import with_arithmetic
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
@@ -25,7 +26,10 @@ Loader = Callable[[Sequence[str]], Config]
 
 @dataclass(frozen=True)
 class Variant:
-    """One column of settings; ``label`` names what was swept, e.g. ``scoring.fraction=0.1, encoder.layers=[12]``."""
+    """One column of settings; ``label`` names what was swept, e.g. ``scoring.fraction=0.1, encoder.layers=[12]``.
+
+    The arithmetic of ``config`` is settled: nothing in it is ``auto``.
+    """
 
     label: str
     config: Config
@@ -74,6 +78,8 @@ class Variant:
 def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> list[Variant]:
     """Every combination of the swept values, the last sweep fastest; one variant where nothing is swept.
 
+    Where the arithmetic of encoder or scores is ``auto``, it is what this processor is clearly faster in.
+
     Args:
         load: see `Loader`.
         sweeps: each ``section.key=value,value,…``; see `parse_sweep`.
@@ -91,7 +97,7 @@ def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> 
     found = []
     for values in itertools.product(*(values for _, values in parsed)):
         overrides = [f"{key}={value}" for key, value in zip(keys, values, strict=True)]
-        found.append(Variant(", ".join(overrides) or AS_CONFIGURED, load([*fixed, *overrides])))
+        found.append(Variant(", ".join(overrides) or AS_CONFIGURED, with_arithmetic(load([*fixed, *overrides]))))
     for variant in found:
         _check(variant)
     for first, second in itertools.combinations(found, 2):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -33,17 +32,6 @@ from patchead.settings.resolve import settled_precision, with_precision
 FAST, SLOW = {"fp32": 1.0, "int8": 3.1}, {"fp32": 1.0, "int8": 0.04}
 
 
-@pytest.fixture
-def without_integer_kernels() -> Iterator[None]:
-    """torch as it is on a processor without VNNI and AMX: integer products by a plain loop, 30 times slower."""
-    precision_probe._probed.cache_clear()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's word on Intel GPUs
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
-    precision_probe._probed.cache_clear()
-
-
 @pytest.fixture(params=[1, 2])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     before = torch.get_num_threads()
@@ -52,7 +40,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.usefixtures("threads", "without_integer_kernels")
+@pytest.mark.usefixtures("threads", "plain_loops")
 def test_integer_products_by_a_plain_loop_are_found_slow_without_waiting_for_them() -> None:
     found = probe()
     assert found["fp32"] == 1
@@ -138,14 +126,14 @@ def test_asking_for_what_is_slower_warns_with_the_ratio() -> None:
         assert warning(asked, probes) is None
 
 
-@pytest.mark.usefixtures("without_integer_kernels")
+@pytest.mark.usefixtures("plain_loops")
 def test_a_process_warns_of_itself() -> None:
     assert "int8 runs at 0.0" in (warning_here("int8", "cpu") or "")
     assert warning_here("auto", "cpu") is None
     assert warning_here("fp32", "cpu") is None
 
 
-@pytest.mark.usefixtures("without_integer_kernels")
+@pytest.mark.usefixtures("plain_loops")
 def test_a_notebook_is_warned() -> None:
     photos = [np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8) for seed in range(5)]
     with pytest.warns(UserWarning, match=r"scoring\.precision int8 runs at 0\.0\d+ times the speed of fp32 on this"):
