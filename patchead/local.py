@@ -205,9 +205,9 @@ def score_samples(
     return SampleScores(done.patch_scores, done.image_scores, found.n_references, samples.side_arrays.aligned)
 
 
-def pixels_of(image: ImageLike, index: int = 0, reading: Reading = Reading()) -> np.ndarray:
+def pixels_of(image: ImageLike, index: int) -> np.ndarray:
     """An image as uint8 RGB (H, W, 3); ``index`` names it in an error."""
-    return _decoded(image, index, reading)[0]
+    return _rgb(image, index, Reading())
 
 
 def _decoded(image: ImageLike, index: int, reading: Reading) -> tuple[np.ndarray, str]:

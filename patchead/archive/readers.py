@@ -19,6 +19,8 @@ from patchead.storage import Storage, explained
 
 # Members of a few hundred KiB follow each other: whole blocks read ahead beat one request per member.
 _BLOCK_BYTES = 4 << 20
+AT_ONCE = 32
+"""Files or byte ranges that are fetched at the same time, and held."""
 
 
 def read_images(
@@ -48,11 +50,9 @@ def read_images(
         yield index, failure or ArchiveError(f"{keys[index]!r} is no longer in {uri}")
 
 
-def read_files(
-    uris: Sequence[str], storage: Storage, *, at_once: int = 32
-) -> Iterator[tuple[int, bytes | ArchiveError]]:
-    """Yield index and bytes, or error, of each file in order; ``at_once`` files are fetched concurrently and held."""
-    for batch in stream_batches(enumerate(uris), at_once):
+def read_files(uris: Sequence[str], storage: Storage) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    """Yield index and bytes, or error, of each file in order; `AT_ONCE` files are fetched concurrently and held."""
+    for batch in stream_batches(enumerate(uris), AT_ONCE):
         # A batch has one filesystem: a manifest's files lie in one archive.
         filesystem = resolve(batch[0][1], storage)[0]
         paths = [resolve(uri, storage)[1] for _, uri in batch]
@@ -61,15 +61,15 @@ def read_files(
 
 
 def read_ranges(
-    uri: str, offsets: Sequence[int], sizes: Sequence[int], storage: Storage, *, at_once: int = 32
+    uri: str, offsets: Sequence[int], sizes: Sequence[int], storage: Storage
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Yield index and bytes, or error, of each byte range of one shard in order; nothing else of it is read.
 
-    ``offsets`` and ``sizes``, in bytes, are those of the manifest (tar members whose offset is not null). ``at_once``
+    ``offsets`` and ``sizes``, in bytes, are those of the manifest (tar members whose offset is not null). `AT_ONCE`
     ranges are fetched concurrently and held. A range that the shard no longer holds as a whole is an error.
     """
     filesystem, path = resolve(uri, storage)
-    for batch in stream_batches(enumerate(zip(offsets, sizes, strict=True)), at_once):
+    for batch in stream_batches(enumerate(zip(offsets, sizes, strict=True)), AT_ONCE):
         asked = [place for _, place in batch if place[1]]
         starts, ends = [offset for offset, _ in asked], [offset + size for offset, size in asked]
         fetched = iter(_fetch(filesystem, [path] * len(asked), starts, ends) if asked else [])

@@ -54,7 +54,7 @@ class Disturbances:
     """Say what goes wrong: a fraction of slow calls, the last node lost at a fraction of the undisturbed makespan.
 
     A lost actor's running call and its results that are still held are done again: on the same actor when it is back
-    after ``restart_seconds`` (a call stays with its actor), or on the others when that is None (it never comes back).
+    after ``restart_seconds``, as a call stays with its actor.
 
     Raises:
         SettingsError: a fraction outside of 0 to 1, a slow-down below 1, or a negative delay.
@@ -63,7 +63,7 @@ class Disturbances:
     stragglers: float = 0.0
     slowdown: float = 1.0
     lose_at: float | None = None
-    restart_seconds: float | None = 300.0
+    restart_seconds: float = 300.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -73,8 +73,8 @@ class Disturbances:
             raise SettingsError(bad_value("--slowdown", self.slowdown, "a factor of at least 1"))
         if self.lose_at is not None and not 0 <= self.lose_at <= 1:
             raise SettingsError(bad_value("lose_at", self.lose_at, "a fraction from 0 to 1"))
-        if self.restart_seconds is not None and not self.restart_seconds >= 0:
-            raise SettingsError(bad_value("restart_seconds", self.restart_seconds, "0 or more, or none for never"))
+        if not self.restart_seconds >= 0:
+            raise SettingsError(bad_value("restart_seconds", self.restart_seconds, "0 or more"))
 
 
 @dataclass

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from patchead.errors import SettingsError, bad_value
 from patchead.forecast.cluster import Cluster, Disturbances, Outcome
 from patchead.plan.tasks import FINISH, HELD, LOAD, Key, Task
 from patchead.runtime.pool import IN_FLIGHT
@@ -26,13 +25,11 @@ def simulate(tasks: Iterable[Task], cluster: Cluster, disturbances: Disturbances
     ``tasks`` is iterated twice when a node is lost: a `PlannedTasks` or a list.
 
     Raises:
-        SettingsError: the only node is lost and never comes back; no figure for the precision.
+        SettingsError: there is no figure for the precision.
     """
     disturbances = disturbances or Disturbances()
     if disturbances.lose_at is None:
         return _Run(cluster, disturbances, None).all(tasks)
-    if cluster.nodes == 1 and disturbances.restart_seconds is None:
-        raise SettingsError(bad_value("restart_seconds", None, "given when the only node is lost"))
     whole = _Run(cluster, disturbances, None).all(tasks).makespan
     return _Run(cluster, disturbances, disturbances.lose_at * whole).all(tasks)
 
@@ -54,7 +51,6 @@ class _Run:
         self.random = random.Random(disturbances.seed)
         self.out = Outcome(cluster.actors)
         self.now, self.numbers = 0.0, 0
-        self.alive = list(range(cluster.actors))
         self.busy_until = [cluster.figures.start_seconds] * cluster.actors
         self.heap: list[tuple[float, int, int, _Call]] = []
         self.calls: list[deque[_Call]] = [deque() for _ in range(cluster.actors)]
@@ -62,7 +58,7 @@ class _Run:
         self.reader_free = [cluster.figures.start_seconds] * cluster.nodes  # readers start with the actors
         self.loads = 0
         self.ready: dict[str, dict[Key, float]] = {}
-        self.slots: deque[int] = deque(self.alive * IN_FLIGHT)
+        self.slots: deque[int] = deque([*range(cluster.actors)] * IN_FLIGHT)
 
     def all(self, tasks: Iterable[Task]) -> Outcome:
         """As the loop of `dispatch`."""
@@ -141,21 +137,17 @@ class _Run:
         self.out.moved_bytes += task.moved_bytes
 
     def _lose(self, when: float) -> None:
-        """The last node goes: its calls in flight and the results it holds are done again, by it or by the others."""
-        self.now, back = when, self.disturbances.restart_seconds
-        gone = [actor for actor in self.alive if self.cluster.node_of(actor) == self.cluster.nodes - 1]
+        """The last node goes: its calls in flight and the results it holds are done again when it is back."""
+        self.now, back = when, when + self.disturbances.restart_seconds + self.cluster.figures.start_seconds
+        actors = range(self.cluster.actors)
+        gone = [actor for actor in actors if self.cluster.node_of(actor) == self.cluster.nodes - 1]
         again = [(actor, self._strike(actor, when)) for actor in gone]
-        if back is None:
-            self.alive = self.alive[: -len(gone)]
-            self.slots = deque(actor for actor in self.slots if actor not in gone)
-        else:
-            for actor in gone:
-                self.busy_until[actor] = when + back + self.cluster.figures.start_seconds
+        for actor in gone:
+            self.busy_until[actor] = back
         for actor, tasks in again:
             for task, slot in tasks:
-                target = actor if back is not None else self.alive[self.numbers % len(self.alive)]
-                self._submit(task, target, when, slot=slot and back is not None)
-        for actor in self.alive:
+                self._submit(task, actor, when, slot=slot)
+        for actor in actors:
             self._put_off(actor, when)
 
     def _strike(self, actor: int, when: float) -> list[tuple[Task, bool]]:

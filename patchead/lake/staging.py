@@ -180,23 +180,6 @@ class RunFolder:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         self._run.write(plain_name("file name", name), lambda sink: sink.write(text.encode()))
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
-        """What :meth:`write_json` wrote; None if there is no such file.
-
-        Raises:
-            LakeError: it cannot be read or is not JSON.
-        """
-        try:
-            file = self._run.open(name)
-        except FileNotFoundError:
-            return None
-        with file:
-            text = file.read()
-        try:
-            return json.loads(text)
-        except ValueError as exc:
-            raise LakeError(f"{self._run.uri_of(name)} is not JSON ({exc}). Delete it.") from exc
-
     def _metadata(self, name: str) -> dict[bytes, bytes]:
         with undamaged(self._groups.uri_of(name), _REMEDY):
             head = self._groups.head(name, _HEAD_BYTES)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from patchead.archive import readers
 from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.archive.tar import list_tar, read_tar
 from patchead.errors import ArchiveError
@@ -40,13 +41,20 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     return put
 
 
+@pytest.fixture
+def four_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several batches of few files."""
+    monkeypatch.setattr(readers, "AT_ONCE", 4)
+
+
+@pytest.mark.usefixtures("four_at_once")
 def test_loose_files_are_read_in_order_and_a_missing_one_fails_alone(place: Place) -> None:
     files = {f"a b/{name}": png(number) for number, name in enumerate(NAMES)} | {"empty.png": b""}
     uri, storage = place(files)
     if uri.startswith("memory"):
         files.pop("a b/cam::1.png")
     names = [*files, "gone.png", *files]
-    results = dict(read_files([f"{uri}/{name}" for name in names], storage, at_once=4))
+    results = dict(read_files([f"{uri}/{name}" for name in names], storage))
     assert list(results) == list(range(len(names)))
     for index, name in enumerate(names):
         if name == "gone.png":
@@ -67,7 +75,8 @@ def test_files_are_fetched_in_bounded_batches(monkeypatch: pytest.MonkeyPatch, t
         return fetch(paths, *args, **options)
 
     monkeypatch.setattr(filesystem, "cat_ranges", cat_ranges)
-    reader = read_files([f"{uri}/{number}.png" for number in range(7)], Storage(), at_once=3)
+    monkeypatch.setattr(readers, "AT_ONCE", 3)
+    reader = read_files([f"{uri}/{number}.png" for number in range(7)], Storage())
     assert next(reader) == (0, b"0")
     assert asked == [3]
     assert len(list(reader)) == 6
@@ -146,6 +155,7 @@ def places(data: bytes) -> tuple[list[int], list[int]]:
     return members["offset"].to_pylist(), members["size"].to_pylist()
 
 
+@pytest.mark.usefixtures("four_at_once")
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_ranges_are_the_bytes_that_reading_the_tar_gives(place: Place, format: int) -> None:
     names = [*AWKWARD, "deep/" * 50 + "x.png", "./sub/y.jpg", "ü" * 130 + ".png"]
@@ -156,7 +166,7 @@ def test_ranges_are_the_bytes_that_reading_the_tar_gives(place: Place, format: i
     assert len(members) == len(names) + 1
     expected = dict(read_tar(io.BytesIO(data), [member["key"] for member in members]))
     offsets, sizes = [member["offset"] for member in members], [member["size"] for member in members]
-    ranges = list(read_ranges(members[0]["uri"], offsets, sizes, storage, at_once=4))
+    ranges = list(read_ranges(members[0]["uri"], offsets, sizes, storage))
     assert ranges == sorted(expected.items())
 
 
@@ -220,8 +230,9 @@ def test_three_members_of_a_thousand_cost_their_own_bytes(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(filesystem, "cat_ranges", cat_ranges)
     monkeypatch.setattr(filesystem, "open", refuse)
+    monkeypatch.setattr(readers, "AT_ONCE", 2)
     wanted = (3, 998, 500)
     offsets, sizes = ([column[number] for number in wanted] for column in places(data))
-    results = list(read_ranges(f"{uri}/s.tar", offsets, sizes, Storage(), at_once=2))
+    results = list(read_ranges(f"{uri}/s.tar", offsets, sizes, Storage()))
     assert results == [(place, bytes([number % 256]) * (number + 1)) for place, number in enumerate(wanted)]
     assert [end - start for start, end in asked] == sizes == [4, 999, 501]

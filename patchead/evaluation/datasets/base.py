@@ -53,8 +53,7 @@ class Adapter:
     """How one dataset's published files become classes.
 
     ``published`` names its classes in their order; where it is empty, ``names`` finds them at the root. ``read`` takes
-    the root and the chosen names. ``has_masks``: every anomalous image has one, so a missing file is an error.
-    ``default_root`` is the place to look where no root is given.
+    the root and the chosen names. ``default_root`` is the place to look where no root is given.
     """
 
     title: str
@@ -64,7 +63,6 @@ class Adapter:
     names: Callable[[Path], tuple[str, ...]] | None = None
     align: bool = False
     mask: bool = False
-    has_masks: bool = True
     default_root: Callable[[], Path] | None = None
 
 

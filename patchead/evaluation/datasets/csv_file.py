@@ -63,4 +63,4 @@ def _sample(folder: Path, row: dict[str, str], place: str) -> Sample:
     return Sample(path, True, existing(folder / mask, f"{place}, mask") if mask else None, "anomaly")
 
 
-CSV = Adapter("a CSV file", "columns image, label [, mask, class, split]", _read, names=_names, has_masks=False)
+CSV = Adapter("a CSV file", "columns image, label [, mask, class, split]", _read, names=_names)

@@ -56,6 +56,4 @@ def _add(cells: dict[str, list[Sample]], root: Path, fields: list[str], place: s
         cells[kind].append(Sample(path, True, None, "defect") if probability else good(path))
 
 
-ELPV = Adapter(
-    "ELPV", "labels.csv, images/; without a root: the package", _read, TYPES, has_masks=False, default_root=installed
-)
+ELPV = Adapter("ELPV", "labels.csv, images/; without a root: the package", _read, TYPES, default_root=installed)

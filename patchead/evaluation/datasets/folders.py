@@ -127,5 +127,4 @@ FOLDER = Adapter(
     f"{_TREE}/000_mask.png; one class may be the root itself, train and masks may lack",
     partial(_read, _FREE),
     names=_found,
-    has_masks=False,
 )

@@ -35,10 +35,6 @@ def test_alignment_and_mask_are_the_papers() -> None:
     assert not any(adapter.align and not adapter.mask for adapter in DATASETS.values())
 
 
-def test_masks_are_promised_by_all_but_three() -> None:
-    assert {name for name, adapter in DATASETS.items() if not adapter.has_masks} == {"elpv", "folder", "csv"}
-
-
 @pytest.mark.parametrize(("name", "meant"), [("mvtek", "mvtec"), ("real_iad", "real-iad"), ("dtd_synthetic", "dtd-")])
 def test_an_unknown_dataset_names_the_nearest(tmp_path: Path, name: str, meant: str) -> None:
     with pytest.raises(SettingsError, match=f"dataset must be one of mvtec, .*; got '{name}'. Did you mean '{meant}"):
