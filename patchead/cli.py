@@ -222,11 +222,17 @@ def encoders() -> None:
 
 @app.command()
 def settings() -> None:
-    """Print every setting with its default and meaning."""
+    """Print every setting with its default and meaning, and the settings of each preset."""
+    from patchead.settings.presets import PRESETS
+
     table = Table(Column("setting", no_wrap=True), "default", "meaning")
     for key, field in iter_fields():
         table.add_row(key, "required" if field.is_required() else str(field.get_default()), field.description)
     out.print(table)
+    for name, values in PRESETS.items():
+        if values:
+            given = ", ".join(f"{key}={value}" for key, value in values.items())
+            out.print(f"preset {name}: {given}", markup=False, highlight=False)
 
 
 def _executor(settings: Config, *, local: bool) -> Executor:

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from patchead.encoders import EncoderSpec, build
-from patchead.encoders.registry import resolve
+from patchead.encoders import build
 from patchead.errors import SettingsError, bad_value
 from patchead.local import ImageLike, SampleScores, embed_images, embed_prompts, pixels_of, score_samples
 from patchead.maps.heatmap import colour_range, heatmap, overlay
@@ -22,9 +21,11 @@ from patchead.scoring.aggregate import Aggregation, ranks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
 from patchead.scoring.verdict import robust_z
-from patchead.settings.resolve import settled, settled_precision, this_device
+from patchead.settings import resolve
+from patchead.settings.load import load_config
 
 _HEATMAP_SIDE = 1024
+_PLACES = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}  # a list of images has neither
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,16 @@ class Scored:
 def score(
     images: Sequence[ImageLike],
     *,
-    encoder: str = "dinov2-small",
+    preset: str = "none",
+    encoder: str | None = None,
     weights: str = "hub",
-    image_size: int = 448,
-    layers: Sequence[int] = (),
-    fit: str = "squash",
+    image_size: int | None = None,
+    layers: Sequence[int] | str | None = None,
+    fit: str | None = None,
     prompts: Sequence[ImageLike] = (),
     rotations: Sequence[int] = (),
-    align: Alignment | bool = False,
-    mask: ForegroundMask | bool = False,
+    align: Alignment | bool | None = None,
+    mask: ForegroundMask | bool | None = None,
     aggregation: Aggregation | None = None,
     part_ids: Sequence[str | None] | None = None,
     threshold_z: float = 3.5,
@@ -83,12 +85,22 @@ def score(
 ) -> Scored:
     """Score a list of images: each against all others, or with ``prompts`` against those normal images alone.
 
+    The settings, their defaults and their checks are those of the nightly job (``patchead settings``). What is None is
+    the preset's, or without one the recommended default.
+
     Args:
         images: paths, encoded bytes, or uint8 arrays: RGB (H, W, 3) or grey (H, W).
-        encoder, weights, image_size, layers, fit: as `encoder` in the settings; ``patchead encoders`` lists names.
-        prompts: normal images (few-shot mode); rotations: turns of them that are prompts too, e.g. (90, 180, 270).
-        align, mask: PatchEAD+, with the default rules where True (method.md §5).
-        aggregation: how distances become scores (method.md §3 and §4).
+        preset: none, patchead or musc: published settings beneath those that are given (`settings.presets`).
+        encoder: a name of ``patchead encoders`` or of a library, e.g. timm/vit_base_patch14_dinov2; default: DINOv2-S.
+        weights: hub, hub:TAG, random, package:NAME, or a path or URL to .safetensors or .pt.
+        image_size: side in pixels to which images are resized; default: 448, or what the encoder takes nearest to it.
+        layers: blocks counted from 1, last, quarters or auto; default: auto, which is 6, 9 and 12 of 12 blocks.
+        fit: how an image becomes square: squash (default), crop or pad.
+        prompts: normal images (few-shot mode), given as ``images`` are.
+        rotations: turns of the prompts in degrees that are prompts too, e.g. (90, 180, 270).
+        align, mask: PatchEAD+, with the default rules where True (method.md §5); off by default.
+        aggregation: how distances become scores (method.md §3, §4); default: mean of the nearest 30 % of the images,
+            then of the largest 1 % of the patches.
         part_ids: the physical part of each image: images of one part are never references of each other. Not with
             ``prompts``: leave out those that show a part to be scored.
         threshold_z: an image is anomalous when its robust z in the list is above this.
@@ -103,39 +115,68 @@ def score(
         PatcheadError: a setting, an image or the weights cannot be used; the text says which and what is allowed.
         OSError: a path cannot be read.
         ValueError: pixels, part ids or rotations of another form.
+
+    Examples:
+        Six noisy plates, the third with a bright spot. Real weights take the place of ``weights="random"``.
+
+        >>> import numpy as np, patchead
+        >>> rng = np.random.default_rng(0)
+        >>> plates = [rng.integers(90, 110, (64, 64, 3), dtype=np.uint8) for _ in range(6)]
+        >>> plates[2][20:36, 20:36] = 255
+        >>> scored = patchead.score(plates, encoder="timm/test_vit", weights="random", image_size=64)
+        >>> scored.table["rank"].to_pylist()[2], scored.table["is_anomalous"].to_pylist()[2]
+        (1, True)
+        >>> scored.patch_scores.shape
+        (6, 4, 4)
+        >>> scored.heatmap(2).shape
+        (64, 64, 3)
+
+        The paper's settings, and only the last two plates, compared with the first two:
+
+        >>> few = patchead.score(plates[4:], prompts=plates[:2], preset="patchead", encoder="timm/test_vit",
+        ...                      weights="random", image_size=64)
+        >>> few.table["n_references"].to_pylist()
+        [2, 2]
     """
+    given = {
+        "preset": preset,
+        "encoder.name": encoder,
+        "encoder.weights": weights,
+        "encoder.image_size": image_size,
+        "encoder.layers": layers if layers is None or isinstance(layers, str) else list(layers),
+        "encoder.fit": fit,
+        "encoder.batch_size": batch_size,
+        "encoder.device": device,
+        "align.enabled": None if align is None else bool(align),
+        "mask.enabled": None if mask is None else bool(mask),
+        "scoring.threshold_z": threshold_z,
+        "scoring.min_batch": min_batch,
+        "scoring.precision": precision,
+        "scoring.memory_gb": memory_gb,
+    }
+    config = load_config(None, given=_PLACES | {key: value for key, value in given.items() if value is not None})
     if len(images) < min_batch and not len(prompts):
         raise SettingsError(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")
         )
-    where = this_device(device)
+    where = resolve.this_device(device)
     if slow := warning_here(precision, where):
         warnings.warn(slow, stacklevel=2)
-    spec = EncoderSpec(
-        name=resolve(encoder),
-        weights=weights,
-        image_size=image_size,
-        layers=tuple(layers),
-        fit=fit,
-        dtype=settled("auto", where),
-        device=where,
-        attention=bool(mask),
-    )
-    network = build(spec)
+    network = build(resolve.encoder_spec(config, where))
     normal = embed_prompts(prompts, network, rotations=rotations, batch_size=batch_size) if len(prompts) else None
-    aligned = Alignment() if align is True else align or None
-    samples = embed_images(images, network, align=aligned, prompts=normal, batch_size=batch_size)
+    alignment = align if isinstance(align, Alignment) else resolve.alignment_of(config)
+    samples = embed_images(images, network, align=alignment, prompts=normal, batch_size=batch_size)
     found = score_samples(
         samples,
-        aggregation=aggregation or Aggregation(),
-        mask=ForegroundMask() if mask is True else mask or None,
+        aggregation=aggregation or resolve.aggregation_of(config),
+        mask=mask if isinstance(mask, ForegroundMask) else resolve.foreground_mask_of(config),
         prompts=normal,
         part=part_ids,
-        precision=settled_precision(precision, where),
+        precision=resolve.precision(config, where),
         device=where,
         memory_bytes=int(memory_gb * GIGABYTE),
     )
-    return Scored(_table(images, samples.sizes, found, threshold_z), found.patch_scores, images, fit)
+    return Scored(_table(images, samples.sizes, found, threshold_z), found.patch_scores, images, network.fit)
 
 
 def _table(

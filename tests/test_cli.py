@@ -57,6 +57,8 @@ def test_help_names_the_exit_codes_and_imports_neither_ray_nor_torch() -> None:
 def test_settings_lists_every_setting() -> None:
     printed = patchead("settings").out
     assert [key for key, _ in iter_fields() if key not in printed] == []
+    assert "preset patchead: encoder.image_size=448, encoder.layers=last" in printed
+    assert "preset musc: encoder.name=clip-l14-336, encoder.image_size=518, encoder.layers=quarters" in printed
 
 
 def test_missing_settings_are_exit_code_2_with_one_message() -> None:

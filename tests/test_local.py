@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from patchead.local import Samples, embed_images, embed_prompts, score_samples
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
+from patchead.settings.load import iter_fields
 from tests.helpers.plates import part
 
 SIZE = 128
@@ -173,3 +176,30 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path, encoder: Encoder) -> N
     with pytest.raises(ValueError, match=r"rotations must be 90, 180 or 270, each once; got \[45\]"):
         embed_prompts([part(0)], encoder, rotations=(45,))
     assert isinstance(embed_images([part(0)[..., 0]], encoder), Samples)
+
+
+def test_the_notebooks_settings_are_those_of_the_job() -> None:
+    fields = dict(iter_fields())
+    keys = {"weights": "encoder.weights", "batch_size": "encoder.batch_size", "device": "encoder.device"}
+    keys |= {name: f"scoring.{name}" for name in ("threshold_z", "min_batch", "precision", "memory_gb")}
+    parameters = inspect.signature(patchead.score).parameters
+    for name, key in (keys | {"preset": "preset"}).items():
+        assert parameters[name].default == fields[key].get_default(), name
+    for name in ("encoder", "image_size", "layers", "fit", "align", "mask", "aggregation"):
+        assert parameters[name].default is None, name
+    with pytest.raises(SettingsError, match=r"encoder\.layers: must be auto, last, quarters, or blocks.*; got 'first'"):
+        patchead.score([part(0)] * 5, layers="first")
+    with pytest.raises(SettingsError, match=r"preset: must be 'none', 'patchead' or 'musc'; got 'paper'"):
+        patchead.score([part(0)] * 5, preset="paper")
+
+
+def test_a_preset_in_a_notebook_is_beneath_what_is_given() -> None:
+    def scores(**given: Any) -> np.ndarray:
+        tiny: dict[str, Any] = {"encoder": "timm/vit_tiny_patch16_224", "weights": "random", "image_size": 64}
+        return patchead.score(plates(), **(tiny | given)).patch_scores
+
+    plain, paper = scores(), scores(preset="patchead")
+    assert np.abs(plain - paper).max() > 1e-3
+    np.testing.assert_array_equal(plain, scores(layers=(6, 9, 12)))
+    np.testing.assert_array_equal(paper, scores(layers="last"))
+    np.testing.assert_array_equal(plain, scores(preset="patchead", layers="auto"))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 
 from patchead.encoders.base import Encoder
+from patchead.encoders.choice import image_size_of, layers_of
 from patchead.encoders.spec import Architecture, EncoderShape, EncoderSpec, check_spec, shape_of
 from patchead.errors import SettingsError, bad_value
 
@@ -39,6 +43,32 @@ def describe(spec: EncoderSpec) -> EncoderShape:
     """
     check_spec(spec)
     return shape_of(spec, _architecture(spec))
+
+
+def chosen(name: str, weights: str, layers: str | Sequence[int], image_size: str | int) -> tuple[tuple[int, ...], int]:
+    """Layers and image size of a model whose settings may name them by a word; see `choice`.
+
+    Args:
+        name: library and model, as in `EncoderSpec`.
+        weights: as in `EncoderSpec`; they are not read.
+        layers: numbers from 1, or a word.
+        image_size: pixels, or auto.
+
+    Raises:
+        SettingsError: the model or a word is not known.
+    """
+    if not isinstance(layers, str) and not isinstance(image_size, str):
+        return tuple(layers), image_size
+    architecture = _known(name, weights)
+    taken = layers_of(layers, architecture)
+    return taken, image_size_of(image_size, taken, architecture)
+
+
+@lru_cache(maxsize=64)
+def _known(name: str, weights: str) -> Architecture:
+    spec = EncoderSpec(name, weights)
+    check_spec(spec)
+    return _architecture(spec)
 
 
 def _architecture(spec: EncoderSpec) -> Architecture:

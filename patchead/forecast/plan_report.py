@@ -18,6 +18,7 @@ from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.model import Config
+from patchead.settings.resolve import layers_and_size
 
 MOST_ROWS = 40
 
@@ -102,10 +103,15 @@ def _facts(config: Config, survey: Survey, plan: Plan) -> list[str]:
     return [
         f"archive  {config.archive.uri}: {survey.images} images, {survey.broken} of them unreadable already; "
         f"{survey.ignored} other files ignored",
-        f"encoder  {encoder.name}, weights {encoder.weights}, {encoder.image_size} px: "
+        f"encoder  {encoder.name}, weights {encoder.weights}, {survey.shape.image_size} px, {_layers(config)}: "
         f"{plan.n_patches} patches x {plan.dim} dimensions per image",
         f"lake     {config.lake.uri}: {_gb(plan.embedding_bytes)} GB of embeddings if none is there yet",
     ]
+
+
+def _layers(config: Config) -> str:
+    layers, _ = layers_and_size(config)
+    return f"layers {', '.join(map(str, sorted(layers)))}" if layers else "last layer"
 
 
 def _scoring(plan: Plan, limits: Limits) -> list[str]:

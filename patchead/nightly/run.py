@@ -33,7 +33,7 @@ from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.scoring.precision_probe import probe_with, to_time, warning
 from patchead.settings.identity import store_id
 from patchead.settings.model import Config
-from patchead.settings.resolve import with_precision
+from patchead.settings.resolve import concrete, with_precision
 
 
 def run_night(config: Config, console: Console, executor: Executor) -> RunRecord:
@@ -48,7 +48,7 @@ def run_night(config: Config, console: Console, executor: Executor) -> RunRecord
         PatcheadError: with the text for the terminal and the exit code. Nothing is published then, and the tables are
             as they were; embeddings and staged scores stay, so the same run id goes on where this one stopped.
     """
-    config = wiring.absolute(config)
+    config = concrete(wiring.absolute(config))
     storage = wiring.storage(config)
     record = RunRecord(config.run.run_id or new_run_id(), config)
     preflight(config.lake.uri, storage)

@@ -29,6 +29,7 @@ from patchead.settings.resolve import (
     encoder_spec,
     few_shot,
     foreground_mask_of,
+    layers_and_size,
     precision,
     storage,
 )
@@ -102,8 +103,8 @@ def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
 
 def recipe(config: Config, grid: tuple[int, int]) -> SampleRecipe:
     """``grid`` is the encoder's."""
-    encoder = config.encoder
-    return SampleRecipe(encoder.image_size, encoder.fit, grid, alignment_of(config), few_shot(config))
+    _, image_size = layers_and_size(config)
+    return SampleRecipe(image_size, config.encoder.fit, grid, alignment_of(config), few_shot(config))
 
 
 def pool_request(config: Config) -> PoolRequest:

@@ -57,6 +57,7 @@ _EXPLANATIONS = (
     *("explain.heatmaps", "explain.format", "explain.max_side", "explain.patch_threshold"),
 )
 _NOTHING = (
+    "preset",  # stands for the settings that it gives, each of which is in a list of its own
     *("encoder.batch_size", "encoder.device"),
     *("scoring.schedule", "scoring.memory_gb"),  # the order of the work: the same numbers
     "scoring.max_group_size",  # refuses, or changes nothing
@@ -101,7 +102,7 @@ def identity(config: Config, level: Decides, device: str | None = None) -> dict[
         Equal exactly where what is decided is the same: ``{"encoder.fit": "squash", …}``. Settings of what is turned
         off are not in it.
     """
-    plain, unused = config.model_dump(mode="json"), _without_effect(config)
+    plain, unused = resolve.concrete(config).model_dump(mode="json"), _without_effect(config)
     found = {key: _value(plain, key) for key in settings_that_decide(level) if key not in unused}
     for key in ARITHMETIC:
         if key in found and device is None:
@@ -147,7 +148,7 @@ def differing(config: Config, published: Mapping[str, Any]) -> list[str]:
 
 def _value(plain: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.partition(".")
-    value = plain[section][name]
+    value = plain[section][name] if name else plain[section]
     # Two names of one encoder are one encoder.
     return REGISTRY[value].library_name if key == "encoder.name" and value in REGISTRY else value
 

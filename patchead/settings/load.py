@@ -26,8 +26,8 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), given: Mapping
     for key, value in (given or {}).items():
         _apply(values, key, value)
     # An empty section, and one that is left out, means its defaults (and names what is required in it).
-    values = {**dict.fromkeys(Config.model_fields), **values}
-    values = {name: {} if section is None else section for name, section in values.items()}
+    sections = [name for name, field in Config.model_fields.items() if _section(field)]
+    values |= {name: {} for name in sections if values.get(name) is None}
     try:
         return Config.model_validate(values)
     except ValidationError as exc:
@@ -99,7 +99,7 @@ def _unknown_key(location: list[str]) -> str:
     known = [key for key, _ in iter_fields()]
     section = ".".join(location[:-1])
     siblings = [key for key in known if key.rpartition(".")[0] == section]
-    allowed = ", ".join(key.rpartition(".")[2] for key in siblings) or ", ".join(Config.model_fields)
+    allowed = ", ".join(key.rpartition(".")[2] for key in siblings if section) or ", ".join(Config.model_fields)
     hint = nearest_name(".".join(location), known if section else Config.model_fields)
     return f"{'.'.join(location)} is not a setting.{hint} Allowed in {section or 'the file'}: {allowed}."
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from patchead.settings.section import Fraction, Positive, Section, Share
+
+LayerWord = Literal["auto", "last", "quarters"]
 
 
 class EncoderConfig(Section):
@@ -16,10 +19,10 @@ class EncoderConfig(Section):
     """A name of `patchead encoders`, e.g. dinov2-base, or library and model, e.g. open_clip/ViT-B-16."""
     weights: str = "hub"
     """hub (the default tag), hub:TAG, random, package:NAME, or a path or URL to .safetensors or .pt."""
-    image_size: Positive = 448
-    """Side in pixels to which images are resized; a multiple of the patch size."""
-    layers: tuple[Positive, ...] = ()
-    """Blocks (of a CNN: levels) to take, counted from 1, e.g. [6, 12]; empty means the last one."""
+    image_size: Positive | Literal["auto"] = "auto"
+    """Side in pixels to which images are resized, a multiple of the patch size; auto is 448 or what comes nearest."""
+    layers: tuple[Positive, ...] | LayerWord = "auto"
+    """Blocks from 1, e.g. [6, 12]; auto: 6, 9, 12 of 12, of a CNN strides 8 and 16; quarters: 3, 6, 9, 12; or last."""
     fit: Literal["squash", "crop", "pad"] = "squash"
     """How an image that is not square becomes square."""
     batch_size: Positive = 32
@@ -28,6 +31,21 @@ class EncoderConfig(Section):
     """Where to run; auto takes a GPU when the cluster has one."""
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Arithmetic of the forward pass; auto is fp16 on a GPU and fp32 on a CPU."""
+
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _size_or_auto(cls, size: Any) -> Any:
+        if size != "auto" and not _counts([size]):
+            raise ValueError("must be auto or a whole number of pixels, at least 1")
+        return size
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _blocks_or_word(cls, layers: Any) -> Any:
+        words = get_args(LayerWord)
+        if layers not in words and not (isinstance(layers, list | tuple) and _counts(layers)):
+            raise ValueError(f"must be {', '.join(words)}, or blocks counted from 1, e.g. [6, 12]")
+        return layers
 
 
 class AlignConfig(Section):
@@ -94,3 +112,8 @@ class ExplainConfig(Section):
     """Longer side of a heatmap in pixels; larger images are drawn scaled down, regions stay in original pixels."""
     patch_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Patch score above which a pixel belongs to a region; default: where an image score would reach threshold_z."""
+
+
+def _counts(values: Iterable[Any]) -> bool:
+    """Whether all are whole numbers of at least 1."""
+    return all(isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in values)

@@ -7,6 +7,8 @@ the notebook call, the nightly run and the evaluation read them; everything belo
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import model_validator
@@ -14,12 +16,15 @@ from pydantic import model_validator
 from patchead.settings.images import ArchiveConfig, PromptsConfig
 from patchead.settings.method import AlignConfig, EncoderConfig, ExplainConfig, MaskConfig, ScoringConfig
 from patchead.settings.places import LakeConfig, ResourcesConfig, RunConfig, StorageConfig
+from patchead.settings.presets import Preset, beneath
 from patchead.settings.section import Section
 
 
 class Config(Section):
     """One night's job: every setting of every stage."""
 
+    preset: Preset = "none"
+    """Published settings beneath those that are given: patchead (last layer, 448 px) or musc (ViT-L/14-336, 518 px)."""
     archive: ArchiveConfig
     encoder: EncoderConfig = EncoderConfig()
     prompts: PromptsConfig = PromptsConfig()
@@ -31,6 +36,11 @@ class Config(Section):
     storage: StorageConfig = StorageConfig()
     resources: ResourcesConfig = ResourcesConfig()
     run: RunConfig = RunConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_beneath(cls, given: Any) -> Any:
+        return beneath(given.get("preset"), given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _lake_outside_archive(self) -> Config:

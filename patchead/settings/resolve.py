@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from patchead.encoders import EncoderSpec
+from patchead.encoders.build import chosen
 from patchead.encoders.registry import resolve
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
@@ -48,14 +49,34 @@ def settled_precision(asked: str, device: str, probes: Sequence[Mapping[str, flo
     return "fp16" if device == "cuda" else choose(probes or [probe(device)])
 
 
+def layers_and_size(config: Config) -> tuple[tuple[int, ...], int]:
+    """Name the layers (none for the last one) and the image size that the settings mean for their encoder.
+
+    Raises:
+        SettingsError: the encoder is not known.
+    """
+    encoder = config.encoder
+    return chosen(resolve(encoder.name), encoder.weights, encoder.layers, encoder.image_size)
+
+
+def concrete(config: Config) -> Config:
+    """Replace the words in ``encoder.layers`` and ``encoder.image_size`` by the numbers that they mean.
+
+    What is recorded of a run says then what was computed, whatever a word will mean one day.
+    """
+    layers, image_size = layers_and_size(config)
+    encoder = config.encoder.model_copy(update={"layers": layers, "image_size": image_size})
+    return config.model_copy(update={"encoder": encoder})
+
+
 def encoder_spec(config: Config, device: str, *, attention: bool | None = None) -> EncoderSpec:
     """``device`` is where it runs; ``attention`` as the mask needs it unless it is given."""
-    encoder = config.encoder
+    encoder, (layers, image_size) = config.encoder, layers_and_size(config)
     return EncoderSpec(
         name=resolve(encoder.name),
         weights=encoder.weights,
-        image_size=encoder.image_size,
-        layers=encoder.layers,
+        image_size=image_size,
+        layers=layers,
         fit=encoder.fit,
         bit_depth=config.archive.bit_depth,
         storage=storage(config),

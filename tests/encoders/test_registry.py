@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 
 import open_clip
 import pytest
@@ -8,6 +9,7 @@ import timm
 import torch
 
 from patchead.encoders import EncoderSpec, describe, open_clip_encoder, timm_encoder
+from patchead.encoders.choice import image_size_of, layers_of
 from patchead.encoders.registry import REGISTRY, Registered, resolve, table, with_mask
 from patchead.encoders.spec import Architecture, check_spec, shape_of
 from patchead.errors import SettingsError
@@ -15,6 +17,7 @@ from patchead.errors import SettingsError
 ALL = pytest.mark.parametrize("registered", REGISTRY.values(), ids=REGISTRY.keys())
 
 
+@lru_cache
 def described(registered: Registered) -> Architecture:
     library = timm_encoder if registered.library_name.startswith("timm/") else open_clip_encoder
     return library.architecture(EncoderSpec(registered.library_name, "hub", registered.native_size))
@@ -53,6 +56,19 @@ def test_the_facts_are_the_librarys(registered: Registered) -> None:
     else:
         with pytest.raises(SettingsError, match=r"where a mask is asked for; got .*dinov2-small"):
             shape_of(asked, architecture)
+
+
+@ALL
+def test_the_recommended_layers_and_448_px_fit_every_one(registered: Registered) -> None:
+    architecture = described(registered)
+    layers = layers_of("auto", architecture)
+    size = image_size_of("auto", layers, architecture)
+    spec = EncoderSpec(registered.library_name, "hub", size, layers)
+    assert size == 448
+    stride = 8 if architecture.levels else registered.patch_size
+    assert shape_of(spec, architecture).grid == (448 // stride, 448 // stride)
+    if not architecture.levels:
+        assert layers[-1] == architecture.depth == 2 * layers[0]
 
 
 @ALL

@@ -47,7 +47,13 @@ def places(tmp_path: Path) -> list[str]:
 def test_a_plan_without_figures_has_no_seconds(home: Path, places: list[str]) -> None:
     done = run(home, "plan", *places)
     assert done.exit_code == 0, done.output
-    wanted = ["product=screw", "6 images", "16 patches x 192", "symmetric", "no estimate: run `patchead calibrate`"]
+    wanted = [
+        "product=screw",
+        "6 images",
+        "64 px, layers 6, 9, 12: 16 patches x 576",
+        "symmetric",
+        "no estimate: run `patchead calibrate`",
+    ]
     wanted += ["GB read from the lake", "GB moved", "GB per actor", "nothing was written"]
     assert [words for words in wanted if words not in done.stdout] == []
     assert run(home, "score", "--dry-run", *places).stdout == done.stdout

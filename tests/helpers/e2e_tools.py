@@ -22,6 +22,7 @@ SMALL = {
     "encoder.name": "timm/vit_tiny_patch16_224",
     "encoder.weights": "random",
     "encoder.image_size": 64,
+    "encoder.layers": "last",
     "explain.heatmaps": "flagged",
     "scoring.precision": "fp32",  # on every processor: scores are compared with those of another way to 1e-6
 }

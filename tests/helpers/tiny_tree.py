@@ -24,6 +24,7 @@ _TINY = (
     "encoder.device=cpu",
     "encoder.dtype=fp32",
     "scoring.precision=fp32",  # on every processor: what is compared is compared to the last digit
+    "encoder.layers=last",
 )
 FEW_SHOT = ("scoring.mode=few_shot", "prompts.uri=dataset://train", "prompts.k=2")
 

@@ -25,13 +25,15 @@ from patchead.settings.identity import (
 )
 from patchead.settings.load import iter_fields, load_config
 from patchead.settings.model import Config
-from patchead.settings.resolve import encoder_spec
+from patchead.settings.presets import PRESETS
+from patchead.settings.resolve import concrete, encoder_spec
 
 PLACES = {"archive.uri": "/data/archive", "lake.uri": "/data/lake"}
 FEW_SHOT = {"scoring.mode": "few_shot", "prompts.uri": "/data/normal", "prompts.k": 4}
 
 # Another value for every setting, and what else must be set for it to have an effect.
 OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
+    "preset": ("patchead", dict(PRESETS["patchead"])),
     "archive.uri": ("/data/other", {}),
     "archive.format": ("tar", {}),
     "archive.template": ("{product}/{night}/{filename}", {}),
@@ -48,7 +50,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "encoder.name": ("timm/vit_tiny_patch16_224", {}),
     "encoder.weights": ("random", {}),
     "encoder.image_size": (224, {}),
-    "encoder.layers": ([6, 12], {}),
+    "encoder.layers": ("last", {}),
     "encoder.fit": ("pad", {}),
     "encoder.batch_size": (8, {}),
     "encoder.device": ("cpu", {}),
@@ -149,7 +151,7 @@ def test_a_setting_changes_the_identities_that_it_decides_and_no_other(key: str)
         changed.add("store")
     if staged(first) != staged(second):
         changed.add("staged scores")
-    if key in differing(second, first.model_dump(mode="json")):
+    if key in differing(second, concrete(first).model_dump(mode="json")):
         changed.add("run")
     if Variant("", first).settings != Variant("", second).settings:
         changed.add("variant")
@@ -178,13 +180,15 @@ def test_levels_build_on_each_other() -> None:
         ({"scoring.fraction": 0.1, "scoring.aggregate": "farthest", "scoring.min_batch": 9}, FEW_SHOT),
         ({"prompts.seed": 7}, {"scoring.mode": "few_shot", "prompts.uri": "/data/normal"}),
         ({"encoder.name": resolve("dinov2-base")}, {"encoder.name": "dinov2-base"}),
+        ({"encoder.layers": [6, 9, 12], "encoder.image_size": 448}, {}),
+        ({"encoder.layers": "last"}, {"encoder.layers": []}),
     ],
 )
 def test_what_has_no_effect_is_in_no_identity(value: dict[str, Any], needed: dict[str, Any]) -> None:
     first, second = settings(needed), settings(needed | value)
     assert identity(first, Decides.EXPLANATIONS, "cpu") == identity(second, Decides.EXPLANATIONS, "cpu")
     assert identity_digest(first, Decides.SCORES, "cpu") == identity_digest(second, Decides.SCORES, "cpu")
-    assert differing(second, first.model_dump(mode="json")) == []
+    assert differing(second, concrete(first).model_dump(mode="json")) == []
 
 
 def test_arithmetic_is_what_it_is_on_the_device_and_left_out_without_one() -> None:
@@ -199,7 +203,7 @@ def test_arithmetic_is_what_it_is_on_the_device_and_left_out_without_one() -> No
 
 def test_a_published_run_may_be_of_an_older_version() -> None:
     config = settings({"scoring.fraction": 0.1})
-    published = config.model_dump(mode="json")
+    published = concrete(config).model_dump(mode="json")
     del published["align"], published["scoring"]["image_top_fraction"]
     published["scoring"]["gone"] = 3
     assert differing(config, published) == []

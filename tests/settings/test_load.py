@@ -9,6 +9,7 @@ import pytest
 from patchead.errors import SettingsError
 from patchead.settings.load import iter_fields, load_config
 from patchead.settings.model import Config
+from patchead.settings.resolve import concrete, encoder_spec
 
 MINIMUM = {"archive.uri": "/data/archive", "lake.uri": "/data/lake"}
 CONFIGS = sorted((Path(__file__).parents[2] / "jobs" / "configs").glob("*.yaml"))
@@ -24,6 +25,23 @@ def test_defaults_are_those_of_the_method() -> None:
     scoring = load_config(None, given=MINIMUM).scoring
     assert (scoring.aggregate, scoring.fraction, scoring.image_top_fraction) == ("nearest", 0.3, 0.01)
     assert (scoring.min_batch, scoring.threshold_z, scoring.max_references) == (5, 3.5, None)
+
+
+def test_the_recommendation_is_the_default() -> None:
+    config = concrete(load_config(None, given=MINIMUM))
+    assert (config.encoder.layers, config.encoder.image_size) == ((6, 9, 12), 448)
+    assert config.encoder.name == "timm/vit_small_patch14_dinov2"
+    large = concrete(load_config(None, ["encoder.name=dinov2-large"], MINIMUM))
+    assert (large.encoder.layers, large.encoder.image_size) == ((12, 18, 24), 448)
+    assert concrete(large) == large
+
+
+def test_no_layers_mean_the_last_as_they_did_in_older_files(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("archive: {uri: a}\nlake: {uri: b}\nencoder: {layers: []}\n")
+    old, new = load_config(path), load_config(path, ["encoder.layers=last"])
+    assert encoder_spec(old, "cpu") == encoder_spec(new, "cpu")
+    assert encoder_spec(old, "cpu").layers == concrete(new).encoder.layers == ()
 
 
 def test_overrides_win_over_the_file_and_given_values_over_both(tmp_path: Path) -> None:
@@ -49,7 +67,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
 
 
 def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
-    assert "Did you mean 'scoring'?" in refusal("scorin.fraction=0.3")
+    text = refusal("scorin.fraction=0.3")
+    assert "Did you mean 'scoring'?" in text
+    assert "Allowed in the file: preset, archive, encoder" in text
 
 
 @pytest.mark.parametrize(
@@ -60,7 +80,13 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
         ("scoring.aggregate=median", ["scoring.aggregate", "'nearest' or 'farthest'", "got 'median'"]),
         ("archive.night=yesterday", ["archive.night", "valid date", "got 'yesterday'", "YYYY-MM-DD"]),
         ("archive.limit=0", ["archive.limit", "greater than or equal to 1", "got 0"]),
-        ("encoder.layers=[0]", ["encoder.layers.0", "greater than or equal to 1", "counted from 1"]),
+        ("encoder.layers=[0]", ["encoder.layers: must be auto, last, quarters, or blocks counted from 1", "got [0]"]),
+        ("encoder.layers=first", ["encoder.layers: must be auto, last, quarters, or blocks", "got 'first'"]),
+        ("encoder.layers=[6.5]", ["encoder.layers: must be auto", "got [6.5]"]),
+        ("encoder.layers=null", ["encoder.layers: must be auto", "got None"]),
+        ("encoder.image_size=0", ["encoder.image_size: must be auto or a whole number of pixels", "got 0"]),
+        ("encoder.image_size=large", ["encoder.image_size: must be auto or a whole number", "got 'large'"]),
+        ("preset=paper", ["preset: must be 'none', 'patchead' or 'musc'", "got 'paper'"]),
         ("archive.group_by=[product]", ["archive.group_by", "night and product", "missing ['night']"]),
         ("run.run_id=../x", ["run.run_id", "must match pattern", "got '../x'"]),
         ("resources.gpus_per_actor=1.5", ["resources.gpus_per_actor", "whole number", "got 1.5"]),
