@@ -15,6 +15,7 @@ from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, STATES, STAT
 from patchead.settings.identity import DECIDES, Decides
 from patchead.settings.load import iter_fields
 from patchead.settings.model import Config
+from patchead.settings.presets import PRESETS
 
 DOCS = Path(__file__).parent.parent / "docs"
 _MADE = "<!-- Made from the code by `make pages`. Do not edit. -->"
@@ -62,6 +63,7 @@ def settings_page() -> str:
             *filter(None, [meaning]),
             markdown_table(["setting", "default", "allowed", "decides", "meaning"], rows),
         ]
+    parts += ["## Presets", "What each `preset` sets where nothing is given; a setting that is given wins.", _presets()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,6 +107,17 @@ def _allowed(field: FieldInfo) -> str:
         return f"{words}, or numbers" if re.search(r"\bint\b", text.replace(names[0], "")) else words
     limits = [_limit(part) for part in field.metadata]
     return ", ".join(limit for limit in limits if limit)
+
+
+def _presets() -> str:
+    names = [name for name, settings in PRESETS.items() if settings]
+    keys = dict.fromkeys(key for name in names for key in PRESETS[name])
+    rows = ([f"`{key}`", *(_plain(PRESETS[name].get(key)) for name in names)] for key in keys)
+    return markdown_table(["setting", *(f"`preset: {name}`" for name in names)], rows)
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else json.dumps(value).strip('"')
 
 
 def _decides(key: str) -> str:
