@@ -1,0 +1,53 @@
+"""Actors for the tests of executors; a module of its own, as Ray's workers import it by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.errors import LakeError
+
+
+class Adder:
+    """Adds what it was set up with."""
+
+    setups = 0
+
+    def setup(self, spec: int) -> None:
+        if spec < 0:
+            raise LakeError(f"cannot add {spec}")
+        self.amount = spec
+        self.setups += 1
+
+    def add(self, value: int) -> int:
+        return value + self.amount
+
+    def both(self, value: int) -> tuple[int, int]:
+        return value + self.amount, value - self.amount
+
+    def total(self, values: Sequence[int]) -> int:
+        return sum(values[i] for i in range(len(values)))
+
+    def fail(self, text: str) -> None:
+        raise LakeError(text)
+
+    def nothing(self) -> None:
+        """Return nothing."""
+
+    def who(self) -> tuple[int, int]:
+        return os.getpid(), self.setups
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        return unit.append_column("sum", pc.add(unit["value"], self.amount))
+
+
+def doubled(unit: pa.Table) -> pa.Table:
+    return unit.set_column(0, "value", pc.multiply(unit["value"], 2))
+
+
+def twice(value: Any) -> Any:
+    return value * 2

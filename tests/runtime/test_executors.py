@@ -1,0 +1,101 @@
+"""Both executors keep the same promises: tasks, values, actors that are set up, units; and errors as themselves."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pyarrow as pa
+import pytest
+
+from patchead.errors import LakeError, SettingsError
+from patchead.runtime.executor import Executor
+from patchead.runtime.inline_executor import InlineExecutor
+from patchead.runtime.pool import Pool, PoolRequest
+from patchead.runtime.ray_executor import RayExecutor
+from tests.helpers.actors import Adder, doubled, twice
+
+POOL = Pool(size=2, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
+
+
+@pytest.fixture(params=[InlineExecutor, RayExecutor])
+def executor(request: pytest.FixtureRequest) -> Executor:
+    if request.param is RayExecutor:
+        request.getfixturevalue("local_ray")
+    return request.param()
+
+
+def values_of(executor: Executor, handles: list[object]) -> list[object]:
+    return list(executor.stream(handles))
+
+
+def test_every_item_is_worked_on_once(executor: Executor) -> None:
+    assert dict(executor.run_tasks(twice, [3, 1, 2])) == {0: 6, 1: 2, 2: 4}
+    assert executor.on_every_node(dict) == [{}]
+
+
+def test_values_go_from_call_to_call_by_their_handles(executor: Executor) -> None:
+    done: list[str] = []
+    with executor.actors(Adder, 10, POOL) as actors:
+        (one,) = actors.call("add", executor.put(1), results=1, done=lambda: done.append("one"))
+        up, down = actors.call("both", one, results=2)
+        twofold = executor.submit(twice, up, num_cpus=0.25)
+        (total,) = actors.call("total", executor.stream([one, up, down, twofold]), results=1)
+        assert actors.call("nothing") == []
+    assert values_of(executor, [one, up, down, twofold, total]) == [11, 21, 1, 42, 75]
+    assert done == ["one"]
+
+
+def test_an_error_of_an_actor_arrives_as_itself(executor: Executor) -> None:
+    with pytest.raises(LakeError, match=r"^no such lake$"), executor.actors(Adder, 1, POOL) as actors:
+        actors.call("fail", "no such lake")
+    with pytest.raises(LakeError, match=r"^cannot add -1$"), executor.actors(Adder, -1, POOL) as actors:
+        actors.call("add", 1, results=1)
+
+
+def test_units_go_through_a_function_and_an_actor(executor: Executor) -> None:
+    units = pa.table({"value": [1, 2, 3, 4, 5]})
+    found = pa.concat_tables(executor.map_units(units, doubled, Adder, 100, POOL))
+    assert sorted(found["sum"].to_pylist()) == [102, 104, 106, 108, 110]
+    assert list(executor.map_units(units.slice(0, 0), doubled, Adder, 100, POOL)) == []
+
+
+def test_counts_of_a_call_counter(executor: Executor) -> None:
+    counter = executor.call_counter()
+    counter.began("tile 0 1")
+    counter.began("tile 0 1")
+    assert counter.tasks() == ["tile 0 1"]
+    assert counter.summary()["tasks_redone"] == 1
+
+
+def test_kept_actors_are_set_up_again(local_ray: None) -> None:
+    executor = RayExecutor(keep_actors=True)
+    seen: list[object] = []
+    for amount in (1, 2, 2):
+        with executor.actors(Adder, amount, POOL) as actors:
+            for _ in range(6):
+                seen += actors.call("who", results=2)
+            assert actors.call("add", 1, results=1)
+    pids = set(values_of(executor, seen[::2]))
+    assert len(pids) == POOL.size
+    assert max(values_of(executor, seen[1::2])) == 3  # one set-up for each stage, not for each call
+
+
+def test_a_killed_actor_is_set_up_when_it_is_back(local_ray: None) -> None:
+    executor = RayExecutor()
+    with executor.actors(Adder, 5, Pool(size=1, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)) as actors:
+        first = actors.call("who", results=2)
+        pid = values_of(executor, first)[0]
+        os.kill(int(str(pid)), signal.SIGKILL)
+        (after,) = actors.call("add", 1, results=1)
+        (again, _) = actors.call("who", results=2)
+    assert values_of(executor, [after]) == [6]
+    assert values_of(executor, [again]) != [pid]
+
+
+def test_one_process_has_no_room_for_a_cluster() -> None:
+    embed, score = InlineExecutor().pools(PoolRequest(device="cpu", cpus_per_actor=1))
+    assert embed == score
+    assert (embed.size, embed.threads, embed.device) == (1, 1, "cpu")
+    with pytest.raises(SettingsError, match=r"resources.score_actors is 3, but --local works in one process"):
+        InlineExecutor().pools(PoolRequest(score_actors=3))
