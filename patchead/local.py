@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from patchead.encoders import Encoder
 from patchead.errors import DecodeError, PatcheadError
 from patchead.hashing import content_hash
 from patchead.samples.align import Alignment
-from patchead.samples.embed import NO_DIRECTION, embed_samples
+from patchead.samples.embed import EmbeddedSamples, SampleEmbedder
 from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.recipe import SampleRecipe, stacked, turned
@@ -39,10 +39,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Samples:
-    """N embedded images, in their order.
+    """N images, in their order, and the embeddings of the m of them that can be compared.
 
-    ``embeddings`` float16 (N, V · P, D), V = 3 views with alignment to a template, else 1; ``content`` a hash of each
-    image; ``sizes`` their (width, height); ``grid`` (h, w), P = h · w.
+    ``embeddings`` float16 (m, V · P, D), V = 3 views with alignment to a template, else 1; ``side_arrays`` of the same
+    m; ``content`` a hash of each of the N; ``sizes`` their (width, height); ``grid`` (h, w), P = h · w; ``faults`` why
+    an image cannot be compared, empty where it can.
     """
 
     embeddings: np.ndarray
@@ -50,6 +51,12 @@ class Samples:
     sizes: list[tuple[int, int]]
     grid: tuple[int, int]
     side_arrays: SideArrays
+    faults: list[str]
+
+    @property
+    def usable(self) -> np.ndarray:
+        """bool (N,): which images the m are."""
+        return np.array([not fault for fault in self.faults], bool)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class SampleScores:
-    """Scores of N samples, in their order; NaN where an image has no reference."""
+    """Scores of N samples, in their order; NaN where an image has no reference or cannot be compared."""
 
     patch_scores: np.ndarray
     """float32 (N, h, w), in [0, 1]."""
@@ -75,7 +82,7 @@ class SampleScores:
     n_references: np.ndarray
     """int32 (N,)."""
     aligned: np.ndarray | None
-    """bool (N,); None without alignment."""
+    """bool (N,), False where an image cannot be compared; None without alignment."""
 
 
 def embed_images(
@@ -90,44 +97,22 @@ def embed_images(
     """Embed a batch; attention is kept where the encoder gives it.
 
     ``align`` moves the images onto the first one (batch) or, with ``prompts``, each prompt onto every image (few-shot).
+    An image that cannot be compared (for some encoders a flat photo) has its reason in `Samples.faults`.
 
     Raises:
         DecodeError: an image cannot be decoded; the text says which.
         OSError: a path cannot be read.
+        PatcheadError: no image can be compared, so that it is the encoder or its dtype.
         ValueError: no image, or pixels of another form.
     """
     if prompts is not None and align is not None:
         batch_size = max(1, batch_size // (1 + 2 * len(prompts.images)))  # each image brings its warped prompts along
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
-    guides: dict[str, Guide] = {}
-    if align is not None and prompts is not None:
-        guides = {digest: Guide.of(image) for digest, image in zip(prompts.content, prompts.images, strict=False)}
-    elif align is not None and len(images):
-        template = Guide.of(_decoded(images[0], 0, reading)[0])
-    content, sizes, embeddings, side_arrays = (
-        list[str](),
-        list[tuple[int, int]](),
-        list[np.ndarray](),
-        list[SideArrays](),
-    )
-    decoded = (_decoded(image, index, reading) for index, image in enumerate(images))
-    for batch in stream_batches(decoded, batch_size):
-        views = []
-        for image, digest in batch:
-            content.append(digest)
-            sizes.append((image.shape[1], image.shape[0]))
-            # A prompt that is the query itself would hide the query's own defect.
-            usable = [guide if other != digest else None for other, guide in guides.items()]
-            views.append(recipe.views(image, usable if prompts else [template] if align else []))
-        vectors, found, comparable = embed_samples(encoder, *stacked(views), recipe, batch_size=batch_size)
-        if not comparable.all():
-            index = len(content) - len(batch) + int(np.argmin(comparable))
-            raise PatcheadError(f"image {index} cannot be compared: {NO_DIRECTION}")
-        embeddings.append(vectors)
-        side_arrays.append(found)
-    if not embeddings:
-        raise ValueError("no image to embed")
-    return Samples(np.concatenate(embeddings), content, sizes, encoder.grid, SideArrays.joined(side_arrays))
+    embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
+    guides = {} if align is None else _guides(images, prompts, reading)
+    samples = _embedded(images, embedder, recipe, guides, batch_size, reading)
+    embedder.require_one()
+    return samples
 
 
 def embed_prompts(
@@ -141,13 +126,21 @@ def embed_prompts(
     """Embed the k normal images of few-shot mode, upright and turned by each of ``rotations`` (90, 180 or 270°).
 
     Raises:
-        As `embed_images`; ValueError for another rotation.
+        As `embed_images`; PatcheadError for a prompt that cannot be decoded or compared, ValueError for another
+            rotation.
     """
     if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
         raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
-    found = [_decoded(image, index, reading) for index, image in enumerate(images)]
+    found = [_decoded(image, index, reading, "prompt") for index, image in enumerate(images)]
     views = [turned(image, angle) for angle in (0, *rotations) for image, _ in found]
-    samples = embed_images(views, encoder, batch_size=batch_size)
+    recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid)
+    embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
+    samples = _embedded(views, embedder, recipe, {}, batch_size, reading)
+    if faults := [(index, fault) for index, fault in enumerate(samples.faults) if fault]:
+        index, fault = faults[0]
+        turn, prompt = divmod(index, len(found))
+        name = _name(images[prompt], prompt, "prompt") + (f", turned by {rotations[turn - 1]}°," if turn else "")
+        raise PatcheadError(f"{name} cannot be used: {fault}. Mend or remove it.")
     digests = [digest for _, digest in found]
     return Prompts(samples.embeddings, digests * (1 + len(rotations)), [image for image, _ in found])
 
@@ -168,7 +161,7 @@ def score_samples(
     """Leave-one-out scores of a batch, or with ``prompts`` its few-shot scores (K = 1).
 
     Args:
-        samples: N embedded images.
+        samples: N images; those that cannot be compared get no score, and are nobody's reference.
         aggregation: how distances become scores (method.md §3 and §4).
         mask: weight the patch scores by attention.
         prompts: the only references, instead of the batch.
@@ -182,27 +175,94 @@ def score_samples(
     """
     if part is not None and (prompts is not None or len(part) != len(samples.content)):
         raise ValueError(f"part must name the part of each of {len(samples.content)} images, and not beside prompts")
-    n, embeddings = len(samples.content), samples.embeddings
-    references: Sequence[str] = ()
+    kept, embeddings = np.flatnonzero(samples.usable).tolist(), samples.embeddings
+    content = [samples.content[i] for i in kept]
+    parts = [None if part is None else part[i] for i in kept]
+    if panel is not None:
+        panel = np.flatnonzero(np.isin(kept, panel))
     if prompts is not None:
-        references, panel = prompts.content, np.arange(n, n + len(prompts.content))
+        panel = np.arange(len(kept), len(kept) + len(prompts.content))
         embeddings = np.concatenate([embeddings, prompts.embeddings])
+        content, parts = [*content, *prompts.content], [*parts, *[None] * len(prompts.content)]
     found = score_group(
         embeddings,
-        _codes([*samples.content, *references]),
-        _codes([*(part or [None] * n), *[None] * len(references)]),
+        _codes(content),
+        _codes(parts),
         aggregation=aggregation if prompts is None else aggregation.few_shot(),
         device=device,
         precision=precision,
         schedule=schedule,
         memory_bytes=memory_bytes,
         panel=panel,
-        queries=n if prompts is not None else None,
+        queries=len(kept) if prompts is not None else None,
     )
     done = finish_samples(
         found.patch_scores, samples.grid, samples.side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction
     )
-    return SampleScores(done.patch_scores, done.image_scores, found.n_references, samples.side_arrays.aligned)
+    aligned = samples.side_arrays.aligned
+    return SampleScores(
+        _placed(done.patch_scores, samples.usable, np.nan),
+        _placed(done.image_scores, samples.usable, np.nan),
+        _placed(found.n_references, samples.usable, 0),
+        None if aligned is None else _placed(aligned, samples.usable, False),
+    )
+
+
+def unscored(samples: Samples) -> SampleScores:
+    """Stand in for `score_samples` where nothing may be scored: NaN throughout, no references."""
+    n, aligned = len(samples.content), samples.side_arrays.aligned
+    return SampleScores(
+        np.full((n, *samples.grid), np.nan, np.float32),
+        np.full(n, np.nan),
+        np.zeros(n, np.int32),
+        None if aligned is None else _placed(aligned, samples.usable, False),
+    )
+
+
+def _placed(values: np.ndarray, usable: np.ndarray, elsewhere: float) -> np.ndarray:
+    """Values (m, …) at the m places of ``usable`` (N,), ``elsewhere`` at the others: (N, …)."""
+    out = np.full((len(usable), *values.shape[1:]), elsewhere, values.dtype)
+    out[usable] = values
+    return out
+
+
+def _guides(images: Sequence[ImageLike], prompts: Prompts | None, reading: Reading) -> dict[str, Guide]:
+    """What images are aligned with, by content hash: the prompts, or the first image, that all are aligned with."""
+    if prompts is not None:
+        return {digest: Guide.of(image) for digest, image in zip(prompts.content, prompts.images, strict=False)}
+    return {"": Guide.of(_rgb(images[0], 0, reading))} if len(images) else {}
+
+
+def _embedded(
+    images: Sequence[ImageLike],
+    embedder: SampleEmbedder,
+    recipe: SampleRecipe,
+    guides: Mapping[str, Guide],
+    batch_size: int,
+    reading: Reading,
+) -> Samples:
+    content, sizes, parts = list[str](), list[tuple[int, int]](), list[EmbeddedSamples]()
+    decoded = (_decoded(image, index, reading) for index, image in enumerate(images))
+    for batch in stream_batches(decoded, batch_size):
+        views = []
+        for image, digest in batch:
+            content.append(digest)
+            sizes.append((image.shape[1], image.shape[0]))
+            # A prompt that is the query itself would hide the query's own defect.
+            usable = [guide if other != digest else None for other, guide in guides.items()]
+            views.append(recipe.views(image, usable))
+        parts.append(embedder.embed(*stacked(views)))
+    if not parts:
+        raise ValueError("no image to embed")
+    some = [part for part in parts if len(part.embeddings)] or parts[:1]
+    return Samples(
+        np.concatenate([part.embeddings for part in some]),
+        content,
+        sizes,
+        recipe.grid,
+        SideArrays.joined([part.side_arrays for part in some]),
+        [fault for part in parts for fault in part.faults],
+    )
 
 
 def pixels_of(image: ImageLike, index: int) -> np.ndarray:
@@ -210,24 +270,27 @@ def pixels_of(image: ImageLike, index: int) -> np.ndarray:
     return _rgb(image, index, Reading())
 
 
-def _decoded(image: ImageLike, index: int, reading: Reading) -> tuple[np.ndarray, str]:
+def _decoded(image: ImageLike, index: int, reading: Reading, what: str = "image") -> tuple[np.ndarray, str]:
     """Pixels uint8 RGB (H, W, 3), and a hash of them: the same photo is known however it is given."""
-    rgb = _rgb(image, index, reading)
+    rgb = _rgb(image, index, reading, what)
     return rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes())
 
 
-def _rgb(image: ImageLike, index: int, reading: Reading) -> np.ndarray:
+def _name(image: ImageLike, index: int, what: str) -> str:
+    """What an error calls an image, or with ``what`` "prompt" a prompt: its path, else its place in the list."""
+    return str(image) if isinstance(image, (str, Path)) else f"{what} {index}"
+
+
+def _rgb(image: ImageLike, index: int, reading: Reading, what: str = "image") -> np.ndarray:
+    name = _name(image, index, what)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise ValueError(
-                f"image {index} must be uint8 RGB (H, W, 3) or grey (H, W); got {image.dtype} {image.shape}"
-            )
+            raise ValueError(f"{name} must be uint8 RGB (H, W, 3) or grey (H, W); got {image.dtype} {image.shape}")
         return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
     data = image if isinstance(image, bytes) else Path(image).read_bytes()
     try:
         return decode(data, max_pixels=reading.max_pixels, bit_depth=reading.bit_depth)
     except DecodeError as exc:
-        name = f"image {index}" if isinstance(image, bytes) else str(image)
         raise DecodeError(f"{name}: {exc}") from exc
 
 

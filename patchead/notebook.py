@@ -13,11 +13,21 @@ import pyarrow as pa
 
 from patchead.encoders import build
 from patchead.errors import SettingsError, bad_value
-from patchead.local import ImageLike, SampleScores, embed_images, embed_prompts, pixels_of, score_samples
+from patchead.local import (
+    ImageLike,
+    Samples,
+    SampleScores,
+    embed_images,
+    embed_prompts,
+    pixels_of,
+    score_samples,
+    unscored,
+)
 from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
-from patchead.scoring.aggregate import Aggregation, ranks
+from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
+from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, ranks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
 from patchead.scoring.verdict import robust_z
@@ -34,7 +44,7 @@ class Scored:
 
     table: pa.Table
     """image_id, score, rank (1 = most anomalous), z, is_anomalous, max_patch, n_references, aligned (null without
-    alignment), width, height."""
+    alignment), width, height, status (ok, failed, too_few_images), error (why there is no score, else null)."""
     patch_scores: np.ndarray
     """float32 (N, h, w), in [0, 1]."""
     images: Sequence[ImageLike]
@@ -43,7 +53,7 @@ class Scored:
     def heatmap(self, index: int) -> np.ndarray:
         """The photo with its patch scores over it, uint8 RGB (H, W, 3), at most 1,024 px; one colour range for all.
 
-        Just the photo where it has no score, for want of a reference.
+        Just the photo where it has no score: it cannot be compared, or has no reference.
         """
         image = pixels_of(self.images[index], index)
         if not np.isfinite(self.patch_scores[index]).all():
@@ -166,26 +176,34 @@ def score(
     normal = embed_prompts(prompts, network, rotations=rotations, batch_size=batch_size) if len(prompts) else None
     alignment = align if isinstance(align, Alignment) else resolve.alignment_of(config)
     samples = embed_images(images, network, align=alignment, prompts=normal, batch_size=batch_size)
-    found = score_samples(
-        samples,
-        aggregation=aggregation or resolve.aggregation_of(config),
-        mask=mask if isinstance(mask, ForegroundMask) else resolve.foreground_mask_of(config),
-        prompts=normal,
-        part=part_ids,
-        precision=resolve.precision(config, where),
-        device=where,
-        memory_bytes=int(memory_gb * GIGABYTE),
-    )
-    return Scored(_table(images, samples.sizes, found, threshold_z), found.patch_scores, images, network.fit)
+    comparable = int(samples.usable.sum())
+    if normal is None and comparable < min_batch:
+        why_none = f"{comparable} images that can be compared, fewer than min_batch={min_batch}"
+        found = unscored(samples)
+    else:
+        why_none = NO_REFERENCE
+        found = score_samples(
+            samples,
+            aggregation=aggregation or resolve.aggregation_of(config),
+            mask=mask if isinstance(mask, ForegroundMask) else resolve.foreground_mask_of(config),
+            prompts=normal,
+            part=part_ids,
+            precision=resolve.precision(config, where),
+            device=where,
+            memory_bytes=int(memory_gb * GIGABYTE),
+        )
+    return Scored(_table(images, samples, found, threshold_z, why_none), found.patch_scores, images, network.fit)
 
 
 def _table(
-    images: Sequence[ImageLike], sizes: Sequence[tuple[int, int]], found: SampleScores, threshold_z: float
+    images: Sequence[ImageLike], samples: Samples, found: SampleScores, threshold_z: float, why_none: str
 ) -> pa.Table:
+    """`Scored.table`; ``why_none`` is why an image that can be compared has no score."""
     z, known = robust_z(found.image_scores), np.isfinite(found.image_scores)
+    unscored_status = np.where(samples.usable, TOO_FEW_IMAGES, FAILED)
 
     def column(values: np.ndarray) -> pa.Array:
-        return pa.array(values, mask=~known)  # null without a reference
+        return pa.array(values, mask=~known)  # null without a score
 
     return pa.table(
         {
@@ -196,8 +214,15 @@ def _table(
             "is_anomalous": column(z > threshold_z),
             "max_patch": column(found.patch_scores.max(axis=(1, 2)).astype(np.float64)),
             "n_references": found.n_references,
-            "aligned": pa.nulls(len(images), pa.bool_()) if found.aligned is None else found.aligned,
-            "width": pa.array([width for width, _ in sizes], pa.int32()),
-            "height": pa.array([height for _, height in sizes], pa.int32()),
+            "aligned": pa.nulls(len(images), pa.bool_())
+            if found.aligned is None
+            else pa.array(found.aligned, mask=~samples.usable),
+            "width": pa.array([width for width, _ in samples.sizes], pa.int32()),
+            "height": pa.array([height for _, height in samples.sizes], pa.int32()),
+            "status": np.where(known, OK, unscored_status),
+            "error": pa.array(
+                [None if ok else fault or why_none for ok, fault in zip(known, samples.faults, strict=True)],
+                pa.string(),
+            ),
         }
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -13,13 +13,15 @@ import pytest
 
 import patchead
 from patchead.encoders import Encoder, EncoderSpec, build
-from patchead.errors import DecodeError, SettingsError
+from patchead.errors import DecodeError, PatcheadError, SettingsError
 from patchead.local import Samples, embed_images, embed_prompts, score_samples
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
 from patchead.settings.load import iter_fields
+from tests.helpers.faulty_weights import dark, edges_alone, overflowing_vit, white
 from tests.helpers.plates import part
+from tests.helpers.sample_photos import photos
 
 SIZE = 128
 
@@ -162,6 +164,95 @@ def test_a_photo_is_known_however_it_is_given(tmp_path: Path) -> None:
     np.testing.assert_array_equal(alone.heatmap(0), part(0))
     with pytest.raises(ValueError, match="part must name the part of each of 3 images, and not beside prompts"):
         patchead.score(paths, prompts=paths, part_ids=["a", "b", "c"], **tiny)
+
+
+class TestUnusable:
+    """One image that cannot be compared, by real encoders: it has a row of its own, and the others do not notice."""
+
+    VIT: ClassVar[dict[str, Any]] = {"encoder": "timm/test_vit", "image_size": 96, "batch_size": 2}
+
+    def test_a_photo_that_overflows(self, tmp_path: Path) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors")
+        images = [*dark(photos(7, 96))]
+        images[2] = np.repeat(white(1, 96)[0], 2, axis=0)  # 192 pixels high
+        found = patchead.score(images, weights=weights, **self.VIT)
+        others = [image for i, image in enumerate(images) if i != 2]
+        alone = patchead.score(others, weights=weights, **self.VIT)
+        rows = found.table.to_pylist()
+        assert [row["status"] for row in rows] == ["ok", "ok", "failed", "ok", "ok", "ok", "ok"]
+        bad = rows.pop(2)
+        assert bad["error"].startswith(
+            "the encoder gives a vector that is zero, infinite or NaN, which has no direction; "
+        )
+        nothing = ("score", "rank", "z", "is_anomalous", "max_patch", "aligned")
+        assert [bad[name] for name in nothing] == [None] * len(nothing)
+        assert (bad["n_references"], bad["width"], bad["height"]) == (0, 96, 192)
+        assert [row | {"image_id": ""} for row in rows] == [row | {"image_id": ""} for row in alone.table.to_pylist()]
+        assert np.isnan(found.patch_scores[2]).all()
+        np.testing.assert_array_equal(np.delete(found.patch_scores, 2, axis=0), alone.patch_scores)
+        np.testing.assert_array_equal(found.heatmap(2), images[2])  # the photo alone
+        np.testing.assert_array_equal(found.heatmap(0), alone.heatmap(0))
+        assert len(found.heatmaps()) == 7
+
+    def test_a_flat_photo_and_a_cnn(self, tmp_path: Path) -> None:
+        weights = edges_alone(tmp_path / "edges.safetensors")
+        images = [*photos(6, 128)]
+        images[0] = np.full((128, 128, 3), 90, np.uint8)
+        found = patchead.score(images, encoder="timm/resnet18", weights=weights, image_size=128, layers=(2,))
+        assert found.table["status"].to_pylist() == ["failed", *["ok"] * 5]
+        assert found.table["n_references"].to_pylist() == [0, *[4] * 5]
+
+    def test_attention_that_is_nan(self, tmp_path: Path) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors", block=3)
+        images = [*dark(photos(6, 96)), white(1, 96)[0]]
+        found = patchead.score(images, weights=weights, layers=(2,), mask=True, **self.VIT)
+        assert found.table["status"].to_pylist() == [*["ok"] * 6, "failed"]
+        assert "attention that is infinite or NaN" in found.table["error"].to_pylist()[6]
+        alone = patchead.score(images[:6], weights=weights, layers=(2,), mask=True, **self.VIT)
+        np.testing.assert_array_equal(found.patch_scores[:6], alone.patch_scores)
+
+    def test_alignment_prompts_and_parts_keep_their_places(self, tmp_path: Path) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors")
+        images = [dark(part(i, degrees=3.0 * i)) for i in range(6)]
+        images[1] = white(1, 150)[0]
+        found = patchead.score(
+            images, weights=weights, align=True, part_ids=["a", "a", None, "a", None, None], **self.VIT
+        )
+        assert found.table["status"].to_pylist() == ["ok", "failed", *["ok"] * 4]
+        assert found.table["aligned"].to_pylist() == [True, None, *[True] * 4]
+        assert found.table["n_references"].to_pylist() == [3, 0, 4, 3, 4, 4]
+        for align in (False, True):
+            few = patchead.score(images, weights=weights, align=align, prompts=images[4:], **self.VIT)
+            assert few.table["n_references"].to_pylist() == [2, 0, 2, 2, 1, 1]
+
+    def test_too_few_are_left(self, tmp_path: Path) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors")
+        images = [*dark(photos(4, 96)), white(1, 96)[0]]
+        found = patchead.score(images, weights=weights, **self.VIT)
+        assert found.table["status"].to_pylist() == [*["too_few_images"] * 4, "failed"]
+        assert found.table["error"].to_pylist()[0] == "4 images that can be compared, fewer than min_batch=5"
+        assert found.table["score"].to_pylist() == [None] * 5
+        np.testing.assert_array_equal(found.heatmap(0), images[0])
+
+    def test_a_prompt_is_named(self, tmp_path: Path) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors")
+        images, bad = [*dark(photos(4, 96))], tmp_path / "bad.png"
+        cv2.imwrite(str(bad), white(1, 96)[0])
+        with pytest.raises(
+            PatcheadError, match=r"bad\.png cannot be used: the encoder gives a vector .*Mend or remove it"
+        ):
+            patchead.score(images, prompts=[images[0], bad], weights=weights, **self.VIT)
+        with pytest.raises(PatcheadError, match=r"^prompt 0 cannot be used"):
+            patchead.score(images, prompts=[white(1, 96)[0]], rotations=(90,), weights=weights, **self.VIT)
+        with pytest.raises(DecodeError, match=r"^prompt 1: not an image"):
+            patchead.score(images, prompts=[images[0], b"no image"], weights=weights, **self.VIT)
+
+    def test_all_of_them_is_the_encoders_fault(self, tmp_path: Path) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors")
+        with pytest.raises(
+            PatcheadError, match=r"timm/test_vit in fp32 gives every image .* NaN.*Check encoder\.weights"
+        ):
+            patchead.score([*white(5, 96)], weights=weights, **self.VIT)
 
 
 def test_what_cannot_be_scored_is_refused(tmp_path: Path, encoder: Encoder) -> None:

@@ -105,7 +105,7 @@ def test_every_layer_choice_is_cut_out_of_one_pass() -> None:
     features = Features(SMALL, 64)
     pixels = cells.photos(names, 64)
     for layers in ((), (6, 12)):
-        expected = Model("small", SMALL.name, SMALL.weights, layers).build(64).embed(pixels).astype(np.float32)
+        expected = Model("small", SMALL.name, SMALL.weights, layers).build(64).embed(pixels).vectors.astype(np.float32)
         got = features.take(names, layers).astype(np.float32)
         got /= np.linalg.norm(got, axis=-1, keepdims=True)
         np.testing.assert_allclose(got, expected, atol=2e-3)

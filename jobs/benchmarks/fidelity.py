@@ -65,7 +65,7 @@ def _embed(pixels: np.ndarray, layers: tuple[int, ...]) -> np.ndarray:
             storage=Storage(),
         )
     )
-    return np.concatenate([encoder.embed(batch) for batch in batches(pixels, 16)])
+    return np.concatenate([encoder.embed(batch).all_vectors() for batch in batches(pixels, 16)])
 
 
 def _scores(embeddings: np.ndarray, precision: str, panel: int | None = None, seed: int = 0) -> np.ndarray:

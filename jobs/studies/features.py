@@ -61,7 +61,7 @@ class Features:
         """Embed those of ``names`` that are not yet."""
         new = tuple(name for name in dict.fromkeys(names) if name not in self._rows)
         for batch in batches(new, BATCH):
-            for name, embedding in zip(batch, self.encoder.embed(photos(batch, self.size)), strict=True):
+            for name, embedding in zip(batch, self.encoder.embed(photos(batch, self.size)).all_vectors(), strict=True):
                 self._rows[name] = len(self._held)
                 self._held.append(embedding)
 
@@ -99,7 +99,7 @@ def last_layer(encoder: Encoder, block: np.ndarray) -> np.ndarray:
 
 def embed_pixels(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
     """uint8 (N, S, S, 3) of any length to float16 (N, P, D)."""
-    return np.concatenate([encoder.embed(batch) for batch in batches(pixels, BATCH)])
+    return np.concatenate([encoder.embed(batch).all_vectors() for batch in batches(pixels, BATCH)])
 
 
 @lru_cache(maxsize=2)

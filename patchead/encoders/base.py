@@ -9,10 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from patchead.batches import slices
 from patchead.encoders.attention import ClassAttention
+from patchead.encoders.embedded import EmbeddedImages, stretched, unit_vectors
 from patchead.encoders.spec import Architecture, EncoderSpec, shape_of
 from patchead.errors import PatcheadError
 from patchead.hashing import bytes_sha256
@@ -44,7 +44,7 @@ class Encoder:
         grid, n_patches, dim: (h, w), h * w and the embedding dimension over all layers.
         image_size, fit: side in pixels of the images that `embed` takes, and how they became square.
         device: where it runs.
-        attention: whether `embed_with_attention` gives any.
+        attention: whether `embed` gives any.
         mean, std: of RGB on a scale of 0 to 1, from the library's data config.
         weights_digest: SHA-256 of the loaded weights.
         description: one line for logs.
@@ -81,56 +81,58 @@ class Encoder:
         self._mean = torch.tensor(self.mean, device=self._device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(self.std, device=self._device).view(1, 3, 1, 1) * 255
 
-    def embed(self, images: np.ndarray) -> np.ndarray:
-        """Embeddings of a batch.
+    def embed(self, images: np.ndarray) -> EmbeddedImages:
+        """Embed a batch, and say which of its images are unusable.
+
+        One bad image (a flat photo that a CNN answers with zeros, a photo that overflows in fp16) does not touch the
+        others. Whether *every* image is unusable, which is the encoder's fault, is for the caller to see.
 
         Args:
             images: uint8 (B, S, S, 3), RGB, already fitted to ``image_size``; may be read-only.
 
         Returns:
-            float16 (B, P, D); every vector has length 1 (normalised in float32), row by row over the grid.
+            The vectors, row by row over the grid; where the encoder was built with ``attention``, also what the last
+            block's class token attends to: mean over the heads, stretched per image to 0 … 1 (method.md §5).
 
         Raises:
             ValueError: ``images`` has another shape or dtype.
-            PatcheadError: an embedding is NaN, infinite or zero: broken weights, or fp16 that overflows.
+            PatcheadError: the model gives another number of patch tokens than it should.
         """
-        out = np.empty((len(images), self.n_patches, self.dim), np.float16)
+        count, catcher = len(images), self._class_attention
+        vectors = np.empty((count, self.n_patches, self.dim), np.float16)
+        maps = None if catcher is None else np.empty((count, self.n_patches), np.float16)
+        usable = np.empty(count, bool)
 
         def share(pixels: Tensor, s: slice) -> None:
-            out[s] = self._vectors(self._tokens(pixels, self._indices, self._final_norm)).cpu().numpy()
+            layers, attention = self._run(pixels)
+            found, good = unit_vectors(layers)
+            vectors[s] = found.cpu().numpy()
+            if maps is not None and attention is not None:
+                seen, known = stretched(attention)
+                maps[s], good = seen.cpu().numpy(), good & known
+            usable[s] = good.cpu().numpy()
 
         self._over_shares(share, images)
-        return out
+        return EmbeddedImages(self._name, vectors, usable, maps)
 
-    def embed_with_attention(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings of a batch, and what the last block's class token attends to (method.md §5).
+    def broken(self, what: str) -> PatcheadError:
+        """The error for an encoder that gives ``what`` to every image: it is not the images, so it has a remedy."""
+        remedy = "Set encoder.dtype to bf16 or fp32." if self._dtype_name == "fp16" else "Check encoder.weights."
+        return PatcheadError(f"{self._name} in {self._dtype_name} gives every image {what}. {remedy}")
 
-        Args:
-            images: as `embed` takes them.
-
-        Returns:
-            float16 (B, P, D), equal to `embed`'s, and float16 (B, P): the last block's attention of the class token to
-            the patches, mean over the heads, stretched per image to 0 … 1; a constant map is 1 everywhere.
-
-        Raises:
-            ValueError: ``images`` has another shape or dtype, or the encoder was built without ``attention``.
-            PatcheadError: see `embed`; or an attention is NaN.
-        """
-        if (attention := self._class_attention) is None:
-            raise ValueError("embed_with_attention needs an encoder whose spec has attention=True")
-        out = np.empty((len(images), self.n_patches, self.dim), np.float16)
-        maps = np.empty((len(images), self.n_patches), np.float16)
-        count = len(self._indices)
-        to_the_end = self._indices if self._last in self._indices else [*self._indices, self._last]
-
-        def share(pixels: Tensor, s: slice) -> None:
-            with attention.asked() as caught:
-                layers = self._tokens(pixels, to_the_end, self._final_norm)[:count]
-            out[s] = self._vectors(layers).cpu().numpy()
-            maps[s] = self._stretched(caught[0]).cpu().numpy()
-
-        self._over_shares(share, images)
-        return out, maps
+    def _run(self, pixels: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Tokens of each layer (b, P, width), and the class token's attention (b, P) where it is asked for."""
+        if (catcher := self._class_attention) is None:
+            layers, attention = self._tokens(pixels, self._indices, self._final_norm), None
+        else:  # the last block must run for its attention, whether its tokens are wanted or not
+            to_the_end = self._indices if self._last in self._indices else [*self._indices, self._last]
+            with catcher.asked() as caught:
+                layers = self._tokens(pixels, to_the_end, self._final_norm)[: len(self._indices)]
+            attention = caught[0]
+        for tokens in layers:
+            if tokens.shape[1] != self.n_patches:
+                raise PatcheadError(f"{self._name} gave {tokens.shape[1]} patch tokens; expected {self.n_patches}.")
+        return layers, attention
 
     def _over_shares(self, share: Callable[[Tensor, slice], None], images: np.ndarray) -> None:
         """Call ``share`` on normalised pixels (b, 3, S, S) and the slice of the batch that they are, in inference mode.
@@ -153,28 +155,6 @@ class Encoder:
         if self._class_attention is not None:
             step = min(step, self._class_attention.images_at_once(self.n_patches))
         over_threads(run, slices(len(images), step), self._device)
-
-    def _vectors(self, layers: list[Tensor]) -> Tensor:
-        """Tokens of each layer (B, P, width) to unit vectors (B, P, D), float16."""
-        for tokens in layers:
-            if tokens.shape[1] != self.n_patches:
-                raise PatcheadError(f"{self._name} gave {tokens.shape[1]} patch tokens; expected {self.n_patches}.")
-        vectors = normalize(torch.cat([normalize(tokens.float(), dim=-1) for tokens in layers], dim=-1), dim=-1)
-        lengths = vectors.norm(dim=-1)
-        if not bool(((lengths - 1).abs() < 1e-3).all()):  # also false for NaN
-            raise self._broken("embeddings that are NaN, infinite or zero")
-        return vectors.half()
-
-    def _stretched(self, attention: Tensor) -> Tensor:
-        """Attention (B, P) to 0 … 1 per image, float16."""
-        if not bool(attention.isfinite().all()):
-            raise self._broken("attention that is NaN or infinite")
-        low, high = attention.aminmax(dim=1, keepdim=True)
-        return torch.where(high > low, (attention - low) / (high - low), 1.0).half()
-
-    def _broken(self, what: str) -> PatcheadError:
-        remedy = "Set encoder.dtype to bf16 or fp32." if self._dtype_name == "fp16" else "Check encoder.weights."
-        return PatcheadError(f"{self._name} gives {what} in {self._dtype_name}. {remedy}")
 
 
 def _layers_named(spec: EncoderSpec, architecture: Architecture) -> str:

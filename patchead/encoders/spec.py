@@ -19,7 +19,8 @@ class EncoderSpec:
 
     ``fit`` and ``bit_depth`` are applied while decoding; they are here because they change the embeddings, so they are
     part of `Encoder.encoder_id`. ``layers`` are blocks of a transformer or feature levels of a CNN, from 1; empty takes
-    the last. ``attention`` asks for `Encoder.embed_with_attention`. ``dtype`` and ``device`` are final: no ``auto``.
+    the last. ``attention`` asks for that of the class token, together with the vectors. ``dtype`` and ``device`` are
+    final: no ``auto``.
     """
 
     name: str

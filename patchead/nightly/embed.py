@@ -22,7 +22,7 @@ from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Sh
 from patchead.nightly.units import samples, units
 from patchead.runtime.executor import Executor
 from patchead.runtime.pool import Pool
-from patchead.samples.embed import NO_DIRECTION, embed_samples
+from patchead.samples.embed import SampleEmbedder
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, completed
 
@@ -124,7 +124,7 @@ class EmbedActor:
 
         torch.set_num_threads(spec.threads)
         self._encoder, self._store = build(spec.encoder), spec.store
-        self._recipe, self._batch_size = spec.recipe, spec.batch_size
+        self._embedder = SampleEmbedder(self._encoder, spec.recipe, batch_size=spec.batch_size)
         if not self._store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
             raise WeightsError(
                 f"the weights {spec.encoder.weights} differ between nodes or changed during the run: "
@@ -137,27 +137,24 @@ class EmbedActor:
         written, embeddings, side_arrays = pc.sum(fresh, min_count=0).as_py(), None, None
         if written:
             side = self._encoder.image_size
-            embeddings, found, comparable = embed_samples(
-                self._encoder,
+            found = self._embedder.embed(
                 pixels.reshape(-1, side, side, 3),
                 valid.reshape(written, -1, self._encoder.n_patches),
                 motions.reshape(written, -1, 2, 3),
-                self._recipe,
-                batch_size=self._batch_size,
             )
-            side_arrays, written = found.columns(), len(embeddings)
-            receipts = _failed(receipts, np.flatnonzero(fresh)[~comparable])
+            embeddings, side_arrays, written = found.embeddings, found.side_arrays.columns(), len(found.embeddings)
+            receipts = _failed(receipts, dict(zip(np.flatnonzero(fresh), found.faults, strict=True)))
         filled = self._store.write_unit(unit_id, receipts, embeddings, side_arrays)
         return filled.append_column("written", pa.array([written] + [0] * (len(filled) - 1), pa.int64()))
 
 
-def _failed(receipts: pa.Table, rows: np.ndarray) -> pa.Table:
-    """The receipts with those at ``rows`` failed: one image without a direction must not end everybody's night."""
-    if not rows.size:
-        return receipts
-    those = np.isin(np.arange(receipts.num_rows), rows)
-    for name, value in (("status", FAILED), ("error", NO_DIRECTION)):
-        column = pc.if_else(pa.array(those), value, receipts[name])
+def _failed(receipts: pa.Table, faults: Mapping[int, str]) -> pa.Table:
+    """Fail the receipts for which ``faults`` has a reason, by row: one bad image does not end everybody's night."""
+    errors = pa.array([faults.get(row) or None for row in range(receipts.num_rows)], pa.string())
+    for name, column in (
+        ("status", pc.if_else(pc.is_valid(errors), FAILED, receipts["status"])),
+        ("error", pc.coalesce(errors, receipts["error"])),
+    ):
         receipts = receipts.set_column(receipts.schema.get_field_index(name), name, column)
     return receipts
 

@@ -21,7 +21,7 @@ from patchead.lake.staging import RunFolder
 from patchead.maps.heatmap import colour_range
 from patchead.nightly.explain_drawing import COLUMNS, FILES, DrawSettings, Portion, draw_portion
 from patchead.schema import OK, REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES
-from patchead.scoring.aggregate import ranks
+from patchead.scoring.aggregate import NO_REFERENCE, ranks
 from patchead.scoring.verdict import robust_z, z_threshold_score
 
 PORTION = 64
@@ -29,8 +29,6 @@ PORTION = 64
 
 RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]
 """Runs a function on every item and yields the item's number and the result as each one is finished."""
-
-_NO_REFERENCE = "no reference: every image it may be compared with has the same content or shows the same part"
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def rank_group(images: pa.Table, *, folder: RunFolder, settings: ExplainSettings
         "max_patch": pa.array(staged.patch_scores.max(axis=(1, 2)).astype(np.float64), mask=~compared),
         "aligned": pa.nulls(n, pa.bool_()) if staged.aligned is None else pa.array(staged.aligned),
         "status": pa.array(np.where(compared, OK, TOO_FEW_IMAGES)),
-        "error": pa.array([None if known else _NO_REFERENCE for known in compared], pa.string()),
+        "error": pa.array([None if known else NO_REFERENCE for known in compared], pa.string()),
     }
     colours = colour_range(staged.patch_scores, threshold) if drawn else (0.0, 0.0)
     return Ranking(pa.table(columns), explained, threshold, colours)

@@ -1,85 +1,133 @@
-"""From the views of samples to their embeddings, and what is kept beside them.
+"""Embed the views of samples, and tell a bad image from a broken encoder (method.md §1, §5).
 
 The nightly job and `patchead.local` share it; no Ray, no storage.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from patchead.batches import batches
-from patchead.encoders import Encoder
+from patchead.batches import slices
+from patchead.encoders import EmbeddedImages, Encoder
+from patchead.hashing import content_hash
 from patchead.samples.finish import own_distances
 from patchead.samples.recipe import SampleRecipe
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.views import over_all_views
 
-NO_DIRECTION = (
-    "the encoder gave a patch a vector that is zero, infinite or NaN, which has no direction. "
-    "Look at the image, at encoder.dtype and at encoder.layers."
-)
+_BATCHES_TO_JUDGE_BY = 2
+_REMEDY = "look at the image or, where many fail, at the encoder's dtype and layers"
 
 
-def embed_samples(
-    encoder: Encoder,
-    pixels: np.ndarray,
-    valid: np.ndarray,
-    motions: np.ndarray,
-    recipe: SampleRecipe,
-    *,
-    batch_size: int,
-) -> tuple[np.ndarray, SideArrays, np.ndarray]:
-    """Embeddings of n samples and what is kept beside them, without the samples that cannot be compared.
+@dataclass(frozen=True)
+class EmbeddedSamples:
+    """What became of n samples; the m of them without a fault are embedded."""
 
-    Args:
-        encoder: its attention is kept where it gives any.
-        pixels: uint8 (M, S, S, 3), the views that exist of all samples, one sample after the other.
-        valid: bool (n, V, P).
-        motions: float32 (n, V, 2, 3).
-        recipe: what the views are.
-        batch_size: views per forward pass.
+    embeddings: np.ndarray
+    """float16 (m, V · P, D); in few-shot mode (m, P, D), as the warped prompts are used up: see `SideArrays.own`."""
+    side_arrays: SideArrays
+    """Of the same m samples."""
+    faults: list[str]
+    """Why each of the n samples cannot be compared; empty where it can."""
 
-    Returns:
-        float16 (m, V · P, D); in few-shot mode (m, P, D), as the warped prompts are used up here: their distances are
-        in `SideArrays.own`. What is kept beside them. bool (n,): which samples these m are: those of which no view has
-        a vector that is zero, infinite or NaN.
+    @property
+    def usable(self) -> np.ndarray:
+        """bool (n,): which samples the m are."""
+        return np.array([not fault for fault in self.faults], bool)
+
+
+class SampleEmbedder:
+    """Embeds samples portion by portion; one image that cannot be compared is a fault of its own.
+
+    If none of the images of the first two batches can, it is no image's fault but the encoder's or its dtype's.
     """
-    embeddings, looks = _embedded(encoder, pixels, batch_size)
-    exists = np.any(valid, axis=2)
-    counts = exists.sum(axis=1)
-    owner = np.repeat(np.arange(len(valid)), counts)
-    usable = np.bincount(owner[~_comparable(embeddings)], minlength=len(valid)) == 0
-    if not usable.all():
-        kept = usable[owner]
-        embeddings, looks = embeddings[kept], None if looks is None else looks[kept]
-        valid, motions, exists, counts = valid[usable], motions[usable], exists[usable], counts[usable]
-    if recipe.align is None or not usable.any():
-        return embeddings, SideArrays(attention=looks), usable
-    starts = np.cumsum(counts) - counts
-    aligned = np.any(exists[:, 1:], axis=1)
-    samples = np.split(embeddings, starts[1:])
-    if recipe.few_shot:
-        own = np.stack(
-            [own_distances(views, v, device=encoder.device) for views, v in zip(samples, valid, strict=True)]
+
+    def __init__(self, encoder: Encoder, recipe: SampleRecipe, *, batch_size: int) -> None:
+        """
+        Args:
+            encoder: its attention is kept where it gives any.
+            recipe: what the views are.
+            batch_size: views per forward pass.
+        """
+        self._encoder, self._recipe, self._batch_size = encoder, recipe, batch_size
+        self._proven = False  # one usable image is proof that the encoder works
+        self._unusable = dict[str, str]()  # different images before that: a camera that is off gives one image only
+
+    def embed(self, pixels: np.ndarray, valid: np.ndarray, motions: np.ndarray) -> EmbeddedSamples:
+        """Embed n samples.
+
+        Args:
+            pixels: uint8 (M, S, S, 3), the views that exist of all samples, one sample after the other.
+            valid: bool (n, V, P).
+            motions: float32 (n, V, 2, 3).
+
+        Raises:
+            PatcheadError: no image of the first two batches can be compared.
+        """
+        vectors, looks, view_faults = self._forward(pixels)
+        exists = np.any(valid, axis=2)
+        owner = np.repeat(np.arange(len(valid)), exists.sum(axis=1))
+        faults = [""] * len(valid)
+        for view, fault in view_faults.items():
+            faults[owner[view]] = f"the encoder gives {fault}; {_REMEDY}"
+        usable = np.array([not fault for fault in faults], bool)
+        if not usable.all():
+            kept = usable[owner]
+            vectors, looks = vectors[kept], None if looks is None else looks[kept]
+            valid, motions = valid[usable], motions[usable]
+        if self._recipe.align is not None and len(valid):
+            return EmbeddedSamples(*self._joined(vectors, looks, valid, motions), faults)
+        return EmbeddedSamples(vectors, SideArrays(attention=looks), faults)
+
+    def require_one(self) -> None:
+        """Refuse to go on without a single usable image, once all there are have been seen.
+
+        Raises:
+            PatcheadError: naming the encoder, its dtype and the remedy.
+        """
+        if self._unusable and not self._proven:
+            raise self._encoder.broken(next(iter(self._unusable.values())))
+
+    def _forward(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, dict[int, str]]:
+        """Vectors float16 (M, P, D) and attention float16 (M, P) of the views, and what is wrong with which view."""
+        parts, faults = list[EmbeddedImages](), dict[int, str]()
+        for cut in slices(len(pixels), self._batch_size):
+            part = self._encoder.embed(pixels[cut])
+            parts.append(part)
+            faults |= {cut.start + i: part.why_unusable(i) for i in np.flatnonzero(~part.usable).tolist()}
+            self._judge(pixels[cut], part)
+        attention = [part.attention for part in parts if part.attention is not None]
+        return (
+            np.concatenate([part.vectors for part in parts]),
+            np.concatenate(attention) if attention else None,
+            faults,
         )
-        looks = None if looks is None else looks[starts]
-        return embeddings[starts], SideArrays(attention=looks, own=own, aligned=aligned), usable
-    every = np.stack([over_all_views(views, v) for views, v in zip(samples, valid, strict=True)])
-    if looks is not None:
-        parts = zip(np.split(looks, starts[1:]), valid, strict=True)
-        looks = np.stack([over_all_views(part[..., None], v)[..., 0] for part, v in parts])
-    return every, SideArrays(attention=looks, valid=valid, motions=motions, aligned=aligned), usable
 
+    def _judge(self, batch: np.ndarray, part: EmbeddedImages) -> None:
+        if self._proven or part.usable.any():
+            self._proven = True
+            return
+        self._unusable |= {content_hash(image.tobytes()): part.why_unusable(i) for i, image in enumerate(batch)}
+        if len(self._unusable) >= _BATCHES_TO_JUDGE_BY * self._batch_size:
+            self.require_one()
 
-def _comparable(embeddings: np.ndarray) -> np.ndarray:
-    """bool (M,): images of float16 (M, P, D) of which no vector is zero, infinite or NaN."""
-    # Without its sign a float16 is ordered like its bits: the largest is 0 for a zero vector, and at least infinity's.
-    largest = np.bitwise_and(embeddings.view(np.uint16), 0x7FFF).max(axis=-1)
-    return np.all((largest > 0) & (largest < 0x7C00), axis=-1)
-
-
-def _embedded(encoder: Encoder, pixels: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray | None]:
-    if not encoder.attention:
-        return np.concatenate([encoder.embed(batch) for batch in batches(pixels, batch_size)]), None
-    parts = [encoder.embed_with_attention(batch) for batch in batches(pixels, batch_size)]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    def _joined(
+        self, vectors: np.ndarray, looks: np.ndarray | None, valid: np.ndarray, motions: np.ndarray
+    ) -> tuple[np.ndarray, SideArrays]:
+        """From the views that exist to one row per sample, with the arrays that scoring needs of its alignment."""
+        exists = np.any(valid, axis=2)
+        counts = exists.sum(axis=1)
+        starts = np.cumsum(counts) - counts
+        aligned = np.any(exists[:, 1:], axis=1)
+        samples = list(zip(np.split(vectors, starts[1:]), valid, strict=True))
+        if self._recipe.few_shot:
+            own = np.stack([own_distances(views, v, device=self._encoder.device) for views, v in samples])
+            looks = None if looks is None else looks[starts]
+            return vectors[starts], SideArrays(attention=looks, own=own, aligned=aligned)
+        if looks is not None:
+            parts = zip(np.split(looks, starts[1:]), valid, strict=True)
+            looks = np.stack([over_all_views(part[..., None], v)[..., 0] for part, v in parts])
+        every = np.stack([over_all_views(views, v) for views, v in samples])
+        return every, SideArrays(attention=looks, valid=valid, motions=motions, aligned=aligned)

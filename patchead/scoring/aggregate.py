@@ -12,6 +12,7 @@ from patchead.batches import slices
 from patchead.errors import SettingsError, bad_value
 
 AGGREGATES = ("nearest", "farthest")
+NO_REFERENCE = "no reference: every image it may be compared with has the same content or shows the same part"
 _SMALLEST_FRACTION = 1e-9  # K = max(1, floor(that of the references)) is 1
 
 Index = slice | np.ndarray

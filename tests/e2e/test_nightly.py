@@ -78,7 +78,7 @@ def test_the_scores_are_those_of_the_equations(published: Published, screws: dic
     encoder = build(EncoderSpec("timm/vit_tiny_patch16_224", "random", image_size=64))
     names = sorted(screws)
     pixels = [fit(decode(screws[name], max_pixels=10**6, bit_depth="auto"), 64, "squash") for name in names]
-    patches = patch_scores(encoder.embed(np.stack(pixels)), list(range(10)), [-1] * 10)
+    patches = patch_scores(encoder.embed(np.stack(pixels)).all_vectors(), list(range(10)), [-1] * 10)
     expected = dict(zip(names, image_scores(patches, 1), strict=True))
     found = {name: by_id(published.lake)[f"night={NIGHT}/product=screw/{name}"] for name in names}
     assert {name: row["score"] for name, row in found.items()} == pytest.approx(expected, abs=1e-5)

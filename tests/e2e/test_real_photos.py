@@ -27,7 +27,9 @@ def auroc(weights: str, product: str, nights: int) -> float:
     for night in range(nights):
         photos = elpv_photos(GOOD, BAD)(product, night)
         images = [fit(decode(p.png, max_pixels=10**6, bit_depth="auto"), encoder.image_size, "squash") for p in photos]
-        parts = [encoder.embed(np.stack(images[start : start + 25])) for start in range(0, len(images), 25)]
+        parts = [
+            encoder.embed(np.stack(images[start : start + 25])).all_vectors() for start in range(0, len(images), 25)
+        ]
         content = np.unique([content_hash(photo.png) for photo in photos], return_inverse=True)[1]
         scores = score_group(
             np.concatenate(parts), content, aggregation=Aggregation(), memory_bytes=2 * 10**9

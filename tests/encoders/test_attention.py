@@ -5,6 +5,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from patchead.encoders.base import _encoder_id
 from patchead.encoders.registry import REGISTRY
 from patchead.encoders.spec import Architecture
 from patchead.errors import PatcheadError, SettingsError
+from tests.helpers.faulty_weights import dark, overflowing_vit, white
 from tests.helpers.sample_photos import photos
 
 SPEC = EncoderSpec("timm/test_vit", "random", 96, attention=True)
@@ -135,7 +137,7 @@ def test_the_map_is_the_class_tokens_softmax_row(
 ) -> None:
     encoder = peaked(build(EncoderSpec(name, "random", size, attention=True)))
     attention = last_attention(encoder)
-    tokens, (vectors, maps) = seen_by(attention, lambda: encoder.embed_with_attention(photos(2, size)))
+    tokens, found = seen_by(attention, lambda: encoder.embed(photos(2, size)))
     bias = None
     if "beit" in name:  # the last entries of the table: class token to patch, patch to it, to itself
         table = array(attention.relative_position_bias_table).T
@@ -143,9 +145,9 @@ def test_the_map_is_the_class_tokens_softmax_row(
     rows = row_by_hand(encoder, tokens, prefix, heads, turn, bias)
     low, high = rows.min(1, keepdims=True), rows.max(1, keepdims=True)
     assert (high > 1.5 * rows.mean(1, keepdims=True)).all()  # there is something to see
-    assert (maps.shape, maps.dtype) == ((2, encoder.n_patches), np.float16)
-    np.testing.assert_allclose(maps, (rows - low) / (high - low), atol=1e-3)
-    np.testing.assert_array_equal(vectors, encoder.embed(photos(2, size)))
+    assert (found.attention.shape, found.attention.dtype) == ((2, encoder.n_patches), np.float16)
+    np.testing.assert_allclose(found.attention, (rows - low) / (high - low), atol=1e-3)
+    assert found.usable.all()
 
 
 def test_a_timm_tower_of_open_clip_has_it_too() -> None:
@@ -153,7 +155,7 @@ def test_a_timm_tower_of_open_clip_has_it_too() -> None:
     encoder = build(spec)
     weights: list[torch.Tensor] = []
     encoder._module.trunk.blocks[-1].attn.attn_drop.register_forward_hook(lambda *passed: weights.append(passed[2]))
-    maps = encoder.embed_with_attention(photos(2, 64))[1]
+    maps = encoder.embed(photos(2, 64)).attention
     row = weights[0][:, :, 0, 1:].double().mean(1).numpy()
     low, high = row.min(1, keepdims=True), row.max(1, keepdims=True)
     np.testing.assert_allclose(maps, (row - low) / (high - low), atol=1e-3)
@@ -175,35 +177,37 @@ def test_only_the_last_block_gives_up_its_fused_kernel() -> None:
 def test_blocks_run_to_the_end_whatever_layers_are_taken(name: str, layers: tuple[int, ...]) -> None:
     spec = EncoderSpec(name, "random", 96, attention=True)
     images = photos(2, 96)
-    last = peaked(build(spec)).embed_with_attention(images)[1]
-    vectors, maps = peaked(build(dataclasses.replace(spec, layers=layers))).embed_with_attention(images)
-    np.testing.assert_array_equal(maps, last)
-    assert vectors.shape[2] == len(layers) * describe(spec).dim
+    last = peaked(build(spec)).embed(images).attention
+    found = peaked(build(dataclasses.replace(spec, layers=layers))).embed(images)
+    np.testing.assert_array_equal(found.attention, last)
+    assert found.vectors.shape[2] == len(layers) * describe(spec).dim
     if 6 not in layers:
         plain = peaked(build(dataclasses.replace(spec, layers=layers, attention=False)))
-        np.testing.assert_array_equal(vectors, plain.embed(images))
+        np.testing.assert_array_equal(found.vectors, plain.embed(images).vectors)
 
 
 def test_embeddings_with_and_without_attention_are_the_same_but_for_rounding() -> None:
     images = photos(3, 96)
     with_it, without = build(SPEC), build(dataclasses.replace(SPEC, attention=False))
-    np.testing.assert_allclose(with_it.embed(images), without.embed(images), atol=2**-10)
+    np.testing.assert_allclose(with_it.embed(images).vectors, without.embed(images).vectors, atol=2**-10)
+    assert without.embed(images).attention is None
     assert with_it.encoder_id != without.encoder_id
 
 
 def test_shares_of_a_batch_on_several_threads_keep_their_own_maps() -> None:
     encoder = peaked(build(SPEC))
     images = photos(50, 96)
-    alone = np.concatenate([encoder.embed_with_attention(images[i : i + 1])[1] for i in range(50)])
+    alone = [encoder.embed(images[i : i + 1]) for i in range(50)]
+    maps, vectors = (np.concatenate([getattr(one, name) for one in alone]) for name in ("attention", "vectors"))
     names: set[str] = set()
     last_attention(encoder).register_forward_hook(lambda *passed: names.add(threading.current_thread().name))
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
         for _ in range(3):
-            vectors, maps = encoder.embed_with_attention(images)
-            assert np.abs(maps.astype(np.float32) - alone).max() < 2e-3
-            np.testing.assert_array_equal(vectors, encoder.embed(images))
+            found = encoder.embed(images)
+            assert np.abs(found.attention.astype(np.float32) - maps).max() < 2e-3
+            assert np.abs(found.vectors.astype(np.float32) - vectors).max() < 2e-3
     finally:
         torch.set_num_threads(before)
     assert len(names) > 1
@@ -213,10 +217,9 @@ def test_nothing_is_left_behind() -> None:
     encoder = build(SPEC)
     kept: list[weakref.ref] = []
     last_attention(encoder).attn_drop.register_forward_hook(lambda *passed: kept.append(weakref.ref(passed[2])))
-    encoder.embed_with_attention(photos(9, 96))
-    encoder.embed(photos(2, 96))
+    encoder.embed(photos(9, 96))
     gc.collect()
-    assert len(kept) == 3
+    assert len(kept) == 2
     assert all(reference() is None for reference in kept)
     assert encoder._class_attention is not None
     assert vars(encoder._class_attention._here) == {}
@@ -226,7 +229,7 @@ def test_nothing_is_left_behind_by_a_failure(monkeypatch: pytest.MonkeyPatch) ->
     encoder = build(SPEC)
     last_attention(encoder).proj.register_forward_hook(lambda *passed: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(MemoryError):
-        encoder.embed_with_attention(photos(1, 96))
+        encoder.embed(photos(1, 96))
     assert encoder._class_attention is not None
     assert vars(encoder._class_attention._here) == {}
 
@@ -234,12 +237,13 @@ def test_nothing_is_left_behind_by_a_failure(monkeypatch: pytest.MonkeyPatch) ->
 def test_whole_maps_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = build(SPEC)
     images = photos(5, 96)
-    expected = encoder.embed_with_attention(images)
+    expected = encoder.embed(images)
     sizes: list[int] = []
     last_attention(encoder).attn_drop.register_forward_hook(lambda *passed: sizes.append(len(passed[2])))
     monkeypatch.setattr("patchead.encoders.attention._MAP_BYTES", 2 * 4 * 2 * 37**2)  # two images' maps
-    for bounded, free in zip(encoder.embed_with_attention(images), expected, strict=True):
-        np.testing.assert_allclose(bounded, free, atol=2e-3)
+    bounded = encoder.embed(images)
+    np.testing.assert_allclose(bounded.vectors, expected.vectors, atol=2e-3)
+    np.testing.assert_allclose(bounded.attention, expected.attention, atol=2e-3)
     assert sizes == [2, 2, 1]
     monkeypatch.setattr("patchead.encoders.attention._MAP_BYTES", 1)
     encoder.embed(images[:2])
@@ -250,36 +254,42 @@ def test_a_constant_map_is_one_everywhere() -> None:
     encoder = build(SPEC)
     with torch.no_grad():
         last_attention(encoder).qkv.weight.zero_()
-    np.testing.assert_array_equal(encoder.embed_with_attention(photos(2, 96))[1], np.ones((2, 36), np.float16))
+    np.testing.assert_array_equal(encoder.embed(photos(2, 96)).attention, np.ones((2, 36), np.float16))
 
 
-def test_broken_attention_is_never_silent() -> None:
-    encoder = build(dataclasses.replace(SPEC, layers=(2,)))
-    with torch.no_grad():
-        last_attention(encoder).qkv.weight.fill_(float("nan"))
-    assert np.isfinite(encoder.embed(photos(1, 96))).all()
-    with pytest.raises(PatcheadError, match=r"timm/test_vit gives attention that is NaN or infinite in fp32"):
-        encoder.embed_with_attention(photos(1, 96))
-
-
-def test_it_has_to_be_asked_for() -> None:
-    with pytest.raises(ValueError, match=r"attention=True"):
-        build(dataclasses.replace(SPEC, attention=False)).embed_with_attention(photos(1, 96))
+def test_an_image_whose_attention_is_nan_is_unusable_alone(tmp_path: Path) -> None:
+    weights = overflowing_vit(tmp_path / "vit.safetensors", block=3)
+    encoder = build(dataclasses.replace(SPEC, weights=weights, layers=(2,)))
+    images = dark(photos(3, 96))
+    expected = encoder.embed(images)
+    assert expected.usable.all()
+    images[1] = white(1, 96)
+    found = encoder.embed(images)
+    assert np.isfinite(found.vectors).all()
+    assert found.usable.tolist() == [True, False, True]
+    assert found.attention is not None
+    assert np.isnan(found.attention[1]).all()
+    np.testing.assert_array_equal(found.attention[::2], expected.attention[::2])
+    with pytest.raises(PatcheadError, match=r"^image 1 .*timm/test_vit.*attention.*NaN"):
+        found.all_vectors()
+    plain = build(dataclasses.replace(SPEC, weights=weights, layers=(2,), attention=False))
+    assert plain.embed(images).usable.all()  # nobody asked for its attention
 
 
 def test_an_empty_batch_and_other_arrays() -> None:
     encoder = build(SPEC)
-    vectors, maps = encoder.embed_with_attention(np.empty((0, 96, 96, 3), np.uint8))
-    assert (vectors.shape, maps.shape, maps.dtype) == ((0, 36, 64), (0, 36), np.float16)
+    found = encoder.embed(np.empty((0, 96, 96, 3), np.uint8))
+    assert found.attention is not None
+    assert (found.vectors.shape, found.attention.shape, found.attention.dtype) == ((0, 36, 64), (0, 36), np.float16)
     with pytest.raises(ValueError, match=r"images must be uint8"):
-        encoder.embed_with_attention(np.zeros((1, 96, 96, 3), np.float32))
+        encoder.embed(np.zeros((1, 96, 96, 3), np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_sees_the_same_peaks(dtype: str) -> None:
     images = photos(2, 96)
-    full = peaked(build(SPEC)).embed_with_attention(images)[1].astype(np.float32)
-    half = peaked(build(dataclasses.replace(SPEC, dtype=dtype))).embed_with_attention(images)[1].astype(np.float32)
+    encoders = (peaked(build(dataclasses.replace(SPEC, dtype=name))) for name in ("fp32", dtype))
+    full, half = (np.asarray(encoder.embed(images).attention, np.float32) for encoder in encoders)
     assert np.abs(half - full).max() < 0.1
     assert np.corrcoef(half.ravel(), full.ravel())[0, 1] > 0.995
 

@@ -15,6 +15,7 @@ from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.encoders.base import _encoder_id
 from patchead.encoders.spec import Architecture
 from patchead.errors import PatcheadError, SettingsError
+from tests.helpers.faulty_weights import dark, overflowing_vit, white
 from tests.helpers.sample_photos import photos
 
 SPEC = EncoderSpec("timm/test_vit", "random", 160)
@@ -28,9 +29,9 @@ def encoder() -> Encoder:
 
 def test_the_batch_size_does_not_matter(encoder: Encoder) -> None:
     images = photos(8, 160)
-    together = encoder.embed(images)
+    together = encoder.embed(images).vectors
     for size in (1, 3):
-        parts = [encoder.embed(images[start : start + size]) for start in range(0, 8, size)]
+        parts = [encoder.embed(images[start : start + size]).vectors for start in range(0, 8, size)]
         assert np.abs(np.concatenate(parts).astype(np.float32) - together.astype(np.float32)).max() <= 2**-10
 
 
@@ -38,13 +39,13 @@ def test_read_only_images_are_fine_and_stay_as_they_are(encoder: Encoder) -> Non
     images = photos(2, 160)
     copy = images.copy()
     images.flags.writeable = False
-    assert encoder.embed(images).shape == (2, 100, 64)
+    assert encoder.embed(images).vectors.shape == (2, 100, 64)
     np.testing.assert_array_equal(images, copy)
 
 
 def test_an_empty_batch_gives_no_embeddings(encoder: Encoder) -> None:
     empty = encoder.embed(np.empty((0, 160, 160, 3), np.uint8))
-    assert (empty.shape, empty.dtype) == ((0, 100, 64), np.float16)
+    assert (empty.vectors.shape, empty.vectors.dtype, empty.usable.shape) == ((0, 100, 64), np.float16, (0,))
 
 
 @pytest.mark.parametrize(
@@ -65,30 +66,46 @@ def test_patches_come_row_by_row(encoder: Encoder) -> None:
     image = np.full((1, 160, 160, 3), 128, np.uint8)
     marked = image.copy()
     marked[:, 32:48, 112:128] = photos(1, 16)
-    change = np.abs(encoder.embed(marked).astype(np.float32) - encoder.embed(image).astype(np.float32)).sum(-1)
+    before, after = (encoder.embed(pixels).vectors.astype(np.float32) for pixels in (image, marked))
+    change = np.abs(after - before).sum(-1)
     assert int(change[0].argmax()) == 2 * 10 + 7
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bf16", 0.05), ("fp16", 0.01)])
 def test_half_precision_is_close(encoder: Encoder, dtype: str, tolerance: float) -> None:
     images = photos(2, 160)
-    half = build(dataclasses.replace(SPEC, dtype=dtype)).embed(images).astype(np.float32)
+    half = build(dataclasses.replace(SPEC, dtype=dtype)).embed(images).vectors.astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(half, axis=-1), 1, atol=1e-3)
-    assert 0 < np.abs(half - encoder.embed(images).astype(np.float32)).max() < tolerance
+    assert 0 < np.abs(half - encoder.embed(images).vectors.astype(np.float32)).max() < tolerance
 
 
-@pytest.mark.parametrize(
-    ("dtype", "factor", "remedy"), [("fp32", float("nan"), "Check"), ("fp16", 1e4, "bf16 or fp32")]
-)
-def test_broken_embeddings_are_never_silent(tmp_path: Path, dtype: str, factor: float, remedy: str) -> None:
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_an_image_that_overflows_is_unusable_alone(tmp_path: Path, dtype: str) -> None:
+    weights = overflowing_vit(tmp_path / "vit.safetensors", dtype=dtype)
+    encoder = build(dataclasses.replace(SPEC, weights=weights, dtype=dtype))
+    images = dark(photos(11, 160))  # two shares of a CPU's batch
+    expected = encoder.embed(images)
+    assert expected.usable.all()
+    spoiled = np.arange(11) == 9
+    images[spoiled] = white(1, 160)
+    found = encoder.embed(images)
+    assert found.usable.tolist() == (~spoiled).tolist()
+    np.testing.assert_array_equal(found.vectors[~spoiled], expected.vectors[~spoiled])
+    assert np.isnan(found.vectors[9]).any()
+    with pytest.raises(PatcheadError, match=r"^image 9 .*timm/test_vit.* zero, infinite or NaN"):
+        found.all_vectors()
+    np.testing.assert_array_equal(expected.all_vectors(), expected.vectors)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-36, float("nan"), float("inf")])
+def test_usable_is_what_is_stored(tmp_path: Path, factor: float) -> None:
+    """At 1e-36 the vectors are above 0 in float32, and 0 in the float16 that is stored."""
     state = timm.create_model("test_vit", num_classes=0).state_dict()
-    state["blocks.3.mlp.fc1.weight"] *= factor
-    state["blocks.3.mlp.fc2.weight"] *= factor
-    file = tmp_path / "broken.safetensors"
-    save_file(state, file)
-    broken = build(dataclasses.replace(SPEC, weights=str(file), dtype=dtype))
-    with pytest.raises(PatcheadError, match=rf"timm/test_vit gives .* NaN, infinite or zero in {dtype}.*{remedy}"):
-        broken.embed(photos(1, 160))
+    state["norm.weight"] *= factor
+    state["norm.bias"] *= factor
+    save_file(state, file := tmp_path / "broken.safetensors")
+    found = build(dataclasses.replace(SPEC, weights=str(file))).embed(photos(2, 160))
+    assert found.usable.tolist() == [False, False]
 
 
 def test_random_weights_leave_the_callers_random_state_alone() -> None:

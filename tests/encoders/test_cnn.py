@@ -14,6 +14,7 @@ from patchead.encoders import EncoderSpec, build, describe
 from patchead.encoders.base import _encoder_id
 from patchead.encoders.timm_encoder import architecture
 from patchead.errors import SettingsError, WeightsError
+from tests.helpers.faulty_weights import edges_alone
 from tests.helpers.sample_photos import photos
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -80,7 +81,7 @@ def test_embeddings_are_those_of_features_only(
     assert (encoder.mean, encoder.std) == mean_std
     assert architecture(spec).levels == levels
     maps = features_only(name, encoder._module, pixels(images, mean_std))
-    embeddings = encoder.embed(images)
+    embeddings = encoder.embed(images).vectors
     assert embeddings.dtype == np.float16
     expected = by_hand([maps[layer - 1] for layer in sorted(layers) or [len(maps)]])
     np.testing.assert_allclose(embeddings, expected, atol=1e-3)
@@ -118,7 +119,7 @@ def test_a_file_is_loaded_strictly(tmp_path: Path) -> None:
     save_file(model.state_dict(), file)
     encoder, images = build(dataclasses.replace(SPEC, weights=str(file), layers=(2, 3))), photos(2, 128)
     maps = features_only("resnet18", model, pixels(images, IMAGENET))
-    np.testing.assert_allclose(encoder.embed(images), by_hand(maps[1:3]), atol=1e-3)
+    np.testing.assert_allclose(encoder.embed(images).vectors, by_hand(maps[1:3]), atol=1e-3)
     assert encoder.weights_digest == build(dataclasses.replace(SPEC, weights=str(file))).weights_digest
     assert encoder.weights_digest != build(SPEC).weights_digest
     state = model.state_dict()
@@ -139,10 +140,22 @@ def test_levels_are_part_of_the_id_in_any_order() -> None:
 
 def test_the_batch_size_does_not_matter() -> None:
     encoder, images = build(dataclasses.replace(SPEC, layers=(2, 3))), photos(9, 128)
-    together = encoder.embed(images).astype(np.float32)
-    parts = np.concatenate([encoder.embed(images[start : start + 2]) for start in range(0, 9, 2)])
+    together = encoder.embed(images).vectors.astype(np.float32)
+    parts = np.concatenate([encoder.embed(images[start : start + 2]).vectors for start in range(0, 9, 2)])
     assert np.abs(parts - together).max() <= 2**-10
     assert "feature levels [2, 3]" in encoder.description
+
+
+@pytest.mark.parametrize("layers", [(), (2,), (2, 3)])
+def test_a_flat_photo_is_unusable_alone(tmp_path: Path, layers: tuple[int, ...]) -> None:
+    spec = dataclasses.replace(SPEC, weights=edges_alone(tmp_path / "edges.safetensors"), layers=layers)
+    encoder, images = build(spec), photos(3, 128)
+    expected = encoder.embed(images).all_vectors()
+    images[1] = 90
+    found = encoder.embed(images)
+    assert found.usable.tolist() == [True, False, True]
+    np.testing.assert_array_equal(found.vectors[::2], expected[::2])
+    assert not found.vectors[1].any(axis=-1).all()
 
 
 @pytest.mark.parametrize("name", ["convnext_base", "RN50"])

@@ -125,7 +125,7 @@ def test_the_encoder_carries_these_weights(original: dict[str, Tensor]) -> None:
     coarse = torch.nn.functional.interpolate(coarse, fine.shape[-2:], mode="bilinear")
     vectors = [torch.nn.functional.normalize(level.flatten(2).transpose(1, 2), dim=-1) for level in (fine, coarse)]
     assert encoder.grid == (20, 20)
-    np.testing.assert_allclose(encoder.embed(images), torch.cat(vectors, -1) / 2**0.5, atol=1e-3)
+    np.testing.assert_allclose(encoder.embed(images).vectors, torch.cat(vectors, -1) / 2**0.5, atol=1e-3)
     tagged = EncoderSpec("timm/tf_efficientnet_lite0.in1k", "package:efficientnet-lite0", 160, layers=(3, 4))
     assert build(tagged).encoder_id == encoder.encoder_id
 

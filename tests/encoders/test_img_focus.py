@@ -57,7 +57,7 @@ def test_the_encoder_carries_these_weights(dinov2: dict[str, Tensor]) -> None:
     assert encoder.encoder_id == again.encoder_id
     assert (encoder._module.norm.weight == dinov2["norm.weight"]).all()
     assert encoder.mean == (0.485, 0.456, 0.406)
-    assert encoder.embed(photos(1, 112)).shape == (1, 64, 384)
+    assert encoder.embed(photos(1, 112)).vectors.shape == (1, 64, 384)
 
 
 def test_the_second_call_uses_the_cache(dinov2: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:

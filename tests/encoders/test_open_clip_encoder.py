@@ -38,7 +38,7 @@ def test_patch_tokens_are_those_of_open_clips_own_forward_pass(checkpoint: Path,
     spec = EncoderSpec("open_clip/ViT-S-32", str(checkpoint), size)
     encoder = build(spec)
     images = photos(2, size)
-    embeddings = encoder.embed(images)
+    embeddings = encoder.embed(images).vectors
     clip = open_clip.create_model("ViT-S-32", pretrained=str(checkpoint), force_image_size=size).eval()
     clip.visual.output_tokens = True
     with torch.inference_mode():
@@ -57,7 +57,7 @@ def test_named_blocks_are_taken_raw(checkpoint: Path) -> None:
         encoder._module.transformer.resblocks[block].register_forward_hook(
             lambda module, inputs, output: outputs.append(output[:, 1:])
         )
-    embeddings = encoder.embed(photos(1, 224))
+    embeddings = encoder.embed(photos(1, 224)).vectors
     expected = torch.cat([normalize(tokens, dim=-1) for tokens in outputs], dim=-1) / 2**0.5
     np.testing.assert_allclose(embeddings, expected.numpy(), atol=1e-3)
 
@@ -87,7 +87,7 @@ def test_a_tower_from_timm_works_at_another_size() -> None:
     with torch.inference_mode():
         tokens = trunk.forward_features(pixels(images, OPENAI))
     assert encoder.grid == describe(spec).grid == (10, 10)
-    np.testing.assert_allclose(encoder.embed(images), normalize(tokens, dim=-1).numpy(), atol=1e-3)
+    np.testing.assert_allclose(encoder.embed(images).vectors, normalize(tokens, dim=-1).numpy(), atol=1e-3)
 
 
 def test_the_hub_tag_chooses_activation_mean_and_std() -> None:

@@ -99,7 +99,8 @@ def test_tokens_at_two_sizes(name: str, native_positions: list[Tensor]) -> None:
         size = side * registered.patch_size
         encoder = build(EncoderSpec(registered.library_name, "random", size, attention=registered.mask))
         images = photos(2, size)
-        vectors = encoder.embed(images)
+        embedded = encoder.embed(images)
+        vectors, maps = embedded.all_vectors(), embedded.attention
         assert (vectors.shape, vectors.dtype) == ((2, side * side, registered.dim), np.float16)
         assert (encoder.grid, encoder.dim) == ((side, side), registered.dim)
         assert (encoder.mean, encoder.std) == (registered.mean, registered.std)
@@ -108,6 +109,6 @@ def test_tokens_at_two_sizes(name: str, native_positions: list[Tensor]) -> None:
         if transformer:
             check_positions(encoder._module, native_positions, side)
         if registered.mask:
-            maps = encoder.embed_with_attention(images)[1]
+            assert maps is not None
             assert maps.shape == (2, side * side)
             assert (maps.min(1).tolist(), maps.max(1).tolist()) == ([0, 0], [1, 1])

@@ -50,7 +50,7 @@ def test_patch_tokens_are_those_of_the_ordinary_forward_pass(
     spec = EncoderSpec(f"timm/{name}", "random", size)
     encoder = build(spec)
     images = photos(2, size)
-    embeddings = encoder.embed(images)
+    embeddings = encoder.embed(images).vectors
     side = size // patch
     assert encoder.grid == (side, side)
     assert (encoder.mean, encoder.std) == mean_std
@@ -68,7 +68,7 @@ def test_named_blocks_are_taken_raw_and_in_their_order() -> None:
         encoder._module.blocks[block - 1].register_forward_hook(
             lambda module, inputs, output, block=block: outputs.__setitem__(block, output[:, 1:])
         )
-    embeddings = encoder.embed(photos(2, 160))
+    embeddings = encoder.embed(photos(2, 160)).vectors
     expected = torch.cat([normalize(outputs[2], dim=-1), normalize(outputs[5], dim=-1)], dim=-1) / 2**0.5
     np.testing.assert_allclose(embeddings, expected.numpy(), atol=1e-3)
 
@@ -77,7 +77,9 @@ def test_several_layers_give_the_mean_of_their_cosines() -> None:
     images = photos(2, 160)
 
     def cosines(*layers: int) -> np.ndarray:
-        vectors = build(EncoderSpec("timm/test_vit", "random", 160, layers=layers)).embed(images).astype(np.float32)
+        vectors = (
+            build(EncoderSpec("timm/test_vit", "random", 160, layers=layers)).embed(images).vectors.astype(np.float32)
+        )
         return vectors[0] @ vectors[1].T
 
     together, alone = cosines(1, 3, 6), [cosines(layer) for layer in (1, 3, 6)]
@@ -87,8 +89,8 @@ def test_several_layers_give_the_mean_of_their_cosines() -> None:
 
 def test_the_last_layer_is_the_last_block_after_the_final_norm() -> None:
     images = photos(1, 160)
-    default = build(EncoderSpec("timm/test_vit", "random", 160)).embed(images)
-    named = build(EncoderSpec("timm/test_vit", "random", 160, layers=(6,))).embed(images)
+    default = build(EncoderSpec("timm/test_vit", "random", 160)).embed(images).vectors
+    named = build(EncoderSpec("timm/test_vit", "random", 160, layers=(6,))).embed(images).vectors
     assert default.shape == named.shape
     assert np.abs(default - named).max() > 1e-3
 

@@ -20,7 +20,7 @@ from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Sh
 from patchead.nightly.embed import EmbedActor, EmbedSpec, identify
 from patchead.nightly.units import units
 from patchead.samples.recipe import SampleRecipe
-from patchead.schema import FAILED, OK, RECEIPTS, TO_EMBED, table
+from patchead.schema import OK, RECEIPTS, TO_EMBED, table
 from patchead.storage import Storage
 
 
@@ -95,37 +95,6 @@ def test_a_unit_is_decoded_to_pixels_and_receipts(tmp_path: Path, photos: list[P
     pixels = unit.pixels.reshape(-1, 8, 8, 3)
     assert (unit.valid.dtype, unit.motions.dtype, unit.motions.shape) == (bool, np.float32, (2 * 2 * 3,))
     assert [int(image.mean()) for image in pixels] == [0, 80]  # the two that are new, in the receipts' order
-
-
-class Spotty:
-    """Stands for an encoder: every patch is the pixel's value, and 255 breaks the arithmetic."""
-
-    encoder_id, image_size, n_patches, attention = "spotty", 8, 4, False
-
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
-        values = pixels.reshape(len(pixels), -1).max(axis=1).astype(np.float16)
-        values[values == 255] = np.nan
-        return np.tile(values[:, None, None], (1, 4, 3))
-
-
-def test_an_image_without_a_direction_is_a_failed_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"zero": 0, "fine": 7, "nan": 255, "last": 9}.items():
-        Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(tmp_path / f"{name}.png")
-    recipe = SampleRecipe(8, "squash", (2, 2))
-    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", recipe)
-    rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in sorted(tmp_path.glob("*.png"))]
-    known = KnownImages(RECEIPTS.empty_table())
-    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=[Shared(known, {})])
-    monkeypatch.setattr("patchead.nightly.embed.build", lambda spec: Spotty())
-    store = EmbeddingStore(str(tmp_path / "lake"), Storage(), "spotty")
-    receipts = embed_actor(EncoderSpec("any"), store, recipe)(decoded)
-    found = {row["image_id"]: row for row in receipts.to_pylist()}
-    assert {name for name, row in found.items() if row["status"] == FAILED} == {"zero.png", "nan.png"}
-    assert "zero, infinite or NaN" in found["nan.png"]["error"]
-    assert receipts["written"].to_pylist()[0] == 2
-    (uri,) = {found[name]["embedding_uri"] for name in ("last.png", "fine.png")}
-    vectors = store.read(uri, np.array([found[name]["row"] for name in ("last.png", "fine.png")]))
-    assert vectors[:, 0, 0].tolist() == [9, 7]
 
 
 def test_weights_that_differ_between_nodes_are_refused(tmp_path: Path) -> None:

@@ -1,70 +1,100 @@
-"""Views to embeddings: an image that cannot be compared is left out, and the others do not notice."""
+"""Views to embeddings by a real encoder: an image that cannot be compared is left out, the others do not notice."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from patchead.encoders import Encoder, EncoderSpec, build
+from patchead.errors import PatcheadError
 from patchead.samples.align import Alignment
-from patchead.samples.embed import embed_samples
+from patchead.samples.embed import EmbeddedSamples, SampleEmbedder
 from patchead.samples.recipe import SampleRecipe
+from tests.helpers.faulty_weights import dark, edges_alone, overflowing_vit, white
+from tests.helpers.sample_photos import photos
 
-SIDE, GRID, PATCHES, DIM = 4, (2, 2), 4, 6
+SIDE, GRID, PATCHES = 32, (2, 2), 4
 VIEWS = [[True, True, False], [True, True, True], [True, False, False]]
+PIXELS = dark(photos(6, SIDE))
 
 
-class Striped:
-    """Stands for an encoder: vectors drawn from a view's first pixel; 0 gives a zero vector, 255 an infinite one."""
-
-    image_size, n_patches, device = SIDE, PATCHES, "cpu"
-
-    def __init__(self, *, attention: bool = False) -> None:
-        self.attention = attention
-
-    def embed(self, pixels: np.ndarray) -> np.ndarray:
-        found = []
-        for value in pixels[:, 0, 0, 0].tolist():
-            vectors = np.random.default_rng(value).normal(size=(PATCHES, DIM))
-            vectors[2] *= {0: 0.0, 255: np.inf}.get(value, 1.0)
-            found.append(vectors)
-        return np.array(found, np.float16)
-
-    def embed_with_attention(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.embed(pixels), np.repeat(pixels[:, 0, 0, :1], PATCHES, axis=1).astype(np.float16) / 256
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("weights") / "vit.safetensors"
+    overflowing_vit(file, block=3)
+    return file
 
 
-def run(
-    values: list[list[int]], encoder: Striped, recipe: SampleRecipe
-) -> tuple[np.ndarray, dict[str, Any], np.ndarray]:
-    """Samples whose existing views, those of `VIEWS`, have these first pixels."""
-    pixels = np.array([value for sample in values for value in sample], np.uint8)
-    pixels = np.broadcast_to(pixels[:, None, None, None], (len(pixels), SIDE, SIDE, 3))
-    valid = np.repeat(np.array(VIEWS)[..., None], PATCHES, axis=2)
+def encoder_of(weights: Path, *, attention: bool = False, layers: tuple[int, ...] = ()) -> Encoder:
+    return build(EncoderSpec("timm/test_vit", str(weights), SIDE, layers, attention=attention))
+
+
+def run(embedder: SampleEmbedder, pixels: np.ndarray, views: Sequence[Sequence[bool]] = VIEWS) -> EmbeddedSamples:
+    """Samples of which these views exist."""
+    valid = np.repeat(np.array(views)[..., None], PATCHES, axis=2)
     motions = np.arange(valid.shape[0] * valid.shape[1] * 6, dtype=np.float32).reshape(*valid.shape[:2], 2, 3)
-    embeddings, side_arrays, usable = embed_samples(encoder, pixels, valid, motions, recipe, batch_size=2)  # type: ignore[arg-type]
-    return embeddings, side_arrays.columns(), usable
+    return embedder.embed(pixels, valid, motions)
 
 
-@pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("few_shot", [False, True])
-@pytest.mark.parametrize("broken", [0, 255])
-def test_one_broken_view_leaves_its_sample_out(attention: bool, few_shot: bool, broken: int) -> None:
-    recipe, encoder = SampleRecipe(SIDE, "squash", GRID, Alignment(), few_shot=few_shot), Striped(attention=attention)
-    whole, side_arrays, every = run([[1, 2], [3, 4, 5], [6]], encoder, recipe)
-    assert every.all()
-    some, found, usable = run([[1, 2], [3, 4, broken], [6]], encoder, recipe)
-    assert usable.tolist() == [True, False, True]
-    np.testing.assert_array_equal(some, whole[usable])
-    assert found.keys() == side_arrays.keys()
+@pytest.mark.parametrize(("attention", "layers"), [(False, ()), (True, ()), (True, (2,))])
+def test_one_bad_view_leaves_its_sample_out(
+    weights: Path, few_shot: bool, attention: bool, layers: tuple[int, ...]
+) -> None:
+    recipe = SampleRecipe(SIDE, "squash", GRID, Alignment(), few_shot=few_shot)
+    encoder = encoder_of(weights, attention=attention, layers=layers)
+    embedder = SampleEmbedder(encoder, recipe, batch_size=4)
+    whole = run(embedder, PIXELS)
+    assert whole.faults == ["", "", ""]
+    spoiled = PIXELS.copy()
+    spoiled[4] = white(1, SIDE)  # the last view of the second sample
+    some = run(embedder, spoiled)
+    assert some.usable.tolist() == [True, False, True]
+    what = "attention that is infinite or NaN" if layers else "a vector that is zero, infinite or NaN"
+    assert some.faults[1].startswith(f"the encoder gives {what}")
+    assert some.faults[1].endswith("; look at the image or, where many fail, at the encoder's dtype and layers")
+    np.testing.assert_array_equal(some.embeddings, whole.embeddings[some.usable])
+    every, found = whole.side_arrays.columns(), some.side_arrays.columns()
+    assert found.keys() == every.keys()
+    assert ("attention" in found) == attention
     for name in found:
-        np.testing.assert_array_equal(found[name], side_arrays[name][usable])
+        np.testing.assert_array_equal(found[name], every[name][some.usable])
 
 
-def test_without_alignment_and_when_none_is_left() -> None:
-    recipe, encoder = SampleRecipe(SIDE, "squash", GRID), Striped()
-    pixels = np.zeros((2, SIDE, SIDE, 3), np.uint8)
-    valid, motions = np.ones((2, 1, PATCHES), bool), np.zeros((2, 1, 2, 3), np.float32)
-    embeddings, side_arrays, usable = embed_samples(encoder, pixels, valid, motions, recipe, batch_size=2)  # type: ignore[arg-type]
-    assert (embeddings.shape, side_arrays.columns(), usable.tolist()) == ((0, PATCHES, DIM), {}, [False, False])
+def test_a_portion_of_bad_images_alone_is_no_reason_to_stop_once_one_was_good(weights: Path) -> None:
+    embedder = SampleEmbedder(encoder_of(weights), SampleRecipe(SIDE, "squash", GRID), batch_size=2)
+    assert run(embedder, PIXELS[:1], [[True]]).usable.all()
+    bright = 255 - photos(6, SIDE) // 64
+    found = run(embedder, bright, [[True]] * 6)
+    assert found.embeddings.shape == (0, PATCHES, 64)
+    assert found.side_arrays.columns() == {}
+    assert not found.usable.any()
+    embedder.require_one()
+
+
+def test_when_none_of_the_first_two_batches_is_usable_it_is_the_encoder(weights: Path) -> None:
+    spec = EncoderSpec("timm/test_vit", str(weights), SIDE)
+    bright = 255 - photos(6, SIDE) // 64
+    for dtype, remedy in (("fp32", "Check encoder.weights"), ("fp16", "Set encoder.dtype to bf16 or fp32")):
+        encoder = build(dataclasses.replace(spec, dtype=dtype))
+        embedder = SampleEmbedder(encoder, SampleRecipe(SIDE, "squash", GRID), batch_size=2)
+        assert not run(embedder, bright[:2], [[True]] * 2).usable.any()
+        with pytest.raises(PatcheadError, match=rf"timm/test_vit in {dtype} gives every image .* NaN.*\. {remedy}"):
+            run(embedder, bright[2:], [[True]] * 4)
+
+
+def test_a_camera_that_is_off_is_one_image_however_often_it_fires(tmp_path: Path) -> None:
+    spec = EncoderSpec("timm/resnet18", edges_alone(tmp_path / "edges.safetensors"), 128, (2,))
+    recipe = SampleRecipe(128, "squash", (32, 32))
+    embedder = SampleEmbedder(build(spec), recipe, batch_size=2)
+    valid, motions = np.ones((8, 1, 1024), bool), np.zeros((8, 1, 2, 3), np.float32)
+    found = embedder.embed(np.full((8, 128, 128, 3), 90, np.uint8), valid, motions)
+    assert not found.usable.any()
+    with pytest.raises(PatcheadError, match="timm/resnet18 in fp32 gives every image a vector that is zero"):
+        embedder.require_one()  # but if they were all there are, there is nothing to score
+    assert embedder.embed(photos(1, 128), valid[:1], motions[:1]).usable.all()
+    embedder.require_one()

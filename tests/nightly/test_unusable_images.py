@@ -1,0 +1,119 @@
+"""The embed stage, part by part: decoding, a real encoder and a real store, with one image that cannot be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from patchead.encoders import EncoderSpec, build
+from patchead.errors import ArchiveError, PatcheadError
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.nightly.decode import DecodeSettings, KnownImages, Shared, decode_unit
+from patchead.nightly.embed import EmbedActor, EmbedSpec
+from patchead.nightly.prompts import PromptSet
+from patchead.nightly.units import units
+from patchead.samples.recipe import SampleRecipe
+from patchead.schema import MANIFEST, RECEIPTS, TO_EMBED, completed, table
+from patchead.storage import Storage
+from tests.helpers.faulty_weights import dark, edges_alone, overflowing_vit, white
+from tests.helpers.sample_photos import photos
+
+SIDE = 96
+
+
+class Stage:
+    """Everything that embeds the units of one night, without a Ray Data pipeline around it."""
+
+    def __init__(self, folder: Path, spec: EncoderSpec, batch_size: int = 4) -> None:
+        self.folder, self.encoder = folder, build(spec)
+        recipe = SampleRecipe(SIDE, "squash", self.encoder.grid)
+        self.settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", recipe)
+        self.store = EmbeddingStore(str(folder / "lake"), Storage(), self.encoder.encoder_id)
+        self.actor = EmbedActor()
+        self.actor.setup(EmbedSpec(spec, self.store, recipe, batch_size, 1))
+
+    def manifest(self, images: dict[str, np.ndarray]) -> pa.Table:
+        rows = []
+        for name, image in images.items():
+            Image.fromarray(image).save(path := self.folder / name)
+            rows.append({"image_id": name, "uri": str(path), "group_id": "product=screw", "etag": "e", "size": 1})
+        return table([row | {"format": "files"} for row in rows], MANIFEST)
+
+    def run(self, manifest: pa.Table, images_per_file: int = 64) -> dict[str, dict[str, Any]]:
+        """Receipts by image id."""
+        shared = [Shared(KnownImages(RECEIPTS.empty_table()), {})]
+        found: dict[str, dict[str, Any]] = {}
+        work = units(completed(manifest, TO_EMBED), images_per_file, "run")
+        for i in range(work.num_rows):
+            receipts = self.actor(decode_unit(work.slice(i, 1), settings=self.settings, shared=shared))
+            found |= {row["image_id"]: row for row in receipts.to_pylist()}
+        return found
+
+
+def vit(folder: Path, *, block: int = 0, attention: bool = False) -> EncoderSpec:
+    weights = overflowing_vit(folder / "vit.safetensors", block=block)
+    return EncoderSpec("timm/test_vit", weights, SIDE, (2,) if attention else (), attention=attention)
+
+
+def cnn(folder: Path) -> EncoderSpec:
+    return EncoderSpec("timm/resnet18", edges_alone(folder / "edges.safetensors"), SIDE, (2,))
+
+
+CASES: list[tuple[Callable[[Path], EncoderSpec], np.ndarray, str]] = [
+    (vit, white(1, SIDE)[0], "a vector that is zero, infinite or NaN, which has no direction"),
+    (cnn, np.full((SIDE, SIDE, 3), 90, np.uint8), "a vector that is zero, infinite or NaN, which has no direction"),
+    (lambda folder: vit(folder, block=3, attention=True), white(1, SIDE)[0], "attention that is infinite or NaN"),
+]
+
+
+@pytest.mark.parametrize(("spec_in", "bad", "what"), CASES, ids=["overflow", "flat", "attention"])
+def test_it_is_a_failed_receipt_and_the_others_are_stored(
+    tmp_path: Path, spec_in: Callable[[Path], EncoderSpec], bad: np.ndarray, what: str
+) -> None:
+    stage = Stage(tmp_path, spec_in(tmp_path))
+    good = {f"{i}.png": image for i, image in enumerate(dark(photos(5, SIDE)))}
+    found = stage.run(stage.manifest({"0.png": good["0.png"], "1-bad.png": bad, **good}))
+    failed = found.pop("1-bad.png")
+    assert (failed["status"], failed["embedding_uri"], failed["row"]) == ("failed", None, None)
+    remedy = "look at the image or, where many fail, at the encoder's dtype and layers"
+    assert failed["error"] == f"the encoder gives {what}; {remedy}"
+    assert failed["content_hash"]
+    assert {row["status"] for row in found.values()} == {"ok"}
+    assert [row["written"] for row in found.values() if row["written"]] == [5]
+    (uri,) = {row["embedding_uri"] for row in found.values()}
+    stored = stage.store.read(uri, np.array([found[name]["row"] for name in good]))
+    expected = stage.encoder.embed(np.stack(list(good.values())))
+    np.testing.assert_array_equal(stored, expected.all_vectors())
+    if expected.attention is not None:
+        maps = stage.store.read_side_arrays(uri, np.array([found[name]["row"] for name in good]))["attention"]
+        np.testing.assert_array_equal(maps, expected.attention)
+
+
+def test_a_unit_of_bad_images_alone_has_no_file(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, vit(tmp_path))
+    images = {"a.png": dark(photos(1, SIDE))[0], "b.png": white(1, SIDE)[0], "c.png": white(1, SIDE)[0]}
+    found = stage.run(stage.manifest(images), images_per_file=1)
+    assert {name: row["status"] for name, row in found.items()} == {"a.png": "ok", "b.png": "failed", "c.png": "failed"}
+
+
+def test_an_encoder_that_gives_nothing_usable_ends_the_night(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, vit(tmp_path), batch_size=2)
+    manifest = stage.manifest({f"{i}.png": image for i, image in enumerate(255 - photos(5, SIDE) // 64)})
+    with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .*NaN.*Check encoder\.weights"):
+        stage.run(manifest, images_per_file=2)
+
+
+def test_a_prompt_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, vit(tmp_path))
+    prompts = PromptSet(stage.manifest({"good.png": dark(photos(1, SIDE))[0], "white.png": white(1, SIDE)[0]}), ())
+    wanted = prompts.to_embed()
+    found = stage.run(wanted)
+    receipts = table([{n: found[i][n] for n in RECEIPTS.names} for i in wanted["image_id"].to_pylist()], RECEIPTS)
+    with pytest.raises(ArchiveError, match=r"1 prompts cannot be used; white\.png: the encoder gives a vector"):
+        prompts.embedded(receipts)
