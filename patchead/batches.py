@@ -14,7 +14,7 @@ Whole = TypeVar("Whole", bound="Sliceable")
 
 
 class Sliceable(Protocol):
-    """A sequence or an array: has a length, and a slice of it is one of its own."""
+    """Describe a sequence or an array: it has a length, and a slice of it is one of its own."""
 
     def __len__(self) -> int: ...
     def __getitem__(self: Whole, cut: slice, /) -> Whole: ...

@@ -53,12 +53,12 @@ class TooManyFailuresError(PatcheadError):
 
 
 def bad_value(parameter: str, got: object, allowed: str, remedy: str = "") -> str:
-    """One sentence in the form every settings error takes: parameter, what is allowed, what came, what to do."""
+    """Write one sentence in the form every settings error takes: parameter, what is allowed, what came, what to do."""
     text = f"{parameter} must be {allowed}; got {got!r}."
     return f"{text} {remedy}" if remedy else text
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """``" Did you mean 'x'?"`` for the closest known name, or an empty string when none is close."""
+    """Ask ``" Did you mean 'x'?"`` for the closest known name, or give an empty string when none is close."""
     match = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""

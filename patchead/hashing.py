@@ -31,12 +31,12 @@ def content_hash(data: bytes) -> str:
 
 
 def bytes_sha256(data: bytes) -> str:
-    """SHA-256 of bytes, 64 hex digits."""
+    """Hash bytes by SHA-256 to 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def joined_sha256(parts: Iterable[bytes | memoryview]) -> str:
-    """SHA-256 of all parts one after the other, without joining them: 64 hex digits."""
+    """Hash all parts one after the other by SHA-256, without joining them: 64 hex digits."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
@@ -44,7 +44,7 @@ def joined_sha256(parts: Iterable[bytes | memoryview]) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits; the file is never in memory as a whole.
+    """Hash a file by SHA-256 to 64 hex digits; the file is never in memory as a whole.
 
     Raises:
         OSError: it cannot be read.

@@ -38,7 +38,7 @@ STATES = {
 
 @dataclass(frozen=True)
 class Described:
-    """The columns of one table or file: name, type, meaning; and where in the lake it is."""
+    """Describe one table or file: where it is, and name, type and meaning of its columns."""
 
     where: str
     meaning: str
@@ -46,7 +46,7 @@ class Described:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns without their meanings: what the readers and writers take."""
+        """Give the columns without their meanings: what the readers and writers take."""
         return pa.schema([(name, type) for name, type, _ in self.columns])
 
 

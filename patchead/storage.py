@@ -23,7 +23,7 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True)
 class Storage:
-    """S3 endpoint, region and access mode; plain values, so that it travels to the workers.
+    """Hold S3 endpoint, region and access mode; plain values, so that it travels to the workers.
 
     Other fsspec protocols (file, memory, gs, abfs …) take their defaults from their own environment.
     """
@@ -34,14 +34,16 @@ class Storage:
 
     @property
     def endpoint(self) -> str | None:
+        """Find the S3 endpoint: the setting, else the environment's; None is AWS."""
         return self.endpoint_url or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
     @property
     def region_name(self) -> str:
+        """Find the S3 region: the setting, else the environment's, else us-east-1."""
         return self.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
 
     def filesystem(self, uri: str) -> tuple[AbstractFileSystem, str]:
-        """The fsspec filesystem of ``uri`` and the path inside it (no trailing slash)."""
+        """Find the fsspec filesystem of ``uri`` and the path inside it (no trailing slash)."""
         protocol = fsspec.utils.get_protocol(uri)
         options = self._s3fs_options() if protocol in ("s3", "s3a") else {}
         filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
@@ -60,7 +62,7 @@ class Storage:
         }
 
     def delta_options(self, uri: str) -> dict[str, str] | None:
-        """``storage_options`` of delta-rs for ``uri``; None for a local path."""
+        """Make the ``storage_options`` of delta-rs for ``uri``; None for a local path."""
         if not uri.startswith(("s3://", "s3a://")):
             return None
         options = {"AWS_REGION": self.region_name}
@@ -74,7 +76,7 @@ class Storage:
 
 
 def join(uri: str, *parts: str) -> str:
-    """``uri`` and path parts with one slash between them."""
+    """Join ``uri`` and path parts with one slash between them."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 

@@ -16,7 +16,7 @@ CoreMap = Callable[[Callable[[Any], None], Iterable[Any]], Iterator[None]]
 
 
 def threads_of(device: torch.device) -> int:
-    """How many items `over_threads` works on at a time: torch's thread count on a CPU, 1 elsewhere."""
+    """Count the items that `over_threads` works on at a time: torch's threads on a CPU, 1 elsewhere."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 

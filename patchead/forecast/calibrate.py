@@ -43,7 +43,7 @@ _USUAL = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "fp16", "bf16", "int
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: P and D of the products, seconds per product, MB read and moved, calls per actor."""
+    """Say how much is measured: P and D, seconds per call of the kernel, MB read and moved, calls per actor."""
 
     patches: int = 256
     dim: int = 384
@@ -53,10 +53,10 @@ class Sizes:
 
 
 class Probe(ScoreActor):
-    """A scoring actor with stop-watches."""
+    """Score with stop-watches."""
 
     def rate(self, precision: str, sizes: Sizes) -> float:
-        """FLOP/s of `score_group`, all in: the group is doubled until it takes ``sizes.seconds``, then taken thrice."""
+        """Measure the FLOP/s of `score_group`, a group doubled until it takes ``sizes.seconds``, then run thrice."""
         n = 8
         while True:
             embeddings = unit_vectors(n, sizes.patches, sizes.dim)
@@ -81,11 +81,11 @@ class Probe(ScoreActor):
         )
 
     def read(self, group: Group) -> float:
-        """Seconds to load a group's embeddings from the lake."""
+        """Measure the seconds to load a group's embeddings from the lake."""
         return _seconds(lambda: load(self._store, group, np.arange(len(group.image_ids))))
 
     def echo(self, array: np.ndarray) -> np.ndarray:
-        """The array out of the object store, and a copy of it back into it."""
+        """Take an array out of the object store, and put a copy of it back."""
         return array.copy()
 
 
@@ -97,12 +97,12 @@ def calibrate(
     lake: tuple[str, Storage] | None = None,
     sizes: Sizes | None = None,
 ) -> DeviceFigures:
-    """Measure this machine, with all its actors at work and, for the products, with one alone.
+    """Measure this machine, with all its actors at work and, for the kernel, with one alone.
 
     Args:
         threads: of one actor; default: as `session.pools` takes them, 4 or what there is.
         actors: that work at the same time; default: one per GPU, else as many as the cores hold.
-        precisions: of the products; default: all that are of use on such a device, on a CPU those that its probe
+        precisions: of the scores; default: all that are of use on such a device, on a CPU those that its probe
             does not find slower than fp32.
         lake: where reads are measured; default: a temporary folder, which the page cache serves.
         sizes: how much is measured; default: some seconds' worth.
@@ -216,7 +216,7 @@ def _stored_group(store: EmbeddingStore, n: int, patches: int, dim: int) -> Grou
 
 
 def unit_vectors(n: int, patches: int, dim: int) -> np.ndarray:
-    """Random embeddings, float16 (N, P, D), of length 1; equal for equal sizes."""
+    """Draw random embeddings, float16 (N, P, D), of length 1; equal for equal sizes."""
     vectors = np.random.default_rng(0).standard_normal((n, patches, dim), dtype=np.float32)
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float16)
 

@@ -142,7 +142,7 @@ def _estimate(plan: Plan, count: int, cluster: Cluster | None, why_not: str) -> 
 
 
 def origin(figures: DeviceFigures) -> str:
-    """Where the speeds come from, in one line."""
+    """Say where the speeds come from, in one line."""
     note = f"; {EFFICIENCY:.0%} of the dense rate and all other speeds are assumed" * (figures.source == DATA_SHEET)
     threads = f", {figures.threads} threads per actor" if figures.device == "cpu" else ""
     return f"speeds of {figures.name}: {figures.source}{threads}{note}"

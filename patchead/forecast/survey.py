@@ -19,7 +19,7 @@ from patchead.settings.resolve import with_precision
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
+    """Hold the archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
 
     ``prompts`` are the references of each group in few-shot mode.
     """
@@ -31,17 +31,18 @@ class Survey:
     prompts: dict[str, int] | None
 
     def plan(self, config: Config, limits: Limits) -> Plan:
-        """What `nightly.run` would plan."""
+        """Plan as `nightly.run` would."""
         patches = wiring.patches_per_sample(config, self.shape)
         return make_plan(self.sizes, patches, self.shape.dim, limits, self.prompts)
 
     @property
     def broken(self) -> int:
+        """Count the images that the catalog cannot use."""
         return self.images - sum(n for _, n in self.sizes)
 
 
 def actor_count(config: Config, actors: int | None) -> int:
-    """``actors``, else ``resources.score_actors``, else 1.
+    """Choose the number of scoring actors: ``actors``, else ``resources.score_actors``, else 1.
 
     Raises:
         SettingsError: below 1.
@@ -52,14 +53,14 @@ def actor_count(config: Config, actors: int | None) -> int:
 
 
 def device_of(config: Config, figures: DeviceFigures | None) -> str:
-    """``cpu`` or ``cuda``: the settings', else that of the figures."""
+    """Choose the device, ``cpu`` or ``cuda``: the settings', else that of the figures."""
     if config.encoder.device != "auto":
         return config.encoder.device
     return figures.device if figures else "cpu"
 
 
 def limits_on(config: Config, actors: int, figures: DeviceFigures | None) -> Limits:
-    """Limits of the plan; ``auto`` is the arithmetic in which these figures are fastest, else that of this machine."""
+    """Limit the plan; ``auto`` is the arithmetic in which these figures are fastest, else that of this machine."""
     device = device_of(config, figures)
     probes = [figures.speeds] if figures and device == figures.device == "cpu" else ()
     return wiring.limits(with_precision(config, device, probes), actors, device)

@@ -33,7 +33,7 @@ RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, A
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """What a worker needs to explain one group."""
+    """Hold what a worker needs to explain one group."""
 
     encoder_id: str
     threshold_z: float
@@ -45,7 +45,7 @@ class ExplainSettings:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What is decided for the N images of a group as a whole."""
+    """Hold what is decided for the N images of a group as a whole."""
 
     columns: pa.Table
     """Columns of `SCORES`, in order of the group."""

@@ -30,7 +30,7 @@ FILES = pa.schema([("image_id", pa.string()), ("heatmap_uri", pa.string()), ("no
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """Where heatmaps go and how they look."""
+    """Say where heatmaps go and how they look."""
 
     run_id: str
     lake_uri: str
@@ -41,7 +41,7 @@ class DrawSettings:
 
 @dataclass(frozen=True)
 class Portion:
-    """The images of one group that one task explains, and what was decided for the group as a whole."""
+    """Hold the images of one group that one task explains, and what was decided for the group as a whole."""
 
     images: pa.Table
     """`COLUMNS` of n images; those of one shard follow each other."""
@@ -57,7 +57,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What became of a portion: ``files`` has the columns of `FILES`, ``regions`` those of `REGIONS`."""
+    """Hold what became of a portion: ``files`` has the columns of `FILES`, ``regions`` those of `REGIONS`."""
 
     files: pa.Table
     regions: pa.Table

@@ -21,7 +21,7 @@ _COLUMNS = ["image_id", "content_hash", "part_id", "embedding_uri", "row"]
 
 @dataclass(frozen=True)
 class Group:
-    """The images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors.
+    """Hold the images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors.
 
     In few-shot mode the prompts stand behind them: ``queries`` images are scored, all others are references.
     """
@@ -37,7 +37,7 @@ class Group:
 
     @classmethod
     def of(cls, group_id: str, images: pa.Table, prompts: pa.Table | None = None) -> Group:
-        """From rows with image_id, content_hash, part_id, embedding_uri and row; so are ``prompts``."""
+        """Take rows with image_id, content_hash, part_id, embedding_uri and row; so are ``prompts``."""
         queries = images.num_rows
         if prompts is not None:
             images = pa.concat_tables([part.select(_COLUMNS) for part in (images, prompts)])
@@ -54,7 +54,7 @@ class Group:
         )
 
     def panel(self, max_references: int | None, seed: int) -> np.ndarray | None:
-        """Indices of the reference panel (method.md §9.3) or of the prompts, or None for the whole group."""
+        """Choose the references: the panel (method.md §9.3) or the prompts, as indices; None for the whole group."""
         if self.queries < len(self.image_ids):
             return np.arange(self.queries, len(self.image_ids))
         if max_references is None or max_references >= len(self.image_ids):
@@ -62,13 +62,13 @@ class Group:
         return reference_panel(self.image_ids, max_references, seed)
 
     def n_references(self, panel: np.ndarray | None) -> np.ndarray:
-        """How many references each scored image has. Returns int32 (N,)."""
+        """Count the references of each scored image: int32 (N,)."""
         return count_references(self.content, self.part, panel)[: self.queries]
 
 
 @dataclass(frozen=True)
 class GroupJob:
-    """A group, how it is scored, and which of its images are references."""
+    """Hold a group, how it is scored, and which of its images are references."""
 
     group: Group
     plan: GroupPlan
@@ -76,7 +76,7 @@ class GroupJob:
 
     @property
     def references(self) -> np.ndarray:
-        """Positions of the references, int64 (R,), ascending."""
+        """Give the positions of the references, int64 (R,), ascending."""
         return np.arange(len(self.group.image_ids)) if self.panel is None else self.panel
 
     def queries_of(self, block: int) -> np.ndarray:
@@ -99,14 +99,14 @@ class GroupJob:
 
 
 def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:
-    """Embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
+    """Load embeddings float16 (n, P, D) of the group's images ``indices``, each file read once."""
     if not len(indices):
         raise ValueError("no image to load")
     return _by_file(group, indices, lambda uri, rows: {"embedding": store.read(uri, rows)})["embedding"]
 
 
 def load_side_arrays(store: EmbeddingStore, group: Group) -> SideArrays:
-    """What is kept beside the embeddings of the images that are scored."""
+    """Load what is kept with the embeddings of the images that are scored."""
     return SideArrays.of_columns(_by_file(group, np.arange(group.queries), store.read_side_arrays))
 
 
@@ -135,7 +135,7 @@ def load_block(store: EmbeddingStore, job: GroupJob, block: int, counter: CallCo
 
 
 def gather(wanted: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]) -> np.ndarray:
-    """Rows of ``blocks`` for the images ``wanted`` (n,); ``columns`` says which images each block holds, ascending."""
+    """Gather the images ``wanted`` (n,) from ``blocks``; ``columns`` says which images each block holds, ascending."""
     out = np.empty((len(wanted), *blocks[0].shape[1:]), blocks[0].dtype)
     missing = np.ones(len(wanted), bool)
     for column, block in zip(columns, blocks, strict=True):

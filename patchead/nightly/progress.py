@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 
 class Stages:
-    """Runs the stages of a run under a progress bar each and keeps their wall-clock seconds."""
+    """Run the stages of a night under a progress bar each and keeps their wall-clock seconds."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -48,7 +48,7 @@ class Stages:
             self.console.print(f"{name:<8} {self.describe(name)}", highlight=False)
 
     def describe(self, name: str) -> str:
-        """``"400 images in 12.3 s, 32.5 images/s"``."""
+        """Sum a stage up: ``"400 images in 12.3 s, 32.5 images/s"``."""
         seconds, items = self.seconds[name], self.items[name]
         if not items:
             return f"{seconds:.1f} s"

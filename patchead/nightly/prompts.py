@@ -20,7 +20,7 @@ _TEMPLATE_CANDIDATES = 16
 
 @dataclass(frozen=True)
 class PromptRequest:
-    """`config.PromptsConfig`, with the archive's catalog request as far as it holds for the prompts too."""
+    """Hold `settings.images.PromptsConfig` and the archive's catalog request, as far as it holds for the prompts."""
 
     catalog: CatalogRequest
     manifest: str | None
@@ -31,13 +31,13 @@ class PromptRequest:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """``chosen``: MANIFEST rows of the upright prompts, in order of group and image id; groups have no night."""
+    """Hold the ``chosen`` upright prompts, MANIFEST rows in order of group and image id; groups have no night."""
 
     chosen: pa.Table
     rotations: tuple[int, ...]
 
     def counts(self, groups: Iterable[str]) -> dict[str, int]:
-        """References of each group of the archive: its prompts, upright and turned."""
+        """Count the references of each group of the archive: its prompts, upright and turned."""
         upright = self._by_group()
         return {name: upright[_without_night(name)].num_rows * (1 + len(self.rotations)) for name in groups}
 
@@ -56,7 +56,7 @@ class PromptSet:
             )
 
     def to_embed(self) -> pa.Table:
-        """`TO_EMBED` rows: every prompt as it is, and turned by each of the rotations."""
+        """Make the `TO_EMBED` rows: every prompt as it is, and turned by each of the rotations."""
         upright = completed(self.chosen, TO_EMBED)
         role, turn = (TO_EMBED.get_field_index(name) for name in ("role", "turn"))
         upright = upright.set_column(role, "role", pa.repeat(PROMPT, upright.num_rows))
@@ -64,7 +64,7 @@ class PromptSet:
         return pa.concat_tables([upright, *(upright.set_column(turn, "turn", degrees) for degrees in turned)])
 
     def embedded(self, receipts: pa.Table) -> dict[str, pa.Table]:
-        """Rows of the prompts by their group, from the receipts of `to_embed`.
+        """Sort the embedded prompts by their group, from the receipts of `to_embed`.
 
         A turned prompt has its upright's content hash: it is the same photo.
 
@@ -83,16 +83,16 @@ class PromptSet:
         )
 
     def ids(self) -> dict[str, list[str]]:
-        """Image ids of the prompts of each group, for the run record."""
+        """List the image ids of the prompts of each group, for the run record."""
         return {name: rows["image_id"].to_pylist() for name, rows in self._by_group().items()}
 
     def guides(self, groups: Iterable[str]) -> dict[str, pa.Table]:
-        """The upright prompts of each group of the archive: what its images are aligned with."""
+        """Give the upright prompts of each group of the archive: what its images are aligned with."""
         known = self._by_group()
         return {name: known[_without_night(name)] for name in groups}
 
     def of(self, embedded: dict[str, pa.Table], group: str) -> pa.Table:
-        """The rows of `embedded` that a group of the archive is compared with."""
+        """Find the rows of `embedded` that a group of the archive is compared with."""
         return embedded[_without_night(group)]
 
     def _by_group(self) -> dict[str, pa.Table]:
@@ -127,14 +127,14 @@ def list_prompts(request: PromptRequest, groups: Iterable[str]) -> PromptSet:
 
 
 def prompt_catalog(archive: CatalogRequest, uri: str, template: str | None) -> CatalogRequest:
-    """The archive's catalog request, for the prompts: other address, no night, no limit."""
+    """Turn the archive's catalog request into that of the prompts: other address, no night, no limit."""
     keys = tuple(key for key in archive.group_by if key != "night")
     same = replace(archive, group_by=keys, night=None, limit=None, format="auto")
     return replace(same, uri=uri, template=template or archive.template)
 
 
 def template_candidates(groups: dict[str, pa.Table]) -> dict[str, pa.Table]:
-    """The first images of each group, in order of image id: the first that can be decoded is its template."""
+    """Give the first images of each group, in order of image id: the first that can be decoded is its template."""
     return {name: rows.slice(0, _TEMPLATE_CANDIDATES) for name, rows in groups.items()}
 
 

@@ -17,7 +17,7 @@ from patchead.storage import Storage
 
 
 def refuse_other_run(record: RunRecord, published_json: str) -> None:
-    """A run id names one run: the same one asked for again is a no-op, another one is a mistake."""
+    """Refuse a published run id for other settings: a run id names one run, and another one is a mistake."""
     if names := differing(record.config, json.loads(published_json)):
         raise SettingsError(
             f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(names)}). "
@@ -26,7 +26,7 @@ def refuse_other_run(record: RunRecord, published_json: str) -> None:
 
 
 def refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:
-    """A limited run would replace whole groups by their first images."""
+    """Refuse a limited run where full ones are published: it would replace whole groups by their first images."""
     if config.archive.limit is None:
         return
     if any(json.loads(text)["archive"]["limit"] is None for text in published_settings(config.lake.uri, storage)):
@@ -37,6 +37,7 @@ def refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:
 
 
 def refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:
+    """Refuse to publish where more than the fraction ``allowed`` of the images failed; names the first ones."""
     if record.failed <= allowed * record.images:
         return
     errors = receipts.filter(pc.equal(receipts["status"], FAILED)).slice(0, 5)

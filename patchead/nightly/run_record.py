@@ -23,13 +23,16 @@ _PACKAGES = ("ray", "torch", "timm", "open_clip_torch", "pyarrow", "numpy", "pil
 
 
 def new_run_id() -> str:
-    """Time and a random suffix, e.g. ``20261121T031500Z-4f9a21``: sorts by time, never repeats."""
+    """Make an id of time and a random suffix, e.g. ``20261121T031500Z-4f9a21``: sorts by time, never repeats."""
     return f"{dt.datetime.now(dt.timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
 @dataclass
 class RunRecord:
-    """Counts add up: ``images = ok + failed + skipped`` and ``images - failed = embedded + reused``."""
+    """Hold what a run found, did and took.
+
+    Counts add up: ``images = ok + failed + skipped`` and ``images - failed = embedded + reused``.
+    """
 
     run_id: str
     config: Config
@@ -57,13 +60,13 @@ class RunRecord:
         self.state, self.error, self.finished_at = state, error, dt.datetime.now(dt.timezone.utc)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, as plain JSON values, for ``run.json``."""
+        """Give everything as plain JSON values, for ``run.json``."""
         plain = {k: v for k, v in asdict(self).items() if k != "config"}
         plain |= {"config": self.config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
         return json.loads(json.dumps(plain, default=str))
 
     def as_row(self) -> pa.Table:
-        """One row of the runs table."""
+        """Make the one row of the runs table."""
         fields = {name: getattr(self, name) for name in RUNS.names if hasattr(self, name)}
         fields |= {
             "night": self.config.archive.night,
@@ -78,13 +81,13 @@ class RunRecord:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes the scores."""
+    """Look up the versions of what computes the scores."""
     found = {name: version(name) for name in _PACKAGES}
     return {"patchead": patchead.__version__, "python": platform.python_version(), **found}
 
 
 def git_commit() -> str | None:
-    """Commit of the running code: ``PATCHEAD_GIT_COMMIT`` (set it in the image), else of the checkout it runs from."""
+    """Find the commit of the code: ``PATCHEAD_GIT_COMMIT`` (set it in the image), else of the checkout it runs from."""
     if commit := os.environ.get("PATCHEAD_GIT_COMMIT"):
         return commit
     source = Path(patchead.__file__).parent

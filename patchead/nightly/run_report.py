@@ -10,7 +10,7 @@ from patchead.nightly.run_record import RunRecord
 
 
 def print_record(record: RunRecord, console: Console) -> None:
-    """Counts, seconds per stage, and where the results are."""
+    """Print counts, seconds per stage, and where the results are."""
     lake = record.config.lake.uri
     if record.state == "already published":
         console.print(

@@ -27,7 +27,7 @@ from patchead.scoring.similarity import tile, tile_self
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
-    """How groups are scored."""
+    """Say how groups are scored."""
 
     aggregation: Aggregation
     precision: str
@@ -48,7 +48,7 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class ScoreSpec:
-    """What every scoring actor is set up with."""
+    """Hold what every scoring actor is set up with."""
 
     store: EmbeddingStore
     folder: RunFolder
@@ -58,7 +58,7 @@ class ScoreSpec:
 
 
 class ScoreActor:
-    """Does the tasks of a plan: each method is one kind of `plan.tasks.Task`, and takes what the task needs."""
+    """Do the tasks of a plan: each method is one kind of `plan.tasks.Task`, and takes what the task needs."""
 
     def setup(self, spec: ScoreSpec) -> None:
         """Take the store, the settings and the threads of a stage."""

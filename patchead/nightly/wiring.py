@@ -57,7 +57,7 @@ _VIEWS_PER_UNIT = 256  # of the pixels that a decode task hands to an actor: 0.6
 
 
 def absolute(config: Config) -> Config:
-    """Local folders as absolute paths: workers have another working directory."""
+    """Make local folders absolute paths: workers have another working directory."""
 
     def full(uri: str) -> str:
         return uri if "://" in uri else os.path.abspath(uri)  # noqa: PTH100 - no symlink is resolved
@@ -70,12 +70,13 @@ def absolute(config: Config) -> Config:
 
 
 def catalog_request(config: Config) -> CatalogRequest:
+    """Say what to list."""
     wanted = config.archive.model_dump(exclude={"max_pixels", "bit_depth"})
     return CatalogRequest(**wanted, storage=storage(config))
 
 
 def prompt_request(config: Config) -> PromptRequest:
-    """Of few-shot mode."""
+    """Say which normal images few-shot mode takes."""
     prompts = config.prompts
     if prompts.uri is None:
         raise SettingsError("scoring.mode few_shot needs prompts.uri, a folder or URL of normal images")
@@ -89,7 +90,7 @@ def prompt_request(config: Config) -> PromptRequest:
 
 
 def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
-    """``grid`` is the encoder's."""
+    """Say how images are read and decoded; ``grid`` is the encoder's."""
     archive = config.archive
     return DecodeSettings(
         storage=storage(config),
@@ -102,17 +103,18 @@ def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
 
 
 def recipe(config: Config, grid: tuple[int, int]) -> SampleRecipe:
-    """``grid`` is the encoder's."""
+    """Say how an image becomes a sample; ``grid`` is the encoder's."""
     _, image_size = layers_and_size(config)
     return SampleRecipe(image_size, config.encoder.fit, grid, alignment_of(config), few_shot(config))
 
 
 def pool_request(config: Config) -> PoolRequest:
-    """What the run takes from the cluster."""
+    """Say what the run takes from the cluster."""
     return PoolRequest(config.encoder.device, **config.resources.model_dump(exclude={"local_cpus"}))
 
 
 def limits(config: Config, actors: int, device: str) -> Limits:
+    """Limit the plan."""
     scoring = config.scoring
     return Limits(
         memory_bytes=memory_bytes(config),
@@ -127,23 +129,24 @@ def limits(config: Config, actors: int, device: str) -> Limits:
 
 
 def patches_per_sample(config: Config, encoder: EncoderFacts | EncoderShape) -> int:
-    """Patches that are compared for one image: those of all its views."""
+    """Count the patches that are compared for one image: those of all its views."""
     return encoder.n_patches * recipe(config, encoder.grid).stored_views
 
 
 def images_per_unit(config: Config, guides: Mapping[str, pa.Table]) -> int:
-    """Images per embedding file; fewer where every image brings warped prompts along."""
+    """Choose the images per embedding file; fewer where every image brings warped prompts along."""
     prompts = max((rows.num_rows for rows in guides.values()), default=0) if few_shot(config) else 0
     most = _VIEWS_PER_UNIT // (1 + 2 * prompts) if prompts else config.lake.images_per_file
     return max(1, min(config.lake.images_per_file, most))
 
 
 def memory_bytes(config: Config) -> int:
+    """Turn ``scoring.memory_gb`` into bytes."""
     return int(config.scoring.memory_gb * GIGABYTE)
 
 
 def score_settings(config: Config, encoder: EncoderFacts, device: str, images: str) -> ScoreSettings:
-    """``images`` is a digest of the images to score: scores that were staged for others are not taken for theirs."""
+    """Say how groups are scored; ``images`` is a digest of the images, so scores staged for others are not taken."""
     scoring = config.scoring
     used = f"{images} {encoder.encoder_id} {identity_digest(config, Decides.SCORES, device)}"
     aggregation = aggregation_of(config)
@@ -161,6 +164,7 @@ def score_settings(config: Config, encoder: EncoderFacts, device: str, images: s
 
 
 def explain_settings(config: Config, run_id: str, encoder_id: str, decoding: DecodeSettings) -> ExplainSettings:
+    """Say how groups are explained."""
     explain = config.explain
     return ExplainSettings(
         encoder_id=encoder_id,
