@@ -64,7 +64,8 @@ def score(
     Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
     many failed (run.max_failed_fraction), 1 anything else.
     """
-    settings = _settings(config, overrides, archive, lake, night, product, limit, {"run.run_id": run_id})
+    chosen = _chosen(archive, lake, night, product, limit) | {"run.run_id": run_id}
+    settings = _settings(config, overrides, chosen)
     if dry_run:
         from patchead.forecast.plan_report import print_plan
 
@@ -107,12 +108,13 @@ def plan(
 
     With --simulate, play the same tiles on a cluster of --gpus, with stragglers and a lost node.
     """
+    chosen = _chosen(archive, lake, night, product, limit)
     if not simulate:
         from patchead.forecast.plan_report import print_plan
 
         if images is not None or gpus is not None:
             raise SettingsError("--images and --gpus belong to a simulation: add --simulate, or use --actors.")
-        settings = _settings(config, overrides, archive, lake, night, product, limit)
+        settings = _settings(config, overrides, chosen)
         print_plan(settings, out, actors=actors, device=device, calibration=calibration)
         return
     from patchead.forecast.cluster import Disturbances
@@ -120,7 +122,7 @@ def plan(
     from patchead.forecast.survey import actor_count
 
     places = {} if images is None else UNUSED
-    settings = _settings(config, overrides, archive, lake, night, product, limit, places)
+    settings = _settings(config, overrides, places | chosen)
     count = actor_count(settings, actors) if gpus is None else gpus
     request = SimulationRequest(
         gpus=count,
@@ -246,17 +248,10 @@ def _executor(settings: Config, *, local: bool) -> Executor:
     return RayExecutor(settings.resources.local_cpus)
 
 
-def _settings(
-    config: Path | None,
-    overrides: list[str] | None,
-    archive: str | None,
-    lake: str | None,
-    night: str | None,
-    product: list[str] | None,
-    limit: int | None,
-    more: Mapping[str, Any] | None = None,
-) -> Config:
-    """The checked settings of a command's options; ``more`` are settings of its own, below the short options."""
+def _chosen(
+    archive: str | None, lake: str | None, night: str | None, product: list[str] | None, limit: int | None
+) -> dict[str, Any]:
+    """The settings that the short options stand for; those that were not given are left out."""
     short = {
         "archive.uri": archive,
         "lake.uri": lake,
@@ -264,7 +259,11 @@ def _settings(
         "archive.products": product or None,
         "archive.limit": limit,
     }
-    given = {**(more or {}), **{key: value for key, value in short.items() if value is not None}}
+    return {key: value for key, value in short.items() if value is not None}
+
+
+def _settings(config: Path | None, overrides: list[str] | None, given: Mapping[str, Any]) -> Config:
+    """The checked settings: the file, ``--set`` over it, and over both what ``given`` names and is not None."""
     return load_config(config, overrides or [], {key: value for key, value in given.items() if value is not None})
 
 

@@ -43,14 +43,14 @@ class Group:
             images = pa.concat_tables([part.select(_COLUMNS) for part in (images, prompts)])
         files = images["embedding_uri"].combine_chunks().dictionary_encode()
         return cls(
-            group_id,
-            images["image_id"].to_pylist(),
-            codes(images["content_hash"]),
-            codes(images["part_id"]),
-            np.asarray(files.indices),
-            np.asarray(images["row"]),
-            files.dictionary.to_pylist(),
-            queries,
+            group_id=group_id,
+            image_ids=images["image_id"].to_pylist(),
+            content=codes(images["content_hash"]),
+            part=codes(images["part_id"]),
+            uris=np.asarray(files.indices),
+            rows=np.asarray(images["row"]),
+            files=files.dictionary.to_pylist(),
+            queries=queries,
         )
 
     def panel(self, max_references: int | None, seed: int) -> np.ndarray | None:

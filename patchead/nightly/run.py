@@ -76,7 +76,7 @@ def run_night(config: Config, console: Console, executor: Executor) -> RunRecord
     return record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Embedded:
     """A night whose images are embedded."""
 
@@ -137,7 +137,15 @@ class _Night:
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
         plan = self.plan(groups, encoder, prompts)
         prompt_rows = {name: prompts.of(references, name) for name in groups} if prompts else {}
-        return _Embedded(manifest, images, groups, prompt_rows, plan, encoder, store)
+        return _Embedded(
+            manifest=manifest,
+            images=images,
+            groups=groups,
+            prompts=prompt_rows,
+            plan=plan,
+            encoder=encoder,
+            store=store,
+        )
 
     def catalog(self) -> pa.Table:
         with self.stages.stage("catalog") as advance:

@@ -110,9 +110,9 @@ class ScoreActor:
                 images,
                 job.group.content,
                 job.group.part,
-                self._settings.aggregation,
-                job.group.n_references(None)[images],
-                self._device,
+                aggregation=self._settings.aggregation,
+                n_references=job.group.n_references(None)[images],
+                device=self._device,
             )
 
     def query_block(self, task: Task, job: GroupJob, blocks: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,66 +79,67 @@ def score_group(
         SettingsError: unknown precision or schedule.
         ValueError: arrays of different lengths.
     """
-    n, p, d = embeddings.shape
+    n, p, _ = embeddings.shape
     part = np.full(n, -1, np.int64) if part is None else part
     if len(content) != n or len(part) != n:
         raise ValueError(f"content and part must have the {n} entries of embeddings; got {len(content)}, {len(part)}")
-    columns, scored = np.arange(n) if panel is None else panel, n if queries is None else queries
-    work = Workload(
-        images=n,
-        patches=p,
-        dim=d,
-        references=len(columns),
+    job = _Job(
+        embeddings=embeddings,
+        content=content,
+        part=part,
+        n_references=count_references(content, part, panel),
+        references=np.arange(n) if panel is None else panel,
+        queries=n if queries is None else queries,
+        aggregation=aggregation,
+        device=device,
         precision=precision,
-        fraction=aggregation.fraction,
+        memory_bytes=memory_bytes,
     )
-    counts = count_references(content, part, panel)
-    job = _Job(embeddings, content, part, counts, aggregation, device, precision, memory_bytes, work)
     everything = panel is None and queries is None
-    if everything and work.choose_schedule(memory_bytes, schedule) == "symmetric":
+    if everything and job.work.choose_schedule(memory_bytes, schedule) == "symmetric":
         strip = allocate((n, n, p), maxima_dtype(dtype_of(precision)), device)
-        for rows, columns_of, a, b in _pairs(job):
+        for rows, columns, a, b in _pairs(job):
             if b is None:
                 cosine_maxima_self(a, strip[rows, rows], budget_bytes=matmul_bytes(memory_bytes))
             else:
-                there, back = strip[rows, columns_of], strip[columns_of, rows]
+                there, back = strip[rows, columns], strip[columns, rows]
                 cosine_maxima(a, b, there, back, budget_bytes=matmul_bytes(memory_bytes))
             del a, b  # before the next ones are made
         patch_scores = _reduced(job, strip)
     else:
-        patch_scores = np.empty((scored, p), np.float32)
-        size = work.block_images(memory_bytes, "row_stationary")
-        for rows in slices(scored, size):
-            blocks = ((columns[cut], embeddings[columns[cut]]) for cut in slices(len(columns), size))
-            patch_scores[rows] = score_query_block(
-                embeddings[rows],
-                np.arange(scored)[rows],
-                blocks,
-                content,
-                part,
-                aggregation=aggregation,
-                device=device,
-                precision=precision,
-                memory_bytes=memory_bytes,
-                n_references=counts[rows],
-            )
-    image = image_scores(patch_scores, aggregation.image_top_fraction)
-    return GroupScores(patch_scores, image, counts[:queries])
+        patch_scores = np.empty((job.queries, p), np.float32)
+        for rows, arguments in _query_blocks(job):
+            patch_scores[rows] = score_query_block(**arguments)
+    found = image_scores(patch_scores, aggregation.image_top_fraction)
+    return GroupScores(patch_scores, found, job.n_references[:queries])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Job:
-    """The arguments of `score_group`, checked."""
+    """The arguments of `score_group`, checked; ``references`` are positions, the first ``queries`` are scored."""
 
     embeddings: np.ndarray
     content: np.ndarray
     part: np.ndarray
     n_references: np.ndarray
+    references: np.ndarray
+    queries: int
     aggregation: Aggregation
     device: str
     precision: str
     memory_bytes: int
-    work: Workload
+
+    @cached_property
+    def work(self) -> Workload:
+        n, p, d = self.embeddings.shape
+        return Workload(
+            images=n,
+            patches=p,
+            dim=d,
+            references=len(self.references),
+            precision=self.precision,
+            fraction=self.aggregation.fraction,
+        )
 
     def prepare(self, images: slice) -> torch.Tensor:
         positions = np.arange(images.start, images.stop)
@@ -152,6 +155,24 @@ def _pairs(job: _Job) -> Iterator[tuple[slice, slice, torch.Tensor, torch.Tensor
         yield rows, rows, a, None
         for columns in slices(n, size, start=rows.stop):
             yield rows, columns, a, job.prepare(columns)
+
+
+def _query_blocks(job: _Job) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """The images of each query block, and what `score_query_block` takes for it."""
+    size = job.work.block_images(job.memory_bytes, "row_stationary")
+    columns = [job.references[cut] for cut in slices(len(job.references), size)]
+    shared = ("content", "part", "aggregation", "device", "precision", "memory_bytes")
+    for rows in slices(job.queries, size):
+        yield (
+            rows,
+            {name: getattr(job, name) for name in shared}
+            | {
+                "query": job.embeddings[rows],
+                "row_index": np.arange(job.queries)[rows],
+                "blocks": ((column, job.embeddings[column]) for column in columns),
+                "n_references": job.n_references[rows],
+            },
+        )
 
 
 def _reduced(job: _Job, strip: torch.Tensor) -> np.ndarray:

@@ -224,9 +224,9 @@ def test_a_lost_or_repeated_block_is_an_error_not_a_shorter_mean() -> None:
             )
         parts = [(columns, np.zeros((2, len(columns), 4), np.float32)) for columns in wrong]
         with pytest.raises(PatcheadError, match="lost or came twice"):
-            reduce_query_block(parts, rows, content, part, Aggregation(), n_references)
+            reduce_query_block(parts, rows, content, part, aggregation=Aggregation(), n_references=n_references)
     with pytest.raises(ValueError, match="at least one part"):
-        reduce_query_block([], rows, content, part, Aggregation(), n_references)
+        reduce_query_block([], rows, content, part, aggregation=Aggregation(), n_references=n_references)
 
 
 def test_references_are_taken_from_the_stream_one_block_at_a_time() -> None:
