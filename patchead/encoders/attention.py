@@ -23,7 +23,7 @@ _MAP_BYTES = 1 << 29  # of (B, heads, N, N) weights at a time: a ViT-L/14 at 672
 
 
 class ClassAttention:
-    """What one block's attention gives while it runs: one place per thread, empty again when the block of code ends.
+    """Catch what one block's attention gives while it runs, one place per thread, empty again when the code is left.
 
     An encoder runs shares of a batch on several threads through one module (see `patchead.threads`).
     """
@@ -34,7 +34,7 @@ class ClassAttention:
         self._here = threading.local()
 
     def images_at_once(self, n_patches: int) -> int:
-        """How many images' whole maps stay below `_MAP_BYTES`; at least one."""
+        """Count the images whose whole maps stay below `_MAP_BYTES`; at least one."""
         return max(1, _MAP_BYTES // (4 * self._heads * (n_patches + self._prefix) ** 2))
 
     def see(self, weights: Tensor) -> None:
@@ -58,7 +58,7 @@ class ClassAttention:
 
 
 def why_none_in_timm(model: Any) -> str:
-    """Why a timm transformer has no class attention to catch, as a sentence; empty where it has."""
+    """Say why a timm transformer has no class attention to catch, as a sentence; empty where it has."""
     if getattr(model, "cls_token", None) is None:
         return "It has no class token."
     block = model.blocks[-1]
@@ -77,7 +77,7 @@ def catch_in_timm(model: Any) -> ClassAttention:
 
 
 def why_none_in_open_clip(tower: Any) -> str:
-    """The same for open_clip's own vision transformer, which always has a class token."""
+    """Say the same of open_clip's own vision transformer, which always has a class token."""
     kind = type(tower.transformer.resblocks[-1].attn)
     return "" if kind is nn.MultiheadAttention else f"Its last block's attention ({kind.__name__}) cannot be read."
 

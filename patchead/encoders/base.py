@@ -27,7 +27,7 @@ Tokens = Callable[[Tensor, list[int], bool], list[Tensor]]
 
 
 class Encoder:
-    """A frozen vision encoder (method.md §1; PatchEAD §3.1).
+    """Embed images by a frozen vision encoder (method.md §1; PatchEAD §3.1).
 
     Patch tokens only: CLS and register tokens are dropped, and a projection head is not applied. Without ``layers``
     the tokens are the last block's after the model's final norm (the identity in models that pool before they
@@ -116,7 +116,7 @@ class Encoder:
         return EmbeddedImages(self._name, vectors, usable, maps)
 
     def broken(self, what: str) -> PatcheadError:
-        """The error for an encoder that gives ``what`` to every image: it is not the images, so it has a remedy."""
+        """Make the error for an encoder that gives ``what`` to every image: with a remedy."""
         remedy = "Set encoder.dtype to bf16 or fp32." if self._dtype_name == "fp16" else "Check encoder.weights."
         return PatcheadError(f"{self._name} in {self._dtype_name} gives every image {what}. {remedy}")
 

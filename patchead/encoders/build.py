@@ -14,7 +14,7 @@ from patchead.errors import SettingsError, bad_value
 
 
 def build(spec: EncoderSpec) -> Encoder:
-    """The encoder of ``spec`` with its weights, ready to embed.
+    """Build the encoder of ``spec`` with its weights, ready to embed.
 
     Raises:
         SettingsError: name, tag, image size, layers, dtype or device cannot be used.
@@ -35,7 +35,7 @@ def build(spec: EncoderSpec) -> Encoder:
 
 
 def describe(spec: EncoderSpec) -> EncoderShape:
-    """The shape of the embeddings; checks ``spec`` as `build` does, without weights, network or a GPU.
+    """Tell the shape of the embeddings; checks ``spec`` as `build` does, without weights, network or a GPU.
 
     Raises:
         SettingsError: see `build`.
@@ -46,7 +46,7 @@ def describe(spec: EncoderSpec) -> EncoderShape:
 
 
 def chosen(name: str, weights: str, layers: str | Sequence[int], image_size: str | int) -> tuple[tuple[int, ...], int]:
-    """Layers and image size of a model whose settings may name them by a word; see `choice`.
+    """Choose layers and image size of a model whose settings may name them by a word; see `choice`.
 
     Args:
         name: library and model, as in `EncoderSpec`.

@@ -18,7 +18,7 @@ from patchead.hashing import bytes_sha256, file_sha256
 
 
 def cache_folder() -> Path:
-    """``$XDG_CACHE_HOME/patchead``, else ``~/.cache/patchead``; it need not exist yet."""
+    """Name the cache folder: ``$XDG_CACHE_HOME/patchead``, else ``~/.cache/patchead``; it need not exist yet."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "patchead"
 
@@ -42,7 +42,7 @@ def cache_file(path: Path) -> Iterator[Path]:
 
 
 def write_verified(path: Path, state: dict[str, Tensor]) -> None:
-    """``state`` as safetensors followed by the SHA-256 of those bytes beside it, as ``<name>.sha256``."""
+    """Write ``state`` as safetensors, then the SHA-256 of those bytes next to it, as ``<name>.sha256``."""
     data = save(state)
     with cache_file(path) as temporary:
         temporary.write_bytes(data)
@@ -51,7 +51,7 @@ def write_verified(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def read_verified(path: Path) -> dict[str, Tensor] | None:
-    """What `write_verified` wrote; None where it is missing or its bytes are not those that were written."""
+    """Read what `write_verified` wrote; None where it is missing or its bytes are not those that were written."""
     try:
         data, digest = path.read_bytes(), _digest_file(path).read_text()
     except FileNotFoundError:
@@ -60,7 +60,7 @@ def read_verified(path: Path) -> dict[str, Tensor] | None:
 
 
 def cached_copy(filesystem: AbstractFileSystem, path: str, uri: str) -> Path:
-    """A local copy of a remote file, downloaded once per address, size and etag, and checked each time it is used.
+    """Copy a remote file to the cache, once per address, size and etag, and check it each time it is used.
 
     Raises:
         WeightsError: the copy is shorter than the file is said to be, or the folder cannot be written.

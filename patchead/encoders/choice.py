@@ -47,7 +47,7 @@ def layers_of(choice: str | Sequence[int], architecture: Architecture) -> tuple[
 
 
 def image_size_of(choice: str | int, layers: Sequence[int], architecture: Architecture) -> int:
-    """Side in pixels: ``auto`` is 448, or where the model can't take that, the nearest side that it can.
+    """Choose the side in pixels: ``auto`` is 448, or where the model can't take that, the nearest side that it can.
 
     That is a multiple of the patch size; of a CNN a multiple of the coarsest stride among ``layers``. The larger of two
     that are as near.

@@ -12,7 +12,7 @@ from patchead.encoders.spec import unsupported
 
 
 def levels_of(model: Any, name: str) -> tuple[tuple[int, int], ...]:
-    """(width, stride) of each feature level, the finest first: timm's ``feature_info``.
+    """List (width, stride) of each feature level, the finest first: timm's ``feature_info``.
 
     Raises:
         SettingsError: the model gives no feature levels.
@@ -46,14 +46,14 @@ def check_levels(model: Any, name: str, native_size: int) -> None:
 
 
 def feature_maps(model: Any, images: Tensor, indices: list[int]) -> list[Tensor]:
-    """Images (B, 3, S, S) to one (B, width, h, w) map per level of ``indices`` (from 0), raw, each on its own grid."""
+    """Turn images (B, 3, S, S) into one raw map (B, width, h, w) per level of ``indices`` (from 0), on its own grid."""
     return model.forward_intermediates(
         images, indices=indices, norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
     )
 
 
 def patch_tokens(model: Any, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
-    """Images (B, 3, S, S) to one (B, P, width) float32 tensor per level of ``indices`` (from 0, ascending).
+    """Turn images (B, 3, S, S) into one float32 tensor (B, P, width) per level of ``indices`` (from 0, ascending).
 
     P is the finest level's grid; coarser maps are resized to it, bilinearly. ``norm`` is for transformers: the levels
     of a CNN have no final norm.

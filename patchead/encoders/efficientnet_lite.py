@@ -37,7 +37,7 @@ _BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
 
 
 def load() -> dict[str, Tensor]:
-    """The state dict of timm's ``tf_efficientnet_lite0`` (float32, with its ImageNet classifier).
+    """Load the state dict of timm's ``tf_efficientnet_lite0`` (float32, with its ImageNet classifier).
 
     Raises:
         WeightsError: the package is not installed, or its file is not the one this table was made for.
@@ -46,7 +46,7 @@ def load() -> dict[str, Tensor]:
 
 
 def convert(path: Path) -> dict[str, Tensor]:
-    """The package's file under timm's names: 296 tensors.
+    """Give the tensors of the package's file timm's names: 296 of them.
 
     Raises:
         WeightsError: the file's SHA-256 is not `SHA256`.

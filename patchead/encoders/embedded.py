@@ -18,7 +18,7 @@ _LENGTH_TOLERANCE = 1e-2  # of a unit vector; float16 rounds its length by 0.000
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """Embeddings of B images as they were computed, usable or not."""
+    """Hold the embeddings of B images as they were computed, usable or not."""
 
     encoder_name: str
     vectors: np.ndarray

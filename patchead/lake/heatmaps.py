@@ -22,7 +22,7 @@ _UNKNOWN = "__HIVE_DEFAULT_PARTITION__"
 def heatmap_uri(
     lake_uri: str, night: dt.date | None, product: str | None, run_id: str, image_id: str, format: Format
 ) -> str:
-    """``heatmaps/night=…/product=…/<run_id>/<hash of the image id>.<format>``; the product is URL-quoted."""
+    """Name the file: ``heatmaps/night=…/product=…/<run_id>/<hash of the image id>.<format>``; product URL-quoted."""
     name = text_digest(image_id)
     keys = (f"night={night or _UNKNOWN}", f"product={quote(product, safe='') if product else _UNKNOWN}")
     return join(lake_uri, "heatmaps", *keys, run_id, f"{name}.{format}")

@@ -21,7 +21,7 @@ _EXTENSIONS = ("httpfs", "delta")
 
 
 def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
-    """An in-memory DuckDB with the views ``scores``, ``regions`` and ``runs``; each query reads the newest version.
+    """Open an in-memory DuckDB with views ``scores``, ``regions`` and ``runs``; each query reads the newest version.
 
     Raises:
         LakeError: DuckDB is not installed, nothing is published in the lake yet, or it cannot be read.
@@ -42,7 +42,7 @@ def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
 
 
 def query(lake_uri: str, storage: Storage, sql: str) -> pa.Table:
-    """The result of one SQL statement over the views of :func:`connect`.
+    """Run one SQL statement over the views of :func:`connect`.
 
     Raises:
         LakeError: as :func:`connect`, or the statement is refused; the text says why.

@@ -13,7 +13,7 @@ Pair = tuple[dt.date | None, str | None]
 
 
 def groups_predicate(scores: pa.Table) -> str:
-    """SQL that holds for exactly the groups of these rows; empty if there is no row.
+    """Write the SQL that holds for exactly the groups of these rows; empty if there is no row.
 
     Where a group is a whole (night, product), its partition is named, so that what was there under a finer grouping
     goes as well, and no file is read. Otherwise the group id decides. Rows without a group (their keys are unknown)

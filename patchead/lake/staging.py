@@ -29,7 +29,7 @@ _IMAGES_PER_BATCH = 64  # what is read of a group for one image of it
 
 @dataclass(frozen=True)
 class StagedGroup:
-    """Scores of one group: ``patch_scores`` float32 (N, h, w), ``scores`` float64 (N,), ``n_references`` int32 (N,).
+    """Hold one group's ``patch_scores`` float32 (N, h, w), ``scores`` float64 (N,), ``n_references`` int32 (N,).
 
     ``aligned`` bool (N,); None where the run did not align.
     """
@@ -42,14 +42,14 @@ class StagedGroup:
 
 
 class RunFolder:
-    """``runs/<run_id>/`` of one lake. Holds no connection, so it travels to the workers."""
+    """Write and read ``runs/<run_id>/`` of one lake. Holds no connection, so it travels to the workers."""
 
     def __init__(self, lake_uri: str, storage: Storage, run_id: str) -> None:
         self._run = Folder(join(lake_uri, "runs", plain_name("run_id", run_id)), storage)
         self._groups = Folder(self._run.uri_of("groups"), storage)
 
     def uri_of(self, name: str) -> str:
-        """Where a file of :meth:`write_json` is."""
+        """Say where a file of :meth:`write_json` is."""
         return self._run.uri_of(name)
 
     def write_group(
@@ -103,7 +103,7 @@ class RunFolder:
         self._groups.write(_file_name(group_id), fill)
 
     def read_group(self, group_id: str) -> StagedGroup:
-        """A staged group.
+        """Read a staged group.
 
         Raises:
             LakeError: it is missing or damaged.
@@ -158,7 +158,7 @@ class RunFolder:
             yield pa.ipc.open_file(file)
 
     def scored_groups(self, digest: str) -> set[str]:
-        """Ids of the groups staged under ``digest``; those staged under other settings are not finished.
+        """List the ids of the groups staged under ``digest``; those staged under other settings are not finished.
 
         Raises:
             LakeError: the folder cannot be listed, or a file is damaged.

@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;]*m|\s+")
 
 
 def table_uri(lake_uri: str, name: str) -> str:
-    """Where the table ``scores``, ``regions`` or ``runs`` of a lake is."""
+    """Say where the table ``scores``, ``regions`` or ``runs`` of a lake is."""
     return join(lake_uri, "tables", name)
 
 
@@ -45,7 +45,7 @@ def require_plain(lake_uri: str) -> None:
 
 
 def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
-    """:func:`table_uri` as the Delta libraries take it: an absolute path, or a URL.
+    """Write :func:`table_uri` as the Delta libraries take it: an absolute path, or a URL.
 
     Raises:
         LakeError: the lake's address has a character that they misread.
@@ -99,7 +99,7 @@ def publish(
 
 
 def published(lake_uri: str, storage: Storage, run_id: str) -> bool:
-    """Whether the run ``run_id`` is complete in the tables.
+    """Tell whether the run ``run_id`` is complete in the tables.
 
     Raises:
         LakeError: the table of runs cannot be read.
@@ -108,7 +108,7 @@ def published(lake_uri: str, storage: Storage, run_id: str) -> bool:
 
 
 def published_settings(lake_uri: str, storage: Storage, run_id: str | None = None) -> list[str]:
-    """``config_json`` of every published run, or of the one that is named.
+    """Read ``config_json`` of every published run, or of the one that is named.
 
     Raises:
         LakeError: the table of runs cannot be read.
@@ -177,7 +177,7 @@ def _committed(commit: Callable[[], None], uri: str) -> None:
 
 @contextmanager
 def delta_errors(action: str, uri: str) -> Iterator[None]:
-    """Delta's errors as one line; ``CommitFailedError`` and ``TableNotFoundError`` pass, their callers handle them."""
+    """Turn Delta's errors into one line; ``CommitFailedError`` and ``TableNotFoundError`` pass to their handlers."""
     try:
         yield
     except (CommitFailedError, TableNotFoundError):
