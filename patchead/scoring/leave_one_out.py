@@ -168,7 +168,7 @@ def _query_blocks(job: _Job) -> Iterator[tuple[slice, dict[str, Any]]]:
             {name: getattr(job, name) for name in shared}
             | {
                 "query": job.embeddings[rows],
-                "row_index": np.arange(job.queries)[rows],
+                "query_index": np.arange(job.queries)[rows],
                 "blocks": ((column, job.embeddings[column]) for column in columns),
                 "n_references": job.n_references[rows],
             },
