@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
 from patchead.errors import DecodeError, SettingsError, bad_value
 
@@ -56,17 +58,13 @@ def decode(data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["au
     """
     if not data:
         raise DecodeError("empty file")
-    try:
-        with Image.open(BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, max_pixels)
-            if _is_16_bit(image):
-                return _decode_16_bit(data, image, bit_depth)
-            return _decode_8_bit(image)
-    except Image.UnidentifiedImageError as exc:
-        raise DecodeError("not an image: no readable header of a png, jpeg, bmp, tiff or webp") from exc
-    except _DAMAGE as exc:
-        kind = "truncated" if "truncated" in str(exc).lower() else "damaged"
-        raise DecodeError(f"{kind}: {exc or type(exc).__name__}") from exc
+    file = BytesIO(data)
+    with _damage_told():
+        opened = Image.open(file, formats=FORMATS)
+    with opened as image:
+        _check_size(image, max_pixels)
+        picture = _picture_16_bit(data, image, bit_depth) if _is_16_bit(image) else _picture_8_bit(image)
+    return np.array(picture)
 
 
 def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
@@ -96,6 +94,18 @@ def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     return np.array(square)
 
 
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Around calls of Pillow and cv2 alone, whose errors say that a file is damaged: a mistake of ours must not."""
+    try:
+        yield
+    except Image.UnidentifiedImageError as exc:
+        raise DecodeError("not an image: no readable header of a png, jpeg, bmp, tiff or webp") from exc
+    except _DAMAGE as exc:
+        what = "truncated" if "truncated" in str(exc).lower() else "damaged"
+        raise DecodeError(f"{what}: {exc or type(exc).__name__}") from exc
+
+
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
@@ -111,31 +121,33 @@ def _raw_modes(image: Image.Image) -> list[str]:
 
 
 def _is_16_bit(image: Image.Image) -> bool:
+    """Whether each channel has 16 bits; a bitmap's BGR;16 has them for all three."""
     return image.mode.startswith("I;16") or (
-        image.mode in _MODES_8_BIT and any(";16" in raw for raw in _raw_modes(image))
+        image.mode in _MODES_8_BIT and any(";16" in raw and raw != "BGR;16" for raw in _raw_modes(image))
     )
 
 
-def _decode_8_bit(image: Image.Image) -> np.ndarray:
+def _picture_8_bit(image: Image.Image) -> Image.Image:
     if image.mode not in _MODES_8_BIT:
         raise DecodeError(
             f"pixels of mode {image.mode!r} cannot be used; allowed are 1- and 8-bit grey, palette, RGB, CMYK and "
             "YCbCr, and unsigned 16-bit grey and RGB"
         )
-    image.load()
-    if image.has_transparency_data:
+    with _damage_told():
+        image.load()
+        _turn_upright(image)  # after loading: Pillow turns a TIFF itself then, and forgets its orientation
+        if not image.has_transparency_data:
+            return image.convert("RGB")
         colours = image.convert("RGBA")
         flat = Image.new("RGB", image.size)
         flat.paste(colours, mask=colours.getchannel("A"))
-    else:
-        flat = image.convert("RGB")
-    # After loading: Pillow turns a TIFF upright itself and forgets its orientation.
-    return _upright(np.array(flat), _orientation(image))
+        return flat
 
 
-def _decode_16_bit(data: bytes, image: Image.Image, bit_depth: Literal["auto"] | int) -> np.ndarray:
-    significant = _significant_bits(data)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+def _picture_16_bit(data: bytes, image: Image.Image, bit_depth: Literal["auto"] | int) -> Image.Image:
+    significant, encoded = _significant_bits(data), np.frombuffer(data, np.uint8)
+    with _damage_told():
+        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise DecodeError("damaged or truncated 16-bit image")
     channels = pixels[..., None] if pixels.ndim == 2 else pixels
@@ -146,8 +158,13 @@ def _decode_16_bit(data: bytes, image: Image.Image, bit_depth: Literal["auto"] |
     if channels.shape[2] in (2, 4):
         scaled = (scaled * (channels[..., -1:] / np.float32(65535)) + np.float32(0.5)).astype(np.uint8)
     rgb = np.repeat(scaled, 3, axis=2) if scaled.shape[2] == 1 else scaled
-    # cv2 turns a TIFF upright itself, whatever the flags, but no other format.
-    return np.ascontiguousarray(rgb) if image.format == "TIFF" else _upright(rgb, _orientation(image))
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
+    if image.format != "TIFF":  # which cv2 turns upright itself, whatever the flags, and no other format
+        with suppress(*_DAMAGE):
+            image.load()  # a PNG's notes may come after its pixels
+        picture.info = image.info
+        _turn_upright(picture)
+    return picture
 
 
 def _bits(largest: int, significant: int | None) -> int:
@@ -175,21 +192,8 @@ def _significant_bits(data: bytes) -> int | None:
     return bits if bits is not None and 1 <= bits <= 16 else None
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DAMAGE:
-        return 1  # the camera's notes are damaged, the picture is not
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    turns: dict[int, Any] = {
-        2: lambda array: array[:, ::-1],
-        3: lambda array: array[::-1, ::-1],
-        4: lambda array: array[::-1],
-        5: lambda array: array.swapaxes(0, 1),
-        6: lambda array: np.rot90(array, -1),
-        7: lambda array: array[::-1, ::-1].swapaxes(0, 1),
-        8: lambda array: np.rot90(array, 1),
-    }
-    return np.ascontiguousarray(turns[orientation](pixels) if orientation in turns else pixels)
+def _turn_upright(picture: Image.Image) -> None:
+    """Turn a loaded picture, in place, as the EXIF in its ``info`` says."""
+    # Damaged notes leave the picture as it is, and it is turned before they are written again.
+    with suppress(*_DAMAGE):
+        ImageOps.exif_transpose(picture, in_place=True)

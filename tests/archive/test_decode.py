@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import re
+import struct
 import time
 import tracemalloc
+from typing import Any
 
 import cv2
 import numpy as np
@@ -93,6 +96,17 @@ def test_exif_orientation_is_applied_once_whoever_decodes(format: str, depth: in
         np.testing.assert_array_equal(decoded[..., 0], expected, err_msg=f"orientation {orientation}")
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+def test_exif_of_which_the_rest_is_damaged_still_turns_the_photo(format: str) -> None:
+    """A tag whose value lies outside of the notes: they can be read, but not written again."""
+    entries = (
+        struct.pack(">H", 2) + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHII", 0x8769, 4, 1, 9999)
+    )
+    data = encode(picture(), format, exif=b"Exif\0\0MM\0\x2a\0\0\0\x08" + entries + bytes(4), lossless=True)
+    plain = decode(encode(picture(), format, lossless=True))
+    np.testing.assert_array_equal(decode(data), np.rot90(plain, -1))
+
+
 def test_damaged_exif_does_not_fail_the_image() -> None:
     data = encode(picture(), "PNG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff")
     np.testing.assert_array_equal(decode(data), picture())
@@ -158,6 +172,75 @@ def test_truncated_jpeg_names_the_reason() -> None:
     data = encode(SMOOTH, "JPEG")
     with pytest.raises(DecodeError, match="truncated"):
         decode(data[: len(data) // 2])
+
+
+def flipped(data: bytes, start: float | int, count: int) -> bytes:
+    """The file with some of its bytes changed, from a place or a share of its length."""
+    broken = bytearray(data)
+    first = start if isinstance(start, int) else int(len(data) * start)
+    for place in range(first, first + count):
+        broken[place] ^= 0x55
+    return bytes(broken)
+
+
+NO_IMAGE = "not an image: no readable header of a png, jpeg, bmp, tiff or webp"
+NOISY = SMOOTH[..., 0].astype(np.uint16) * 200 + picture(5, 96, 80)[..., 0]
+DAMAGED = {
+    "PNG": (encode(SMOOTH, "PNG"), r"truncated: image file is truncated", r"damaged: broken data stream .*"),
+    "JPEG": (encode(SMOOTH, "JPEG"), r"truncated: Truncated File Read", r"damaged: broken data stream .*"),
+    "BMP": (encode(SMOOTH, "BMP"), r"truncated: image file is truncated \(\d+ bytes not processed\)", None),
+    "TIFF": (encode(SMOOTH, "TIFF"), r"truncated: image file is truncated \(\d+ bytes not processed\)", None),
+    "WEBP": (encode(SMOOTH, "WEBP"), r"damaged: could not create decoder object", r"damaged: failed to read .*"),
+    "16-bit PNG": (
+        grey_16(NOISY),
+        r"truncated: a PNG chunk announces \d+ bytes, more than the file has",
+        r"damaged or truncated 16-bit image",
+    ),
+    "16-bit TIFF": (encode(Image.fromarray(NOISY), "TIFF"), r"damaged or truncated 16-bit image", None),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_of_each_format_is_a_decode_error_that_says_what(name: str) -> None:
+    data, when_cut, when_changed = DAMAGED[name]
+    assert decode(data).shape == (96, 80, 3)
+    with pytest.raises(DecodeError) as cut:
+        decode(data[: len(data) // 2])
+    assert re.fullmatch(when_cut, str(cut.value))
+    with pytest.raises(DecodeError) as headless:
+        decode(flipped(data, 0, 8))
+    assert str(headless.value) == NO_IMAGE
+    if when_changed:
+        with pytest.raises(DecodeError) as changed:
+            decode(flipped(data, 20 if name == "JPEG" else 0.5, 40))
+        assert re.fullmatch(when_changed, str(changed.value))
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "error"),
+    [
+        (png(), {"max_pixels": "100"}, TypeError),
+        (grey_16(NOISY), {"bit_depth": 0}, ZeroDivisionError),
+        (grey_16(NOISY), {"bit_depth": -1}, ValueError),
+        ("a path", {}, TypeError),
+        (7, {}, TypeError),
+    ],
+    ids=["max_pixels", "bit depth 0", "bit depth -1", "str", "int"],
+)
+def test_a_mistake_in_our_own_code_is_no_damaged_image(data: Any, arguments: dict[str, Any], error: type) -> None:
+    with pytest.raises(error) as raised:
+        decode(data, **arguments)
+    assert type(raised.value) is error
+
+
+@pytest.mark.parametrize("masks", [b"", struct.pack("<III", 0xF800, 0x7E0, 0x1F)], ids=["555", "565"])
+def test_16_bits_for_three_channels_are_no_16_bit_image(masks: bytes) -> None:
+    """A bitmap of 5 bits per colour, or with masks of 5, 6 and 5."""
+    white = b"\xff\xff" * 8
+    place = 54 + len(masks)
+    sizes = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 16, 3 if masks else 0, len(white), 0, 0, 0, 0)
+    bitmap = b"BM" + struct.pack("<IHHI", place + len(white), 0, 0, place) + sizes + masks + white
+    np.testing.assert_array_equal(decode(bitmap), np.full((2, 4, 3), 255))
 
 
 def test_what_is_no_image_is_refused_by_a_short_reason() -> None:
