@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,11 +24,16 @@ def test_the_baseline_gives_the_same_scores_as_the_kernel() -> None:
     np.testing.assert_allclose(got, expected, atol=1e-3)  # cdist is inexact, and float16 vectors are not quite unit
 
 
+def made(**changes: Any) -> Record:
+    plain = {"benchmark": "scoring", "case": "c", "precision": "fp32", "metric": "m", "value": 1.0, "unit": "x"}
+    return Record(**(plain | changes))
+
+
 @pytest.mark.parametrize(
     ("value", "target", "met"), [(3.5, ">= 3.5", True), (3.4, ">= 3.5", False), (9, "<= 8", False), (1, None, None)]
 )
 def test_a_target_is_met_or_not(value: float, target: str | None, met: bool | None) -> None:
-    record = Record("scoring", "case", "fp32", "speed", value, "x", target)
+    record = made(value=value, target=target)
     assert record.met is met
     assert record.as_json()["met"] is met
 
@@ -42,8 +48,8 @@ def test_cases_take_turns_and_the_first_turn_does_not_count() -> None:
 
 def test_saving_one_benchmark_keeps_the_records_of_the_others(tmp_path: Path) -> None:
     output = tmp_path / "benchmarks.json"
-    save([Record("scoring", "c", "fp32", "m", 1.0, "x"), Record("memory", "c", "fp32", "m", 1.0, "")], output)
-    save([Record("scoring", "c", "int8", "m", 2.0, "x", ">= 1")], output)
+    save([made(), made(benchmark="memory", unit="")], output)
+    save([made(precision="int8", value=2.0, target=">= 1")], output)
     rows = json.loads(output.read_text())
     assert sorted((row["benchmark"], row["precision"]) for row in rows) == [("memory", "fp32"), ("scoring", "int8")]
     keys = {"benchmark", "case", "precision", "metric", "value", "unit", "target", "met"}
@@ -52,6 +58,6 @@ def test_saving_one_benchmark_keeps_the_records_of_the_others(tmp_path: Path) ->
 
 
 def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:
-    (record,) = memory((Case(120, 196, 32, "fp32", 0.1),))
+    (record,) = memory((Case(images=120, patches=196, dim=32, precision="fp32", memory_gb=0.1),))
     assert record.met
     assert record.value > 0.05  # it was seen at all: the strip alone is a ninth of the budget

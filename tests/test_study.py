@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from types import SimpleNamespace
@@ -97,7 +98,7 @@ def test_prompts_are_good_cells_of_other_blocks_and_a_seed_repeats_them() -> Non
     assert fewshot.prompts("mono", 1, 0) != fewshot.prompts("mono", 1, 1)
 
 
-SMALL = Model("small", "timm/vit_tiny_patch16_224", "random", (6, 9, 12))
+SMALL = Model(label="small", name="timm/vit_tiny_patch16_224", weights="random", layers=(6, 9, 12))
 
 
 def test_every_layer_choice_is_cut_out_of_one_pass() -> None:
@@ -105,7 +106,7 @@ def test_every_layer_choice_is_cut_out_of_one_pass() -> None:
     features = Features(SMALL, 64)
     pixels = cells.photos(names, 64)
     for layers in ((), (6, 12)):
-        expected = Model("small", SMALL.name, SMALL.weights, layers).build(64).embed(pixels).vectors.astype(np.float32)
+        expected = replace(SMALL, layers=layers).build(64).embed(pixels).vectors.astype(np.float32)
         got = features.take(names, layers).astype(np.float32)
         got /= np.linalg.norm(got, axis=-1, keepdims=True)
         np.testing.assert_allclose(got, expected, atol=2e-3)
@@ -214,9 +215,9 @@ def test_what_alignment_recovers_is_said_from_the_numbers(
 
 def test_a_finding_says_its_mean_and_spread() -> None:
     finding = Finding("elpv", {"px": 224}, "AUROC", (0.9, 1.0, 0.95))
-    assert finding.spread == "0.950 (0.90-1.00)"
-    assert finding.deviation == "0.950 ± 0.050"
-    assert Finding("elpv", {}, "AP", (0.5,)).spread == "0.500"
+    assert finding.with_range == "0.950 (0.90-1.00)"
+    assert finding.with_deviation == "0.950 ± 0.050"
+    assert Finding("elpv", {}, "AP", (0.5,)).with_range == "0.500"
 
 
 def test_asking_for_one_finding_must_be_precise() -> None:

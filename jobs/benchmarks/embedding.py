@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,12 @@ def embedding(images: int, *, repeats: int) -> list[Record]:
     added = [(a - b) * images / (images - few) for a, b in zip(whole, start, strict=True)]
     case = f"{images} ELPV cells, {_SIZE} px, {threads} threads"
     rate = images / statistics.median(whole)
+    figure = partial(Record, benchmark="embed", case=case, precision="fp32")
     return [
-        Record("embed", case, "fp32", "images/s of the stage over the bare loop", ratio(bare, added), "x", ">= 0.85"),
-        Record("embed", case, "fp32", "the same with the start of the workers", ratio(bare, whole), "x"),
-        Record("embed", case, "fp32", "images per second, with the start", rate, "1/s"),
-        Record("embed", case, "fp32", "bytes in the lake per image", size / images, "B"),
+        figure(metric="images/s of the stage over the bare loop", value=ratio(bare, added), unit="x", target=">= 0.85"),
+        figure(metric="the same with the start of the workers", value=ratio(bare, whole), unit="x"),
+        figure(metric="images per second, with the start", value=rate, unit="1/s"),
+        figure(metric="bytes in the lake per image", value=size / images, unit="B"),
     ]
 
 
@@ -83,7 +85,14 @@ def _stage(archive: Path, lake: Path, spec: EncoderSpec, threads: int) -> float:
     """Seconds of stages 2 and 3."""
     manifest = catalog(CatalogRequest(uri=str(archive), storage=Storage())).manifest
     store = EmbeddingStore(str(lake), Storage(), identify(spec).encoder_id)
-    settings = DecodeSettings(Storage(), "image", None, _MOST_PIXELS, "auto", SampleRecipe(_SIZE, "squash", _GRID))
+    settings = DecodeSettings(
+        storage=Storage(),
+        image_column="image",
+        id_column=None,
+        max_pixels=_MOST_PIXELS,
+        bit_depth="auto",
+        recipe=SampleRecipe(_SIZE, "squash", _GRID),
+    )
     pool = Pool(size=1, num_cpus=threads - 0.25, num_gpus=0, threads=threads, decode_cpus=0.25)
     began = time.perf_counter()
     embed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import numpy as np
 from demo_archive import elpv_photos
@@ -33,17 +34,19 @@ def fidelity(good: int, bad: int, panels: tuple[int, ...]) -> list[Record]:
         exact = _scores(embeddings, "fp32")
         case = f"ELPV poly {good}+{bad}, {name}"
         records += _int8_records(case, exact, _scores(embeddings, "int8"), truth)
-        records.append(Record("panels", case, "fp32", "AUROC, all references", roc_auc_score(truth, exact), ""))
+        panel = partial(Record, benchmark="panels", case=case, precision="fp32")
+        records.append(panel(metric="AUROC, all references", value=roc_auc_score(truth, exact)))
         for size in panels:
             aurocs = [roc_auc_score(truth, _scores(embeddings, "fp32", size, seed)) for seed in range(3)]
             metric = f"AUROC, {size} references, mean of 3 panels"
-            records.append(Record("panels", case, "fp32", metric, float(np.mean(aurocs)), ""))
+            records.append(panel(metric=metric, value=float(np.mean(aurocs))))
     return records
 
 
 def _int8_records(case: str, exact: np.ndarray, int8: np.ndarray, truth: np.ndarray) -> list[Record]:
     found = zip(differences(exact, int8, truth).items(), ("<= 0.002", ">= 0.999", "<= 0.001"), strict=True)
-    return [Record("fidelity", case, "int8", metric, value, "", target) for (metric, value), target in found]
+    figure = partial(Record, benchmark="fidelity", case=case, precision="int8")
+    return [figure(metric=metric, value=value, target=target) for (metric, value), target in found]
 
 
 def differences(exact: np.ndarray, cheap: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -39,16 +39,16 @@ def growth(sizes: tuple[int, ...], *, precision: str, repeats: int, plot: Path |
         cases[f"panel {n}"] = partial(run, panel=panel)
     seconds = interleaved(cases, repeats)
     per_image = {name: [value / int(name.split()[1]) for value in taken] for name, taken in seconds.items()}
+    figure = partial(Record, benchmark="growth", precision=precision)
     records = []
     for name, values in per_image.items():
-        kind, size = name.split()
-        metric = f"milliseconds per image, {kind}"
-        value = 1e3 * statistics.median(values)
-        records.append(Record("growth", f"N={size} P={PATCHES} D={DIM}", precision, metric, value, "ms"))
-    for kind, target in (("panel", "<= 1.25"), ("exact", None)):
-        value = ratio(per_image[f"{kind} {sizes[-1]}"], per_image[f"{kind} {sizes[0]}"])
-        case, metric = f"N={sizes[-1]} over N={sizes[0]}", f"time per image, {kind}"
-        records.append(Record("growth", case, precision, metric, value, "x", target))
+        references, size = name.split()
+        metric, case = f"milliseconds per image, {references}", f"N={size} P={PATCHES} D={DIM}"
+        records.append(figure(case=case, metric=metric, value=1e3 * statistics.median(values), unit="ms"))
+    for references, target in (("panel", "<= 1.25"), ("exact", None)):
+        value = ratio(per_image[f"{references} {sizes[-1]}"], per_image[f"{references} {sizes[0]}"])
+        case, metric = f"N={sizes[-1]} over N={sizes[0]}", f"time per image, {references}"
+        records.append(figure(case=case, metric=metric, value=value, unit="x", target=target))
     if plot is not None:
         _draw(per_image, sizes, precision, plot)
     return records
@@ -59,8 +59,8 @@ def _draw(per_image: dict[str, list[float]], sizes: tuple[int, ...], precision: 
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3.4), dpi=120)
-    for kind, label in (("exact", "all other images (exact)"), ("panel", f"panel of {PANEL} references")):
-        milliseconds = [1e3 * statistics.median(per_image[f"{kind} {n}"]) for n in sizes]
+    for references, label in (("exact", "all other images (exact)"), ("panel", f"panel of {PANEL} references")):
+        milliseconds = [1e3 * statistics.median(per_image[f"{references} {n}"]) for n in sizes]
         axes.plot(sizes, milliseconds, marker="o", label=label)
     axes.set_xlabel("images in the group")
     axes.set_ylabel("ms per image")

@@ -18,16 +18,19 @@ from patchead.files import write_atomically
 from patchead.markdown import markdown_table
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Record:
-    """One figure. ``target`` is a bound such as ``>= 3.5`` or None; ``met`` says whether the value keeps it."""
+    """One figure; ``unit`` is empty for a plain number.
+
+    ``target`` is a bound such as ``>= 3.5`` or None; ``met`` says whether the value keeps it.
+    """
 
     benchmark: str
     case: str
     precision: str
     metric: str
     value: float
-    unit: str
+    unit: str = ""
     target: str | None = None
 
     @property

@@ -42,7 +42,8 @@ def scoring(
     rows = min(_GEMM_ROWS, n * p)
     work = n**2 * p**2 / (_GEMM_TIMES * rows**2)  # both directions of every pair, in units of the products
     records = []
-    case, targets = f"N={n} P={p} D={d}", _TARGETS.get((n, p, d), {})
+    figure = partial(Record, benchmark=name, case=f"N={n} P={p} D={d}")
+    targets = _TARGETS.get((n, p, d), {})
     for precision in precisions:
         metrics = {
             "speed over the cdist loop": ratio(seconds["cdist"], seconds[precision]),
@@ -50,12 +51,12 @@ def scoring(
         }
         for metric, value in metrics.items():
             target = targets.get(metric, {}).get(precision)
-            records.append(Record(name, case, precision, metric, value, "x", target))
+            records.append(figure(precision=precision, metric=metric, value=value, unit="x", target=target))
         median = statistics.median(seconds[precision])
-        records.append(Record(name, case, precision, "images per second", n / median, "1/s"))
+        records.append(figure(precision=precision, metric="images per second", value=n / median, unit="1/s"))
     products = [taken for precision in precisions for taken in seconds[f"gemm {precision}"]]
     rate = _GEMM_TIMES * 2 * rows**2 * d / statistics.median(products) / 1e9
-    records.append(Record(name, case, "fp32", "GEMM rate", rate, "GFLOP/s"))
+    records.append(figure(precision="fp32", metric="GEMM rate", value=rate, unit="GFLOP/s"))
     return records
 
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +104,15 @@ def overhead(n: int, p: int, d: int, *, repeats: Mapping[str, int]) -> list[Reco
                 seconds, summary = run_stage(stored, f"{precision}-{turn}", precision, 1, threads)
                 stage.append(seconds)
                 inside.append(summary["actor_seconds"][0])
+            figure = partial(Record, benchmark="overhead", case=case, precision=precision)
             target = _OVERHEAD[precision] if (n, p, d) == (200, 1024, 384) else None
             for metric, over, bound in (
                 ("stage over the bare kernel in a process of its own", ratio(stage, alone), target),
                 ("the same, both without their start", ratio(inside, kernel), None),
                 ("stage with its start over the kernel without", ratio(stage, kernel), None),
             ):
-                records.append(Record("overhead", case, precision, metric, 100 * (over - 1), "%", bound))
-            records.append(Record("overhead", case, precision, "stage", statistics.median(stage), "s"))
+                records.append(figure(metric=metric, value=100 * (over - 1), unit="%", target=bound))
+            records.append(figure(metric="stage", value=statistics.median(stage), unit="s"))
     return records
 
 
@@ -134,12 +136,13 @@ def actors(n: int, p: int, d: int, *, precision: str, repeats: int) -> list[Reco
     even = statistics.median(summary["slowest_over_mean"] for _, summary in found[2])
     reads = max(summary["reads_of_a_block_per_node"] for runs in found.values() for _, summary in runs)
     case = f"N={n} P={p} D={d}, 1 thread per actor"
+    figure = partial(Record, benchmark="actors", case=case, precision=precision)
     records = [
-        Record("actors", case, precision, "time of 2 actors over 1", ratio(two, one), "x", "<= 0.58"),
-        Record("actors", case, precision, "the same of bare kernels, one per core", _crowding(figures, precision), "x"),
-        Record("actors", case, precision, "slowest of 2 actors over their mean", even, "x", "<= 1.1"),
-        Record("actors", case, precision, "reads of a block per node", float(reads), "", "<= 1"),
-        Record("actors", case, precision, "stage with 1 actor", statistics.median(one), "s"),
+        figure(metric="time of 2 actors over 1", value=ratio(two, one), unit="x", target="<= 0.58"),
+        figure(metric="the same of bare kernels, one per core", value=_crowding(figures, precision), unit="x"),
+        figure(metric="slowest of 2 actors over their mean", value=even, unit="x", target="<= 1.1"),
+        figure(metric="reads of a block per node", value=float(reads), target="<= 1"),
+        figure(metric="stage with 1 actor", value=statistics.median(one), unit="s"),
     ]
     for count, seconds in ((1, one), (2, two)):
         plan = make_plan([("g", n)], p, d, _limits(precision, count))
@@ -148,7 +151,7 @@ def actors(n: int, p: int, d: int, *, precision: str, repeats: int) -> list[Reco
         ).makespan
         error = 100 * abs(told / statistics.median(seconds) - 1)
         metric = f"simulated time of {count} actor{'s'[: count - 1]}, error"
-        records.append(Record("actors", case, precision, metric, error, "%", "<= 25"))
+        records.append(figure(metric=metric, value=error, unit="%", target="<= 25"))
     return records
 
 

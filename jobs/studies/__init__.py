@@ -1,1 +1,1 @@
-"""The studies behind `jobs/study.py`: what the method is worth on real photos and real weights, with its spread."""
+"""The studies behind `jobs/study.py`: what the method is worth on real photos and real weights, with its range."""

@@ -25,7 +25,7 @@ NEAREST = tuple((fraction, top) for fraction in (0.05, 0.1, 0.2, 0.3) for top in
 RULES = (*(Aggregation("nearest", fraction, top) for fraction, top in NEAREST), Aggregation("farthest", 0.3, 0.01))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Part:
     """A share of the study: one encoder at one size on some splits of each product.
 
@@ -47,14 +47,14 @@ THREE = {"6+9+12": LAYERS["6+9+12"]}
 LAST_AND_THREE = {"last": LAYERS["last"], **THREE}
 # What takes long is done on fewer splits, at 448 px also in cheaper arithmetic; the tables say so.
 PARTS = (
-    Part(DINO, 224, LAYERS, {"poly": SPLITS}, keep=True),
-    Part(DINO_BF16, 224, LAYERS, {"mono": SPLITS}, "int8", keep=True),
-    Part(DINO_BF16, 224, LAYERS, {"poly": CHOOSING["poly"]}, "int8", rate=10),
-    Part(RANDOM, 224, LAST_AND_THREE, FEWER, "int8", rate=10),
-    Part(LITE, 224, {"levels 3+4": LITE.layers}, FEWER, "int8", rate=10),
-    Part(DINO_BF16, 448, LAST_AND_THREE, {"poly": SPLITS}, "int8", rate=10),
-    Part(DINO_BF16, 448, THREE, {"mono": SPLITS[:1]}, "int8", rate=10),
-    Part(DINO_BF16, 448, THREE, {"poly": CHOOSING["poly"][:1]}, "int8", rate=10),
+    Part(model=DINO, size=224, layers=LAYERS, splits={"poly": SPLITS}, keep=True),
+    Part(model=DINO_BF16, size=224, layers=LAYERS, splits={"mono": SPLITS}, precision="int8", keep=True),
+    Part(model=DINO_BF16, size=224, layers=LAYERS, splits={"poly": CHOOSING["poly"]}, precision="int8", rate=10),
+    Part(model=RANDOM, size=224, layers=LAST_AND_THREE, splits=FEWER, precision="int8", rate=10),
+    Part(model=LITE, size=224, layers={"levels 3+4": LITE.layers}, splits=FEWER, precision="int8", rate=10),
+    Part(model=DINO_BF16, size=448, layers=LAST_AND_THREE, splits={"poly": SPLITS}, precision="int8", rate=10),
+    Part(model=DINO_BF16, size=448, layers=THREE, splits={"mono": SPLITS[:1]}, precision="int8", rate=10),
+    Part(model=DINO_BF16, size=448, layers=THREE, splits={"poly": CHOOSING["poly"][:1]}, precision="int8", rate=10),
 )
 
 

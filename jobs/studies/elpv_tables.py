@@ -69,7 +69,7 @@ def _settings(findings: list[Finding]) -> Sheet:
 
 def _pair(findings: list[Finding], product: str, case: Case) -> str:
     auroc, ap = (_published(findings, metric, product, **case, top=0.01) for metric in _METRICS)
-    return f"{auroc.spread} / {ap.mean:.3f}" if auroc and ap else ""
+    return f"{auroc.with_range} / {ap.mean:.3f}" if auroc and ap else ""
 
 
 def _arithmetic(findings: list[Finding]) -> str:
@@ -87,7 +87,7 @@ def _recommended(findings: list[Finding]) -> Sheet:
         for rate in RATES:
             at = case | {"rate": rate}
             found = [_published(findings, metric, product, **at) for product in PRODUCTS for metric in _METRICS]
-            rows.append((name, f"{rate} %", *(f.spread if f else "not run" for f in found)))
+            rows.append((name, f"{rate} %", *(f.with_range if f else "not run" for f in found)))
     reached = _published(findings, "AUROC", "poly", **RECOMMENDED)
     verdict = "" if reached is None else _verdict(reached)
     caption = (

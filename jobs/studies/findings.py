@@ -1,4 +1,4 @@
-"""What a study finds: figures with their spread, kept as JSON; and tables, alike on a terminal and in Markdown."""
+"""What a study finds: figures with their range, kept as JSON; and tables, alike on a terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Finding:
         return statistics.fmean(self.values)
 
     @property
-    def spread(self) -> str:
+    def with_range(self) -> str:
         """``0.933 (0.88-0.99)``: the mean, the lowest and the highest; the value alone where there is one."""
         if len(self.values) == 1:
             return f"{self.mean:.3f}"
         return f"{self.mean:.3f} ({min(self.values):.2f}-{max(self.values):.2f})"
 
     @property
-    def deviation(self) -> str:
+    def with_deviation(self) -> str:
         """``0.933 ± 0.021``: the mean and the sample's standard deviation; the value alone where there is one."""
         if len(self.values) == 1:
             return f"{self.mean:.3f}"

@@ -60,7 +60,7 @@ def run_evaluation(
     found = load(dataset, root, list(classes) or None)
     paper = [f"mask.enabled={found.mask}", f"align.enabled={found.align}"] if plus else []
     place = root or (DATASETS[dataset].default_root or Path)()
-    setup = Setup(dataset, place, output, seeds, map_side)
+    setup = Setup(dataset=dataset, root=place, output=output, seeds=seeds, map_side=map_side)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from patchead.evaluation.metrics import ImageMetrics, PixelHistogram, PixelMetri
 from patchead.maps.heatmap import heatmap
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figures:
     """``unscored``: images whose score is NaN, in no metric. ``mapped``: images that the pixel metrics count;
     ``without_mask``: scored anomalous ones that they leave out as nobody drew their defect."""
@@ -59,7 +59,13 @@ def measure(
         histogram.add(scores, mask)
         mapped += 1
     image = image_metrics(image_scores[scored], labels[scored])
-    return Figures(image, histogram.metrics(), int((~scored).sum()), mapped, without_mask)
+    return Figures(
+        image=image,
+        pixel=histogram.metrics(),
+        unscored=int((~scored).sum()),
+        mapped=mapped,
+        without_mask=without_mask,
+    )
 
 
 def score_map(patch_scores: np.ndarray, width: int, height: int, *, fit: str, side: int) -> np.ndarray:

@@ -73,7 +73,7 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """What an evaluation is of, beside its variants: ``seeds`` draws of few-shot prompts, maps of ``map_side`` px."""
 

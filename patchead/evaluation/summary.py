@@ -21,7 +21,7 @@ class Figure:
     classes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Line:
     """One line of the table; a figure is None where the metric is undefined. Seconds: to embed and score
     the images once, by the mean seed."""
@@ -82,12 +82,12 @@ def _first_seeds(rows: Sequence[Row]) -> list[Row]:
 def _line(variant: str, name: str, classes: Sequence[Sequence[Row]]) -> Line:
     firsts = [group[0] for group in classes]
     return Line(
-        variant,
-        name,
-        sum(row.images for row in firsts),
-        sum(row.anomalous for row in firsts),
-        {metric: _figure(metric, classes) for metric in METRICS},
-        sum(float(np.mean([row.embed_seconds + row.score_seconds for row in group])) for group in classes),
+        variant=variant,
+        class_name=name,
+        images=sum(row.images for row in firsts),
+        anomalous=sum(row.anomalous for row in firsts),
+        figures={metric: _figure(metric, classes) for metric in METRICS},
+        seconds=sum(float(np.mean([row.embed_seconds + row.score_seconds for row in group])) for group in classes),
     )
 
 

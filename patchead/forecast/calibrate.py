@@ -121,7 +121,9 @@ def calibrate(
         gpus = int(ray.cluster_resources().get("GPU", 0))
         most = gpus or cores // threads
         count = most if actors is None else _within("--actors", actors, most)
-        pool = Pool(count, threads - 0.25, 1.0 if gpus else 0.0, threads, 0.25)
+        pool = Pool(
+            size=count, num_cpus=threads - 0.25, num_gpus=1.0 if gpus else 0.0, threads=threads, decode_cpus=0.25
+        )
         return _measure(pool, uri, storage, list(precisions or _of_use(pool)), sizes or Sizes())
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,18 @@ from patchead.evaluation.records import METRICS, OK, TOO_FEW, Row, Setup
 from patchead.evaluation.report import HEADER, markdown
 from patchead.evaluation.summary import MEAN, notes, summarise
 
-SETUP = Setup("made-up", Path("root"), Path("out"))
+SETUP = Setup(dataset="made-up", root=Path("root"), output=Path("out"))
+
+
+def settings_in(precision: str) -> str:
+    return json.dumps({"encoder.dtype": "bf16", "scoring.precision": precision})
 
 
 def row(variant: str, name: str, seed: int | None, auroc: float | None, **more: object) -> Row:
     base = Row(
         dataset="made-up", variant=variant, class_name=name, mode="batch" if seed is None else "few_shot", seed=seed,
         status=OK, **dict.fromkeys(METRICS), images=12, anomalous=5, unscored=0, mapped=12, without_mask=0,
-        aligned=None, embed_seconds=2.0, score_seconds=1.0, weights_digest="0", settings="{}",
+        aligned=None, embed_seconds=2.0, score_seconds=1.0, weights_digest="0", settings=settings_in("fp32"),
     )  # fmt: skip
     return replace(base, image_auroc=auroc, **more)  # type: ignore[arg-type]
 
@@ -84,3 +89,9 @@ def test_markdown_has_a_line_per_class_and_variant_in_percent() -> None:
     assert lines[2].startswith("| a | nut | 12 | 5 | 55.00 ± 7.07 | - |")
     assert r"bo\|t" in lines[3]
     assert "seeds 0, 1" in text
+    assert "Arithmetic: bf16 encoder, fp32 scores." in text
+
+
+def test_arithmetic_that_differs_is_told_of_each_variant() -> None:
+    rows = [row(precision, "nut", None, 0.9, settings=settings_in(precision)) for precision in ("fp32", "int8")]
+    assert "fp32: bf16 encoder, fp32 scores; int8: bf16 encoder, int8 scores." in markdown(rows, SETUP)
