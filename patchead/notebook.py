@@ -40,7 +40,17 @@ _PLACES = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}  # a 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of N images, in their order."""
+    """Hold the scores of N images, in their order; `score` makes it.
+
+    Examples:
+        >>> import numpy as np, patchead
+        >>> photos = list(np.random.default_rng(0).integers(90, 110, (5, 64, 64, 3), dtype=np.uint8))
+        >>> scored = patchead.score(photos, encoder="timm/test_vit", weights="random", image_size=64)
+        >>> scored.table.sort_by("rank")["rank"].to_pylist()
+        [1, 2, 3, 4, 5]
+        >>> scored.patch_scores.shape, len(scored.heatmaps())
+        ((5, 4, 4), 5)
+    """
 
     table: pa.Table
     """image_id, score, rank (1 = most anomalous), z, is_anomalous, max_patch, n_references, aligned (null without
@@ -51,7 +61,7 @@ class Scored:
     fit: str
 
     def heatmap(self, index: int) -> np.ndarray:
-        """The photo with its patch scores over it, uint8 RGB (H, W, 3), at most 1,024 px; one colour range for all.
+        """Draw the photo with its patch scores over it: uint8 RGB (H, W, 3), at most 1,024 px, colours alike for all.
 
         Just the photo where it has no score: it cannot be compared, or has no reference.
         """
@@ -67,7 +77,7 @@ class Scored:
         return colour_range(self.patch_scores)
 
     def heatmaps(self) -> list[np.ndarray]:
-        """`heatmap` of every image."""
+        """Draw `heatmap` of every image."""
         return [self.heatmap(index) for index in range(len(self.images))]
 
 

@@ -26,6 +26,12 @@ def heatmap(patch_scores: np.ndarray, width: int, height: int, *, max_side: int,
 
     Raises:
         ValueError: the grid is not two-dimensional, or a size is below 1.
+
+    Examples:
+        >>> import numpy as np
+        >>> heat = heatmap(np.array([[0.0, 0.1], [0.1, 0.9]]), width=60, height=40, max_side=30)
+        >>> heat.shape, bool(heat[-1, -1] == heat.max())
+        ((20, 30), True)
     """
     if patch_scores.ndim != 2 or min(width, height, max_side, patch_scores.size) < 1:
         raise ValueError(f"need a grid (h, w) and sizes of at least 1; got {patch_scores.shape}, {width} x {height}")
@@ -60,6 +66,12 @@ def colour_range(patch_scores: np.ndarray, threshold: float = -np.inf) -> tuple[
     Args:
         patch_scores: float (N, h, w); NaN where an image has no reference.
         threshold: of regions; ignored where it is infinite.
+
+    Examples:
+        >>> import numpy as np
+        >>> two_photos = np.array([[[0.1, 0.2]], [[0.3, 0.8]]])
+        >>> colour_range(two_photos), colour_range(two_photos, threshold=0.9)
+        ((0.25, 0.8), (0.25, 0.9))
     """
     known = patch_scores[np.isfinite(patch_scores)]
     return float(np.median(known)), float(max(known.max(), threshold if np.isfinite(threshold) else 0.0))
@@ -83,6 +95,15 @@ def overlay(image: np.ndarray, scores: np.ndarray, low: float, high: float) -> n
         image: uint8 RGB (H, W, 3).
         scores: float (H', W'), from `heatmap`.
         low, high: colour range of the group.
+
+    Examples:
+        What is at the lower end of the range stays as it is in the photo.
+
+        >>> import numpy as np
+        >>> photo = np.full((40, 60, 3), 120, np.uint8)
+        >>> shown = overlay(photo, heatmap(np.array([[0.1, 0.9]]), 60, 40, max_side=60), 0.1, 0.9)
+        >>> shown.shape, shown[0, 0].tolist()
+        ((40, 60, 3), [120, 120, 120])
     """
     photo = cv2.resize(image, (scores.shape[1], scores.shape[0]), interpolation=cv2.INTER_AREA)
     opacity = (_OPACITY * _unit(scores, low, high))[..., None]

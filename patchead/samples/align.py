@@ -22,7 +22,16 @@ _TRIES = 5000
 
 @dataclass(frozen=True)
 class Alignment:
-    """Say when two photos count as aligned. Raises `SettingsError` for a value that has no meaning."""
+    """Say when two photos count as aligned. Raises `SettingsError` for a value that has no meaning.
+
+    Examples:
+        >>> Alignment(min_inliers=20)
+        Alignment(ratio=0.75, min_inliers=20, max_scale=1.1)
+        >>> Alignment(ratio=2)
+        Traceback (most recent call last):
+            ...
+        patchead.errors.SettingsError: align.ratio must be above 0 and at most 1; got 2.
+    """
 
     ratio: float = 0.75
     """Ratio test: the nearest descriptor must be this much nearer than the second nearest."""

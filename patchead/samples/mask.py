@@ -11,7 +11,13 @@ from patchead.errors import SettingsError, bad_value
 
 @dataclass(frozen=True)
 class ForegroundMask:
-    """Say how attention becomes weights. Raises `SettingsError` for a value that has no meaning."""
+    """Say how attention becomes weights. Raises `SettingsError` for a value that has no meaning.
+
+    Examples:
+        >>> import numpy as np
+        >>> mask_weights(np.array([0.02, 0.4]), ForegroundMask(background=0.25)).tolist()
+        [0.25, 1.0]
+    """
 
     threshold: float = 0.05
     """Attention, min-max normalised per image, above which a patch is foreground."""

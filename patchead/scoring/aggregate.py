@@ -20,7 +20,12 @@ Index = slice | np.ndarray
 
 @dataclass(frozen=True)
 class Aggregation:
-    """How distances become scores. Raises `SettingsError` for a value that has no meaning."""
+    """Say how distances become scores. Raises `SettingsError` for a value that has no meaning.
+
+    Examples:
+        >>> Aggregation("farthest", fraction=0.1)
+        Aggregation(aggregate='farthest', fraction=0.1, image_top_fraction=0.01)
+    """
 
     aggregate: Literal["nearest", "farthest"] = "nearest"
     """Mean of the K nearest, or of the K farthest, references."""
@@ -74,6 +79,10 @@ def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
 
     Raises:
         SettingsError: the fraction is not in (0, 1].
+
+    Examples:
+        >>> neighbours(np.array([2, 100]), 0.29).tolist()
+        [1, 29]
     """
     if not 0 < fraction <= 1:
         raise SettingsError(bad_value("fraction", fraction, "above 0 and at most 1"))
@@ -90,6 +99,11 @@ def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
 
     Raises:
         SettingsError: the fraction is not in [0, 1].
+
+    Examples:
+        >>> patches = np.array([[0.1, 0.2, 0.3, 0.8]])
+        >>> image_scores(patches, 0.0).tolist(), image_scores(patches, 0.5).tolist()
+        ([0.8], [0.55])
     """
     if not 0 <= top_fraction <= 1:
         raise SettingsError(bad_value("scoring.image_top_fraction", top_fraction, "from 0 to 1"))

@@ -1,4 +1,4 @@
-"""YAML file plus `--set key=value` to a checked `Config`; a refusal names the key, the value and what is allowed."""
+"""From a YAML file and `--set key=value` to a checked `Config`; a refusal names key, value and what is allowed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), given: Mapping
 
 
 def iter_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting as ``("scoring.fraction", field)``, in the order of the file."""
+    """List every setting as ``("scoring.fraction", field)``, in the order of the file."""
     for name, field in model.model_fields.items():
         if section := _section(field):
             yield from iter_fields(section, f"{prefix}{name}.")

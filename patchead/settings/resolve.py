@@ -1,4 +1,4 @@
-"""From the settings to the rules of the method and to the encoder; the nightly job and the evaluation share it."""
+"""From the settings to the arguments of encoder and method: one translation for job, notebook and evaluation."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from patchead.storage import Storage
 
 
 def storage(config: Config) -> Storage:
+    """Make the object storage of the settings."""
     return Storage(**config.storage.model_dump())
 
 
 def this_device(asked: str) -> str:
-    """A device that may be ``auto``: that is a GPU where this machine has one."""
+    """Settle a device where it is ``auto``: a GPU where this machine has one."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
 
 
@@ -70,7 +71,7 @@ def concrete(config: Config) -> Config:
 
 
 def encoder_spec(config: Config, device: str, *, attention: bool | None = None) -> EncoderSpec:
-    """``device`` is where it runs; ``attention`` as the mask needs it unless it is given."""
+    """Say which encoder to build; ``device`` is where it runs, ``attention`` as the mask needs it unless given."""
     encoder, (layers, image_size) = config.encoder, layers_and_size(config)
     return EncoderSpec(
         name=resolve(encoder.name),
@@ -99,26 +100,27 @@ def with_precision(config: Config, device: str, probes: Sequence[Mapping[str, fl
 
 
 def precision(config: Config, device: str, probes: Sequence[Mapping[str, float]] = ()) -> str:
-    """Arithmetic of the similarity products; see `settled_precision`."""
+    """Settle the arithmetic of the similarities; see `settled_precision`."""
     return settled_precision(config.scoring.precision, device, probes)
 
 
 def few_shot(config: Config) -> bool:
+    """Tell whether images are compared with prompts instead of each other."""
     return config.scoring.mode == "few_shot"
 
 
 def aggregation_of(config: Config) -> Aggregation:
-    """Of the batch; few-shot mode takes its `Aggregation.few_shot`."""
+    """Make the batch's rule from distances to scores; few-shot mode takes its `Aggregation.few_shot`."""
     scoring = config.scoring
     return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
 
 
 def alignment_of(config: Config) -> Alignment | None:
-    """None where alignment_of is off."""
+    """Make the limits of an alignment; None where it is off."""
     align = config.align
     return Alignment(align.ratio, align.min_inliers, align.max_scale) if align.enabled else None
 
 
 def foreground_mask_of(config: Config) -> ForegroundMask | None:
-    """None where the mask is off."""
+    """Make the weights of the foreground mask; None where it is off."""
     return ForegroundMask(config.mask.threshold, config.mask.background) if config.mask.enabled else None
