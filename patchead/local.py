@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from patchead.archive.decode import decode
+from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, name_of, pixels_and_hash, pixels_of
 from patchead.batches import stream_batches
 from patchead.encoders import Encoder
-from patchead.errors import DecodeError, PatcheadError
-from patchead.hashing import content_hash
+from patchead.errors import PatcheadError
 from patchead.samples.align import Alignment
 from patchead.samples.embed import EmbeddedSamples, SampleEmbedder
 from patchead.samples.finish import finish_samples
@@ -24,17 +21,6 @@ from patchead.samples.views import Guide
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.leave_one_out import score_group
 from patchead.scoring.memory_budget import GIGABYTE
-
-ImageLike = str | Path | bytes | np.ndarray
-"""A path, encoded bytes, or pixels uint8 RGB (H, W, 3) or grey (H, W)."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How images are decoded; see `archive.decode.decode`."""
-
-    max_pixels: int = 100_000_000
-    bit_depth: Literal["auto"] | int = "auto"
 
 
 @dataclass(frozen=True)
@@ -92,7 +78,7 @@ def embed_images(
     align: Alignment | None = None,
     prompts: Prompts | None = None,
     batch_size: int = 32,
-    reading: Reading = Reading(),
+    reading: Reading = DEFAULT_READING,
 ) -> Samples:
     """Embed a batch; attention is kept where the encoder gives it.
 
@@ -104,6 +90,14 @@ def embed_images(
         OSError: a path cannot be read.
         PatcheadError: no image can be compared, so that it is the encoder or its dtype.
         ValueError: no image, or pixels of another form.
+
+    Examples:
+        >>> from patchead.encoders import EncoderSpec, build
+        >>> encoder = build(EncoderSpec("timm/test_vit", "random", image_size=64))
+        >>> photos = list(np.random.default_rng(0).integers(90, 110, (5, 64, 64, 3), dtype=np.uint8))
+        >>> samples = embed_images(photos, encoder)
+        >>> samples.embeddings.shape, samples.grid
+        ((5, 16, 64), (4, 4))
     """
     if prompts is not None and align is not None:
         batch_size = max(1, batch_size // (1 + 2 * len(prompts.images)))  # each image brings its warped prompts along
@@ -121,17 +115,24 @@ def embed_prompts(
     *,
     rotations: Sequence[int] = (),
     batch_size: int = 32,
-    reading: Reading = Reading(),
+    reading: Reading = DEFAULT_READING,
 ) -> Prompts:
     """Embed the k normal images of few-shot mode, upright and turned by each of ``rotations`` (90, 180 or 270°).
 
     Raises:
         As `embed_images`; PatcheadError for a prompt that cannot be decoded or compared, ValueError for another
             rotation.
+
+    Examples:
+        >>> from patchead.encoders import EncoderSpec, build
+        >>> encoder = build(EncoderSpec("timm/test_vit", "random", image_size=64))
+        >>> normal = list(np.random.default_rng(1).integers(90, 110, (2, 64, 64, 3), dtype=np.uint8))
+        >>> embed_prompts(normal, encoder, rotations=(180,)).embeddings.shape
+        (4, 16, 64)
     """
     if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
         raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
-    found = [_decoded(image, index, reading, "prompt") for index, image in enumerate(images)]
+    found = [pixels_and_hash(image, index, reading, "prompt") for index, image in enumerate(images)]
     views = [turned(image, angle) for angle in (0, *rotations) for image, _ in found]
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
@@ -139,7 +140,7 @@ def embed_prompts(
     if faults := [(index, fault) for index, fault in enumerate(samples.faults) if fault]:
         index, fault = faults[0]
         turn, prompt = divmod(index, len(found))
-        name = _name(images[prompt], prompt, "prompt") + (f", turned by {rotations[turn - 1]}°," if turn else "")
+        name = name_of(images[prompt], prompt, "prompt") + (f", turned by {rotations[turn - 1]}°," if turn else "")
         raise PatcheadError(f"{name} cannot be used: {fault}. Mend or remove it.")
     digests = [digest for _, digest in found]
     return Prompts(samples.embeddings, digests * (1 + len(rotations)), [image for image, _ in found])
@@ -172,6 +173,15 @@ def score_samples(
     Raises:
         As `leave_one_out.score_group`; ValueError: a mask without attention, parts beside prompts (which have none),
             or another number of them than images.
+
+    Examples:
+        >>> from patchead.encoders import EncoderSpec, build
+        >>> encoder = build(EncoderSpec("timm/test_vit", "random", image_size=64))
+        >>> photos = list(np.random.default_rng(0).integers(90, 110, (5, 64, 64, 3), dtype=np.uint8))
+        >>> photos[3][20:36, 20:36] = 255
+        >>> scores = score_samples(embed_images(photos, encoder), aggregation=Aggregation())
+        >>> scores.patch_scores.shape, int(scores.image_scores.argmax()), scores.n_references.tolist()
+        ((5, 4, 4), 3, [4, 4, 4, 4, 4])
     """
     if part is not None and (prompts is not None or len(part) != len(samples.content)):
         raise ValueError(f"part must name the part of each of {len(samples.content)} images, and not beside prompts")
@@ -230,7 +240,7 @@ def _guides(images: Sequence[ImageLike], prompts: Prompts | None, reading: Readi
     """What images are aligned with, by content hash: the prompts, or the first image, that all are aligned with."""
     if prompts is not None:
         return {digest: Guide.of(image) for digest, image in zip(prompts.content, prompts.images, strict=False)}
-    return {"": Guide.of(_rgb(images[0], 0, reading))} if len(images) else {}
+    return {"": Guide.of(pixels_of(images[0], 0, reading))} if len(images) else {}
 
 
 def _embedded(
@@ -242,7 +252,7 @@ def _embedded(
     reading: Reading,
 ) -> Samples:
     content, sizes, parts = list[str](), list[tuple[int, int]](), list[EmbeddedSamples]()
-    decoded = (_decoded(image, index, reading) for index, image in enumerate(images))
+    decoded = (pixels_and_hash(image, index, reading) for index, image in enumerate(images))
     for batch in stream_batches(decoded, batch_size):
         views = []
         for image, digest in batch:
@@ -263,35 +273,6 @@ def _embedded(
         SideArrays.joined([part.side_arrays for part in some]),
         [fault for part in parts for fault in part.faults],
     )
-
-
-def pixels_of(image: ImageLike, index: int) -> np.ndarray:
-    """An image as uint8 RGB (H, W, 3); ``index`` names it in an error."""
-    return _rgb(image, index, Reading())
-
-
-def _decoded(image: ImageLike, index: int, reading: Reading, what: str = "image") -> tuple[np.ndarray, str]:
-    """Pixels uint8 RGB (H, W, 3), and a hash of them: the same photo is known however it is given."""
-    rgb = _rgb(image, index, reading, what)
-    return rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes())
-
-
-def _name(image: ImageLike, index: int, what: str) -> str:
-    """What an error calls an image, or with ``what`` "prompt" a prompt: its path, else its place in the list."""
-    return str(image) if isinstance(image, (str, Path)) else f"{what} {index}"
-
-
-def _rgb(image: ImageLike, index: int, reading: Reading, what: str = "image") -> np.ndarray:
-    name = _name(image, index, what)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise ValueError(f"{name} must be uint8 RGB (H, W, 3) or grey (H, W); got {image.dtype} {image.shape}")
-        return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    data = image if isinstance(image, bytes) else Path(image).read_bytes()
-    try:
-        return decode(data, max_pixels=reading.max_pixels, bit_depth=reading.bit_depth)
-    except DecodeError as exc:
-        raise DecodeError(f"{name}: {exc}") from exc
 
 
 def _codes(values: Sequence[str | None]) -> np.ndarray:

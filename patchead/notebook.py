@@ -11,18 +11,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from patchead.archive.given import ImageLike, pixels_of
 from patchead.encoders import build
 from patchead.errors import SettingsError, bad_value
-from patchead.local import (
-    ImageLike,
-    Samples,
-    SampleScores,
-    embed_images,
-    embed_prompts,
-    pixels_of,
-    score_samples,
-    unscored,
-)
+from patchead.local import Samples, SampleScores, embed_images, embed_prompts, score_samples, unscored
 from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask

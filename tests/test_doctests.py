@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from patchead import notebook
+from patchead import local, notebook
+from patchead.archive import given
 from patchead.maps import heatmap
 from patchead.samples import align, mask
 from patchead.scoring import aggregate
@@ -15,6 +16,8 @@ from patchead.scoring import aggregate
 #: Modules, and what a notebook user calls of each.
 CALLED = {
     notebook: ("score", "Scored"),
+    local: ("embed_images", "embed_prompts", "score_samples"),
+    given: ("pixels_of",),
     heatmap: ("heatmap", "colour_range", "overlay"),
     align: ("Alignment",),
     mask: ("ForegroundMask",),

@@ -9,11 +9,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from patchead.archive.given import Reading
 from patchead.encoders import Encoder
 from patchead.errors import SettingsError, bad_value
 from patchead.evaluation.datasets import DatasetClass
 from patchead.evaluation.variants import Variant
-from patchead.local import Prompts, Reading, Samples, SampleScores, embed_images, embed_prompts, score_samples
+from patchead.local import Prompts, Samples, SampleScores, embed_images, embed_prompts, score_samples
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.panel import reference_panel
 

@@ -90,7 +90,7 @@ class ScoringConfig(Section):
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     """Arithmetic of the similarity products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it faster."""
     schedule: Literal["auto", "symmetric", "row_stationary"] = "auto"
-    """symmetric halves the work and holds N x N x P distances; row_stationary holds a query block; auto by memory_gb."""
+    """symmetric halves the work and holds N x N x P distances, row_stationary a query block; auto goes by memory_gb."""
     memory_gb: Annotated[float, Field(gt=0)] = 4.0
     """Memory in GB that scoring may use per actor, above the embeddings it holds."""
     max_group_size: Positive = 20_000
