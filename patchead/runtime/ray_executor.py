@@ -17,6 +17,7 @@ from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.dispatch import run_tasks
 from patchead.runtime.executor import Actor, Handle, Item, Result
 from patchead.runtime.pool import IN_FLIGHT, Pool, PoolRequest
+from patchead.runtime.ray_worker import RayCounter, References, Worker
 from patchead.runtime.worker_errors import worker_errors
 
 
@@ -163,76 +164,6 @@ class RayActors:
             done()
 
 
-class References(Sequence[Any]):
-    """Hold values in the object store, fetched when they are asked for."""
-
-    def __init__(self, references: Sequence[ray.ObjectRef]) -> None:
-        self._references = list(references)
-
-    def __len__(self) -> int:
-        return len(self._references)
-
-    def __getitem__(self, index: Any) -> Any:
-        return ray.get(self._references[index])
-
-
-class RayCounter:
-    """Reach a counting actor, wherever the caller is. See `executor.CallCounter`."""
-
-    def __init__(self, name: str, owner: Any = None) -> None:
-        self._name, self._owner = name, owner  # the owner's handle keeps the actor alive
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return RayCounter, (self._name,)
-
-    def began(self, task: str) -> None:
-        """Count one start; waits, so that what is lost from here on has been counted."""
-        ray.get(self._actor.began.remote(task))
-
-    def finished(self, seconds: float) -> None:
-        """Count the seconds of one task of this actor."""
-        self._actor.finished.remote(ray.get_runtime_context().get_actor_id(), seconds)
-
-    def read(self, block: str, size: int) -> None:
-        """Count one read of a block by this node."""
-        self._actor.read.remote(ray.get_runtime_context().get_node_id(), block, size)
-
-    def tasks(self) -> list[str]:
-        """Return the names of the tasks that were begun."""
-        return ray.get(self._actor.tasks.remote())
-
-    def summary(self) -> dict[str, Any]:
-        """Return the counts as plain JSON values."""
-        return ray.get(self._actor.summary.remote())
-
-    @property
-    def _actor(self) -> Any:
-        if self._owner is None:
-            self._owner = ray.get_actor(self._name)
-        return self._owner
-
-
-class _Worker:
-    """The Ray actor: holds one `executor.Actor` and sets it up when the specification is another one.
-
-    The specification comes with every call, so an actor that was lost and started again is set up like the others.
-    """
-
-    def __init__(self, kind: type[Actor]) -> None:
-        self._actor, self._spec_id = kind(), ""
-
-    def call(self, spec: tuple[str, list[ray.ObjectRef]], method: str, results: int, *arguments: Any) -> Any:
-        """Return None first, so that the driver hears of an error without fetching a value."""
-        spec_id, (reference,) = spec
-        if spec_id != self._spec_id:
-            self._actor.setup(ray.get(reference))
-            self._spec_id = spec_id
-        returned = getattr(self._actor, method)(*arguments)
-        if not results:
-            return None
-        return (None, returned) if results == 1 else (None, *returned)
-
-
 class _UnitActor:
     """What Ray Data's actor pool holds: an actor that is called with one unit."""
 
@@ -245,5 +176,5 @@ class _UnitActor:
 
 
 def _start(kind: type[Actor], pool: Pool) -> Any:
-    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(_Worker)
+    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(Worker)
     return remote.remote(kind)

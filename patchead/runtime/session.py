@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
-from ray.data import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.errors import PatcheadError, SettingsError, bad_value
@@ -31,6 +30,8 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     A Ray that the caller has already initialised is used and left running. Ray Data's own progress output is turned
     off: `patchead.nightly.progress` shows the stages.
     """
+    from ray.data import DataContext  # only the driver needs it
+
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():

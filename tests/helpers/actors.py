@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ class Adder:
 
     def nothing(self) -> None:
         """Return nothing."""
+
+    def imports(self, module: str) -> bool:
+        return module in sys.modules
 
     def who(self) -> tuple[int, int]:
         return os.getpid(), self.setups

@@ -93,6 +93,13 @@ def test_a_killed_actor_is_set_up_when_it_is_back(local_ray: None) -> None:
     assert values_of(executor, [again]) != [pid]
 
 
+def test_actors_are_spared_ray_data(local_ray: None) -> None:
+    executor = RayExecutor()
+    with executor.actors(Adder, 5, POOL) as actors:
+        found = [*actors.call("imports", "ray.data", results=1), *actors.call("imports", "torch", results=1)]
+    assert values_of(executor, found) == [False, False]  # each takes a second or more of a start
+
+
 def test_one_process_has_no_room_for_a_cluster() -> None:
     embed, score = InlineExecutor().pools(PoolRequest(device="cpu", cpus_per_actor=1))
     assert embed == score
