@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic.fields import FieldInfo
 
+from patchead.files import write_atomically
 from patchead.markdown import markdown_table
 from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, STATES, STATUSES, Described
 from patchead.settings.identity import DECIDES, Decides
@@ -73,7 +74,7 @@ PAGES = {"tables.md": tables_page, "settings.md": settings_page}
 def main() -> None:
     """Write every page anew and print where it is."""
     for name, page in PAGES.items():
-        (DOCS / name).write_text(page(), encoding="utf-8")
+        write_atomically(DOCS / name, page())
         print(DOCS / name)
 
 

@@ -113,9 +113,9 @@ class _Group(NamedTuple):
     known: Mapping[str, str]
     night: dt.date | None
     product: str | None
-    group_id: str | None
-    error: str | None
-    lacks: str
+    group_id: str | None = None
+    error: str | None = None
+    lacks: str = ""
 
 
 def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, seen: Seen) -> pa.RecordBatch:
@@ -167,17 +167,17 @@ def _group(sources: KeySources, values: tuple[str | None, ...], fits: bool) -> _
     night, product = parse_night(keys.get("night")), keys.get("product")
     if not fits:
         error = f"the path does not fit {TEMPLATE} {sources.template!r}; rename the file or change the template"
-        return _Group(keys, night, product, None, error, TEMPLATE)
+        return _Group(keys, night, product, error=error, lacks=TEMPLATE)
     if missing := next((name for name in sources.group_by if name not in keys), None):
         error = f"no value for key {missing!r}: not in the path, no column or JSON field, not in archive.assume"
-        return _Group(keys, night, product, None, error, missing)
+        return _Group(keys, night, product, error=error, lacks=missing)
     if "night" in keys and night is None:
         error = bad_value("night", keys["night"], "a date, YYYY-MM-DD or YYYYMMDD")
-        return _Group(keys, None, product, None, error, "")
+        return _Group(keys, None, product, error=error)
     if night:
         keys["night"] = night.isoformat()
     group_id = "/".join(f"{quote(name, safe='')}={quote(keys[name], safe='')}" for name in sources.group_by)
-    return _Group(keys, night, product, group_id, None, "")
+    return _Group(keys, night, product, group_id)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec.spec import AbstractFileSystem
 
+from patchead.batches import stream_batches
 from patchead.storage import Storage
 
 BATCH_ROWS = 4096
@@ -97,7 +97,7 @@ def list_files(root: Root, keep: Keep = lambda folder: True) -> Iterator[pa.Reco
         return
     else:
         files = _folders(root, keep)
-    while chunk := list(islice(files, BATCH_ROWS)):
+    for chunk in stream_batches(files, BATCH_ROWS):
         yield _batch(chunk)
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.arrow_columns import digest, keys, run_boundaries, values
+from patchead.batches import slices
 from patchead.hashing import text_digest
 from patchead.schema import SAMPLE_KEY, TO_EMBED, completed
 
@@ -58,7 +59,7 @@ def units(wanted: pa.Table, images_per_file: int, run_id: str) -> pa.Table:
     rows = wanted.append_column("shard", shard).sort_by([(name, "ascending") for name in order])
     starts = [0]
     for start, stop in pairwise(run_boundaries(rows, ["group_id", "shard"])):
-        starts += [*range(start + images_per_file, stop, images_per_file), stop]
+        starts += [cut.stop for cut in slices(stop, images_per_file, start)]
     offsets = pa.array(starts, pa.int32())
     lists = {field.name: pa.ListArray.from_arrays(offsets, values(rows[field.name])) for field in _IN_A_UNIT}
     groups = values(rows["group_id"]).take(pa.array(starts[:-1]))
