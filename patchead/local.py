@@ -25,7 +25,7 @@ from patchead.scoring.memory_budget import GIGABYTE
 
 @dataclass(frozen=True)
 class Samples:
-    """N images, in their order, and the embeddings of the m of them that can be compared.
+    """Hold N images, in their order, and the embeddings of the m of them that can be compared.
 
     ``embeddings`` float16 (m, V · P, D), V = 3 views with alignment to a template, else 1; ``side_arrays`` of the same
     m; ``content`` a hash of each of the N; ``sizes`` their (width, height); ``grid`` (h, w), P = h · w; ``faults`` why
@@ -41,13 +41,13 @@ class Samples:
 
     @property
     def usable(self) -> np.ndarray:
-        """bool (N,): which images the m are."""
+        """Tell which images the m are: bool (N,)."""
         return np.array([not fault for fault in self.faults], bool)
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The normal images of few-shot mode: ``embeddings`` float16 (R, P, D) of R views, each with its image's hash.
+    """Hold few-shot mode's normal images: ``embeddings`` float16 (R, P, D) of R views, each with its image's hash.
 
     ``images`` are the k upright ones, which alignment warps onto a query; theirs are the first k of ``content``.
     """
@@ -59,7 +59,7 @@ class Prompts:
 
 @dataclass(frozen=True)
 class SampleScores:
-    """Scores of N samples, in their order; NaN where an image has no reference or cannot be compared."""
+    """Hold the scores of N samples, in their order; NaN where an image has no reference or cannot be compared."""
 
     patch_scores: np.ndarray
     """float32 (N, h, w), in [0, 1]."""
@@ -159,7 +159,7 @@ def score_samples(
     memory_bytes: int = 4 * GIGABYTE,
     panel: np.ndarray | None = None,
 ) -> SampleScores:
-    """Leave-one-out scores of a batch, or with ``prompts`` its few-shot scores (K = 1).
+    """Score a batch leave-one-out, or with ``prompts`` few-shot (K = 1).
 
     Args:
         samples: N images; those that cannot be compared get no score, and are nobody's reference.

@@ -23,7 +23,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of a class's test images, and the seconds they took; embedding is shared by variants."""
+    """Hold the scores of a class's test images, and the seconds they took; embedding is shared by variants."""
 
     samples: Samples
     scores: SampleScores
@@ -32,7 +32,7 @@ class Scored:
 
 
 class Bench:
-    """The test images of one class under one encoder.
+    """Hold the test images of one class under one encoder.
 
     Embeddings of the images as they are stay until the class is done; aligned ones only while they are asked for one
     after the other, as each set is large and depends on the prompts' draw.
@@ -45,7 +45,7 @@ class Bench:
         self._prompts: dict[str, tuple[Prompts, float]] = {}
 
     def score(self, variant: Variant, seed: int | None) -> Scored:
-        """Batch scores (``seed`` None), or few-shot scores with the prompts of this seed.
+        """Score the class as a batch (``seed`` None), or few-shot with the prompts of this seed.
 
         Raises:
             SettingsError: see `prompt_count`.
@@ -117,7 +117,7 @@ class Bench:
 
 
 def prompt_count(variant: Variant, members: DatasetClass) -> int:
-    """How many training images of a class are prompts: ``prompts.k``, or all.
+    """Count the training images of a class that are prompts: ``prompts.k``, or all.
 
     Raises:
         SettingsError: the class has none, or fewer than ``prompts.k``.
@@ -134,7 +134,7 @@ def prompt_count(variant: Variant, members: DatasetClass) -> int:
 
 
 def draw(names: Sequence[str], k: int, seed: int) -> np.ndarray:
-    """Positions of k of the names, ascending: by a hash of seed and name, so that fewer are a part of more."""
+    """Draw k of the names, as ascending positions: by a hash of seed and name, so that fewer are a part of more."""
     return reference_panel(list(names), k, seed)
 
 

@@ -14,8 +14,11 @@ from patchead.maps.heatmap import heatmap
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """``unscored``: images whose score is NaN, in no metric. ``mapped``: images that the pixel metrics count;
-    ``without_mask``: scored anomalous ones that they leave out as nobody drew their defect."""
+    """Hold the metrics of one class, and what they leave out.
+
+    ``unscored``: images whose score is NaN, in no metric. ``mapped``: those that the pixel metrics count;
+    ``without_mask``: scored anomalous ones that they leave out as nobody drew their defect.
+    """
 
     image: ImageMetrics
     pixel: PixelMetrics
@@ -33,7 +36,7 @@ def measure(
     fit: str,
     map_side: int,
 ) -> Figures:
-    """Metrics of N scored images.
+    """Measure N scored images.
 
     Args:
         samples: N, with labels and masks.
@@ -69,7 +72,7 @@ def measure(
 
 
 def score_map(patch_scores: np.ndarray, width: int, height: int, *, fit: str, side: int) -> np.ndarray:
-    """The map that the pixel metrics compare with the mask: `heatmap.heatmap` at a fixed size, float32 (H', W').
+    """Draw the map that pixel metrics compare with the mask: `heatmap.heatmap` at a fixed size, float32 (H', W').
 
     ``squash``: ``side`` x ``side`` whatever the image's shape, as the image itself was squashed. ``crop`` and ``pad``:
     the image's own shape with ``side`` as its longer side; what a crop cut off scores 0.

@@ -16,7 +16,7 @@ _ONE = 1 << 32  # a whole region, in the fixed-point units in which overlaps are
 
 @dataclass(frozen=True)
 class ImageMetrics:
-    """Of one class's image scores. All are None where there is no anomalous or no good image."""
+    """Hold the metrics of one class's image scores. All are None where there is no anomalous or no good image."""
 
     auroc: float | None
     ap: float | None
@@ -25,7 +25,7 @@ class ImageMetrics:
 
 @dataclass(frozen=True)
 class PixelMetrics:
-    """Of one class's maps. All are None where there is no defect pixel or no normal one."""
+    """Hold the metrics of one class's maps. All are None where there is no defect pixel or no normal one."""
 
     auroc: float | None
     ap: float | None
@@ -52,7 +52,7 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> ImageMetrics:
 
 
 class PixelHistogram:
-    """Maps and masks of any number of images, as counts in 4,096 bins on [0, 1]; parts from workers add up exactly.
+    """Count maps and masks of any number of images in 4,096 bins on [0, 1]; parts from workers add up exactly.
 
     Scores in one bin count as tied: AUROC is off by at most half the share of (defect, normal) pixel pairs that fall
     into one bin, and so on for the others; the curves pass through the exact ones at every bin's edge.
@@ -108,7 +108,7 @@ class PixelHistogram:
         return out
 
     def metrics(self) -> PixelMetrics:
-        """Pixel AUROC, average precision and F1-max over all pixels; PRO up to a false-positive rate of 0.3."""
+        """Compute pixel AUROC, average precision and F1-max over all pixels; PRO up to a false-positive rate of 0.3."""
         auroc, ap, f1_max = curves.threshold_metrics(
             np.repeat([False, True], BINS), np.tile(np.arange(BINS), 2), np.concatenate([self.normal, self.defect])
         )

@@ -25,7 +25,7 @@ RECORDS = "records"
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one variant on one class with one seed. Metrics are fractions, None where they are undefined.
+    """Hold the figures of one variant on one class with one seed. Metrics are fractions, None where they are undefined.
 
     ``seed`` is None in batch mode, which draws nothing. ``unscored``: test images without a reference (duplicates of
     all others); no metric counts them. ``mapped``: images that the pixel metrics count; ``without_mask``: anomalous
@@ -69,13 +69,13 @@ SCHEMA = pa.schema(
 
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
-    """One Arrow row per `Row`."""
+    """Make one Arrow row per `Row`."""
     return pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What an evaluation is of, beside its variants: ``seeds`` draws of few-shot prompts, maps of ``map_side`` px."""
+    """Say what an evaluation is of, but its variants: ``seeds`` draws of few-shot prompts, maps of ``map_side`` px."""
 
     dataset: str
     root: Path
@@ -85,7 +85,7 @@ class Setup:
 
 
 def record_path(setup: Setup, variant: Variant, members: DatasetClass) -> Path:
-    """Where the rows of this variant and class are kept; the name changes with everything that they depend on.
+    """Say where the rows of this variant and class are kept; the name changes with everything that they depend on.
 
     That is the settings (`Variant.settings`), and every image's path, size and time of change, its label and mask.
 
@@ -110,7 +110,7 @@ def record_path(setup: Setup, variant: Variant, members: DatasetClass) -> Path:
 
 
 def read_record(path: Path, variant: Variant) -> list[Row] | None:
-    """The rows of an earlier run under this run's label, or None where there are none: no file, or not a whole one."""
+    """Read the rows of an earlier run under this run's label; None where there is no file, or not a whole one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**row) for row in found["rows"]]

@@ -20,7 +20,7 @@ _NAMES_FIRST = 2  # columns: variant and class
 
 
 def print_rows(rows: Sequence[Row], setup: Setup, console: Console) -> None:
-    """The table, what it leaves out, and how to read it."""
+    """Print the table, what it leaves out, and how to read it."""
     table = Table(*(Column(name, justify="left" if at < _NAMES_FIRST else "right") for at, name in enumerate(HEADER)))
     for line in summarise(rows):
         table.add_row(*_cells(line), style="bold" if line.class_name == MEAN else None)
@@ -30,14 +30,14 @@ def print_rows(rows: Sequence[Row], setup: Setup, console: Console) -> None:
 
 
 def markdown(rows: Sequence[Row], setup: Setup) -> str:
-    """The same table as Markdown, with its notes."""
+    """Write the same table as Markdown, with its notes."""
     table = markdown_table(HEADER, [_cells(line) for line in summarise(rows)], names=_NAMES_FIRST)
     below = "\n".join(f"- {note}" for note in notes(rows))
     return "\n\n".join(part for part in (f"# {setup.dataset}", table, below, reading(rows, setup)) if part) + "\n"
 
 
 def reading(rows: Sequence[Row], setup: Setup) -> str:
-    """How the figures were made, in one paragraph."""
+    """Tell how the figures were made, in one paragraph."""
     drawn = sorted({row.seed for row in rows if row.seed is not None})
     seeds = f" ± is the standard deviation over seeds {', '.join(map(str, drawn))}." if len(drawn) > 1 else ""
     return (

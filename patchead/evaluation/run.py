@@ -55,7 +55,7 @@ class _Served:
 
 
 def evaluate(variants: Sequence[Variant], dataset: Dataset, setup: Setup, say: Say) -> list[Row]:
-    """Rows of every variant and class, in that order; one per seed in few-shot mode.
+    """Evaluate every variant on every class and give their rows, in that order; one per seed in few-shot mode.
 
     Each finished (variant, class) is on disk before the next begins; one whose record is there is not computed again.
     Variants that differ in scoring only share an encoder and the embeddings of a class.

@@ -14,7 +14,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True)
 class Figure:
-    """``std`` is that of the sample (n - 1), None with one seed; ``classes`` is how many the mean is over."""
+    """Hold a mean; ``std`` is that of the sample (n - 1), None with one seed; ``classes`` is how many it is over."""
 
     mean: float
     std: float | None
@@ -23,7 +23,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of the table; a figure is None where the metric is undefined. Seconds: to embed and score
+    """Hold one line of the table; a figure is None where the metric is undefined. Seconds: to embed and score
     the images once, by the mean seed."""
 
     variant: str
@@ -35,7 +35,7 @@ class Line:
 
 
 def summarise(rows: Sequence[Row]) -> list[Line]:
-    """For each variant a line per class and, where there are several, one for their mean, in the order of the rows.
+    """Make a line per variant and class and, where there are several, one for their mean, in the order of the rows.
 
     The mean over classes is taken for each seed first, so that its deviation is that of the whole dataset's figure.
     A class without a metric is left out of that metric's mean (`Figure.classes`, `notes`).
@@ -52,7 +52,7 @@ def summarise(rows: Sequence[Row]) -> list[Line]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What the figures leave out, one sentence each."""
+    """Say what the figures leave out, one sentence each."""
     first = _first_seeds(rows)
     found = []
     for line in summarise(rows):

@@ -26,7 +26,7 @@ Loader = Callable[[Sequence[str]], Config]
 
 @dataclass(frozen=True)
 class Variant:
-    """One column of settings; ``label`` names what was swept, e.g. ``scoring.fraction=0.1, encoder.layers=[12]``.
+    """Hold one column of settings; ``label`` names what was swept, e.g. ``scoring.fraction=0.1, encoder.layers=[12]``.
 
     The arithmetic of ``config`` is settled: nothing in it is ``auto``.
     """
@@ -36,47 +36,59 @@ class Variant:
 
     @property
     def few_shot(self) -> bool:
+        """Tell whether prompts are the references."""
         return resolve.few_shot(self.config)
 
     @property
     def device(self) -> str:
+        """Choose the torch device."""
         return resolve.this_device(self.config.encoder.device)
 
     @property
     def precision(self) -> str:
+        """Settle the arithmetic of the scores."""
         return resolve.precision(self.config, self.device)
 
     @property
     def aggregation(self) -> Aggregation:
+        """Say how distances become scores."""
         return resolve.aggregation_of(self.config)
 
     @property
     def mask(self) -> ForegroundMask | None:
+        """Say how attention becomes weights; None where the mask is off."""
         return resolve.foreground_mask_of(self.config)
 
     @property
     def align(self) -> Alignment | None:
+        """Say when photos count as aligned; None where alignment is off."""
         return resolve.alignment_of(self.config)
 
     def encoder_spec(self, *, attention: bool) -> EncoderSpec:
+        """Name the encoder, with ``attention`` as it is asked for."""
         return resolve.encoder_spec(self.config, self.device, attention=attention)
 
     @property
     def encoder_key(self) -> str:
-        """Equal for variants that one encoder serves. Attention is no part of it: the mask is applied after matching,
-        so variants with and without one share their embeddings (which then differ by a rounding from those of a variant
-        that is evaluated alone: attention is read from other kernels)."""
+        """Name the encoder: equal for variants that one serves.
+
+        Attention is no part of it: the mask is applied after matching, so variants with and without one share their
+        embeddings (which then differ by a rounding from those of a variant that is evaluated alone: attention is read
+        from other kernels).
+        """
         return repr(self.encoder_spec(attention=False))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every setting that the figures depend on, by dotted name, ``auto`` resolved; not the device, nor how memory
-        is shared."""
+        """Collect every setting that the figures depend on, by dotted name, ``auto`` resolved.
+
+        The device is none of them, nor how memory is shared.
+        """
         return identity(self.config, Decides.SCORES, self.device)
 
 
 def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> list[Variant]:
-    """Every combination of the swept values, the last sweep fastest; one variant where nothing is swept.
+    """List every combination of the swept values, the last sweep fastest; one variant where nothing is swept.
 
     Where the arithmetic of encoder or scores is ``auto``, it is what this processor is clearly faster in.
 
@@ -109,7 +121,7 @@ def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> 
 
 
 def parse_sweep(text: str) -> tuple[str, list[str]]:
-    """``section.key=a,b,c`` as a key and its values. Only commas outside of brackets and quotes separate values.
+    """Read ``section.key=a,b,c`` as a key and its values. Only commas outside of brackets and quotes separate values.
 
     ``encoder.layers=[12],[6,9,12]`` has two values, ``encoder.layers=[6,9,12]`` has one.
 

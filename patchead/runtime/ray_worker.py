@@ -60,7 +60,7 @@ class RayCounter:
 
 
 class Worker:
-    """The Ray actor: holds one `executor.Actor` and sets it up when the specification is another one.
+    """Be the Ray actor: hold one `executor.Actor` and sets it up when the specification is another one.
 
     The specification comes with every call, so an actor that was lost and started again is set up like the others.
     """

@@ -23,7 +23,7 @@ _REMEDY = "look at the image or, where many fail, at the encoder's dtype and lay
 
 @dataclass(frozen=True)
 class EmbeddedSamples:
-    """What became of n samples; the m of them without a fault are embedded."""
+    """Hold what became of n samples; the m of them without a fault are embedded."""
 
     embeddings: np.ndarray
     """float16 (m, V · P, D); in few-shot mode (m, P, D), as the warped prompts are used up: see `SideArrays.own`."""
@@ -34,12 +34,12 @@ class EmbeddedSamples:
 
     @property
     def usable(self) -> np.ndarray:
-        """bool (n,): which samples the m are."""
+        """Tell which samples the m are: bool (n,)."""
         return np.array([not fault for fault in self.faults], bool)
 
 
 class SampleEmbedder:
-    """Embeds samples portion by portion; one image that cannot be compared is a fault of its own.
+    """Embed samples portion by portion; one image that cannot be compared is a fault of its own.
 
     If none of the images of the first two batches can, it is no image's fault but the encoder's or its dtype's.
     """

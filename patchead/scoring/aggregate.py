@@ -43,12 +43,12 @@ class Aggregation:
             raise SettingsError(bad_value("scoring.image_top_fraction", self.image_top_fraction, "from 0 to 1"))
 
     def few_shot(self) -> Aggregation:
-        """The rule of few-shot mode: K = 1, the nearest prompt of all (method.md §3)."""
+        """Make the aggregation of few-shot mode: K = 1, the nearest prompt of all (method.md §3)."""
         return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION)
 
 
 def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
-    """bool (rows, columns): may the column's image be a reference of the row's image? (method.md §3)
+    """Tell which images may be references of which: bool (queries, columns) (method.md §3).
 
     Not the image itself, none with the same content, none of the same part.
 
@@ -64,7 +64,7 @@ def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: 
 
 
 def count_references(content: np.ndarray, part: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
-    """int32 (N,): references of each image among ``columns`` (default: the whole group)."""
+    """Count the references of each image among ``columns`` (default: the whole group): int32 (N,)."""
     chosen: Index = slice(None) if columns is None else columns
     counts = np.empty(len(content), np.int32)
     for rows in slices(len(content), 256):
@@ -73,7 +73,7 @@ def count_references(content: np.ndarray, part: np.ndarray, columns: np.ndarray 
 
 
 def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
-    """K = max(1, floor(fraction · N_ref)) as int64, for each N_ref (method.md §3; MuSc's count without its 0).
+    """Count K = max(1, floor(fraction · N_ref)) as int64, for each N_ref (method.md §3; MuSc's count without its 0).
 
     The fraction is taken as the decimal that was written: 0.29 of 100 is 29, which floats make 28.
 
@@ -93,7 +93,7 @@ def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
 
 
 def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
-    """Mean of the M = max(1, floor(top_fraction · P)) largest of each row: (N, P) → float64 (N,) (method.md §4).
+    """Average each row's M = max(1, floor(top_fraction · P)) largest: (N, P) → float64 (N,) (method.md §4).
 
     0 means the single maximum (PatchEAD §3.1, eq. 4). A row with NaN gives NaN.
 
@@ -114,7 +114,7 @@ def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:
-    """int32 (N,), 1 = the highest score; equal scores in order of position. A NaN score has rank 0 and uses none up."""
+    """Rank scores: int32 (N,), 1 the highest, equal ones in order of position. A NaN has rank 0 and uses none up."""
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")  # NaN last
     out = np.zeros(len(order), np.int32)
     counted = len(order) - int(np.isnan(scores).sum())

@@ -16,7 +16,7 @@ _SHOWN = 8  # entries of a folder that an error names
 
 @dataclass(frozen=True)
 class Sample:
-    """One labelled image.
+    """Hold one labelled image.
 
     ``mask`` is the file that :func:`~patchead.evaluation.datasets.masks.read_mask` reads; None for a good image, and
     for an anomalous one whose defect nobody drew. ``kind`` is the defect's name as the dataset has it, ``"good"`` for
@@ -31,7 +31,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class DatasetClass:
-    """One product. ``train`` holds good images only (prompts), empty where the dataset publishes no such split."""
+    """Hold one product. ``train`` holds good images only (prompts), empty where the dataset publishes no such split."""
 
     name: str
     train: tuple[Sample, ...]
@@ -40,7 +40,7 @@ class DatasetClass:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What was loaded, and whether the paper aligns and masks it (method.md §5)."""
+    """Hold what was loaded, and whether the paper aligns and masks it (method.md §5)."""
 
     name: str
     classes: tuple[DatasetClass, ...]
@@ -50,7 +50,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Adapter:
-    """How one dataset's published files become classes.
+    """Say how one dataset's published files become classes.
 
     ``published`` names its classes in their order; where it is empty, ``names`` finds them at the root. ``read`` takes
     the root and the chosen names. ``default_root`` is the place to look where no root is given.
@@ -67,12 +67,12 @@ class Adapter:
 
 
 def good(path: Path) -> Sample:
-    """A sample without a defect."""
+    """Make a sample without a defect."""
     return Sample(path, False, None, GOOD)
 
 
 def absent(path: Path, what: str = "") -> ArchiveError:
-    """The error for a file or folder that a layout needs: what was looked for, and what is there instead."""
+    """Make the error for a file or folder that a layout needs: what was looked for, and what is there instead."""
     if path.is_dir():
         return ArchiveError(f"{what}{path} is a folder, not a file; {holdings(path)}")
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
@@ -81,14 +81,14 @@ def absent(path: Path, what: str = "") -> ArchiveError:
 
 
 def holdings(folder: Path) -> str:
-    """``"<folder> holds a/, b.txt and 3 more"``; hidden entries are not counted."""
+    """Say ``"<folder> holds a/, b.txt and 3 more"``; hidden entries are not counted."""
     names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in _visible(folder))
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{folder} holds {', '.join(names[:_SHOWN]) or 'nothing'}{more}."
 
 
 def folders(parent: Path) -> tuple[Path, ...]:
-    """Folders in ``parent`` by name, without hidden ones.
+    """List the folders in ``parent`` by name, without hidden ones.
 
     Raises:
         ArchiveError: ``parent`` is no folder.
@@ -99,7 +99,7 @@ def folders(parent: Path) -> tuple[Path, ...]:
 
 
 def image_files(folder: Path) -> tuple[Path, ...]:
-    """Image files of ``folder`` by name; hidden files and other suffixes are passed over, capitals are not.
+    """List the image files of ``folder`` by name; hidden files and other suffixes are passed over, capitals are not.
 
     Raises:
         ArchiveError: ``folder`` is no folder, or holds no image.
@@ -112,7 +112,7 @@ def image_files(folder: Path) -> tuple[Path, ...]:
 
 
 def mask_files(folder: Path) -> dict[str, Path]:
-    """Image files of ``folder`` by lower-case name without suffix; empty where there is no such folder.
+    """List the image files of ``folder`` by lower-case name without suffix; none where there is no such folder.
 
     Raises:
         ArchiveError: two files differ in nothing but suffix or capitals, so that it is open which one is meant.
@@ -128,7 +128,7 @@ def mask_files(folder: Path) -> dict[str, Path]:
 
 
 def existing(path: Path, what: str) -> Path:
-    """``path`` itself.
+    """Give ``path`` back if it is a file.
 
     Raises:
         ArchiveError: it is no file; the text starts with ``what``.

@@ -1,4 +1,4 @@
-"""DAGM 2007: ``ClassN/{Train,Test}/0001.PNG``; anomalous where ``Label/0001_label.PNG`` exists beside it.
+"""DAGM 2007: ``ClassN/{Train,Test}/0001.PNG``; anomalous where ``Label/0001_label.PNG`` exists.
 
 A label is black with a white ellipse around the defect. ``Label/Labels.txt`` says the same as the files and is not
 read. Both splits hold good and defective images; the defective ones of ``Train`` are left out.

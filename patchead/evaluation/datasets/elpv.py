@@ -19,7 +19,7 @@ TYPES = ("mono", "poly")
 
 
 def installed() -> Path:
-    """The data folder of the ``elpv-dataset`` package.
+    """Find the data folder of the ``elpv-dataset`` package.
 
     Raises:
         SettingsError: the package is not installed.

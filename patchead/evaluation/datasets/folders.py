@@ -36,7 +36,7 @@ from patchead.evaluation.datasets.base import (
 
 @dataclass(frozen=True)
 class FolderLayout:
-    """Where the datasets of this family differ.
+    """Say where the datasets of this family differ.
 
     ``good``: name of the folders with good images; ``mask_names``: names of a mask without suffix; ``promised``: every
     anomalous image has a mask and every class a training split; ``single``: the root itself may be the one class.

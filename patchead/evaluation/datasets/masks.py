@@ -16,10 +16,10 @@ from patchead.evaluation.datasets.base import Sample
 
 
 def read_mask(sample: Sample, shape: tuple[int, int]) -> np.ndarray | None:
-    """The sample's defect at ``shape``: bool (H, W), True where defect; None for an anomalous sample without a mask.
+    """Read the sample's defect at ``shape``: bool (H, W), True where defect; None for an anomalous one without a mask.
 
     Resized by nearest neighbour between pixel centres; a defect smaller than a pixel of ``shape`` may vanish. A good
-    sample is all False, whatever files lie beside it.
+    sample is all False, whatever files lie next to it.
 
     Raises:
         ArchiveError: the mask cannot be read.
@@ -33,7 +33,7 @@ def read_mask(sample: Sample, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 def read_label(path: Path) -> np.ndarray:
-    """A label image as bool (H, W): True where a colour channel is not 0; alpha is no colour, palettes are looked up.
+    """Read a label image as bool (H, W): True where a colour is not 0; alpha is no colour, palettes are looked up.
 
     In a JPEG, whose black is not exact, the upper half of the range is defect.
 

@@ -11,7 +11,7 @@ from patchead.evaluation.datasets.base import existing
 
 
 def rows(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each row of a CSV as ``("<file>, line 2", {column: value})``; names lower-case, values stripped, absent ones "".
+    """Yield each row of a CSV as ``("<file>, line 2", {column: value})``; names lower-case, values stripped or "".
 
     Raises:
         ArchiveError: no such file (``what`` says what was looked for), not UTF-8, one of ``columns`` is absent, or a
