@@ -48,6 +48,7 @@ CalibrationOption = Annotated[
 
 @app.command()
 def score(
+    *,
     config: ConfigOption = None,
     archive: ArchiveOption = None,
     lake: LakeOption = None,
@@ -56,6 +57,7 @@ def score(
     limit: LimitOption = None,
     run_id: Annotated[str | None, typer.Option(help="Name of the run; publishing a name twice is a no-op.")] = None,
     overrides: SetOption = None,
+    until: Annotated[str, typer.Option(help="Last stage: catalog, embed, score or publish.")] = "publish",
     local: Annotated[bool, typer.Option("--local", help="Work in this process; no Ray is started.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing, start nothing.")] = False,
 ) -> None:
@@ -74,7 +76,7 @@ def score(
     from patchead.nightly.run import run_night
     from patchead.nightly.run_report import print_record
 
-    record = run_night(settings, out, _executor(settings, local=local))
+    record = run_night(settings, out, _executor(settings, local=local), until=until)
     print_record(record, out)
     if record.failed:
         raise typer.Exit(PUBLISHED_WITH_FAILURES)

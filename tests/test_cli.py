@@ -37,7 +37,7 @@ def test_encoders_lists_every_name() -> None:
 def test_how_the_images_went_is_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, outcome: int | Exception, code: int
 ) -> None:
-    def run_night(config: Config, console: Console, executor: object) -> RunRecord:
+    def run_night(config: Config, console: Console, executor: object, until: str) -> RunRecord:
         if isinstance(outcome, Exception):
             raise outcome
         return RunRecord("run", config, state="published", images=5, ok=5 - outcome, failed=outcome)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from patchead.archive.catalog import catalog
 from patchead.arrow_columns import by_group, count, digest
+from patchead.errors import SettingsError, bad_value
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.preflight import preflight
 from patchead.lake.staging import RunFolder
@@ -35,19 +36,27 @@ from patchead.settings.identity import store_id
 from patchead.settings.model import Config
 from patchead.settings.resolve import concrete, with_precision
 
+STAGES = ("catalog", "embed", "score", "publish")
+"""Stages that a run may end with; the same run id goes on from there. The last is the whole run."""
 
-def run_night(config: Config, console: Console, executor: Executor) -> RunRecord:
+
+def run_night(config: Config, console: Console, executor: Executor, *, until: str = STAGES[-1]) -> RunRecord:
     """Score the archive's night and publish the result; a run id that is already published is a no-op.
 
     Args:
         config: the settings.
         console: where progress is printed.
         executor: what does the work: a Ray cluster, or this process.
+        until: the last of the `STAGES` to do. What an earlier call with this run id has done is not done again, so a
+            stage can be started alone.
 
     Raises:
+        SettingsError: ``until`` is no stage.
         PatcheadError: with the text for the terminal and the exit code. Nothing is published then, and the tables are
             as they were; embeddings and staged scores stay, so the same run id goes on where this one stopped.
     """
+    if until not in STAGES:
+        raise SettingsError(bad_value("until", until, f"one of {', '.join(STAGES)}"))
     config = concrete(wiring.absolute(config))
     storage = wiring.storage(config)
     record = RunRecord(config.run.run_id or new_run_id(), config)
@@ -62,11 +71,18 @@ def run_night(config: Config, console: Console, executor: Executor) -> RunRecord
     try:
         with executor.session():
             night = _Night(config, record, folder, Stages(console), executor)
-            embedded = night.embedded()
+            manifest = night.catalog()
+            if until == "catalog":
+                return record.stopped_after(until)
+            embedded = night.embedded(manifest)
+            if until == "embed":
+                return record.stopped_after(until)
             spec, group_of = night.score_spec(embedded), embedded.group_of
             with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
                 done = score_groups(executor, embedded.plan, group_of, spec, night.score_pool, advance=advance)
             record.scoring |= done
+            if until == "score":
+                return record.stopped_after(until)
             night.publish(embedded.manifest, *night.explain(embedded))
     except BaseException as exc:
         record.finish("failed", str(exc) or type(exc).__name__)
@@ -123,9 +139,8 @@ class _Night:
         if text := warning(asked, probes, where):
             self.stages.console.print(f"warning: {text}", highlight=False, soft_wrap=True, markup=False)
 
-    def embedded(self) -> _Embedded:
-        """List, decode and embed; what cannot be scored is refused before anything is embedded."""
-        manifest = self.catalog()
+    def embedded(self, manifest: pa.Table) -> _Embedded:
+        """Decode and embed; what cannot be scored is refused before anything is embedded."""
         readable = by_group(manifest.filter(pc.is_null(manifest["status"])))
         prompts = self.prompts(readable)
         encoder = self.encoder()

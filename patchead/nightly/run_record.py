@@ -59,6 +59,11 @@ class RunRecord:
         """Close the record."""
         self.state, self.error, self.finished_at = state, error, dt.datetime.now(dt.timezone.utc)
 
+    def stopped_after(self, stage: str) -> RunRecord:
+        """Close the record of a run that was asked for no more than ``stage``, and return it."""
+        self.finish(f"stopped after {stage}")
+        return self
+
     def as_json(self) -> dict[str, Any]:
         """Give everything as plain JSON values, for ``run.json``."""
         plain = {k: v for k, v in asdict(self).items() if k != "config"}

@@ -22,6 +22,14 @@ def print_record(record: RunRecord, console: Console) -> None:
     for name, seconds in record.seconds.items():
         stages.add_row(name, f"{seconds:.1f}")
     console.print(stages)
+    if record.state.startswith("stopped"):
+        console.print(
+            f"{record.images} images listed, {record.embedded} embedded, {record.reused} reused, {record.failed} "
+            f"failed. Nothing was published; --run-id {record.run_id} goes on from here.",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
     console.print(
         f"{record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
         f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",
