@@ -141,8 +141,8 @@ def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, s
         "lacks": [None if error else group.lacks for error, group in zip(early, groups, strict=True)],
     }
     arrays = [
-        pa.array(columns[name], kind) if name in columns else entries[name]
-        for name, kind in zip(CATALOGUED.names, CATALOGUED.types, strict=True)
+        pa.array(columns[name], type) if name in columns else entries[name]
+        for name, type in zip(CATALOGUED.names, CATALOGUED.types, strict=True)
     ]
     wanted = [selection.wants(group.known, seen) is not False for group in groups]
     return pa.record_batch(arrays, schema=CATALOGUED).filter(pa.array(wanted, pa.bool_()))

@@ -122,12 +122,12 @@ def _layout(schema: pa.Schema, image_column: str, id_column: str | None) -> _Lay
     there = f"columns: {', '.join(schema.names) or 'none'}"
     if image_column not in schema.names:
         raise ArchiveError(f"no image column {image_column!r} (set archive.image_column); {there}")
-    kind = schema.field(image_column).type
-    inside = {kind.field(place).name: kind.field(place).type for place in range(kind.num_fields)}
-    wrapped = pa.types.is_struct(kind)
-    if not _is_binary(inside.get("bytes") if wrapped else kind):
+    type = schema.field(image_column).type
+    inside = {type.field(place).name: type.field(place).type for place in range(type.num_fields)}
+    wrapped = pa.types.is_struct(type)
+    if not _is_binary(inside.get("bytes") if wrapped else type):
         raise ArchiveError(
-            f"column {image_column!r} (archive.image_column) has type {kind}; it must be binary, or a struct with a "
+            f"column {image_column!r} (archive.image_column) has type {type}; it must be binary, or a struct with a "
             f"binary field 'bytes'; {there}"
         )
     image = f"{image_column}.bytes" if wrapped else image_column
@@ -142,9 +142,9 @@ def _layout(schema: pa.Schema, image_column: str, id_column: str | None) -> _Lay
     raise ArchiveError(f"no id column: none of {', '.join(ID_COLUMNS)} (set archive.id_column); {there}")
 
 
-def _is_binary(kind: pa.DataType | None) -> bool:
+def _is_binary(type: pa.DataType | None) -> bool:
     checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return kind is not None and any(check(kind) for check in checks)
+    return type is not None and any(check(type) for check in checks)
 
 
 def _leaf(batch: pa.RecordBatch | pa.Table, name: str) -> pa.Array:

@@ -142,7 +142,7 @@ class _Rows:
         return pa.Table.from_batches(self._batches, schema=self._schema)
 
     def _flush(self) -> None:
-        columns = [pa.array([row[place] for row in self._rows], kind) for place, kind in enumerate(self._schema.types)]
+        columns = [pa.array([row[place] for row in self._rows], type) for place, type in enumerate(self._schema.types)]
         self._batches.append(pa.record_batch(columns, schema=self._schema))
         self._rows = []
 

@@ -78,8 +78,12 @@ def catch_in_timm(model: Any) -> ClassAttention:
 
 def why_none_in_open_clip(tower: Any) -> str:
     """Say the same of open_clip's own vision transformer, which always has a class token."""
-    kind = type(tower.transformer.resblocks[-1].attn)
-    return "" if kind is nn.MultiheadAttention else f"Its last block's attention ({kind.__name__}) cannot be read."
+    attention = type(tower.transformer.resblocks[-1].attn)
+    return (
+        ""
+        if attention is nn.MultiheadAttention
+        else f"Its last block's attention ({attention.__name__}) cannot be read."
+    )
 
 
 def catch_in_open_clip(tower: Any) -> ClassAttention:

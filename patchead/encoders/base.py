@@ -158,8 +158,8 @@ class Encoder:
 
 
 def _layers_named(spec: EncoderSpec, architecture: Architecture) -> str:
-    kind = "feature levels" if architecture.levels else "blocks"
-    return f"{kind} {sorted(spec.layers)}" if spec.layers else "last layer"
+    parts = "feature levels" if architecture.levels else "blocks"
+    return f"{parts} {sorted(spec.layers)}" if spec.layers else "last layer"
 
 
 def _encoder_id(spec: EncoderSpec, architecture: Architecture, weights_digest: str) -> str:

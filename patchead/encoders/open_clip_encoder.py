@@ -59,7 +59,7 @@ def build(spec: EncoderSpec) -> Encoder:
         clip = _tower(config)
         described = _architecture(spec, config, tag, clip.visual)
         source = parse_weights(spec.weights)
-        if source.kind != "random":
+        if source.origin != "random":
             _load(spec, clip, _state(spec, source, config, tag))
         digest = state_digest(clip.visual.state_dict())
         if spec.image_size != described.native_size:
@@ -88,15 +88,15 @@ def _resolve(spec: EncoderSpec) -> tuple[dict[str, Any], str]:
     if config is None:
         hint = nearest_name(spec.model, open_clip.list_models())
         raise SettingsError(bad_value("encoder.name", spec.name, "a model of open_clip") + hint)
-    if source.kind == "package":
+    if source.origin == "package":
         allowed = f"used with encoder.name timm/{PACKAGES[source.value].MODEL}"
         raise SettingsError(bad_value(f"encoder.weights {spec.weights}", spec.name, allowed))
     tags = open_clip.list_pretrained_tags_by_model(spec.model)
-    tag = (source.value if source.kind == "hub" else "") or next(iter(tags), "")
-    if source.kind == "hub" and tag not in tags:
+    tag = (source.value if source.origin == "hub" else "") or next(iter(tags), "")
+    if source.origin == "hub" and tag not in tags:
         allowed = f"one of {spec.model}'s hub tags ({', '.join(tags) or 'it has none'})"
         raise SettingsError(bad_value("the hub tag", tag or "hub", allowed) + nearest_name(tag, tags))
-    if source.kind == "hub" and open_clip.get_pretrained_cfg(spec.model, tag).get("quick_gelu"):
+    if source.origin == "hub" and open_clip.get_pretrained_cfg(spec.model, tag).get("quick_gelu"):
         config["quick_gelu"] = True  # the activation these weights were trained with; open_clip itself only warns
     return config, tag
 
@@ -134,7 +134,7 @@ def _attention(tower: Any) -> ClassAttention:
 
 
 def _state(spec: EncoderSpec, source: Source, config: dict[str, Any], tag: str) -> dict[str, Tensor]:
-    if source.kind == "file":
+    if source.origin == "file":
         return read_weights(source.value, spec.storage)
     with hub_access(spec.name):
         path = open_clip.download_pretrained(open_clip.get_pretrained_cfg(spec.model, tag))

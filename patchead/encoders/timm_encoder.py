@@ -118,16 +118,16 @@ def _resolve(spec: EncoderSpec) -> str:
     if not is_model(name):
         hint = nearest_name(name, timm.list_models())
         raise SettingsError(bad_value("encoder.name", spec.name, "a model of timm") + hint)
-    if source.kind == "package" and name != (model := PACKAGES[source.value].MODEL):
+    if source.origin == "package" and name != (model := PACKAGES[source.value].MODEL):
         allowed = f"used with encoder.name timm/{model}"
         raise SettingsError(bad_value(f"encoder.weights {spec.weights}", spec.name, allowed))
-    if source.kind == "hub" and source.value:
+    if source.origin == "hub" and source.value:
         if tag and tag != source.value:
             allowed = f"hub:{tag}, the tag that encoder.name has"
             raise SettingsError(bad_value("encoder.weights", spec.weights, allowed, "Give the tag once."))
         tag = source.value
     tags = [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
-    if (tag and tag not in tags) or (source.kind == "hub" and not tags):
+    if (tag and tag not in tags) or (source.origin == "hub" and not tags):
         allowed = f"one of {name}'s hub tags ({', '.join(tags) or 'it has none'})"
         raise SettingsError(bad_value("the hub tag", tag or "hub", allowed) + nearest_name(tag, tags))
     return f"{name}.{tag}" if tag else name
@@ -135,16 +135,16 @@ def _resolve(spec: EncoderSpec) -> str:
 
 def _load(spec: EncoderSpec, model_name: str) -> Any:
     source = parse_weights(spec.weights)
-    if source.kind == "random":
+    if source.origin == "random":
         return timm.create_model(model_name, num_classes=0)
-    if source.kind == "hub":
+    if source.origin == "hub":
         with hub_access(spec.name):
             return timm.create_model(model_name, pretrained=True, num_classes=0)
     return _strict(spec, model_name, _state(spec, source))
 
 
 def _state(spec: EncoderSpec, source: Source) -> dict[str, Tensor]:
-    return PACKAGES[source.value].load() if source.kind == "package" else read_weights(source.value, spec.storage)
+    return PACKAGES[source.value].load() if source.origin == "package" else read_weights(source.value, spec.storage)
 
 
 def _strict(spec: EncoderSpec, model_name: str, state: dict[str, Tensor]) -> Any:

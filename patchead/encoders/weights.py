@@ -33,9 +33,9 @@ _UNREADABLE += (TypeError, struct.error, SafetensorError)
 
 @dataclass(frozen=True)
 class Source:
-    """Hold ``encoder.weights``, parsed: ``kind`` hub (value: tag or empty), random, package or file (value: URI)."""
+    """Hold ``encoder.weights``, parsed: ``origin`` hub (value: tag or empty), random, package or file (value: URI)."""
 
-    kind: str
+    origin: str
     value: str = ""
 
 

@@ -62,8 +62,8 @@ class Row:
 METRICS = tuple(name for name in Row.__annotations__ if name.startswith(("image_", "pixel_")))
 SCHEMA = pa.schema(
     [
-        (name, {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}[kind.removesuffix(" | None")])
-        for name, kind in Row.__annotations__.items()
+        (name, {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}[type.removesuffix(" | None")])
+        for name, type in Row.__annotations__.items()
     ]
 )
 
@@ -159,7 +159,7 @@ def _identity(sample: Sample, root: Path) -> list[Any]:
     for file, fact in zip(files, facts, strict=True):
         if fact is None:
             raise SettingsError(f"--root: the dataset lists {file}, which is not there.")
-    return [sample.anomalous, sample.kind, *facts]
+    return [sample.anomalous, sample.defect, *facts]
 
 
 def _file_identity(file: Path, root: Path) -> list[Any] | None:

@@ -13,7 +13,7 @@ from patchead.evaluation.summary import MEAN, Figure, Line, notes, summarise
 from patchead.markdown import markdown_table
 
 _NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "pro": "PRO"}
-_FIGURES = tuple(f"{kind} {_NAMES[name]}" for kind, _, name in (metric.partition("_") for metric in METRICS))
+_FIGURES = tuple(f"{of} {_NAMES[name]}" for of, _, name in (metric.partition("_") for metric in METRICS))
 HEADER = ("variant", "class", "images", "anomalous", *_FIGURES, "seconds")
 UNDEFINED = "-"
 _NAMES_FIRST = 2  # columns: variant and class

@@ -42,11 +42,11 @@ def defect() -> np.ndarray:
 
 def told(samples: Sequence[Sample], root: Path) -> list[tuple[str, str, str | None]]:
     """Path, kind and mask of each sample, relative to the root; checks that ``anomalous`` says the same as ``kind``."""
-    assert all(sample.anomalous == (sample.kind != "good") for sample in samples)
+    assert all(sample.anomalous == (sample.defect != "good") for sample in samples)
     assert not any(sample.mask for sample in samples if not sample.anomalous)
     places = [(sample.path, sample.mask) for sample in samples]
     short = [(p.relative_to(root).as_posix(), m and m.relative_to(root).as_posix()) for p, m in places]
-    return [(path, sample.kind, mask) for (path, mask), sample in zip(short, samples, strict=True)]
+    return [(path, sample.defect, mask) for (path, mask), sample in zip(short, samples, strict=True)]
 
 
 def only(classes: Sequence[DatasetClass]) -> DatasetClass:

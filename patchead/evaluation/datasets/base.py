@@ -19,14 +19,14 @@ class Sample:
     """Hold one labelled image.
 
     ``mask`` is the file that :func:`~patchead.evaluation.datasets.masks.read_mask` reads; None for a good image, and
-    for an anomalous one whose defect nobody drew. ``kind`` is the defect's name as the dataset has it, ``"good"`` for
+    for an anomalous one whose defect nobody drew. ``defect`` is the defect's name as the dataset has it, ``"good"`` for
     every good image.
     """
 
     path: Path
     anomalous: bool
     mask: Path | None
-    kind: str
+    defect: str
 
 
 @dataclass(frozen=True)

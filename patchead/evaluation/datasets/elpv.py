@@ -45,15 +45,15 @@ def _read(root: Path, names: Sequence[str]) -> tuple[DatasetClass, ...]:
 def _add(cells: dict[str, list[Sample]], root: Path, fields: list[str], place: str) -> None:
     """Put the cell of one line to its type, unless its probability lies between 0 and 1."""
     try:
-        name, text, kind = fields
+        name, text, product = fields
         probability = float(text)
     except ValueError as error:
         raise ArchiveError(f"{place} is no path, probability and type: {' '.join(fields)!r}") from error
-    if not 0 <= probability <= 1 or kind not in TYPES:
+    if not 0 <= probability <= 1 or product not in TYPES:
         raise ArchiveError(f"{place}: the probability must lie in 0 … 1 and the type be mono or poly; got {fields}")
     if probability in (0.0, 1.0):
         path = existing(root / name, place)
-        cells[kind].append(Sample(path, True, None, "defect") if probability else good(path))
+        cells[product].append(Sample(path, True, None, "defect") if probability else good(path))
 
 
 ELPV = Adapter("ELPV", "labels.csv, images/; without a root: the package", _read, TYPES, default_root=installed)
