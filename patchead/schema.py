@@ -31,6 +31,7 @@ STATUSES = {
 STATES = {
     "running": "The run has begun; only in `run.json`.",
     "published": "Its rows are in the tables. The only state that a row of `runs` has.",
+    "stopped after STAGE": "`--until STAGE` asked for no more; the same run id goes on from there. Only in `run.json`.",
     "failed": "It ended before it published; `error` of `run.json` says why. Only in `run.json`.",
 }
 """Meaning of each state of a run."""
