@@ -34,6 +34,12 @@ class RayExecutor:
         self._local_cpus, self._keep = local_cpus, keep_actors
         self._idle: dict[tuple[type[Any], Pool], list[Any]] = {}
 
+    def close(self) -> None:
+        """End the actors that were kept."""
+        while self._idle:
+            for worker in self._idle.popitem()[1]:
+                ray.kill(worker)
+
     def session(self) -> AbstractContextManager[None]:
         """Connect to the cluster, or start Ray on this machine and stop it at the end."""
         return session.ray_session(self._local_cpus)

@@ -1,4 +1,4 @@
-"""The scoring stage on a local Ray: the same scores however it is cut up, each block read once, actors that die."""
+"""The scoring stage: the same scores however it is cut up and wherever it runs, blocks read once, actors that die."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from patchead.nightly.score import score_groups
 from patchead.nightly.score_actor import ScoreSettings, ScoreSpec
 from patchead.plan.group_plan import Limits, make_plan
 from patchead.plan.tasks import LOAD, PlannedTasks
+from patchead.runtime.executor import Executor
+from patchead.runtime.inline_executor import InlineExecutor
 from patchead.runtime.pool import Pool
 from patchead.runtime.ray_executor import RayExecutor
 from patchead.schema import OK, RECEIPTS, table
@@ -29,13 +32,29 @@ from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_g
 from patchead.storage import Storage
 from tests.helpers.groups import group as embeddings_of
 
-pytestmark = pytest.mark.usefixtures("local_ray")
-
 N, GRID, D = 24, (7, 5), 16
-QUICK = {(4, "symmetric"), (2, "row_stationary"), (2, "panel")}
 MEMORY = 10**9
 SETTINGS = ScoreSettings(aggregation=Aggregation(), precision="fp32", memory_bytes=MEMORY, grid=GRID, digest="digest")
 LIMITS = Limits(memory_bytes=MEMORY, max_group_size=1000)
+SCHEDULES = ("symmetric", "row_stationary", "panel")
+ON_RAY = pytest.mark.xdist_group("shared")  # the worker that has the session's Ray
+
+
+@pytest.fixture(scope="module")
+def on_ray(local_ray: None) -> Iterator[RayExecutor]:
+    """Actors on the session's Ray that one test leaves to the next."""
+    executor = RayExecutor(keep_actors=True)
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def executor(request: pytest.FixtureRequest) -> Executor:
+    """What the parameter names."""
+    return InlineExecutor() if request.param == "inline" else request.getfixturevalue("on_ray")
+
+
+BOTH = pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=ON_RAY)], indirect=True)
 
 
 def stored(lake: Path, embeddings: np.ndarray, name: str = "g") -> tuple[EmbeddingStore, Group]:
@@ -50,42 +69,52 @@ def stored(lake: Path, embeddings: np.ndarray, name: str = "g") -> tuple[Embeddi
     return store, Group.of(name, receipts.append_column("part_id", pa.nulls(len(embeddings), pa.string())))
 
 
-def run(
-    lake: Path,
-    store: EmbeddingStore,
-    groups: list[Group],
-    actors: int,
-    run_id: str,
-    grid: tuple[int, int] = GRID,
-    **changes: Any,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The stage's summary and the patch scores (N, h, w) of every group."""
-    limits = dataclasses.replace(LIMITS, actors=actors, **changes)
-    settings = dataclasses.replace(SETTINGS, max_references=limits.max_references, grid=grid)
-    plan = make_plan([(g.group_id, len(g.image_ids)) for g in groups], grid[0] * grid[1], D, limits)
-    folder, named = RunFolder(str(lake), Storage(), run_id), {g.group_id: g for g in groups}
-    seen: list[int] = []
-    folder_was_scored = bool(folder.scored_groups(settings.digest))
-    pool = Pool(size=actors, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
-    executor = RayExecutor()
-    spec = ScoreSpec(store, folder, settings, pool, executor.call_counter())
-    summary = score_groups(executor, plan, named.__getitem__, spec, pool, advance=seen.append)
-    if not folder_was_scored:
-        assert sorted(spec.counter.tasks()) == sorted(t.name for t in PlannedTasks(plan) if t.kind != LOAD)
-    assert sum(seen) == sum(len(g.image_ids) for g in groups)
-    return summary, {name: folder.read_group(name).patch_scores for name in named}
+class Stage:
+    """The stage over some groups, ready to run."""
+
+    def __init__(
+        self,
+        lake: Path,
+        store: EmbeddingStore,
+        groups: list[Group],
+        executor: Executor,
+        actors: int,
+        grid: tuple[int, int] = GRID,
+        **changes: Any,
+    ) -> None:
+        limits = dataclasses.replace(LIMITS, actors=actors, **changes)
+        settings = dataclasses.replace(SETTINGS, max_references=limits.max_references, grid=grid)
+        self.plan = make_plan([(g.group_id, len(g.image_ids)) for g in groups], grid[0] * grid[1], D, limits)
+        self.folder, self.groups = RunFolder(str(lake), Storage(), "run"), {g.group_id: g for g in groups}
+        self.pool = Pool(size=actors, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
+        self.executor, self.counter = executor, executor.call_counter()
+        self.spec = ScoreSpec(store, self.folder, settings, self.pool, self.counter)
+
+    def run(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The stage's summary and the patch scores (N, h, w) of every group."""
+        seen: list[int] = []
+        was_scored = bool(self.folder.scored_groups(self.spec.settings.digest))
+        group_of = self.groups.__getitem__
+        summary = score_groups(self.executor, self.plan, group_of, self.spec, self.pool, advance=seen.append)
+        if not was_scored:
+            planned = [task.name for task in PlannedTasks(self.plan) if task.kind != LOAD]
+            assert sorted(self.counter.tasks()) == sorted(planned)
+        assert sum(seen) == sum(len(group.image_ids) for group in self.groups.values())
+        return summary, {name: self.folder.read_group(name).patch_scores for name in self.groups}
 
 
 @pytest.mark.parametrize(
-    ("actors", "schedule"),
+    ("executor", "actors", "schedule"),
     [
-        pytest.param(actors, schedule, marks=[] if (actors, schedule) in QUICK else pytest.mark.slow)
-        for actors in (1, 2, 4)
-        for schedule in ("symmetric", "row_stationary", "panel")
+        *(("inline", actors, schedule) for actors in (1, 2, 4) for schedule in SCHEDULES),
+        *(pytest.param("ray", 2, schedule, marks=ON_RAY) for schedule in SCHEDULES),
+        # Of one and of four actors Ray is left to show that it starts them: the tasks are those of the inline runs.
+        *(pytest.param("ray", n, schedule, marks=[ON_RAY, pytest.mark.slow]) for n in (1, 4) for schedule in SCHEDULES),
     ],
+    indirect=["executor"],
 )
 def test_scores_are_the_same_for_any_number_of_actors_and_each_block_is_read_once(
-    tmp_path: Path, actors: int, schedule: str
+    tmp_path: Path, executor: Executor, actors: int, schedule: str
 ) -> None:
     embeddings = embeddings_of(N, 35, D)
     store, group = stored(tmp_path, embeddings)
@@ -94,16 +123,17 @@ def test_scores_are_the_same_for_any_number_of_actors_and_each_block_is_read_onc
     expected = score_group(
         embeddings, np.arange(N), aggregation=Aggregation(), memory_bytes=MEMORY, panel=panel
     ).patch_scores
-    summary, found = run(tmp_path, store, [group], actors, "run", **changes)
+    summary, found = Stage(tmp_path, store, [group], executor, actors, **changes).run()
     np.testing.assert_allclose(found["g"].reshape(N, -1), expected, atol=1e-6)
     assert summary["reads_of_a_block_per_node"] == 1
     assert summary["bytes_read"] == embeddings.nbytes
     assert summary["tasks_redone"] == 0
-    assert len(summary["actor_seconds"]) == actors
+    assert len(summary["actor_seconds"]) == (actors if executor.name == "ray" else 1)
     assert (summary["tasks_done"] > 1) == (actors > 1)
 
 
-def test_groups_in_blocks_and_whole_ones_go_through_together(tmp_path: Path) -> None:
+@BOTH
+def test_groups_in_blocks_and_whole_ones_go_through_together(tmp_path: Path, executor: Executor) -> None:
     sizes, groups, expected = {"large": 24, "middle": 14, "small": 5}, [], {}
     for name, n in sizes.items():
         embeddings = embeddings_of(n, 35, D, seed=n)
@@ -112,53 +142,57 @@ def test_groups_in_blocks_and_whole_ones_go_through_together(tmp_path: Path) -> 
         expected[name] = score_group(
             embeddings, np.arange(n), aggregation=Aggregation(), memory_bytes=MEMORY
         ).patch_scores
-    summary, found = run(tmp_path, store, groups, 2, "run")
+    summary, found = Stage(tmp_path, store, groups, executor, 2).run()
     for name, n in sizes.items():
         np.testing.assert_allclose(found[name].reshape(n, -1), expected[name], atol=1e-6)
     assert summary["reads_of_a_block_per_node"] == 1
-    again, _ = run(tmp_path, store, groups, 2, "run")
+    again, _ = Stage(tmp_path, store, groups, executor, 2).run()
     assert again["tasks_done"] == 0  # all staged before
 
 
-def test_an_actor_killed_mid_group_changes_nothing_and_what_is_redone_is_counted(tmp_path: Path) -> None:
-    n, grid = 96, (32, 32)  # a tile takes some tenths of a second
-    embeddings = embeddings_of(n, 1024, D)
+def test_an_actor_killed_mid_group_changes_nothing_and_what_is_redone_is_counted(
+    tmp_path: Path, on_ray: RayExecutor
+) -> None:
+    n, grid = 32, (48, 48)  # a tile takes some tenths of a second
+    embeddings = embeddings_of(n, grid[0] * grid[1], D)
     store, group = stored(tmp_path, embeddings)
-    killed: list[int] = []
-    ended = threading.Event()
-
-    def kill_one() -> None:
-        while not (killed or ended.is_set()):
-            busy = {pid: _cpu_seconds(pid) for pid in _own_pids("ray::ScoreActor.tile")}
-            time.sleep(0.05)
-            # One that has used the processor since: its call has begun, and been counted.
-            still = [
-                pid for pid in _own_pids("ray::ScoreActor.tile") if pid in busy and _cpu_seconds(pid) - busy[pid] > 0.02
-            ]
-            if still:
-                os.kill(still[0], signal.SIGKILL)
-                killed.append(still[0])
-
-    killer = threading.Thread(target=kill_one)
+    stage, ended = Stage(tmp_path, store, [group], on_ray, 2, grid), threading.Event()
+    killer = threading.Thread(target=kill_until_something_is_redone, args=(stage, ended))
     killer.start()
     try:
-        summary, found = run(tmp_path, store, [group], 2, "run", grid)
+        summary, found = stage.run()
     finally:
         ended.set()
         killer.join()
-    assert killed
     assert summary["tasks_redone"] >= 1
     expected = score_group(embeddings, np.arange(n), aggregation=Aggregation(), memory_bytes=MEMORY).patch_scores
     np.testing.assert_allclose(found["g"].reshape(n, -1), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("actors", [1, 2])
-def test_a_vector_without_direction_ends_the_stage_with_its_text(tmp_path: Path, actors: int) -> None:
+def kill_until_something_is_redone(stage: Stage, ended: threading.Event) -> None:
+    """Kill an actor amid a tile; once more if its call had not begun yet, or had ended, when it was killed."""
+    seen: dict[int, float] = {}
+    while not ended.is_set() and not stage.counter.summary()["tasks_redone"]:
+        busy = {pid: _cpu_seconds(pid) for pid in _own_pids("ray::ScoreActor.tile")}
+        seen = {pid: seen.get(pid, seconds) for pid, seconds in busy.items()}
+        # Both have used the processor since they were seen first; a lost one is back before another one is killed.
+        worked = [pid for pid in busy if busy[pid] - seen[pid] > 0.02]
+        if len(worked) == stage.pool.size:
+            os.kill(worked[0], signal.SIGKILL)
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("executor", "actors"), [("inline", 1), ("inline", 2), pytest.param("ray", 2, marks=ON_RAY)], indirect=["executor"]
+)
+def test_a_vector_without_direction_ends_the_stage_with_its_text(
+    tmp_path: Path, executor: Executor, actors: int
+) -> None:
     embeddings = embeddings_of(N, 35, D)
     embeddings[20, 3] = 0
     store, group = stored(tmp_path, embeddings)
     with pytest.raises(PatcheadError, match=r"patch 3 of image \d+ is zero, infinite or NaN"):
-        run(tmp_path, store, [group], actors, "run")
+        Stage(tmp_path, store, [group], executor, actors).run()
 
 
 def test_gather_finds_rows_in_several_blocks_and_misses_none_silently() -> None:
