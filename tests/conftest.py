@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,6 +100,20 @@ def s3(s3_keys: S3Server) -> Iterator[S3Server]:
     """One S3 server for the whole session, its endpoint in ``s3.storage``."""
     with s3_keys as server:
         yield server
+
+
+@pytest.fixture
+def use_keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """``use_keys(key, secret)``: as if this process had been started with other keys."""
+    from s3fs import S3FileSystem
+
+    def use(key: str, secret: str) -> None:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+        S3FileSystem.clear_instance_cache()
+
+    yield use
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from PIL import Image
 
 from patchead.errors import ArchiveError, PatcheadError, TooManyFailuresError
 from patchead.nightly.run_record import RunRecord
-from tests.helpers.e2e_tools import by_id, good_images, job, png, rows, table, texture, write_group
+from tests.helpers.command import patchead
+from tests.helpers.e2e_tools import SMALL_OPTIONS, by_id, good_images, png, rows, table, texture, write_group
 
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
@@ -158,10 +160,9 @@ def test_small_and_identical_groups_get_a_status_and_no_score(clean: Clean) -> N
 
 
 def fails(*arguments: str, code: int, words: list[str], env: dict[str, str] | None = None) -> None:
-    done = job(*arguments, env=env)
-    assert done.returncode == code, done.stdout
-    assert "Traceback" not in done.stdout
-    assert [word for word in words if word not in done.stdout] == [], done.stdout
+    done = patchead("score", *SMALL_OPTIONS, *arguments, env=env)
+    assert done.code == code, done
+    assert [word for word in words if word not in done.err] == [], done.err
 
 
 def test_an_empty_archive_is_one_clear_message(tmp_path: Path, score_night: Score) -> None:
@@ -171,7 +172,7 @@ def test_an_empty_archive_is_one_clear_message(tmp_path: Path, score_night: Scor
     assert not (tmp_path / "lake/tables").exists()
 
 
-def test_an_unreachable_endpoint_is_one_clear_message(tmp_path: Path) -> None:
+def test_an_unreachable_endpoint_is_one_clear_message(tmp_path: Path, pauses: list[float]) -> None:
     keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     places = ["--archive", str(tmp_path), "--lake", "s3://bucket/lake", "--set=storage.endpoint_url=http://127.0.0.1:9"]
     fails(*places, code=1, words=["error:", "s3://bucket/lake", "storage.endpoint_url"], env=keys)
@@ -190,22 +191,22 @@ def test_bad_settings_are_exit_code_2(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow  # two whole jobs; what they do is tested in this process, how they exit in tests/test_cli.py
 def test_failed_images_are_exit_code_3_and_too_many_exit_code_4(tmp_path: Path) -> None:
     write_group(tmp_path / "archive", NIGHT, "screw", good_images(6) | {"text.png": b"no image"})
-    places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
+    places = ["--local", "--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
     fails(*places, code=4, words=["1 of 7 images failed", "nothing was published"])
     assert not (tmp_path / "lake/tables/scores").exists()
-    done = job(*places, "--set=run.max_failed_fraction=0.2")
-    assert done.returncode == 3, done.stdout
-    assert "7 images = 6 scored + 1 failed + 0 skipped" in done.stdout
+    done = patchead("score", *SMALL_OPTIONS, *places, "--set=run.max_failed_fraction=0.2")
+    assert (done.code, done.err) == (3, "")
+    assert "7 images = 6 scored + 1 failed + 0 skipped" in done.out
     assert len(rows(tmp_path / "lake")) == 7
 
 
-def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("a dry run starts no Ray"))
     write_group(tmp_path / "archive", NIGHT, "screw", good_images(6))
     places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
-    done = job(*places, "--dry-run")
-    assert done.returncode == 0, done.stdout
-    assert [word for word in (SCREW, "6 images", "16 patches x 192", "symmetric") if word not in done.stdout] == []
+    done = patchead("score", *SMALL_OPTIONS, *places, "--dry-run")
+    assert (done.code, done.err) == (0, "")
+    assert [word for word in (SCREW, "6 images", "16 patches x 192", "symmetric") if word not in done.out] == []
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]

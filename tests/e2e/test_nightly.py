@@ -212,13 +212,13 @@ def test_a_run_id_is_not_taken_for_another_run(
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
 def test_scores_do_not_depend_on_schedule_actors_or_blocks(
-    tmp_path: Path, screws: dict[str, bytes], score_night: Score, schedule: str
+    tmp_path: Path, screws: dict[str, bytes], score_night_on_ray: Score, schedule: str
 ) -> None:
     archive = tmp_path / "archive"
     write_group(archive, NIGHT, "screw", {**good_images(20), **screws})
-    score_night(archive, tmp_path / "one", **{"resources.score_actors": 1, "resources.cpus_per_actor": 2})
+    score_night_on_ray(archive, tmp_path / "one", **{"resources.score_actors": 1, "resources.cpus_per_actor": 2})
     split = {"resources.score_actors": 2, "resources.cpus_per_actor": 2, "scoring.schedule": schedule}
-    record = score_night(archive, tmp_path / "two", **split)
+    record = score_night_on_ray(archive, tmp_path / "two", **split)
     assert record.scoring["groups_in_blocks"] == 1
     one, two = by_id(tmp_path / "one"), by_id(tmp_path / "two")
     assert {i: r["score"] for i, r in two.items()} == pytest.approx({i: r["score"] for i, r in one.items()}, abs=1e-6)
@@ -226,12 +226,12 @@ def test_scores_do_not_depend_on_schedule_actors_or_blocks(
 
 
 @pytest.mark.slow
-def test_a_panel_of_references_is_the_same_in_blocks_and_whole(tmp_path: Path, score_night: Score) -> None:
+def test_a_panel_of_references_is_the_same_in_blocks_and_whole(tmp_path: Path, score_night_on_ray: Score) -> None:
     archive = tmp_path / "archive"
     write_group(archive, NIGHT, "screw", good_images(20))
     panel = {"scoring.max_references": 8, "resources.cpus_per_actor": 2}
-    score_night(archive, tmp_path / "one", **panel, **{"resources.score_actors": 1})
-    record = score_night(archive, tmp_path / "two", **panel, **{"resources.score_actors": 2})
+    score_night_on_ray(archive, tmp_path / "one", **panel, **{"resources.score_actors": 1})
+    record = score_night_on_ray(archive, tmp_path / "two", **panel, **{"resources.score_actors": 2})
     assert record.scoring["references"] == {f"night={NIGHT}/product=screw": 8}
     one, two = by_id(tmp_path / "one"), by_id(tmp_path / "two")
     assert {row["n_references"] for row in one.values()} == {7, 8}
@@ -259,7 +259,6 @@ def test_a_finer_grouping_and_part_ids(tmp_path: Path, score_night: Score) -> No
     assert {(row["group_size"], row["n_references"]) for row in found} == {(6, 4)}
 
 
-@pytest.mark.slow
 def test_a_trial_may_not_replace_a_full_run(tmp_path: Path, screws: dict[str, bytes], score_night: Score) -> None:
     archive, lake = tmp_path / "archive", tmp_path / "lake"
     write_group(archive, NIGHT, "screw", screws)

@@ -120,9 +120,8 @@ def test_prompts_are_aligned_with_every_image(tmp_path: Path, score_night: Night
     write_group(tmp_path / "archive", NIGHT, "plate", images)
     write_prompts(tmp_path / "prompts", prompts)
     few_shot = {"scoring.mode": "few_shot", "prompts.uri": str(tmp_path / "prompts"), "align.enabled": True}
-    two = {"resources.score_actors": 2, "resources.embed_actors": 1, "resources.cpus_per_actor": 1}
     record = score_night(
-        tmp_path / "archive", tmp_path / "lake", **SETTINGS, **few_shot, **two, **{"prompts.k": 2, "prompts.seed": 1}
+        tmp_path / "archive", tmp_path / "lake", **SETTINGS, **few_shot, **{"prompts.k": 2, "prompts.seed": 1}
     )
     (chosen,) = record.scoring["prompts"].values()
     assert len(chosen) == 2

@@ -17,7 +17,8 @@ from patchead.lake.query import query
 from patchead.local import embed_images, score_samples
 from patchead.nightly.run_record import RunRecord
 from patchead.scoring.aggregate import Aggregation
-from tests.helpers.e2e_tools import job
+from tests.helpers.command import patchead
+from tests.helpers.e2e_tools import SMALL_OPTIONS
 from tests.helpers.s3_server import S3Server
 
 REAL = {
@@ -52,14 +53,14 @@ def upload(folder: Path, server: S3Server, target: str) -> None:
 
 
 def test_the_job_on_s3_gives_the_scores_of_one_process(
-    tmp_path: Path, s3: S3Server, score_night: Callable[..., RunRecord]
+    tmp_path: Path, s3: S3Server, score_night: Callable[..., RunRecord], score_night_on_ray: Callable[..., RunRecord]
 ) -> None:
     bucket, photos_of = s3.bucket(), elpv_photos(13, 2)
     assert len(build_archive(tmp_path / "archive", photos_of, PRODUCTS)) == 60
     upload(tmp_path / "archive", s3, f"{bucket}/archive")
     lake = f"{bucket}/lake"
     remote: dict[str, Any] = {"storage.endpoint_url": s3.endpoint, "storage.region": s3.region}
-    record = score_night(f"{bucket}/archive", lake, **REAL, **remote)
+    record = score_night_on_ray(f"{bucket}/archive", lake, **REAL, **remote)
     assert (record.images, record.ok, record.embedded) == (60, 60, 60)
     expected = in_one_process(photos_of)
 
@@ -83,19 +84,15 @@ def test_the_job_on_s3_gives_the_scores_of_one_process(
     assert (again.embedded, again.reused) == (0, 60)
 
 
-def test_wrong_keys_are_refused_with_one_clear_message(s3: S3Server) -> None:
+def test_wrong_keys_are_refused_with_one_clear_message(s3: S3Server, use_keys: Callable[[str, str], None]) -> None:
     bucket = s3.bucket()
-    wrong = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_REGION": s3.region}
-    done = job(
-        f"--archive={bucket}/archive",
-        f"--lake={bucket}/lake",
-        f"--set=storage.endpoint_url={s3.endpoint}",
-        env=wrong,
-    )
-    assert done.returncode == 1, done.stdout
-    assert "Traceback" not in done.stdout
-    assert "AWS_SECRET_ACCESS_KEY" in done.stdout
-    assert "wrong" not in done.stdout.replace("wrong keys", "")
+    use_keys(s3.access_key, "wrong")
+    places = [f"--archive={bucket}/archive", f"--lake={bucket}/lake", f"--set=storage.endpoint_url={s3.endpoint}"]
+    done = patchead("score", *SMALL_OPTIONS, *places)
+    assert done.code == 1
+    assert done.err.count("\n") == 1
+    assert "AWS_SECRET_ACCESS_KEY" in done.err
+    assert "wrong" not in done.err.replace("wrong keys", "")
 
 
 def test_keys_that_may_write_the_lake_but_not_read_the_archive(

@@ -14,7 +14,7 @@ import pytest
 from patchead.encoders import EncoderSpec, build
 from patchead.local import embed_images, score_samples
 from patchead.scoring.aggregate import Aggregation
-from tests.helpers.e2e_tools import ROOT, SMALL, by_id, good_images, png, spoiled, write_group
+from tests.helpers.e2e_tools import ROOT, SMALL, SMALL_OPTIONS, by_id, good_images, png, spoiled, write_group
 from tests.helpers.s3_server import free_ports
 
 NIGHT = "2026-11-21"
@@ -45,8 +45,7 @@ def expected(archive: Path) -> dict[str, float]:
 
 
 def entrypoint(archive: Path, lake: Path) -> list[str]:
-    small = [f"--set={key}={value}" for key, value in SMALL.items()]
-    return [sys.executable, str(ROOT / "jobs/nightly.py"), *small, f"--archive={archive}", f"--lake={lake}"]
+    return [sys.executable, str(ROOT / "jobs/nightly.py"), *SMALL_OPTIONS, f"--archive={archive}", f"--lake={lake}"]
 
 
 @pytest.fixture

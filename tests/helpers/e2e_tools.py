@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ SMALL = {
     "explain.heatmaps": "flagged",
     "scoring.precision": "fp32",  # on every processor: scores are compared with those of another way to 1e-6
 }
+SMALL_OPTIONS = [f"--set={key}={value}" for key, value in SMALL.items()]
 
 
 def texture(seed: int, size: int = 48) -> np.ndarray:
@@ -73,24 +73,10 @@ def by_id(lake: Path | str) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in rows(lake)}
 
 
-def job(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``jobs/nightly.py`` as a person would, on a Ray of its own; errors and output in ``stdout``."""
-    return subprocess.run(
-        job_command(*arguments),
-        cwd=ROOT,
-        env=job_environment(env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-
-
 def job_command(*arguments: str) -> list[str]:
-    small = [f"--set={key}={value}" for key, value in SMALL.items()]
-    return [sys.executable, "jobs/nightly.py", *small, "--set=resources.local_cpus=2", *arguments]
+    return [sys.executable, "jobs/nightly.py", *SMALL_OPTIONS, "--set=resources.local_cpus=2", *arguments]
 
 
-def job_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+def job_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return {**kept, "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200", **(env or {})}
+    return {**kept, "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200"}

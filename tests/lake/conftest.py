@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from s3fs import S3FileSystem
 
 from patchead.storage import Storage
 from tests.helpers.s3_server import S3, S3Server
@@ -29,16 +27,3 @@ def lake(request: pytest.FixtureRequest) -> Lake:
         return request.getfixturevalue("local")
     s3: S3Server = request.getfixturevalue("s3")
     return Lake(f"{s3.bucket()}/lake", s3.storage)
-
-
-@pytest.fixture
-def use_keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """``use_keys(key, secret)``: as if this process had been started with other keys."""
-
-    def use(key: str, secret: str) -> None:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        S3FileSystem.clear_instance_cache()
-
-    yield use
-    S3FileSystem.clear_instance_cache()

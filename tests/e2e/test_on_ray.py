@@ -1,0 +1,75 @@
+"""One whole night on Ray, on two actors of each kind where they fit: the tables and heatmaps of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patchead.nightly.run_record import RunRecord
+from tests.helpers.e2e_tools import png, rows, write_group
+from tests.helpers.plates import part
+
+Night = Callable[..., RunRecord]
+NIGHT = "2026-11-21"
+PLACES = [(0.0, (0.0, 0.0)), (12.0, (5.0, -4.0)), (-18.0, (0.0, 8.0)), (7.0, (-6.0, 2.0)), (15.0, (3.0, 3.0))]
+# Everything that travels to workers: prompts that are turned and aligned with each image, mask, heatmaps.
+SETTINGS = {
+    "encoder.image_size": 96,
+    "scoring.mode": "few_shot",
+    "prompts.k": 2,
+    "prompts.rotations": [180],
+    "align.enabled": True,
+    "mask.enabled": True,
+    "explain.heatmaps": "all",
+    "run.max_failed_fraction": 0.5,
+}
+TWO = {"resources.score_actors": 2, "resources.embed_actors": 2, "resources.cpus_per_actor": 1}
+OF_THE_RUN = {"run_id", "heatmap_uri"}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two products of five plates that lie about, one of them spoiled, a file that is no image, and prompts."""
+    root = tmp_path_factory.mktemp("plates")
+    for seed, product in enumerate(("left", "right")):
+        plates = {
+            f"plate{i}.png": png(part(10 * seed + i, degrees=turn, shift=shift, spoiled=i == 4))
+            for i, (turn, shift) in enumerate(PLACES)
+        }
+        write_group(root / "archive", NIGHT, product, plates | {"broken.png": b"no image"})
+        folder = root / "prompts" / f"product={product}"
+        folder.mkdir(parents=True)
+        for index in range(3):
+            (folder / f"normal{index}.png").write_bytes(png(part(100 + 10 * seed + index)))
+    return root
+
+
+def test_a_night_on_ray_publishes_what_one_process_publishes(
+    archive: Path, tmp_path: Path, score_night: Night, score_night_on_ray: Night
+) -> None:
+    settings = SETTINGS | {"prompts.uri": str(archive / "prompts")}
+    one, two = tmp_path / "one", tmp_path / "two"
+    here = score_night(archive / "archive", one, **settings)
+    there = score_night_on_ray(archive / "archive", two, **settings, **TWO)
+    assert there.scoring["actors"] == 2
+    for name in ("images", "ok", "failed", "skipped", "anomalous", "embedded", "reused", "groups", "encoder_id"):
+        assert getattr(there, name) == getattr(here, name), name
+    assert (here.ok, here.failed) == (10, 2)
+    assert there.scoring["prompts"] == here.scoring["prompts"]
+    for table in ("scores", "regions"):
+        expected, found = (plain(rows(lake, table)) for lake in (one, two))
+        assert len(found) == len(expected) > 0
+        for left, right in zip(found, expected, strict=True):
+            assert left == pytest.approx(right, abs=1e-5), left["image_id"]
+    pictures = [sorted(path.read_bytes() for path in lake.rglob("*.png")) for lake in (one, two)]
+    assert len(pictures[0]) == 10
+    assert [len(data) for data in pictures[0]] == pytest.approx([len(data) for data in pictures[1]], rel=0.1)
+
+
+def plain(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what names the run."""
+    ordered = sorted(found, key=lambda row: (row["image_id"], row.get("region", 0)))
+    return [{name: value for name, value in row.items() if name not in OF_THE_RUN} for row in ordered]
