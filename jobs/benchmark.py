@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -10,16 +11,34 @@ from typing import Annotated
 
 import torch
 import typer
-from benchmarks import embedding, fidelity, growth, memory, scoring, stage
-from benchmarks.records import Record, machine, markdown, save, show
+from benchmarks import arithmetic, embedding, fidelity, growth, memory, scoring, stage
+from benchmarks.records import Record, load, markdown, save, show
+from measured_page import Origin, machine, section, write_page
 from rich.console import Console
 
+from patchead.scoring.precision_probe import processor
+
+DOCS = Path(__file__).parent.parent / "docs"
 BOTH = ("fp32", "int8")
+INTRODUCTION = """
+# Performance
+
+<!-- Written by `jobs/benchmark.py --write docs/performance.md`: the section of the machine it runs on, no other. -->
+
+A section for each machine. `make bench` prints these tables in quick sizes, `jobs/benchmark.py --full` in the sizes of
+the targets. Cores are shared with other machines, so every ratio is the median of ratios taken turn by turn in one
+run; a second run moves them by 10 to 15 %. The `cdist` loop is the textbook one: per image, all references at once.
+FLOP/s are counted for the full N² work, of which the symmetric tiles do half. Targets are the project's own; one of
+int8 that says *not this processor* is for processors with VNNI or AMX, and the figure behind it is what the probe of
+`scoring.precision: auto` finds: the speed of int8 over that of fp32. `auto` takes int8 from 1.5 on; that it keeps the
+order of the scores (`fidelity`) was measured on one data set only.
+"""
 
 
 class Name(str, Enum):
     """The questions that have a benchmark."""
 
+    arithmetic = "arithmetic"
     scoring = "scoring"
     scoring_large = "scoring-large"
     memory = "memory"
@@ -30,21 +49,28 @@ class Name(str, Enum):
     fidelity = "fidelity"
 
 
+def picture(name: str) -> Path:
+    """Where the plot of `Name.growth` lies for a processor."""
+    return DOCS / f"growth-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.png"
+
+
 QUICK: dict[Name, Callable[[], list[Record]]] = {
+    Name.arithmetic: arithmetic.arithmetic,
     Name.scoring: lambda: scoring.scoring(32, 512, 384, precisions=BOTH, repeats=5),
     Name.scoring_large: lambda: scoring.scoring(60, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
     Name.memory: lambda: memory.memory(memory.QUICK),
-    Name.growth: lambda: growth.growth((250, 500, 1000), precision="int8", repeats=3),
+    Name.growth: lambda: growth.growth((250, 500, 1000), repeats=3),
     Name.overhead: lambda: stage.overhead(100, 256, 384, repeats={"fp32": 3, "int8": 3}),
     Name.actors: lambda: stage.actors(100, 256, 384, precision="fp32", repeats=3),
     Name.embed: lambda: embedding.embedding(192, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
 }
 FULL: dict[Name, Callable[[], list[Record]]] = {
+    Name.arithmetic: arithmetic.arithmetic,
     Name.scoring: lambda: scoring.scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=9),
     Name.scoring_large: lambda: scoring.scoring(200, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
     Name.memory: lambda: memory.memory(memory.FULL),
-    Name.growth: lambda: growth.growth((500, 1000, 2000), precision="int8", repeats=5, plot=Path("docs/growth.png")),
+    Name.growth: lambda: growth.growth((500, 1000, 2000), repeats=5, plot=picture(processor())),
     Name.overhead: lambda: stage.overhead(200, 1024, 384, repeats={"fp32": 3, "int8": 7}),
     Name.actors: lambda: stage.actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.embed: lambda: embedding.embedding(400, repeats=1),
@@ -56,25 +82,34 @@ def main(
     names: Annotated[list[Name] | None, typer.Argument(help="Which benchmarks to run; default: all.")] = None,
     full: Annotated[bool, typer.Option("--full", help="The sizes of the README instead of quick ones.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all CPUs.")] = None,
-    output: Annotated[Path, typer.Option(help="Where the records go, beside those of other benchmarks.")] = Path(
+    output: Annotated[Path, typer.Option(help="Where the records go, beside those of others.")] = Path(
         "benchmarks.json"
     ),
-    table: Annotated[
-        bool, typer.Option("--markdown", help="Measure nothing: print OUTPUT as a Markdown table.")
-    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="A page: replace its section of this machine by all records of OUTPUT.")
+    ] = None,
+    only_write: Annotated[bool, typer.Option("--only-write", help="Measure nothing before.")] = False,
 ) -> None:
-    """Measure, print tables, and write the records as JSON."""
-    if table:
-        print(markdown(output))
-        return
+    """Measure, print tables, and keep the records as JSON; with --write also as a page of docs/."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
     console = Console(width=None if os.isatty(1) else 150)
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)
-    for name in names or list(Name):
+    for name in [] if only_write else names or list(Name):
         records = (FULL if full else QUICK)[name]()
         show(records, console)
-        save(records, output)
+        save(records, output, Origin.here())
     console.print(f"records: {output}", highlight=False)
+    if write is not None:
+        write_page(write, INTRODUCTION, page_sections(output))
+        console.print(f"page: {write}", highlight=False)
+
+
+def page_sections(output: Path) -> dict[str, str]:
+    """The section of this machine, made of its records in ``output``; none where there are none."""
+    records, origins = load(output, machine())
+    plot = picture(processor())
+    drawn = f"\n\n![Time per image against the size of the group]({plot.name})" if plot.exists() else ""
+    return {machine(): section(machine(), origins, markdown(records) + drawn)} if records else {}
 
 
 if __name__ == "__main__":

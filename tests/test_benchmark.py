@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from benchmarks import records
+from benchmarks.arithmetic import arithmetic
 from benchmarks.memory import Case, memory
-from benchmarks.records import Record, interleaved, markdown, ratio, save
-from benchmarks.scoring import cdist_loop
+from benchmarks.records import Record, interleaved, load, markdown, measurable, note_for, ratio, save
+from benchmarks.scoring import cdist_loop, scoring
+from measured_page import Origin
 
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.leave_one_out import Aggregation, score_group
@@ -35,7 +39,6 @@ def made(**changes: Any) -> Record:
 def test_a_target_is_met_or_not(value: float, target: str | None, met: bool | None) -> None:
     record = made(value=value, target=target)
     assert record.met is met
-    assert record.as_json()["met"] is met
 
 
 def test_cases_take_turns_and_the_first_turn_does_not_count() -> None:
@@ -46,18 +49,57 @@ def test_cases_take_turns_and_the_first_turn_does_not_count() -> None:
     assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == 2.0
 
 
-def test_saving_one_benchmark_keeps_the_records_of_the_others(tmp_path: Path) -> None:
+def test_a_target_of_other_processors_is_neither_met_nor_missed() -> None:
+    record = made(precision="int8", value=0.24, target=">= 12", note="not this processor: 0.05 times fp32")
+    assert record.met is None
+    assert record.cells[-3:] == ("0.24 x", ">= 12", "not this processor: 0.05 times fp32")
+    assert made(precision="int8", value=None, target=">= 12").met is None
+
+
+@pytest.mark.usefixtures("plain_loops")
+def test_on_a_processor_without_integer_instructions_the_benchmark_ends_and_says_so() -> None:
+    assert measurable(["fp32", "int8"]) == ["fp32"]
+    found = scoring(6, 64, 32, precisions=("fp32", "int8"), repeats=1)
+    (left_out,) = [record for record in found if record.precision == "int8"]
+    assert left_out.value is None
+    assert re.fullmatch(r"not this processor: 0\.0\d+ times fp32", left_out.note)
+    assert {record.precision for record in found if record.value is not None} == {"fp32"}
+
+
+def test_a_target_for_fast_integers_is_one_where_the_probe_finds_them_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    for speed, note in ((3.8, ""), (1.5, ""), (1.2, "not this processor: 1.2 times fp32")):
+        monkeypatch.setattr(records, "probe", lambda speed=speed, **_: {"fp32": 1.0, "int8": speed})
+        assert note_for("int8") == note
+        assert note_for("fp32") == ""
+
+
+def test_what_the_processor_makes_of_each_arithmetic() -> None:
+    found = arithmetic()
+    assert [(record.precision, record.unit) for record in found] == [
+        (name, unit) for unit in ("GOP/s", "x") for name in ("fp32", "fp16", "bf16", "int8")
+    ]
+    assert all(record.value is not None and record.value > 0 for record in found)
+
+
+HERE, THERE = (Origin(name, "jobs/benchmark.py", "2026-11-25") for name in ("AMD", "Intel"))
+
+
+def test_saving_one_benchmark_keeps_the_records_of_the_others_and_of_other_machines(tmp_path: Path) -> None:
     output = tmp_path / "benchmarks.json"
-    save([made(), made(benchmark="memory", unit="")], output)
-    save([made(precision="int8", value=2.0, target=">= 1")], output)
-    rows = json.loads(output.read_text())
-    assert sorted((row["benchmark"], row["precision"]) for row in rows) == [("memory", "fp32"), ("scoring", "int8")]
-    keys = {"benchmark", "case", "precision", "metric", "value", "unit", "target", "met"}
-    assert all(set(row) == keys for row in rows)
-    assert markdown(output).splitlines()[-1] == "| scoring | c | int8 | m | 2 x | >= 1 | yes |"
+    output.write_text('[{"benchmark": "scoring", "case": "of a version that did not tell the machine"}]')
+    speed, room = made(), made(benchmark="memory", unit="")
+    faster = made(precision="int8", value=2.0, target=">= 1")
+    save([speed], output, THERE)
+    save([speed, room], output, HERE)
+    save([faster], output, HERE)
+    assert load(output, "AMD") == ([room, faster], [HERE, HERE])
+    assert load(output, "Intel") == ([speed], [THERE])
+    assert json.loads(output.read_text())[-1]["met"] is True
+    assert markdown([faster]).splitlines()[-1] == "| scoring | c | int8 | m | 2 x | >= 1 | yes |"
 
 
 def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:
     (record,) = memory((Case(images=120, patches=196, dim=32, precision="fp32", memory_gb=0.1),))
     assert record.met
+    assert record.value is not None
     assert record.value > 0.05  # it was seen at all: the strip alone is a ninth of the budget

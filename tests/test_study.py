@@ -13,8 +13,10 @@ import pytest
 import study
 import typer
 from demo_archive import elpv_cells
+from measured_page import Origin
 from planted import KINDS
-from studies import aligned, cells, defects, elpv, fewshot
+from studies import aligned, cells, defects, elpv, elpv_parts, fewshot
+from studies.elpv_parts import PARTS, REDUCTIONS, Part, fitted
 from studies.features import Features, Model
 from studies.findings import Finding, Sheet, find, load, save
 from studies.objects import BACKGROUND, CANVAS, OBJECT, Pose, place, random_pose
@@ -27,7 +29,9 @@ from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.leave_one_out import score_group
+from patchead.scoring.precision_probe import probe
 
+RULE = Aggregation("nearest", 0.3, 0.01)
 EVERY_SPLIT = [(p, n) for p in cells.PRODUCTS for n in sorted({*cells.SPLITS, *cells.CHOOSING[p]})]
 
 
@@ -228,16 +232,22 @@ def test_asking_for_one_finding_must_be_precise() -> None:
         find(findings, "AUROC")
 
 
-def test_saving_one_study_keeps_the_figures_of_the_others(tmp_path: Path) -> None:
+def test_saving_one_study_keeps_the_figures_of_the_others_and_of_other_machines(tmp_path: Path) -> None:
     output = tmp_path / "evaluation.json"
-    save([Finding("elpv", {"px": 224}, "AUROC", (0.1,)), Finding("planted", {}, "PRO", (0.2, 0.3))], output)
-    save([Finding("elpv", {"px": 448}, "AUROC", (0.4,))], output)
-    assert load(output) == [Finding("planted", {}, "PRO", (0.2, 0.3)), Finding("elpv", {"px": 448}, "AUROC", (0.4,))]
+    first, second = Finding("elpv", {"px": 224}, "AUROC", (0.1,)), Finding("planted", {}, "PRO", (0.2, 0.3))
+    again = Finding("elpv", {"px": 448}, "AUROC", (0.4,))
+    here, there = (Origin(name, "jobs/study.py", "2026-11-25") for name in ("AMD", "Intel"))
+    save([first, second], output, there)
+    save([first, second], output, here)
+    save([again], output, here)
+    assert load(output, "AMD") == ([second, again], [here, here])
+    assert load(output, "Intel") == ([first, second], [there, there])
+    assert load(tmp_path / "nothing.json", "AMD") == ([], [])
 
 
 def test_a_sheet_as_markdown() -> None:
     text = Sheet("Title", "Caption.", ("a", "b"), (("x", "1"),)).markdown()
-    assert text.splitlines() == ["**Title.** Caption.", "", "| a | b |", "| --- | --- |", "| x | 1 |", ""][:5]
+    assert text.splitlines() == ["### Title", "", "Caption.", "", "| a | b |", "| --- | --- |", "| x | 1 |"]
 
 
 def invented(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
@@ -252,6 +262,7 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     monkeypatch.setattr(elpv, "_of_split", of_split)
     monkeypatch.setattr(elpv, "Features", lambda *_: SimpleNamespace(forget=lambda: None))
     monkeypatch.setattr(elpv, "shared", lambda *_: None)
+    monkeypatch.setattr(Model, "settled", lambda self, _: replace(self, dtype="fp32"))
     found = elpv.run(lambda _: None)
     shots = product(cells.PRODUCTS, fewshot.LAYERS, fewshot.SHOTS, ("AUROC", "AP"))
     found += [Finding("fewshot", {"product": p, "layers": name, "k": k}, m, (0.5, 0.7)) for p, name, k, m in shots]
@@ -264,10 +275,11 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     return [*found, Finding("precision", {"case": "blocks 6+12", "way": "int8"}, "change of AUROC", (0.001,))]
 
 
-def test_the_readmes_section_comes_from_the_saved_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(invented(monkeypatch), tmp_path / "evaluation.json")
-    text = study.markdown(load(tmp_path / "evaluation.json"))
-    titles = [line.split(".**")[0].strip("*") for line in text.splitlines() if line.startswith("**")]
+def test_a_page_comes_from_the_saved_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = tmp_path / "evaluation.json"
+    save(invented(monkeypatch), output, Origin.here())
+    (text,) = study.page_sections(output).values()
+    titles = [line for line in text.splitlines() if line.startswith("### ")]
     assert len(titles) == len(set(titles)) == 8
     (row,) = [line for line in text.splitlines() if line.startswith("| poly | DINOv2-S | 448 | 6+9+12 |")]
     assert row.split(" | ")[4:] == [
@@ -282,6 +294,59 @@ def test_the_readmes_section_comes_from_the_saved_figures(tmp_path: Path, monkey
     for table in text.split("\n\n"):
         widths = {line.count(" | ") for line in table.splitlines() if line.startswith("|")}
         assert len(widths) <= 1, table
+
+
+def seconds(part: Part) -> float:
+    """Ten minutes for every split and layer choice at 448 px, one at 224 px."""
+    return 60.0 * (10 if part.size == 448 else 1) * sum(map(len, part.splits.values())) * len(part.layers)
+
+
+def test_everything_is_run_where_there_is_time() -> None:
+    assert fitted(PARTS, sum(map(seconds, PARTS)) / 60, seconds) == (list(PARTS), [])
+
+
+def test_what_the_fewest_statements_rest_on_is_left_out_first() -> None:
+    whole = sum(map(seconds, PARTS)) / 60
+    before: list[str] = []
+    for minutes in range(int(whole), 23, -1):
+        kept, left_out = fitted(PARTS, minutes, seconds)
+        assert left_out[: len(before)] == before
+        assert sum(map(seconds, kept)) <= 60 * minutes
+        before = left_out
+        assert kept[0] == PARTS[0]
+    assert before == [what for what, _ in REDUCTIONS]
+
+
+def test_a_study_without_time_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(Model, "settled", lambda self, _: replace(self, dtype="fp32"))
+    monkeypatch.setattr(elpv_parts, "seconds_of", seconds)
+    monkeypatch.setattr(elpv, "_of_split", lambda part, *_: iter([((next(iter(part.layers)), 10, RULE), (0.9, 0.5))]))
+    monkeypatch.setattr(elpv, "Features", lambda *_: SimpleNamespace(forget=lambda: None))
+    monkeypatch.setattr(elpv, "shared", lambda *_: None)
+    found = elpv.run(said.append, 60)
+    what = "the last layer at 448 px"
+    assert f"left out, to end within 60 minutes on this processor: {what}" in said
+    first = elpv.sheets(found)[0]
+    assert f"Left out for time on this processor: {what}" in first.caption
+    assert "fp32 encoder, fp32 scores: DINOv2-S poly 224 px" in first.caption
+
+
+def test_the_estimate_is_made_of_what_this_processor_does() -> None:
+    part = Part(
+        model=SMALL, size=64, layers={"last": (), "6+12": (6, 12)}, splits={"mono": (0, 1), "poly": (2,)}, rate=10
+    )
+    once = replace(part, splits={"mono": (0,)})
+    assert elpv_parts.seconds_of(part) == pytest.approx(3 * elpv_parts.seconds_of(once))
+    slower = replace(part, precision="int8")
+    ratio = elpv_parts.scoring_seconds("int8") / elpv_parts.scoring_seconds("fp32")
+    assert ratio == pytest.approx(1 / probe(candidates=("int8",))["int8"])
+    assert (elpv_parts.seconds_of(slower) > elpv_parts.seconds_of(part)) == (ratio > 1)
+
+
+def test_the_study_that_can_be_shortened_takes_the_time_that_the_others_leave() -> None:
+    assert study.in_turn(list(study.Name))[-1] is study.Name.elpv
+    assert sorted(study.in_turn(list(study.Name))) == sorted(study.Name)
 
 
 def test_every_study_can_be_named_alone_and_a_wrong_name_is_refused() -> None:

@@ -14,14 +14,19 @@ import torch
 from benchmarks.records import Record, interleaved, ratio
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
+from patchead.scoring.precision_probe import choose, probe, processor
 
 PANEL = 200
 MEMORY = 4 * 10**9
 PATCHES, DIM = 64, 384
 
 
-def growth(sizes: tuple[int, ...], *, precision: str, repeats: int, plot: Path | None = None) -> list[Record]:
-    """Seconds per image for groups of ``sizes`` images; the first and the last size make the ratio."""
+def growth(sizes: tuple[int, ...], *, repeats: int, plot: Path | None = None) -> list[Record]:
+    """Seconds per image for groups of ``sizes`` images, in what this processor is fastest in.
+
+    The first and the last size make the ratio.
+    """
+    precision = choose([probe()])
     cases: dict[str, Callable[[], object]] = {}
     for n in sizes:
         stored = unit_vectors(n, PATCHES, DIM)
@@ -65,7 +70,8 @@ def _draw(per_image: dict[str, list[float]], sizes: tuple[int, ...], precision: 
     axes.set_xlabel("images in the group")
     axes.set_ylabel("ms per image")
     axes.set_ylim(bottom=0)
-    axes.set_title(f"P = {PATCHES}, D = {DIM}, {precision}, {torch.get_num_threads()} threads", fontsize=9)
+    case = f"P = {PATCHES}, D = {DIM}, {precision}, {torch.get_num_threads()} threads"
+    axes.set_title(f"{case}, {processor()}", fontsize=8)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

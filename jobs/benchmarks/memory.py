@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.records import Record
+from benchmarks.records import Record, measurable, not_measured
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.leave_one_out import Aggregation, score_group
 
@@ -30,6 +30,11 @@ class Case:
     schedule: str = "auto"
     on_disk: bool = False
 
+    @property
+    def name(self) -> str:
+        place = "streamed from disk" if self.on_disk else "held"
+        return f"N={self.images} P={self.patches} D={self.dim} budget {self.memory_gb:g} GB, {self.schedule}, {place}"
+
 
 QUICK = (
     Case(images=64, dim=64, precision="fp32", memory_gb=0.1),
@@ -46,17 +51,16 @@ FULL = (
 
 def memory(cases: tuple[Case, ...]) -> list[Record]:
     """Peak of the process's own memory during scoring, above what it held before, as a fraction of the budget."""
-    records = []
+    fast = measurable({case.precision: None for case in cases})
+    records = [r for case in cases for r in not_measured("memory", case.name, [case.precision], "peak over budget")]
     context = multiprocessing.get_context("spawn")
-    for case in cases:
+    for case in (case for case in cases if case.precision in fast):
         with tempfile.TemporaryDirectory() as folder, context.Pool(1) as pool:
             peak = pool.apply(peak_bytes, (case, folder))
-        place = "streamed from disk" if case.on_disk else "held"
-        name = f"N={case.images} P={case.patches} D={case.dim} budget {case.memory_gb:g} GB, {case.schedule}, {place}"
         share = peak / (case.memory_gb * 1e9)
         record = Record(
             benchmark="memory",
-            case=name,
+            case=case.name,
             precision=case.precision,
             metric="peak over budget",
             value=share,

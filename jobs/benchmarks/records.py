@@ -3,45 +3,81 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from measured_page import Origin
 from rich.console import Console
 from rich.table import Column, Table
 
 from patchead.files import write_atomically
 from patchead.markdown import markdown_table
+from patchead.scoring.precision_probe import CLEARLY_FASTER, probe, processor
+
+NOT_HERE = "not this processor"
+_HOPELESS = 0.2  # times the speed of fp32 below which nothing is measured: a benchmark would take hours
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One figure; ``unit`` is empty for a plain number.
 
-    ``target`` is a bound such as ``>= 3.5`` or None; ``met`` says whether the value keeps it.
+    ``target`` is a bound such as ``>= 3.5`` or None; ``met`` says whether the value keeps it. ``value`` is None where
+    it was not measured. ``note`` says why, or why the target is of other processors: it is then neither met nor missed.
     """
 
     benchmark: str
     case: str
     precision: str
     metric: str
-    value: float
+    value: float | None
     unit: str = ""
     target: str | None = None
+    note: str = ""
 
     @property
     def met(self) -> bool | None:
-        if self.target is None:
+        if self.target is None or self.value is None or self.note:
             return None
         relation, bound = self.target.split()
         return self.value >= float(bound) if relation == ">=" else self.value <= float(bound)
 
-    def as_json(self) -> dict[str, object]:
-        return asdict(self) | {"met": self.met}
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row of a table, in the order of `HEADER`."""
+        value = "" if self.value is None else f"{self.value:.4g} {self.unit}".strip()
+        met = self.note or {None: "", True: "yes", False: "**no**"}[self.met]
+        return (self.benchmark, self.case, self.precision, self.metric, value, self.target or "", met)
+
+
+HEADER = ("benchmark", "case", "precision", "metric", "value", "target", "met")
+
+
+def note_for(precision: str) -> str:
+    """Say why a target for fast ``precision`` is none for this processor; empty where the probe finds it fast."""
+    speed = probe(candidates=(precision,))[precision]
+    if precision == "fp32" or speed >= CLEARLY_FASTER:
+        return ""
+    return f"{NOT_HERE}: {speed:.2g} times fp32"
+
+
+def measurable(precisions: Iterable[str]) -> list[str]:
+    """Leave out the precisions that are so slow on this processor that measuring them would take hours."""
+    return [name for name in precisions if probe(candidates=(name,))[name] >= _HOPELESS]
+
+
+def not_measured(benchmark: str, case: str, precisions: Iterable[str], metric: str) -> list[Record]:
+    """A record without a value for each precision that `measurable` leaves out."""
+    asked = list(precisions)
+    left_out = sorted(set(asked) - set(measurable(asked)))
+    return [
+        Record(benchmark=benchmark, case=case, precision=name, metric=metric, value=None, note=note_for(name))
+        for name in left_out
+    ]
 
 
 def interleaved(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
@@ -62,37 +98,37 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> float:
 
 
 def show(records: Sequence[Record], console: Console) -> None:
-    """One table per benchmark."""
+    """Print one table per benchmark, with the processor in its title."""
     for name in dict.fromkeys(record.benchmark for record in records):
-        table = Table("case", "precision", "metric", Column("value", justify="right"), "target", "met", title=name)
+        columns = (Column(title, justify="right" if title == "value" else "left") for title in HEADER[1:])
+        table = Table(*columns, title=f"{name} · {processor()}")
         table.title_justify = "left"
-        for r in (record for record in records if record.benchmark == name):
-            met = {None: "", True: "yes", False: "no"}[r.met]
-            table.add_row(r.case, r.precision, r.metric, f"{r.value:.4g} {r.unit}".strip(), r.target or "", met)
+        for record in (record for record in records if record.benchmark == name):
+            table.add_row(*(cell.strip("*") for cell in record.cells[1:]))
         console.print(table)
 
 
-def markdown(output: Path) -> str:
-    """The saved records as one Markdown table, for the README."""
-    rows = []
-    for row in json.loads(output.read_text()):
-        met = {None: "", True: "yes", False: "**no**"}[row["met"]]
-        value = f"{row['value']:.4g} {row['unit']}".strip()
-        rows.append((row["benchmark"], row["case"], row["precision"], row["metric"], value, row["target"] or "", met))
-    return markdown_table(("benchmark", "case", "precision", "metric", "value", "target", "met"), rows)
-
-
-def save(records: Sequence[Record], output: Path) -> None:
-    """Replace the records of these benchmarks in ``output``; those of others stay."""
-    kept = json.loads(output.read_text()) if output.exists() else []
+def save(records: Sequence[Record], output: Path, origin: Origin) -> None:
+    """Replace the records of these benchmarks and this machine in ``output``; all others stay."""
     names = {record.benchmark for record in records}
-    rows = [row for row in kept if row["benchmark"] not in names] + [record.as_json() for record in records]
+    kept = [row for row in _rows(output) if row["machine"] != origin.machine or row["benchmark"] not in names]
+    rows = kept + [asdict(record) | {"met": record.met} | asdict(origin) for record in records]
     write_atomically(output, json.dumps(rows, indent=2) + "\n")
 
 
-def machine() -> str:
-    """The processor, its logical CPUs and the operating system, for the heading of a table."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {platform.system()}"
+def load(output: Path, machine: str) -> tuple[list[Record], list[Origin]]:
+    """The records of a machine in a file that `save` wrote, and where each comes from."""
+    rows = [row for row in _rows(output) if row["machine"] == machine]
+    records = [Record(**{field.name: row[field.name] for field in fields(Record)}) for row in rows]
+    return records, [Origin(row["machine"], row["command"], row["date"]) for row in rows]
+
+
+def markdown(records: Sequence[Record]) -> str:
+    """One Markdown table."""
+    return markdown_table(HEADER, [record.cells for record in records])
+
+
+def _rows(output: Path) -> list[dict[str, Any]]:
+    """The rows of the file; none where there is no file, or one of a version that did not tell the machine."""
+    rows = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
+    return [row for row in rows if "machine" in row]

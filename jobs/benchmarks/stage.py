@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks.records import Record, ratio
+from benchmarks.records import Record, measurable, not_measured, ratio
 from patchead.batches import slices
 from patchead.forecast.calibrate import Sizes, calibrate, unit_vectors
 from patchead.forecast.cluster import Cluster
@@ -91,11 +91,12 @@ def overhead(n: int, p: int, d: int, *, repeats: Mapping[str, int]) -> list[Reco
     """
     threads, records = torch.get_num_threads(), []
     case = f"N={n} P={p} D={d}, 1 actor"
+    fast = measurable(repeats)
     with stored_group(n, p, d) as stored, ray_session(threads):
         file = stored.lake / "embeddings.npy"
         np.save(file, stored.embeddings)
-        run_stage(stored, "warm-up", list(repeats)[-1], 1, threads)
-        for precision, turns in repeats.items():
+        run_stage(stored, "warm-up", fast[-1], 1, threads)
+        for precision, turns in ((name, repeats[name]) for name in fast):
             alone, kernel, stage, inside = [], [], [], []
             for turn in range(turns):
                 whole, scoring = run_alone(file, precision, threads)
@@ -113,7 +114,7 @@ def overhead(n: int, p: int, d: int, *, repeats: Mapping[str, int]) -> list[Reco
             ):
                 records.append(figure(metric=metric, value=100 * (over - 1), unit="%", target=bound))
             records.append(figure(metric="stage", value=statistics.median(stage), unit="s"))
-    return records
+    return records + not_measured("overhead", case, repeats, "stage")
 
 
 def run_alone(file: Path, precision: str, threads: int) -> tuple[float, float]:

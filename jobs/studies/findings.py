@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from measured_page import Origin
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -67,8 +69,8 @@ class Sheet:
         console.print(table)
 
     def markdown(self) -> str:
-        """As a section of the README."""
-        lines = [f"**{self.title}.** {self.caption}".rstrip(), ""]
+        """As a part of a page."""
+        lines = [f"### {self.title}", "", *filter(None, [self.caption]), ""]
         if self.rows:
             lines += [markdown_table(self.header, self.rows), ""]
         return "\n".join(lines)
@@ -86,17 +88,25 @@ def find(findings: Sequence[Finding], metric: str, **case: str | int | float) ->
     return found[0] if found else None
 
 
-def save(findings: Sequence[Finding], output: Path) -> None:
-    """Replace the findings of these studies in ``output``; those of others stay."""
+def save(findings: Sequence[Finding], output: Path, origin: Origin) -> None:
+    """Replace the findings of these studies and this machine in ``output``; all others stay."""
     studies = {finding.study for finding in findings}
-    kept = [finding for finding in load(output) if finding.study not in studies] if output.exists() else []
-    write_atomically(output, json.dumps([asdict(finding) for finding in [*kept, *findings]], indent=1) + "\n")
+    kept = [row for row in _rows(output) if row["machine"] != origin.machine or row["study"] not in studies]
+    rows = kept + [asdict(finding) | asdict(origin) for finding in findings]
+    write_atomically(output, json.dumps(rows, indent=1) + "\n")
 
 
-def load(output: Path) -> list[Finding]:
-    """The findings in a file that `save` wrote."""
-    rows = json.loads(output.read_text())
-    return [Finding(row["study"], row["case"], row["metric"], tuple(row["values"])) for row in rows]
+def load(output: Path, machine: str) -> tuple[list[Finding], list[Origin]]:
+    """The findings of a machine in a file that `save` wrote, and where each comes from."""
+    rows = [row for row in _rows(output) if row["machine"] == machine]
+    findings = [Finding(row["study"], row["case"], row["metric"], tuple(row["values"])) for row in rows]
+    return findings, [Origin(row["machine"], row["command"], row["date"]) for row in rows]
+
+
+def _rows(output: Path) -> list[dict[str, Any]]:
+    """The rows of the file; none where there is no file, or one of a version that did not tell the machine."""
+    rows = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
+    return [row for row in rows if "machine" in row]
 
 
 def progress(console: Console) -> Say:
