@@ -129,7 +129,7 @@ def _check_options(command: Any, words: list[str], line: str) -> None:
 @every_page
 def test_every_option_that_is_mentioned_alone_exists(page: Path) -> None:
     known = {option for command in _root_command().commands.values() for part in command.params for option in part.opts}
-    of_others = {"--full", "--stop", "--no-deps"}  # of jobs/benchmark.py, ray exec, pip
+    of_others = {"--full", "--write", "--stop", "--no-deps"}  # of jobs/benchmark.py and study.py, ray exec, pip
     mentioned = set(re.findall(r"`(--[a-z-]+)", prose(page)))
     assert mentioned - of_others <= known
 
