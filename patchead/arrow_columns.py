@@ -48,6 +48,13 @@ def keys(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
     return pc.binary_join_element_wise(*texts, separator, null_handling="replace", null_replacement="\0")
 
 
+def first_of_each(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The first row of every distinct combination of values in ``columns``, in order; nulls count as equal."""
+    numbered = rows.append_column("number", pa.array(np.arange(rows.num_rows)))
+    first = numbered.group_by(list(columns)).aggregate([("number", "min")])["number_min"]
+    return rows.take(np.sort(np.asarray(first)))
+
+
 def codes(column: pa.ChunkedArray) -> np.ndarray:
     """Equal values to equal int64 codes, null to -1. Returns (n,)."""
     return np.asarray(pc.fill_null(values(column).dictionary_encode().indices, -1)).astype(np.int64)

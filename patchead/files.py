@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -65,15 +65,31 @@ class Folder:
         Raises:
             LakeError: the folder cannot be listed.
         """
-        filesystem, path = self.storage.filesystem(self.uri)
-        with explained("list", self.uri, LakeError):
-            try:
-                paths = filesystem.ls(path, detail=False)
-            except FileNotFoundError:
-                return []
-        inside = [entry for entry in paths if entry.rstrip("/") != path]  # some stores list the folder itself
-        found = (entry.rstrip("/").rpartition("/")[2] for entry in inside)
+        found = (entry.rstrip("/").rpartition("/")[2] for entry in self._inside(detail=False))
         return sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
+
+    def sizes(self, suffix: str) -> dict[str, int]:
+        """Bytes of each file whose name ends in ``suffix``, by name; none where the folder does not exist.
+
+        Raises:
+            LakeError: the folder cannot be listed.
+        """
+        known = {entry["name"].rstrip("/").rpartition("/")[2]: entry["size"] for entry in self._inside(detail=True)}
+        return {name: size for name, size in known.items() if name.endswith(suffix) and not name.startswith(".")}
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a file ``name``.
+
+        Raises:
+            LakeError: it cannot be told.
+        """
+        uri = self.uri_of(name)
+        filesystem, path = self.storage.filesystem(uri)
+        try:
+            _unless_missing(lambda: filesystem.info(path), uri)
+        except FileNotFoundError:
+            return False
+        return True
 
     def write(self, name: str, fill: Callable[[pa.NativeFile], object]) -> str:
         """Write one file with ``fill(sink)`` and return its URI; another file of that name is replaced at once.
@@ -139,6 +155,18 @@ class Folder:
                 filesystem.rm_file(path)
             except FileNotFoundError:
                 return
+
+    def _inside(self, *, detail: bool) -> list[Any]:
+        """What fsspec lists: paths, or with ``detail`` mappings with name and size."""
+        filesystem, path = self.storage.filesystem(self.uri)
+        with explained("list", self.uri, LakeError):
+            try:
+                entries = filesystem.ls(path, detail=detail)
+            except FileNotFoundError:
+                return []
+        names = (entry["name"] if detail else entry for entry in entries)
+        # Some stores list the folder itself.
+        return [entry for entry, name in zip(entries, names, strict=True) if name.rstrip("/") != path]
 
 
 class _RemoteFile(io.RawIOBase):

@@ -81,7 +81,7 @@ _OF_A_SAMPLE = [
 ]
 
 _RECEIPTS = Described(
-    "`embeddings/<store_id>/index/*.parquet` and `pending/*.parquet`",
+    "`embeddings/<store_id>/parts/*.receipts.parquet` and `pending/*.parquet`",
     "What embedding one image left behind. `embedding_uri` and `row` say where its vectors are; both are null where "
     "the image failed.",
     [

@@ -1,9 +1,9 @@
 """Patch embeddings in the lake, one Arrow IPC file per unit of work, kept for as long as the encoder is the same.
 
 A store's id is the encoder's id, with a digest of the views behind it where images are aligned.
-``embeddings/<store_id>/units/<unit_id>.arrow`` holds the vectors and what is kept beside them,
-``pending/<unit_id>.parquet`` the unit's receipts (its completion marker, written last) and ``index/<run_id>.parquet``
-the receipts of a finished embed stage, which replace the pending ones.
+``embeddings/<store_id>/units/<unit_id>.arrow`` holds the vectors and the side arrays, ``pending/<unit_id>.parquet`` the
+unit's receipts (its completion marker, written last) and ``parts/`` the index of finished embed stages, whose receipts
+replace the pending ones. ``index/<run_id>.parquet`` is the index as earlier versions wrote it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from contextlib import contextmanager
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from patchead.arrow_columns import keys
-from patchead.batches import concurrently
+from patchead.batches import concurrently, stream_batches
 from patchead.errors import LakeError, bad_value
 from patchead.files import Folder, plain_name, undamaged
-from patchead.schema import OK, RECEIPTS, SAMPLE_KEY, SCHEMA_VERSION, completed
+from patchead.lake import index_part
+from patchead.lake.index_part import REMEDY
+from patchead.lake.receipt_index import ReceiptIndex
+from patchead.schema import OK, RECEIPTS, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
-_REMEDY = "Delete it and run again: its images are then embedded anew."
-_OLD_COLUMNS = {name for name in RECEIPTS.names if name not in ("role", "turn", "guides_digest")}
-_SAME_RECEIPT = (*SAMPLE_KEY, "content_hash", "embedding_uri", "row", "status")
+_UNITS_AT_ONCE = 4096
 
 
 class EmbeddingStore:
@@ -39,9 +38,10 @@ class EmbeddingStore:
     def __init__(self, lake_uri: str, storage: Storage, encoder_id: str) -> None:
         self.encoder_id = plain_name("encoder_id", encoder_id)
         root = join(lake_uri, "embeddings", encoder_id)
-        self._units, self._pending, self._index = (
-            Folder(join(root, name), storage) for name in ("units", "pending", "index")
+        self._units, self._pending, self._old_index, parts = (
+            Folder(join(root, name), storage) for name in ("units", "pending", "index", "parts")
         )
+        self.index = ReceiptIndex(parts, self._units)
 
     def write_unit(
         self,
@@ -76,60 +76,38 @@ class EmbeddingStore:
         columns["embedding_uri"] = pc.if_else(fresh, self._units.uri_of(name), receipts["embedding_uri"])
         columns["row"] = pc.if_else(fresh, pa.array(row), receipts["row"])
         filled = pa.table(columns, schema=RECEIPTS)
-        self._write_receipts(self._pending, unit_id, filled)
+        stored = self.index.without_folder(filled)
+        self._pending.write(f"{unit_id}.parquet", lambda sink: index_part.write_receipts(stored, sink))
         return filled
 
-    def known(self) -> pa.Table:
-        """RECEIPTS of every embedded image, one row for each `SAMPLE_KEY`.
+    def settle(self) -> None:
+        """Bring into the index what is not in it: pending receipts of killed runs, and the index of earlier versions.
 
-        Only ok rows whose embedding file is there: an image whose file was deleted is not known, so it is embedded
-        again. Rows of equal content may name the same vectors.
-
-        Raises:
-            LakeError: a receipt file is damaged, or the lake cannot be read.
-        """
-        # Pending before index: a run that ends meanwhile deletes pending files only after it has written its index.
-        pending = self._read_receipts(self._pending, self._pending.names(".parquet"))
-        index = self._read_receipts(self._index, self._index.names(".parquet"))
-        receipts = pa.concat_tables([RECEIPTS.empty_table(), *(rows for _, rows in [*index, *pending])])
-        there = pc.is_in(receipts["embedding_uri"], value_set=self._unit_uris())
-        return _first_of_each(receipts.filter(pc.and_(pc.equal(receipts["status"], OK), there)), SAMPLE_KEY)
-
-    def exists(self, uris: Sequence[str | None]) -> list[bool]:
-        """Whether each embedding file of this store is there: one listing, no file is opened.
+        Receipts of a run that goes on meanwhile may be among them; it finds them in the index instead. In memory are a
+        few thousand units, or one run of an earlier version.
 
         Raises:
-            LakeError: the folder cannot be listed.
+            LakeError: a file is damaged, or the lake cannot be read or written.
         """
-        return pc.is_in(pa.array(uris, pa.string()), value_set=self._unit_uris()).to_pylist()
+        for names in stream_batches(self._pending.names(".parquet"), _UNITS_AT_ONCE):
+            self._move(self._pending, names, "pending")
+        for name in self._old_index.names(".parquet"):
+            self._move(self._old_index, [name], name.removesuffix(".parquet"))
 
-    def consolidate(self, run_id: str, receipts: pa.Table, unit_ids: Iterable[str] = ()) -> None:
-        """Write the receipts of a finished embed stage as one file, then delete the pending ones that it contains.
-
-        Receipts that earlier runs have indexed are left out, so the index grows with new images only.
+    def consolidate(self, run_id: str, receipts: pa.Table, unit_ids: Iterable[str]) -> None:
+        """Add the receipts of an embed stage to the index, then delete the pending ones that they are.
 
         Args:
-            run_id: names the file; the same id again adds to it.
+            run_id: names the part of the index.
             receipts: what :meth:`write_unit` returned for every unit of the stage.
-            unit_ids: units known to be in ``receipts`` as a whole: their pending files are not read again.
+            unit_ids: of these units.
 
         Raises:
             LakeError: a file is damaged, cannot be written or cannot be deleted.
         """
-        name = f"{plain_name('run_id', run_id)}.parquet"
-        indexed = dict(self._read_receipts(self._index, self._index.names(".parquet")))
-        own = indexed.pop(name, RECEIPTS.empty_table())
-        earlier = pa.concat_tables([RECEIPTS.empty_table(), *indexed.values()])
-        ok = receipts.select(RECEIPTS.names).filter(pc.equal(receipts["status"], OK))
-        rows = _first_of_each(pa.concat_tables([own, ok]), _SAME_RECEIPT)
-        self._write_receipts(self._index, run_id, rows.filter(pc.invert(_is_among(rows, earlier))))
-        pending = set(self._pending.names(".parquet"))
-        done = pending & {f"{unit_id}.parquet" for unit_id in unit_ids}
-        for unit, left in self._read_receipts(self._pending, sorted(pending - done)):
-            if pc.all(_is_among(left, receipts), min_count=0).as_py():
-                done.add(unit)
-        for _ in concurrently(self._pending.delete, done):
-            pass
+        self.index.add(plain_name("run_id", run_id), receipts)
+        self._forget(self._pending, (f"{unit_id}.parquet" for unit_id in unit_ids))
+        self.index.join_small_parts()
 
     def read(self, uri: str, rows: np.ndarray) -> np.ndarray:
         """Embeddings float16 (n, P, D) of ``rows`` (n,) of one file; a local file is mapped, a remote one read once.
@@ -141,7 +119,7 @@ class EmbeddingStore:
             return _rows(batch.column("embedding").to_numpy_ndarray(), rows, uri)
 
     def read_side_arrays(self, uri: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays that were written beside the embeddings of ``rows`` (n,), by name: (n, …) each.
+        """The side arrays that were written with the embeddings of ``rows`` (n,), by name: (n, …) each.
 
         Raises:
             LakeError: as :meth:`read`.
@@ -153,16 +131,16 @@ class EmbeddingStore:
     @contextmanager
     def _opened(self, uri: str) -> Iterator[pa.RecordBatch]:
         try:
-            file = self._units.open(self._name(uri))
+            file = self._units.open(self.index.name_of(uri))
         except FileNotFoundError as exc:
             raise LakeError(
                 f"{uri} is gone, although receipts name it. Run again: its images are then embedded anew."
             ) from exc
-        with undamaged(uri, _REMEDY), file:
+        with undamaged(uri, REMEDY), file:
             reader = pa.ipc.open_file(file)
             written_by = (reader.schema.metadata or {}).get(b"encoder_id", b"").decode()
             if written_by != self.encoder_id:
-                raise LakeError(f"{uri} was written by encoder {written_by!r}, not {self.encoder_id!r}. {_REMEDY}")
+                raise LakeError(f"{uri} was written by encoder {written_by!r}, not {self.encoder_id!r}. {REMEDY}")
             yield reader.get_batch(0)
 
     def _write_vectors(
@@ -172,7 +150,7 @@ class EmbeddingStore:
         fields = [pa.field("content_hash", pa.string())]
         for label, values in {"embedding": embeddings, **side_arrays}.items():
             if len(values) != len(embeddings):
-                raise LakeError(f"{name}: {len(values)} rows of {label} beside {len(embeddings)} embeddings.")
+                raise LakeError(f"{name}: {len(values)} rows of {label} for {len(embeddings)} embeddings.")
             columns.append(_tensor(values))
             fields.append(pa.field(label, columns[-1].type, metadata={"dtype": str(values.dtype)}))
         metadata = {"encoder_id": self.encoder_id, "schema_version": str(SCHEMA_VERSION)}
@@ -185,41 +163,22 @@ class EmbeddingStore:
 
         self._units.write(name, fill)
 
-    def _write_receipts(self, folder: Folder, name: str, receipts: pa.Table) -> None:
-        prefix = f"{self._units.uri}/"
-        uris = receipts["embedding_uri"]
-        if not pc.all(pc.starts_with(uris, prefix), min_count=0).as_py():
-            raise LakeError(f"{name}: a receipt names an embedding outside of {self._units.uri}.")
-        stored = _with_uris(receipts, pc.utf8_slice_codeunits(uris, start=len(prefix)))
-        folder.write(
-            f"{name}.parquet",
-            lambda sink: pq.write_table(stored, sink, compression="zstd", write_page_checksum=True),
-        )
+    def _move(self, folder: Folder, names: Sequence[str], label: str) -> None:
+        """Move the receipts of some files into the index."""
 
-    def _read_receipts(self, folder: Folder, names: Iterable[str]) -> list[tuple[str, pa.Table]]:
-        def read(name: str) -> tuple[str, pa.Table] | None:
-            uri = folder.uri_of(name)
+        def read(name: str) -> pa.Table:
             try:
-                file = folder.open(name)
+                return index_part.read_receipts(folder, name)
             except FileNotFoundError:
-                return None  # deleted since it was listed: its receipts are in an index now
-            with undamaged(uri, _REMEDY), file:
-                stored = pq.read_table(file, page_checksum_verification=True)
-            if not _OLD_COLUMNS.issubset(stored.column_names):
-                raise LakeError(f"{uri} does not have the columns of receipts. {_REMEDY}")
-            stored = completed(stored, RECEIPTS)  # what an earlier version wrote lacks the columns that came later
-            return name, _with_uris(stored, pc.binary_join_element_wise(self._units.uri, stored["embedding_uri"], "/"))
+                return RECEIPTS.empty_table()  # deleted since it was listed: they are in the index now
 
-        return [found for found in concurrently(read, names) if found]
+        found = pa.concat_tables(concurrently(read, names))
+        self.index.add(label, self.index.with_folder(found))
+        self._forget(folder, names)
 
-    def _unit_uris(self) -> pa.Array:
-        return pa.array([self._units.uri_of(name) for name in self._units.names(".arrow")], pa.string())
-
-    def _name(self, uri: str) -> str:
-        folder, _, name = uri.rpartition("/")
-        if folder != self._units.uri:
-            raise LakeError(f"{uri} does not belong to the embeddings in {self._units.uri}.")
-        return name
+    def _forget(self, folder: Folder, names: Iterable[str]) -> None:
+        for _ in concurrently(folder.delete, names):
+            pass
 
 
 def _tensor(values: np.ndarray) -> pa.FixedShapeTensorArray:
@@ -236,7 +195,7 @@ def _values(batch: pa.RecordBatch, name: str) -> np.ndarray:
 def _rows(block: np.ndarray, rows: np.ndarray, uri: str) -> np.ndarray:
     wanted = np.asarray(rows, dtype=np.int64)
     if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(block)):
-        raise LakeError(f"{uri} has {len(block)} embeddings, but row {wanted.max()} is asked for. {_REMEDY}")
+        raise LakeError(f"{uri} has {len(block)} embeddings, but row {wanted.max()} is asked for. {REMEDY}")
     return block[wanted]
 
 
@@ -247,18 +206,3 @@ def _check(embeddings: np.ndarray | None, expected: int) -> None:
     if embeddings is not None and count and (embeddings.dtype != np.float16 or embeddings.ndim != 3):
         got = f"{embeddings.dtype} {embeddings.shape}"
         raise LakeError(bad_value("embeddings", got, "float16 of shape (images, patches, dimensions)"))
-
-
-def _with_uris(receipts: pa.Table, uris: pa.ChunkedArray) -> pa.Table:
-    return receipts.set_column(RECEIPTS.get_field_index("embedding_uri"), "embedding_uri", uris)
-
-
-def _first_of_each(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """The first row of every distinct combination of values in ``columns``; nulls count as equal."""
-    numbered = rows.append_column("number", pa.array(np.arange(rows.num_rows)))
-    first = numbered.group_by(list(columns)).aggregate([("number", "min")])["number_min"]
-    return rows.take(np.sort(np.asarray(first)))
-
-
-def _is_among(rows: pa.Table, others: pa.Table) -> pa.ChunkedArray:
-    return pc.is_in(keys(rows, _SAME_RECEIPT), value_set=keys(others, _SAME_RECEIPT))

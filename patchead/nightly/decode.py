@@ -8,20 +8,17 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from patchead.archive.decode import decode
 from patchead.archive.readers import read_files, read_images, read_ranges
-from patchead.arrow_columns import keys, values
 from patchead.errors import ArchiveError, DecodeError
 from patchead.hashing import content_hash
+from patchead.lake.contents import Contents
 from patchead.nightly.units import PLACE
 from patchead.samples.recipe import SampleRecipe, stacked, turned
 from patchead.samples.views import Guide, Views
 from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, table
 from patchead.storage import Storage
-
-_HASH_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -40,32 +37,11 @@ class DecodeSettings:
         return self.recipe.fit
 
 
-class KnownImages:
-    """Images that the lake already holds under this encoder, looked up by content hash or by id, etag and size."""
-
-    def __init__(self, receipts: pa.Table) -> None:
-        self._receipts = receipts.sort_by("content_hash").combine_chunks()
-        hashes = values(self._receipts["content_hash"]).cast(pa.binary()).cast(pa.binary(_HASH_DIGITS))
-        self._hashes = np.frombuffer(hashes.buffers()[1] or b"", dtype=f"S{_HASH_DIGITS}")
-
-    def by_hash(self, digest: str, turn: int | None) -> dict[str, Any] | None:
-        """The receipt of an image with this content, turned like this, or None."""
-        first, stop = (int(np.searchsorted(self._hashes, digest.encode(), side)) for side in ("left", "right"))
-        same = self._receipts.slice(first, stop - first).to_pylist()
-        return next((receipt for receipt in same if receipt["turn"] == turn), None)
-
-    def unchanged(self, wanted: pa.Table) -> pa.Table:
-        """Receipts of the samples whose id, etag and size are as they were: they need not be read."""
-        dated = wanted.filter(pc.is_valid(wanted["etag"]))
-        place = pc.index_in(keys(dated, SAMPLE_KEY), value_set=keys(self._receipts, SAMPLE_KEY))
-        return self._receipts.take(place.filter(pc.is_valid(place)))
-
-
 @dataclass(frozen=True)
 class Shared:
     """What every unit may need: the images that the lake holds, and the candidates for each group's guides."""
 
-    known: KnownImages
+    known: Contents
     guides: Mapping[str, pa.Table]
     """By group: manifest rows of images to align with, see `SampleRecipe`. Empty without alignment."""
 
@@ -192,7 +168,7 @@ def _decode_one(
     data: bytes | ArchiveError,
     turn: int | None,
     part: str | None,
-    lake: KnownImages,
+    known: Contents,
     guides: list[_Candidate],
     settings: DecodeSettings,
 ) -> tuple[dict[str, Any], Views | None]:
@@ -201,7 +177,7 @@ def _decode_one(
     recipe = settings.recipe
     digest = content_hash(data)
     # An aligned sample depends on its group's guides: another group's image of the same content is another sample.
-    if recipe.align is None and (earlier := lake.by_hash(digest, turn)):
+    if recipe.align is None and (earlier := known.find(digest, turn)):
         return earlier, None
     try:
         image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)

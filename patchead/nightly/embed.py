@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from patchead.arrow_columns import keys
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
+from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Shared, decode_unit
+from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
 from patchead.nightly.units import samples, units
 from patchead.runtime.executor import Executor
 from patchead.runtime.pool import Pool
@@ -61,19 +62,19 @@ def embed(
     """
     wanted = samples(manifest, guides or {}, settings.max_pixels)
     readable = wanted.filter(pc.is_null(wanted["status"]))
-    known = KnownImages(store.known())
-    unchanged = known.unchanged(readable)
+    store.settle()
+    unchanged = store.index.unchanged(readable)
     advance(unchanged.num_rows)
     todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
     fresh, embedded = [RECEIPTS.empty_table()], 0
     embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads)
     work = units(todo, images_per_file, run_id)
-    for receipts, written in _run(executor, work, settings, Shared(known, guides or {}), embed_spec, pool):
+    shared = Shared(Contents(store.index), guides or {})
+    for receipts, written in _run(executor, work, settings, shared, embed_spec, pool):
         fresh.append(receipts)
         embedded += written
         advance(receipts.num_rows)
-    # With the unchanged ones, so that what a killed run left pending is settled too.
-    store.consolidate(run_id, pa.concat_tables([unchanged, *fresh]), work["unit_id"].to_pylist())
+    store.consolidate(run_id, pa.concat_tables(fresh), work["unit_id"].to_pylist())
     failed_before = completed(wanted.filter(pc.is_valid(wanted["status"])), RECEIPTS)
     everything = _in_order_of(wanted, pa.concat_tables([unchanged, *fresh, failed_before]))
     failed = pc.sum(pc.equal(everything["status"], FAILED)).as_py() or 0

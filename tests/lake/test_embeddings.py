@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from patchead.errors import LakeError
 from patchead.files import Folder
+from patchead.hashing import text_digest
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.schema import FAILED, OK, RECEIPTS, table
+from patchead.schema import FAILED, OK, PROMPT, RECEIPTS, TO_EMBED, table
 from patchead.storage import Storage
 
 ENCODER = "vit-0123abcd"
@@ -30,7 +31,7 @@ def vectors(n: int, seed: int = 0) -> np.ndarray:
 
 def receipts(*images: str, **values: Any) -> pa.Table:
     known = {"etag": "e1", "size": 10, "width": 8, "height": 6, "status": OK}
-    return table([{"image_id": i, "content_hash": f"hash of {i}"} | known | values for i in images], RECEIPTS)
+    return table([{"image_id": i, "content_hash": text_digest(i)} | known | values for i in images], RECEIPTS)
 
 
 def store_of(lake: Any, encoder_id: str = ENCODER) -> EmbeddingStore:
@@ -47,6 +48,13 @@ def unit_file(lake: Any, unit: str) -> Path:
 
 def ids(found: pa.Table) -> list[str]:
     return sorted(found["image_id"].to_pylist())
+
+
+def known(store: EmbeddingStore, *images: str, **values: Any) -> pa.Table:
+    """Receipts of those images that the next run would find, in order of their ids."""
+    store.settle()
+    wanted = [{"image_id": i, "etag": "e1", "size": 10} | values for i in images]
+    return store.index.unchanged(table(wanted, TO_EMBED)).sort_by("image_id")
 
 
 def test_vectors_come_back_in_the_order_asked_for(lake: Any) -> None:
@@ -76,7 +84,7 @@ def test_failed_and_reused_images_take_no_row(lake: Any) -> None:
         "u1.arrow",
         "u2.arrow",
     ]
-    assert ids(store.known()) == ["a", "b", "c", "copy of a"]
+    assert ids(known(store, "bad", "a", "b", "c", "copy of a")) == ["a", "b", "c", "copy of a"]
     np.testing.assert_array_equal(store.read(filled["embedding_uri"][3].as_py(), np.array([1])), vectors(2, seed=1)[1:])
 
 
@@ -96,7 +104,7 @@ def test_every_fresh_image_finds_its_own_vectors(kinds: list[str], tmp_path_fact
     fresh = [row for row, kind in zip(filled, kinds, strict=True) if kind == "fresh"]
     for position, row in enumerate(fresh):
         np.testing.assert_array_equal(store.read(row["embedding_uri"], np.array([row["row"]]))[0], block[position])
-    assert store.known().num_rows == 1 + sum(kind != "failed" for kind in kinds)
+    assert known(store, "old", *map(str, range(8))).num_rows == 1 + sum(kind != "failed" for kind in kinds)
 
 
 def test_a_unit_without_vectors_leaves_receipts_only(lake: Any) -> None:
@@ -104,7 +112,8 @@ def test_a_unit_without_vectors_leaves_receipts_only(lake: Any) -> None:
     store.write_unit("u1", receipts("bad", status=FAILED, error="no image"), None)
     assert files(lake, "units") == []
     assert files(lake, "pending") == ["u1.parquet"]
-    assert store.known().num_rows == 0
+    assert known(store, "bad").num_rows == 0
+    assert files(lake, "pending") == files(lake, "parts") == []
 
 
 @pytest.mark.parametrize(
@@ -134,9 +143,9 @@ def test_the_receipt_is_written_last(local: Any, monkeypatch: pytest.MonkeyPatch
         patch.setattr(Folder, "write", dies_before_the_receipt)
         store.write_unit("u1", receipts("a"), vectors(1))
     assert files(local, "units") == ["u1.arrow"]
-    assert store.known().num_rows == 0
+    assert known(store, "a").num_rows == 0
     store.write_unit("u1", receipts("a"), vectors(1, seed=1))
-    uri = store.known()["embedding_uri"][0].as_py()
+    uri = known(store, "a")["embedding_uri"][0].as_py()
     np.testing.assert_array_equal(store.read(uri, np.array([0])), vectors(1, seed=1))
 
 
@@ -154,51 +163,55 @@ def test_an_interrupted_write_leaves_the_earlier_file_and_nothing_else(local: An
     assert folder.open("x.bin").read() == b"old"
 
 
-def test_consolidation_keeps_what_is_known_and_clears_its_pending_files(lake: Any) -> None:
+def test_consolidation_keeps_what_is_known_and_clears_its_own_pending_files(lake: Any) -> None:
     store = store_of(lake)
     units = [store.write_unit(f"u{i}", receipts(f"{i}a", f"{i}b"), vectors(2, seed=i)) for i in range(3)]
-    of_another_run = store.write_unit("other", receipts("x"), vectors(1))
-    before = store.known()
-    store.consolidate("run-1", pa.concat_tables(units))
+    store.write_unit("other", receipts("x"), vectors(1))
+    store.consolidate("run-1", pa.concat_tables(units), ["u0", "u1", "u2", "never written"])
     assert files(lake, "pending") == ["other.parquet"]
-    assert files(lake, "index") == ["run-1.parquet"]
-    assert store.known().sort_by("image_id").equals(before.sort_by("image_id"))
-    store.consolidate("run-2", pa.concat_tables([*units, of_another_run]))
+    assert {name.partition("-")[0] for name in files(lake, "parts")} == {"run"}
+    images = [f"{i}{j}" for i in range(3) for j in "ab"]
+    assert known(store, *images, "x", "y").equals(pa.concat_tables([*units, known(store, "x")]))
+    assert files(lake, "pending") == []  # what the other run left is in the index now
+
+
+def test_what_a_killed_run_left_is_found_again_although_another_run_settled_it(lake: Any) -> None:
+    killed, other = store_of(lake), store_of(lake)
+    filled = killed.write_unit("u1", receipts("a"), vectors(1))
+    other.settle()
     assert files(lake, "pending") == []
-    assert store.known().sort_by("image_id").equals(before.sort_by("image_id"))
-
-
-def test_units_named_as_finished_are_not_read_again(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = store_of(local)
-    filled = pa.concat_tables([store.write_unit(u, receipts(u), vectors(1)) for u in ("u1", "u2")])
-    store.write_unit("u3", receipts("u3"), vectors(1))
-    opened, open_file = [], Folder.open
-
-    def watched(folder: Folder, name: str) -> pa.NativeFile:
-        opened.append(name)
-        return open_file(folder, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Folder, "open", watched)
-        store.consolidate("run-1", filled, unit_ids=["u1", "u2", "never written"])
-    assert opened == ["u3.parquet"]
-    assert files(local, "pending") == ["u3.parquet"]
-    assert ids(store.known()) == ["u1", "u2", "u3"]
+    assert known(killed, "a").equals(filled)
+    killed.consolidate("killed", filled, ["u1"])  # it was not killed after all
+    assert known(other, "a").equals(filled)
 
 
 def test_the_index_grows_with_new_images_only(local: Any) -> None:
     store = store_of(local)
     first = store.write_unit("u1", receipts("a", "b"), vectors(2))
-    store.consolidate("run-1", first)
-    second = store.write_unit("u2", receipts("c"), vectors(1))
-    store.consolidate("run-2", pa.concat_tables([first, second]))
-    store.consolidate("run-2", pa.concat_tables([first, second]))
-    store.consolidate("run-1", first)
-    index = Path(local.uri) / "embeddings" / ENCODER / "index"
-    assert {path.name: ids(pq.read_table(path)) for path in index.iterdir()} == {
-        "run-1.parquet": ["a", "b"],
-        "run-2.parquet": ["c"],
+    store.consolidate("run-1", first, ["u1"])
+    store.consolidate("run-2", RECEIPTS.empty_table(), [])
+    failed = store.write_unit("u2", receipts("c", status=FAILED, error="no image"), None)
+    store.consolidate("run-3", failed, ["u2"])
+    parts = Path(local.uri) / "embeddings" / ENCODER / "parts"
+    assert {path.name.rpartition("-")[0]: ids(pq.read_table(path)) for path in parts.glob("*.receipts.parquet")} == {
+        "run-1": ["a", "b"]
     }
+
+
+def test_nothing_is_read_to_consolidate(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_of(local)
+    for unit in ("u1", "u2"):
+        store.consolidate(unit, store.write_unit(unit, receipts(unit), vectors(1)), [unit])
+
+    def refuse(folder: Folder, name: str) -> pa.NativeFile:
+        raise AssertionError(f"{folder.uri}/{name} was opened")
+
+    filled = store.write_unit("u3", receipts("u3"), vectors(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "open", refuse)
+        patch.setattr(Folder, "open_parts", refuse)
+        store.consolidate("u3", filled, ["u3"])
+    assert ids(known(store, "u1", "u2", "u3")) == ["u1", "u2", "u3"]
 
 
 def test_images_are_known_by_id_etag_and_size(local: Any) -> None:
@@ -207,11 +220,16 @@ def test_images_are_known_by_id_etag_and_size(local: Any) -> None:
     store.write_unit("u2", receipts("a"), vectors(1))
     store.write_unit("u3", receipts("a", etag="e2"), vectors(1))
     store.write_unit("u4", receipts("no etag", "no etag", etag=None), vectors(2))
-    found = sorted((row["image_id"], row["etag"] or "") for row in store.known().to_pylist())
-    assert found == [("a", "e1"), ("a", "e2"), ("no etag", "")]
+    assert [known(store, "a", etag=etag)["etag"].to_pylist() for etag in ("e1", "e2", "e3")] == [["e1"], ["e2"], []]
+    assert known(store, "a", size=11).num_rows == 0
+    assert known(store, "no etag", etag=None).num_rows == 0  # who knows whether it changed
+    for column, value in {"role": PROMPT, "turn": 90, "guides_digest": "d"}.items():
+        assert known(store, "a", **{column: value}).num_rows == 0
+        store.write_unit(f"u-{column}", receipts("a", **{column: value}), vectors(1))
+        assert known(store, "a", **{column: value})[column].to_pylist() == [value]
 
 
-def test_a_run_that_ends_while_another_reads_hides_nothing(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_ends_while_another_settles_hides_nothing(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store, names = store_of(local), Folder.names
     filled = store.write_unit("u1", receipts("a"), vectors(1))
 
@@ -219,27 +237,26 @@ def test_a_run_that_ends_while_another_reads_hides_nothing(local: Any, monkeypat
         found = names(folder, suffix)
         if folder.uri.endswith("pending"):
             monkeypatch.setattr(Folder, "names", names)
-            store.consolidate("run-1", filled)
+            store.consolidate("run-1", filled, ["u1"])
         return found
 
     monkeypatch.setattr(Folder, "names", names_then_consolidation)
-    assert ids(store.known()) == ["a"]
+    assert ids(known(store, "a")) == ["a"]
     assert files(local, "pending") == []
 
 
 def test_an_image_whose_file_was_deleted_is_not_known(lake: Any) -> None:
     store = store_of(lake)
     filled = pa.concat_tables([store.write_unit(u, receipts(u), vectors(1)) for u in ("u1", "u2")])
-    store.consolidate("run-1", filled)
+    store.consolidate("run-1", filled, ["u1", "u2"])
     Folder(f"{lake.uri}/embeddings/{ENCODER}/units", lake.storage).delete("u1.arrow")
     uris = filled["embedding_uri"].to_pylist()
-    assert store.exists([*uris, None, "elsewhere/u2.arrow"]) == [False, True, False, False]
-    assert ids(store.known()) == ["u2"]
+    assert ids(known(store, "u1", "u2")) == ["u2"]
     with pytest.raises(LakeError, match=r"u1\.arrow is gone.*Run again"):
         store.read(uris[0], np.array([0]))
     again = store.write_unit("u1-again", receipts("u1"), vectors(1, seed=5))
-    known = {row["image_id"]: row["embedding_uri"] for row in store.known().to_pylist()}
-    assert known == {"u1": again["embedding_uri"][0].as_py(), "u2": uris[1]}
+    found = {row["image_id"]: row["embedding_uri"] for row in known(store, "u1", "u2").to_pylist()}
+    assert found == {"u1": again["embedding_uri"][0].as_py(), "u2": uris[1]}
 
 
 @pytest.mark.parametrize("size", [0, 7, 100, -1])
@@ -252,22 +269,26 @@ def test_a_truncated_unit_is_named_with_the_remedy(local: Any, size: int) -> Non
         store.read(uri, np.array([0]))
 
 
-@pytest.mark.parametrize("kind", ["pending", "index"])
+@pytest.mark.parametrize("place", ["pending", "index", "parts"])
 @pytest.mark.parametrize("damage", ["empty", "truncated", "flipped", "other columns"])
-def test_damaged_receipts_are_named_with_the_remedy(local: Any, kind: str, damage: str) -> None:
+def test_damaged_receipts_are_named_with_the_remedy(local: Any, place: str, damage: str) -> None:
     store = store_of(local)
     filled = store.write_unit("u1", receipts(*"abcdef"), vectors(6))
-    if kind == "index":
-        store.consolidate("u1", filled)
-    path = Path(local.uri) / "embeddings" / ENCODER / kind / "u1.parquet"
+    root = Path(local.uri) / "embeddings" / ENCODER
+    if place == "parts":
+        store.consolidate("u1", filled, ["u1"])
+    elif place == "index":
+        (root / "index").mkdir()
+        (root / "pending" / "u1.parquet").rename(root / "index" / "u1.parquet")
+    (path,) = (root / place).glob("*.receipts.parquet" if place == "parts" else "u1.parquet")
     data = path.read_bytes()
     if damage == "other columns":
         pq.write_table(pa.table({"image_id": ["a"]}), path)
     else:
         flipped = data[:60] + bytes([data[60] ^ 0xFF]) + data[61:]
         path.write_bytes({"empty": b"", "truncated": data[:-9], "flipped": flipped}[damage])
-    with pytest.raises(LakeError, match=rf"{kind}/u1\.parquet .*Delete it"):
-        store.known()
+    with pytest.raises(LakeError, match=rf"{place}/u1.*\.parquet .*Delete it"):
+        known(store, *"abcdef")
 
 
 def test_rows_that_are_not_there_are_refused(local: Any) -> None:
@@ -290,23 +311,32 @@ def test_vectors_of_another_encoder_are_refused(local: Any) -> None:
     shutil.copy(foreign["embedding_uri"][0].as_py(), uri)
     with pytest.raises(LakeError, match="written by encoder 'other'"):
         store.read(uri, np.array([0]))
-    assert store_of(local, "third").known().num_rows == 0
+    assert known(store_of(local, "third"), "a").num_rows == 0
 
 
 def test_a_lake_can_be_moved(local: Any, tmp_path: Path) -> None:
     store_of(local).write_unit("u1", receipts("a"), vectors(1))
     shutil.move(local.uri, tmp_path / "moved")
     moved = EmbeddingStore(str(tmp_path / "moved"), Storage(), ENCODER)
-    (row,) = moved.known().to_pylist()
+    (row,) = known(moved, "a").to_pylist()
+    shutil.move(tmp_path / "moved", tmp_path / "again")
+    moved = EmbeddingStore(str(tmp_path / "again"), Storage(), ENCODER)
+    (row,) = known(moved, "a").to_pylist()
     np.testing.assert_array_equal(moved.read(row["embedding_uri"], np.array([0])), vectors(1))
 
 
-def test_receipts_of_an_earlier_version_are_known(local: Any) -> None:
-    store = store_of(local)
-    filled = store.write_unit("u1", receipts("a", "b"), vectors(2))
-    path = Path(local.uri) / "embeddings" / ENCODER / "pending" / "u1.parquet"
-    pq.write_table(pq.read_table(path).drop_columns(["role", "turn", "guides_digest"]), path)
-    assert store.known().equals(filled)
+def test_the_index_of_an_earlier_version_is_taken_over(lake: Any) -> None:
+    store, before = store_of(lake), Folder(f"{lake.uri}/embeddings/{ENCODER}/index", lake.storage)
+    filled = [store.write_unit(unit, receipts(f"{unit}a", f"{unit}b"), vectors(2)) for unit in ("u1", "u2")]
+    pending = Folder(f"{lake.uri}/embeddings/{ENCODER}/pending", lake.storage)
+    for unit in ("u1", "u2"):
+        old = pq.read_table(pending.open(f"{unit}.parquet")).drop_columns(["role", "turn", "guides_digest"])
+        folder = before if unit == "u1" else pending  # one run was finished, one was killed
+        folder.write(f"{unit}.parquet", lambda sink, old=old: pq.write_table(old, sink))
+    pending.delete("u1.parquet")
+    assert known(store, "u1a", "u1b", "u2a", "u2b").equals(pa.concat_tables(filled))
+    assert before.names("") == pending.names("") == []
+    assert known(store, "u1a", "u1b", "u2a", "u2b").equals(pa.concat_tables(filled))
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "x" * 300])
@@ -323,11 +353,11 @@ def test_wrong_keys_are_refused_with_what_to_check(s3: Any, use_keys: Any) -> No
     for key, secret in ((s3.access_key, "wrong"), ("nobody", "wrong")):
         use_keys(key, secret)
         with pytest.raises(LakeError, match=r"cannot list .*AWS_SECRET_ACCESS_KEY"):
-            store.known()
+            known(store, "a")
         with pytest.raises(LakeError, match=r"cannot read .*AWS_SECRET_ACCESS_KEY"):
             store.read(uri, np.array([0]))
     use_keys(s3.reader_key, s3.reader_secret)
-    assert ids(store.known()) == ["a"]
+    np.testing.assert_array_equal(store.read(uri, np.array([0])), vectors(1))
     with pytest.raises(LakeError, match=r"cannot write .*AWS_SECRET_ACCESS_KEY"):
         store.write_unit("u2", receipts("b"), vectors(1))
 
@@ -336,6 +366,8 @@ def test_the_store_travels_and_does_not_need_ray(local: Any) -> None:
     filled = store_of(local).write_unit("u1", receipts("a"), vectors(1))
     store = pickle.loads(pickle.dumps(store_of(local)))
     np.testing.assert_array_equal(store.read(filled["embedding_uri"][0].as_py(), np.array([0])), vectors(1))
-    modules = "patchead.lake." + ", patchead.lake.".join(("embeddings", "staging", "tables", "heatmaps", "query"))
+    modules = "patchead.lake." + ", patchead.lake.".join(
+        ("embeddings", "contents", "staging", "tables", "heatmaps", "query")
+    )
     code = f"import sys, {modules}; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

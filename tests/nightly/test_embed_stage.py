@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from patchead.encoders import EncoderSpec
 from patchead.errors import WeightsError
 from patchead.hashing import content_hash
+from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.decode import DecodedUnit, DecodeSettings, KnownImages, Shared, decode_unit
+from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
 from patchead.nightly.embed import EmbedActor, EmbedSpec, identify
 from patchead.nightly.units import units
 from patchead.samples.recipe import SampleRecipe
@@ -26,39 +27,6 @@ from patchead.storage import Storage
 
 def manifest(rows: list[dict[str, object]]) -> pa.Table:
     return table([{"format": "files", "size": 1, "etag": "e", **row} for row in rows], TO_EMBED)
-
-
-def receipt(image_id: str, etag: str = "e", content: str = "c") -> dict[str, object]:
-    return {
-        "image_id": image_id,
-        "etag": etag,
-        "size": 1,
-        "content_hash": content.rjust(32, "0"),
-        "width": 2,
-        "height": 2,
-        "embedding_uri": "/unit.arrow",
-        "row": 0,
-        "status": OK,
-    }
-
-
-def test_an_image_is_unchanged_when_id_etag_and_size_are() -> None:
-    known = KnownImages(table([receipt("a", "old"), receipt("a", "new"), receipt("b")], RECEIPTS))
-    seen = known.unchanged(
-        manifest([{"image_id": "a", "etag": "new"}, {"image_id": "b", "size": 2}, {"image_id": "c"}])
-    )
-    assert [(row["image_id"], row["etag"]) for row in seen.to_pylist()] == [("a", "new")]
-
-
-def test_an_image_is_known_by_its_content() -> None:
-    turned = receipt("t", content="bb") | {"turn": 90}
-    known = KnownImages(table([turned, receipt("a", content="aa"), receipt("b", content="bb")], RECEIPTS))
-    assert known.by_hash("bb".rjust(32, "0"), None)["image_id"] == "b"
-    assert known.by_hash("bb".rjust(32, "0"), 90)["image_id"] == "t"
-    assert known.by_hash("bb".rjust(32, "0"), 180) is None
-    assert known.by_hash("ab".rjust(32, "0"), None) is None
-    assert known.by_hash("zz".rjust(32, "0"), None) is None
-    assert KnownImages(RECEIPTS.empty_table()).by_hash("aa".rjust(32, "0"), None) is None
 
 
 @pytest.fixture
@@ -76,10 +44,14 @@ def test_a_unit_is_decoded_to_pixels_and_receipts(tmp_path: Path, photos: list[P
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     paths = [photos[0], broken, photos[1], photos[2], tmp_path / "gone.png"]
-    known = KnownImages(table([receipt("elsewhere", content=content_hash(photos[1].read_bytes()))], RECEIPTS))
+    store = EmbeddingStore(str(tmp_path / "lake"), Storage(), "any")
+    elsewhere = {"image_id": "elsewhere", "content_hash": content_hash(photos[1].read_bytes()), "status": OK}
+    earlier = store.write_unit("earlier", table([elsewhere], RECEIPTS), np.ones((1, 1, 1), np.float16))
+    store.settle()
     settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", SampleRecipe(8, "squash", (1, 1)))
     rows = [{"image_id": path.name, "uri": str(path), "group_id": "g"} for path in paths]
-    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=[Shared(known, {})])
+    shared = [Shared(Contents(store.index), {})]
+    decoded = decode_unit(units(manifest(rows), 64, "run"), settings=settings, shared=shared)
     assert not any(pa.types.is_large_binary(field.type) for field in decoded.schema)  # no file in a cell
     unit = DecodedUnit.of(decoded)
     found = {row["image_id"]: row for row in unit.receipts.to_pylist()}
@@ -90,7 +62,7 @@ def test_a_unit_is_decoded_to_pixels_and_receipts(tmp_path: Path, photos: list[P
         "broken.png": "failed",
         "gone.png": "failed",
     }
-    assert found["1.png"]["embedding_uri"] == "/unit.arrow"  # embedded on an earlier night
+    assert found["1.png"]["embedding_uri"] == earlier["embedding_uri"][0].as_py()  # embedded on an earlier night
     assert (found["2.png"]["width"], found["2.png"]["height"], found["2.png"]["embedding_uri"]) == (6, 6, None)
     pixels = unit.pixels.reshape(-1, 8, 8, 3)
     assert (unit.valid.dtype, unit.motions.dtype, unit.motions.shape) == (bool, np.float32, (2 * 2 * 3,))

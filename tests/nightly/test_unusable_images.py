@@ -13,8 +13,9 @@ from PIL import Image
 
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import ArchiveError, PatcheadError
+from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.decode import DecodeSettings, KnownImages, Shared, decode_unit
+from patchead.nightly.decode import DecodeSettings, Shared, decode_unit
 from patchead.nightly.embed import EmbedActor, EmbedSpec
 from patchead.nightly.prompts import PromptSet
 from patchead.nightly.units import units
@@ -47,7 +48,7 @@ class Stage:
 
     def run(self, manifest: pa.Table, images_per_file: int = 64) -> dict[str, dict[str, Any]]:
         """Receipts by image id."""
-        shared = [Shared(KnownImages(RECEIPTS.empty_table()), {})]
+        shared = [Shared(Contents(self.store.index), {})]
         found: dict[str, dict[str, Any]] = {}
         work = units(completed(manifest, TO_EMBED), images_per_file, "run")
         for i in range(work.num_rows):
