@@ -96,14 +96,14 @@ class Executor(Protocol):
     def call_counter(self) -> CallCounter:
         """Return a new counter that no lost actor takes with it."""
 
-    def actors(self, kind: type[Actor], spec: Any, pool: Pool) -> AbstractContextManager[ActorPool]:
+    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> AbstractContextManager[ActorPool]:
         """Hold a pool of actors set up with ``spec``; leaving the context waits for every call."""
 
     def map_units(
         self,
         units: pa.Table,
         function: Callable[[pa.Table], pa.Table],
-        kind: type[Any],
+        actor_class: type[Any],
         spec: Any,
         pool: Pool,
     ) -> Iterator[pa.Table]:
@@ -112,7 +112,7 @@ class Executor(Protocol):
         Args:
             units: one row per unit of work.
             function: of a table of one row, to a table.
-            kind: an `Actor` whose instances are called with that table.
+            actor_class: an `Actor` whose instances are called with that table.
             spec: what the actors are set up with.
             pool: their number and resources.
         """

@@ -76,10 +76,10 @@ class InlineExecutor:
         return InlineCounter()
 
     @contextmanager
-    def actors(self, kind: type[Actor], spec: Any, pool: Pool) -> Iterator[InlineActors]:
+    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> Iterator[InlineActors]:
         """Hold one actor in this process; torch's threads are as before afterwards."""
         with _torch_threads(pool.threads):
-            actor = kind()
+            actor = actor_class()
             actor.setup(spec)
             yield InlineActors(actor)
 
@@ -87,7 +87,7 @@ class InlineExecutor:
         self,
         units: pa.Table,
         function: Callable[[pa.Table], pa.Table],
-        kind: type[Any],
+        actor_class: type[Any],
         spec: Any,
         pool: Pool,
     ) -> Iterator[pa.Table]:
@@ -95,7 +95,7 @@ class InlineExecutor:
         if not units.num_rows:
             return
         with _torch_threads(pool.threads):
-            actor = kind()
+            actor = actor_class()
             actor.setup(spec)
             for index in range(units.num_rows):
                 yield actor(function(units.slice(index, 1)))

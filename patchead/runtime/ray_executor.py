@@ -84,14 +84,14 @@ class RayExecutor:
         return RayCounter(name, remote.options(name=name).remote())
 
     @contextmanager
-    def actors(self, kind: type[Actor], spec: Any, pool: Pool) -> Iterator[RayActors]:
+    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> Iterator[RayActors]:
         """Hold a pool of Ray actors.
 
         A lost one is started again and its calls are retried for as long as it takes: every call is idempotent.
         """
-        key = (kind, pool)
-        workers = self._idle.pop(key, None) or [_start(kind, pool) for _ in range(pool.size)]
-        calls = RayActors(kind.__name__, workers, ray.put(spec))
+        key = (actor_class, pool)
+        workers = self._idle.pop(key, None) or [_start(actor_class, pool) for _ in range(pool.size)]
+        calls = RayActors(actor_class.__name__, workers, ray.put(spec))
         try:
             yield calls
             calls.drain()
@@ -109,7 +109,7 @@ class RayExecutor:
         self,
         units: pa.Table,
         function: Callable[[pa.Table], pa.Table],
-        kind: type[Any],
+        actor_class: type[Any],
         spec: Any,
         pool: Pool,
     ) -> Iterator[pa.Table]:
@@ -124,7 +124,7 @@ class RayExecutor:
         )
         done = decoded.map_batches(
             _UnitActor,
-            fn_constructor_args=(kind, spec),
+            fn_constructor_args=(actor_class, spec),
             compute=ActorPoolStrategy(size=pool.size),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
@@ -137,8 +137,8 @@ class RayExecutor:
 class RayActors:
     """Hold a fixed number of Ray actors, `IN_FLIGHT` calls each. See `executor.ActorPool`."""
 
-    def __init__(self, kind: str, workers: Sequence[Any], spec: ray.ObjectRef) -> None:
-        self._kind, self._spec = kind, (uuid.uuid4().hex, [spec])
+    def __init__(self, name: str, workers: Sequence[Any], spec: ray.ObjectRef) -> None:
+        self._name, self._spec = name, (uuid.uuid4().hex, [spec])
         self._free = deque([*workers] * IN_FLIGHT)
         self._running: dict[ray.ObjectRef, tuple[Any, Callable[[], None] | None]] = {}
 
@@ -149,7 +149,7 @@ class RayActors:
         while not self._free:
             self._finish_one()
         worker = self._free.popleft()
-        remote = worker.call.options(num_returns=1 + results, name=f"{self._kind}.{method}")
+        remote = worker.call.options(num_returns=1 + results, name=f"{self._name}.{method}")
         returned = remote.remote(self._spec, method, results, *arguments)
         finished, *values = returned if results else [returned]
         self._running[finished] = worker, done
@@ -173,14 +173,14 @@ class RayActors:
 class _UnitActor:
     """What Ray Data's actor pool holds: an actor that is called with one unit."""
 
-    def __init__(self, kind: type[Any], spec: Any) -> None:
-        self._actor = kind()
+    def __init__(self, actor_class: type[Any], spec: Any) -> None:
+        self._actor = actor_class()
         self._actor.setup(spec)
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         return self._actor(unit)
 
 
-def _start(kind: type[Actor], pool: Pool) -> Any:
+def _start(actor_class: type[Actor], pool: Pool) -> Any:
     remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(Worker)
-    return remote.remote(kind)
+    return remote.remote(actor_class)

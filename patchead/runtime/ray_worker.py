@@ -65,8 +65,8 @@ class Worker:
     The specification comes with every call, so an actor that was lost and started again is set up like the others.
     """
 
-    def __init__(self, kind: type[Actor]) -> None:
-        self._actor, self._spec_id = kind(), ""
+    def __init__(self, actor_class: type[Actor]) -> None:
+        self._actor, self._spec_id = actor_class(), ""
 
     def call(self, spec: tuple[str, list[ray.ObjectRef]], method: str, results: int, *arguments: Any) -> Any:
         """Return None first, so that the driver hears of an error without fetching a value."""

@@ -27,5 +27,5 @@ def worker_errors() -> Iterator[None]:
 
 
 def _plain(error: PatcheadError) -> PatcheadError:
-    kind = next(c for c in type(error).__mro__ if c.__module__ == PatcheadError.__module__)
-    return kind(*error.args)
+    own = next(c for c in type(error).__mro__ if c.__module__ == PatcheadError.__module__)
+    return own(*error.args)
