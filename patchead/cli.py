@@ -16,14 +16,13 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from patchead.errors import PatcheadError, SettingsError
-from patchead.settings.load import iter_fields, load_config
+from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
 from patchead.settings.model import Config
 
 if TYPE_CHECKING:
     from patchead.runtime.executor import Executor
 
 PUBLISHED_WITH_FAILURES = 3
-UNUSED = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A file or a pipe has no width: lines are not cut for it.
@@ -123,7 +122,7 @@ def plan(
     from patchead.forecast.simulate_report import SimulationRequest, print_simulation
     from patchead.forecast.survey import actor_count
 
-    places = {} if images is None else UNUSED
+    places = {} if images is None else UNUSED_PLACES
     settings = _settings(config, overrides, places | chosen)
     count = actor_count(settings, actors) if gpus is None else gpus
     request = SimulationRequest(
@@ -151,7 +150,7 @@ def calibrate(
     """Measure this machine's speeds, in well under a minute, and keep them for `patchead plan`."""
     from patchead.forecast.calibrate_report import run_calibration
 
-    settings = load_config(None, overrides or [], {**UNUSED, "lake.uri": lake or UNUSED["lake.uri"]})
+    settings = load_config(None, overrides or [], {**UNUSED_PLACES, "lake.uri": lake or UNUSED_PLACES["lake.uri"]})
     run_calibration(settings, out, threads=threads, actors=actors, precisions=precision or [], lake=lake, output=output)
 
 
@@ -165,7 +164,7 @@ def query(
     from patchead.lake.query import query as run_query
     from patchead.nightly.wiring import storage
 
-    settings = load_config(None, overrides or [], {**UNUSED, "lake.uri": lake})
+    settings = load_config(None, overrides or [], {**UNUSED_PLACES, "lake.uri": lake})
     found = run_query(lake, storage(settings), sql)
     table = Table(*(Column(name, overflow="fold") for name in found.column_names))
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
@@ -198,7 +197,7 @@ def evaluate(
     from patchead.evaluation.command import run_evaluation
 
     run_evaluation(
-        lambda more: load_config(config, [*(overrides or []), *more], UNUSED),
+        lambda more: load_config(config, [*(overrides or []), *more], UNUSED_PLACES),
         out,
         dataset=dataset,
         root=root,

@@ -24,10 +24,9 @@ from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
 from patchead.scoring.verdict import robust_z
 from patchead.settings import resolve
-from patchead.settings.load import load_config
+from patchead.settings.load import UNUSED_PLACES, load_config
 
 _HEATMAP_SIDE = 1024
-_PLACES = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}  # a list of images has neither
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def score(
         "scoring.precision": precision,
         "scoring.memory_gb": memory_gb,
     }
-    config = load_config(None, given=_PLACES | {key: value for key, value in given.items() if value is not None})
+    config = load_config(None, given=UNUSED_PLACES | {key: value for key, value in given.items() if value is not None})
     if len(images) < min_batch and not len(prompts):
         raise SettingsError(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")

@@ -13,6 +13,9 @@ from pydantic.fields import FieldInfo
 from patchead.errors import SettingsError, nearest_name
 from patchead.settings.model import Config
 
+#: For what reads no archive and writes no lake.
+UNUSED_PLACES = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
+
 
 def load_config(path: Path | None, overrides: Iterable[str] = (), given: Mapping[str, Any] | None = None) -> Config:
     """Read ``path``, apply ``section.key=value`` overrides (values are YAML), then ``given`` ones as they are; check.
