@@ -122,7 +122,8 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
                 found = [find(findings, metric, **at) for metric in (*METRICS, "aligned")]
                 rows.append((name, arrangement, method, *(f"{f.mean:.3f}" if f else "" for f in found)))
     caption = (
-        f"{DINO.label}, {SIZE} px, blocks 6+12, nearest {RULE.fraction:.0%}. {GOOD} good and {DEFECTIVE} defective "
+        f"{DINO.label}, {SIZE} px, blocks 6+12, nearest {RULE.fraction:.0%}, fp32 encoder, fp32 scores. "
+        f"{GOOD} good and {DEFECTIVE} defective "
         f"photos ({len(KINDS)} planted kinds in turn); objects of {OBJECT} px on a plain canvas of {CANVAS} px (grey "
         f"{BACKGROUND}), shifted by up to ±{SHIFT:.0%} of the canvas each way and turned by up to ±{TURN:.0f}°. "
         + "; ".join(f"{name}: {text}" for name, text in OBJECTS.items())

@@ -90,6 +90,6 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
     caption = (
         f"{DINO.label}, {SIZE} px, blocks 6+12, nearest {RULE.fraction:.0%}; per kind {EACH} defective among "
         f"{EACH * len(KINDS)} good photos. Textures: crops of scikit-image's {', '.join(GROUPS['textures'])}; cells: "
-        "elpv-dataset, mono and poly. Mean over the textures, and over the two products."
+        "elpv-dataset, mono and poly. Mean over the textures, and over the two products. fp32 encoder, fp32 scores."
     )
     return [Sheet("Planted defects, by pixel", caption, header, tuple(rows))]

@@ -9,7 +9,7 @@ from patchead.scoring.aggregate import image_scores
 from studies import cells
 from studies.cells import PRODUCTS, SPLITS
 from studies.features import DINO, DINO_AUTO, shared
-from studies.findings import Finding, Say, Sheet, find
+from studies.findings import Case, Finding, Say, Sheet, find
 from studies.strips import strip_to
 
 STUDY = "fewshot"
@@ -35,6 +35,7 @@ def run(say: Say) -> list[Finding]:
     findings = []
     for product in PRODUCTS:
         features = shared(MODELS[product], SIZE)
+        case: Case = {"product": product, "dtype": features.model.dtype}
         values: dict[tuple[str, int, str], list[float]] = {}
         for number in SPLITS:
             split = cells.split(product, number)
@@ -50,7 +51,7 @@ def run(say: Say) -> list[Finding]:
                         values.setdefault((layers, k, "AP"), []).append(float(ap))
             say(f"few-shot: {product}, split {number}")
         for (layers, k, metric), found in values.items():
-            findings.append(Finding(STUDY, {"product": product, "layers": layers, "k": k}, metric, tuple(found)))
+            findings.append(Finding(STUDY, {**case, "layers": layers, "k": k}, metric, tuple(found)))
     return findings
 
 
@@ -62,8 +63,10 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
         last = [find(findings, "AUROC", product=p, layers="last", k=k) for p in PRODUCTS]
         rows.append((str(k), *(f.with_deviation if f else "" for f in found + last)))
     names = [f"{p} {m}" for p in PRODUCTS for m in ("AUROC", "AP")] + [f"{p} AUROC, last layer" for p in PRODUCTS]
+    dtypes = {str(f.case["product"]): f.case.get("dtype", "fp32") for f in findings}
     caption = (
         f"{DINO.label}, {SIZE} px, blocks 6+12, 180 good and 20 defective cells a split; prompts: good cells of the "
-        f"other blocks. Mean ± standard deviation over {len(SPLITS)} splits x {DRAWS} draws."
+        f"other blocks. Mean ± standard deviation over {len(SPLITS)} splits x {DRAWS} draws. "
+        f"{', '.join(f'{dtype} encoder for {product}' for product, dtype in dtypes.items())}; fp32 scores."
     )
     return [Sheet("Few-shot on solar cells", caption, ("k", *names), tuple(rows))]
