@@ -13,12 +13,12 @@ from patchead.hashing import joined_digest
 
 
 def values(column: pa.ChunkedArray) -> pa.Array:
-    """A column as one contiguous array, also when it has no chunk at all."""
+    """Join a column to one contiguous array, also when it has no chunk at all."""
     return column.combine_chunks() if column.num_chunks else pa.array([], column.type)
 
 
 def run_boundaries(rows: pa.Table, columns: Sequence[str]) -> list[int]:
-    """Where the runs of equal values in ``columns`` of a sorted table begin, and the table's length: [0, …, n]."""
+    """Find where the runs of equal values in ``columns`` of a sorted table begin, and its length: [0, …, n]."""
     if not rows.num_rows:
         return [0]
     change = np.zeros(rows.num_rows, dtype=bool)
@@ -32,14 +32,14 @@ def run_boundaries(rows: pa.Table, columns: Sequence[str]) -> list[int]:
 
 
 def by_group(rows: pa.Table) -> dict[str, pa.Table]:
-    """Slices of the rows, one per group_id in its order, each in order of image_id."""
+    """Slice the rows by group_id, in its order, each in order of image_id."""
     ordered = rows.sort_by([("group_id", "ascending"), ("image_id", "ascending")])
     edges = run_boundaries(ordered, ["group_id"])
     return {ordered["group_id"][a].as_py(): ordered.slice(a, b - a) for a, b in pairwise(edges)}
 
 
 def keys(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
-    """One text per row that is equal where all ``columns`` are; null is a value of its own. Returns large_string (n,).
+    """Write one text per row that is equal where all ``columns`` are; null is a value of its own: large_string (n,).
 
     Large, because the texts of a lake can be more than the 2 GB that a plain string array holds.
     """
@@ -49,24 +49,24 @@ def keys(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
 
 
 def first_of_each(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """The first row of every distinct combination of values in ``columns``, in order; nulls count as equal."""
+    """Take the first row of every distinct combination of values in ``columns``, in order; nulls count as equal."""
     numbered = rows.append_column("number", pa.array(np.arange(rows.num_rows)))
     first = numbered.group_by(list(columns)).aggregate([("number", "min")])["number_min"]
     return rows.take(np.sort(np.asarray(first)))
 
 
 def codes(column: pa.ChunkedArray) -> np.ndarray:
-    """Equal values to equal int64 codes, null to -1. Returns (n,)."""
+    """Turn equal values into equal int64 codes (n,), null into -1."""
     return np.asarray(pc.fill_null(values(column).dictionary_encode().indices, -1)).astype(np.int64)
 
 
 def count(rows: pa.Table, status: str) -> int:
-    """How many rows have this status."""
+    """Count the rows that have this status."""
     return pc.sum(pc.equal(rows["status"], status)).as_py() or 0
 
 
 def digest(tables: Iterable[pa.Table], columns: Sequence[str]) -> str:
-    """Hash of the values of ``columns``, strings or integers, over all tables, in their order."""
+    """Hash the values of ``columns``, strings or integers, over all tables, in their order."""
 
     def lines(rows: pa.Table) -> str:
         parts = [pc.fill_null(values(rows[name].cast(pa.string())), "\0") for name in columns]
@@ -76,5 +76,5 @@ def digest(tables: Iterable[pa.Table], columns: Sequence[str]) -> str:
 
 
 def compact(rows: pa.Table) -> pa.Table:
-    """A copy that holds nothing but its own rows: a slice sent to a worker would carry its parent's buffers."""
+    """Copy a table so that it holds its own rows alone: a slice sent to a worker would carry its parent's buffers."""
     return rows.take(np.arange(rows.num_rows))

@@ -50,17 +50,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @dataclass(frozen=True)
 class Folder:
-    """One folder of files; a description only, so that it travels to the workers. It is made by the first write."""
+    """Describe one folder of files: no connection, so that it travels to the workers. The first write makes it."""
 
     uri: str
     storage: Storage
 
     def uri_of(self, name: str) -> str:
-        """The full URI of the file ``name``."""
+        """Give the full URI of the file ``name``."""
         return join(self.uri, name)
 
     def names(self, suffix: str) -> list[str]:
-        """Sorted names that end in ``suffix``; none where the folder does not exist.
+        """List the names that end in ``suffix``, sorted; none where the folder does not exist.
 
         Raises:
             LakeError: the folder cannot be listed.
@@ -69,7 +69,7 @@ class Folder:
         return sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
 
     def sizes(self, suffix: str) -> dict[str, int]:
-        """Bytes of each file whose name ends in ``suffix``, by name; none where the folder does not exist.
+        """Look up the bytes of each file whose name ends in ``suffix``, by name; none where the folder does not exist.
 
         Raises:
             LakeError: the folder cannot be listed.
@@ -78,7 +78,7 @@ class Folder:
         return {name: size for name, size in known.items() if name.endswith(suffix) and not name.startswith(".")}
 
     def exists(self, name: str) -> bool:
-        """Whether there is a file ``name``.
+        """Tell whether there is a file ``name``.
 
         Raises:
             LakeError: it cannot be told.
@@ -110,7 +110,7 @@ class Folder:
         return uri
 
     def open(self, name: str) -> pa.NativeFile:
-        """A file for reading: a local one memory-mapped, a remote one read at once.
+        """Open a file for reading: a local one memory-mapped, a remote one read at once.
 
         Raises:
             FileNotFoundError: there is none.
@@ -123,7 +123,7 @@ class Folder:
         return _unless_missing(lambda: pa.BufferReader(filesystem.cat_file(path)), uri)
 
     def open_parts(self, name: str) -> pa.NativeFile:
-        """A file to read parts of: a local one memory-mapped, a remote one fetched by byte range, as it is read.
+        """Open a file to read parts of: a local one memory-mapped, a remote one fetched by byte range, as it is read.
 
         Raises:
             FileNotFoundError: there is none.
@@ -137,7 +137,7 @@ class Folder:
         return pa.PythonFile(_RemoteFile(filesystem, path, uri, size), mode="r")
 
     def head(self, name: str, size: int) -> bytes:
-        """The first ``size`` bytes of a file. Raises as :meth:`open` does."""
+        """Read the first ``size`` bytes of a file. Raises as :meth:`open` does."""
         uri = self.uri_of(name)
         filesystem, path = self.storage.filesystem(uri)
         return _unless_missing(lambda: filesystem.cat_file(path, start=0, end=size), uri)
@@ -199,7 +199,7 @@ class _RemoteFile(io.RawIOBase):
 
 
 def plain_name(parameter: str, value: str) -> str:
-    """``value`` if it can be part of a file name everywhere; else ``LakeError``."""
+    """Give ``value`` back if it can be part of a file name everywhere; else raise ``LakeError``."""
     if not _NAME.fullmatch(value):
         raise LakeError(bad_value(parameter, value, "1 to 200 letters, digits, '.', '_' or '-'"))
     return value

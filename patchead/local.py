@@ -171,7 +171,7 @@ def score_samples(
         precision, device, schedule, memory_bytes, panel: see `leave_one_out.score_group`.
 
     Raises:
-        As `leave_one_out.score_group`; ValueError: a mask without attention, parts beside prompts (which have none),
+        As `leave_one_out.score_group`; ValueError: a mask without attention, parts and prompts (which have none),
             or another number of them than images.
 
     Examples:
@@ -184,7 +184,7 @@ def score_samples(
         ((5, 4, 4), 3, [4, 4, 4, 4, 4])
     """
     if part is not None and (prompts is not None or len(part) != len(samples.content)):
-        raise ValueError(f"part must name the part of each of {len(samples.content)} images, and not beside prompts")
+        raise ValueError(f"part must name the part of each of {len(samples.content)} images, and goes with no prompts")
     kept, embeddings = np.flatnonzero(samples.usable).tolist(), samples.embeddings
     content = [samples.content[i] for i in kept]
     parts = [None if part is None else part[i] for i in kept]

@@ -162,7 +162,7 @@ def test_a_photo_is_known_however_it_is_given(tmp_path: Path) -> None:
     assert alone.table["score"].to_pylist() == [None]
     assert alone.table["is_anomalous"].to_pylist() == [None]
     np.testing.assert_array_equal(alone.heatmap(0), part(0))
-    with pytest.raises(ValueError, match="part must name the part of each of 3 images, and not beside prompts"):
+    with pytest.raises(ValueError, match="part must name the part of each of 3 images, and goes with no prompts"):
         patchead.score(paths, prompts=paths, part_ids=["a", "b", "c"], **tiny)
 
 

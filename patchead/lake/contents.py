@@ -21,7 +21,7 @@ _ROW_GROUPS = 16
 
 @dataclass(frozen=True)
 class Contents:
-    """What one run looks up by content; a description only. A process reads the hashes once, at its first question.
+    """Describe what one run looks up by content: no connection. A process reads the hashes once, at its first question.
 
     It takes six bytes per receipt of the store, up to 1 GB; from a local disk they are mapped, and shared by all
     processes of a node. Of a store with more than 178 million receipts, those of some parts are not found.
@@ -32,7 +32,7 @@ class Contents:
     """Tells this run from the next one, which must not trust what a process has seen before."""
 
     def find(self, content_hash: str, turn: int | None) -> dict[str, Any] | None:
-        """A receipt of an image of this content, turned like this, whose embedding file is there; or None.
+        """Find a receipt of an image of this content, turned like this, whose embedding file is there; or None.
 
         Raises:
             LakeError: a part of the index is damaged, or the lake cannot be read.

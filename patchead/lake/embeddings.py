@@ -28,7 +28,7 @@ _UNITS_AT_ONCE = 4096
 
 
 class EmbeddingStore:
-    """The embeddings of one encoder in one lake. Holds no connection, so it travels to the workers.
+    """Write and read the embeddings of one encoder in one lake. Holds no connection, so it travels to the workers.
 
     ``encoder_id`` is the store's id, see the module.
 
@@ -110,7 +110,7 @@ class EmbeddingStore:
         self.index.join_small_parts()
 
     def read(self, uri: str, rows: np.ndarray) -> np.ndarray:
-        """Embeddings float16 (n, P, D) of ``rows`` (n,) of one file; a local file is mapped, a remote one read once.
+        """Read embeddings float16 (n, P, D) of ``rows`` (n,) of one file: a local one mapped, a remote one read once.
 
         Raises:
             LakeError: the file is missing, damaged, of another encoder, or has no such row.
@@ -119,7 +119,7 @@ class EmbeddingStore:
             return _rows(batch.column("embedding").to_numpy_ndarray(), rows, uri)
 
     def read_side_arrays(self, uri: str, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """The side arrays that were written with the embeddings of ``rows`` (n,), by name: (n, …) each.
+        """Read the side arrays that were written with the embeddings of ``rows`` (n,), by name: (n, …) each.
 
         Raises:
             LakeError: as :meth:`read`.

@@ -34,7 +34,7 @@ _REPEATING = ["role", "guides_digest", "embedding_uri", "status"]  # columns wor
 
 @dataclass(frozen=True)
 class Hashes:
-    """Where the receipts of a content hash are: ``prefix`` uint32 (n,), ascending, and ``row_group`` uint16 (n,).
+    """Say where the receipts of a content hash are: ``prefix`` uint32 (n,), ascending; ``row_group`` uint16 (n,).
 
     Another hash may begin like it: the receipt decides.
     """
@@ -44,10 +44,11 @@ class Hashes:
 
     @property
     def nbytes(self) -> int:
+        """Count the bytes of both arrays."""
         return int(self.prefix.nbytes + self.row_group.nbytes)
 
     def row_groups(self, content_hash: str) -> list[int]:
-        """Numbers of the row groups that may hold receipts of this content."""
+        """Number the row groups that may hold receipts of this content."""
         prefix = np.uint32(int(content_hash[:_PREFIX_DIGITS], 16))
         first = int(self.prefix.searchsorted(prefix))
         if first == len(self.prefix) or self.prefix[first] != prefix:
@@ -56,7 +57,7 @@ class Hashes:
 
 
 def folders_of(image_ids: pa.Array) -> pa.Array:
-    """Folder of each image: its id up to the last slash."""
+    """Cut the folder of each image: its id up to the last slash."""
     return pc.replace_substring_regex(image_ids, r"[^/]*$", "")
 
 
@@ -102,7 +103,7 @@ def delete_part(folder: Folder, part: str) -> None:
 
 
 def row_groups_of(folder: Folder, part: str, wanted: pa.Array) -> list[int]:
-    """Numbers of the row groups that hold images of the folders ``wanted``, string (n,), of the archive.
+    """Number the row groups that hold images of the folders ``wanted``, string (n,), of the archive.
 
     Raises:
         FileNotFoundError: there is no such part.
@@ -120,7 +121,7 @@ def row_groups_of(folder: Folder, part: str, wanted: pa.Array) -> list[int]:
 
 
 def read_hashes(folder: Folder, part: str) -> Hashes:
-    """Where the content hashes of a part are; from a local disk mapped, not read.
+    """Read where the content hashes of a part are; from a local disk they are mapped.
 
     Raises:
         FileNotFoundError: there is no such part.
@@ -134,7 +135,7 @@ def read_hashes(folder: Folder, part: str) -> Hashes:
 
 @contextmanager
 def opened(folder: Folder, part: str) -> Iterator[pq.ParquetFile]:
-    """The receipts of a part, to read some row groups of: see `read_group`.
+    """Open the receipts of a part, to read some row groups of: see `read_group`.
 
     Raises:
         FileNotFoundError: there is no such part.
@@ -152,12 +153,12 @@ def opened(folder: Folder, part: str) -> Iterator[pq.ParquetFile]:
 
 
 def read_group(file: pq.ParquetFile, number: int) -> pa.Table:
-    """RECEIPTS of one row group, with embedding file names."""
+    """Read the RECEIPTS of one row group, with embedding file names."""
     return completed(file.read_row_group(number), RECEIPTS)
 
 
 def first_and_last_id(file: pq.ParquetFile, number: int) -> tuple[str | None, str | None]:
-    """The smallest and the largest image id of a row group, from its statistics; None where they are too long."""
+    """Look up a row group's smallest and largest image id, in its statistics; None where they are too long."""
     column = file.metadata.row_group(number).column(file.schema_arrow.get_field_index("image_id"))
     if column.statistics is None or not column.statistics.has_min_max:
         return None, None
@@ -178,7 +179,7 @@ def write_receipts(receipts: pa.Table, sink: pa.NativeFile) -> None:
 
 
 def read_receipts(folder: Folder, name: str) -> pa.Table:
-    """RECEIPTS of one whole file, with embedding file names; what an earlier version wrote lacks columns: null.
+    """Read one whole file's RECEIPTS, with embedding file names; columns that an earlier version lacked are null.
 
     Raises:
         FileNotFoundError: there is none.

@@ -36,7 +36,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class ReceiptIndex:
-    """The index of one store; a description only, so that it travels to the workers.
+    """Read and write the index of one store. Holds no connection, so that it travels to the workers.
 
     Several processes may add to it and join parts at once: parts are never changed, and a part goes only when its
     receipts are in another one.
@@ -47,7 +47,7 @@ class ReceiptIndex:
     """Where the embedding files are. Stored receipts keep their names, not URIs: a lake may be moved."""
 
     def parts(self) -> list[str]:
-        """Names of the parts.
+        """List the names of the parts.
 
         Raises:
             LakeError: the folder cannot be listed.
@@ -68,7 +68,7 @@ class ReceiptIndex:
             index_part.write_part(self.folder, f"{label}-{uuid4().hex[:12]}", self.without_folder(ok))
 
     def unchanged(self, wanted: pa.Table) -> pa.Table:
-        """RECEIPTS of the samples ``wanted``, TO_EMBED rows, that the store holds: one for each, in no order.
+        """Find RECEIPTS of the samples ``wanted``, TO_EMBED rows, that the store holds: one for each, in no order.
 
         A sample without an etag may have changed and is not looked for; one whose embedding file was deleted is not
         held. Of the index, only receipts in the folders of ``wanted`` are read, a row group at a time.
@@ -89,7 +89,7 @@ class ReceiptIndex:
         return first_of_each(held, SAMPLE_KEY)
 
     def exist(self, uris: Iterable[str]) -> Iterator[bool]:
-        """Whether each embedding file is there, by one request each.
+        """Tell whether each embedding file is there, by one request each.
 
         Raises:
             LakeError: it cannot be told.
@@ -97,7 +97,7 @@ class ReceiptIndex:
         return concurrently(lambda uri: self.units.exists(self.name_of(uri)), uris)
 
     def over_parts(self, read: Callable[[str], Found]) -> Iterator[Found]:
-        """``read`` of each part; what is joined meanwhile is read from the part that it is in now.
+        """Yield ``read`` of each part; what is joined meanwhile is read from the part that it is in now.
 
         Raises:
             LakeError: as ``read``, or the folder cannot be listed.
@@ -133,7 +133,7 @@ class ReceiptIndex:
                 index_part.delete_part(self.folder, name)
 
     def name_of(self, uri: str) -> str:
-        """Name of an embedding file.
+        """Cut the name of an embedding file from its URI.
 
         Raises:
             LakeError: it is of another store.
@@ -144,11 +144,11 @@ class ReceiptIndex:
         return name
 
     def with_folder(self, receipts: pa.Table) -> pa.Table:
-        """Stored receipts with the URIs of their embedding files."""
+        """Give stored receipts the URIs of their embedding files."""
         return _set_uris(receipts, pc.binary_join_element_wise(self.units.uri, receipts["embedding_uri"], "/"))
 
     def without_folder(self, receipts: pa.Table) -> pa.Table:
-        """Receipts as they are stored.
+        """Turn receipts into what is stored.
 
         Raises:
             LakeError: one names an embedding file of another store.

@@ -23,7 +23,7 @@ from patchead.storage import Storage
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """What the workers need to turn a manifest entry into the encoder's pixels."""
+    """Hold what the workers need to turn a manifest entry into the encoder's pixels."""
 
     storage: Storage
     image_column: str
@@ -34,12 +34,13 @@ class DecodeSettings:
 
     @property
     def fit(self) -> str:
+        """Say how an image becomes square."""
         return self.recipe.fit
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What every unit may need: the images that the lake holds, and the candidates for each group's guides."""
+    """Hold what every unit may need: the images that the lake holds, and the candidates for each group's guides."""
 
     known: Contents
     guides: Mapping[str, pa.Table]
@@ -47,7 +48,7 @@ class Shared:
 
 
 class DecodedUnit(NamedTuple):
-    """What an actor gets of one unit; the arrays are those of `samples.recipe.stacked`, flat."""
+    """Hold what an actor gets of one unit; the arrays are those of `samples.recipe.stacked`, flat."""
 
     unit_id: str
     receipts: pa.Table
@@ -136,7 +137,7 @@ def _guides(candidates: pa.Table | None, settings: DecodeSettings) -> list[_Cand
 def encoded(
     images: Mapping[str, Sequence[Any]], settings: DecodeSettings
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
-    """Encoded bytes, or the error in their place, of loose files or of members of one shard, each with its index.
+    """Read encoded bytes, or the error in their place, of loose files or members of one shard, each with its index.
 
     ``images`` holds the manifest's columns format, uri, key, offset and size. A tar member with a known place is read
     by its byte range, so a shard is not walked again for every unit.

@@ -30,7 +30,7 @@ from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, completed
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the stage leaves: one receipt per image of the manifest, in its order, and how they came about."""
+    """Hold what the stage leaves: one receipt per image of the manifest, in its order, and how they came about."""
 
     receipts: pa.Table
     embedded: int
@@ -83,7 +83,7 @@ def embed(
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What the rest of the run needs to know of the encoder; ``n_patches`` of one view."""
+    """Hold what the rest of the run needs to know of the encoder; ``n_patches`` of one view."""
 
     encoder_id: str
     grid: tuple[int, int]
@@ -103,7 +103,7 @@ def identify(spec: EncoderSpec) -> EncoderFacts:
 
 @dataclass(frozen=True)
 class EmbedSpec:
-    """What every embedding actor is set up with; ``batch_size`` views per forward pass."""
+    """Hold what every embedding actor is set up with; ``batch_size`` views per forward pass."""
 
     encoder: EncoderSpec
     store: EmbeddingStore
@@ -113,7 +113,7 @@ class EmbedSpec:
 
 
 class EmbedActor:
-    """Holds one encoder; embeds decoded units and writes them to the lake."""
+    """Embed decoded units by one encoder and write them to the lake."""
 
     def setup(self, spec: EmbedSpec) -> None:
         """Build the encoder.
