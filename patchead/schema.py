@@ -54,7 +54,7 @@ class Described:
 _timestamp = pa.timestamp("us", tz="UTC")
 
 _MANIFEST = Described(
-    "between the stages of a run",
+    "`runs/<run_id>/manifest.parquet`",
     "One row per image that the catalog found: what there is to score.",
     [
         ("image_id", pa.string(), "Relative URI, plus `#member` (tar) or `#row key` (Parquet); never a position."),
@@ -81,7 +81,8 @@ _OF_A_SAMPLE = [
 ]
 
 _RECEIPTS = Described(
-    "`embeddings/<store_id>/parts/*.receipts.parquet` and `pending/*.parquet`",
+    "`embeddings/<store_id>/parts/*.receipts.parquet` and `pending/*.parquet`; of one run "
+    "`runs/<run_id>/receipts.parquet`",
     "What embedding one image left behind. `embedding_uri` and `row` say where its vectors are; both are null where "
     "the image failed.",
     [

@@ -6,6 +6,7 @@ Ids name files: the path relative to the archive, plus ``#member`` in a tar or `
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from patchead.archive.members import number_duplicates, set_column
 from patchead.archive.shards import Shard, ShardListing, list_shard
 from patchead.batches import concurrently
 from patchead.errors import ArchiveError, SettingsError, bad_value
+from patchead.hashing import text_digest
 from patchead.schema import FAILED, MANIFEST
 from patchead.storage import Storage, explained
 
@@ -48,6 +50,12 @@ class CatalogRequest:
     def key_sources(self) -> KeySources:
         """Say where the values of the keys come from."""
         return KeySources(self.group_by, self.template, tuple(sorted(self.assume.items())), self.part_id_column)
+
+    @property
+    def digest(self) -> str:
+        """Identify what is asked for: where it differs, the manifest may."""
+        asked = {**vars(self), "storage": self.storage.endpoint, "assume": sorted(self.assume.items())}
+        return text_digest(json.dumps(asked, default=str, sort_keys=True))
 
     @property
     def formats(self) -> tuple[str, ...]:

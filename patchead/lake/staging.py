@@ -1,4 +1,5 @@
-"""What a run leaves behind on its way to publication: ``run.json`` and one Arrow IPC file per scored group.
+"""What a run leaves behind on its way to publication: ``run.json``, ``manifest.parquet`` when its images are listed,
+``receipts.parquet`` when they are embedded, and one Arrow IPC file per scored group.
 
 A run that is started again under its id goes on from here. Once it is published, its folder may be deleted.
 """
@@ -18,12 +19,14 @@ from patchead.batches import concurrently
 from patchead.errors import LakeError
 from patchead.files import Folder, plain_name, undamaged
 from patchead.hashing import text_digest
-from patchead.schema import SCHEMA_VERSION
+from patchead.lake.run_tables import read_table, write_table
+from patchead.schema import MANIFEST, RECEIPTS, SAMPLE_KEY, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
 _REMEDY = "Delete it and run again: the group is then scored anew."
 _MAGIC_BYTES = 8  # before the schema of an Arrow IPC file
 _HEAD_BYTES = 65_536  # holds the schema of a staged group and its metadata
+_MANIFEST_FILE, _RECEIPTS_FILE = "manifest.parquet", "receipts.parquet"
 _IMAGES_PER_BATCH = 64  # what is read of a group for one image of it
 
 
@@ -170,6 +173,64 @@ class RunFolder:
 
         found = concurrently(group_of, self._groups.names(".arrow"))
         return {group_id for group_id in found if group_id is not None}
+
+    def write_manifest(self, manifest: pa.Table, ignored: int, *, listing: str) -> None:
+        """Keep what the catalog found, so that the run does not list the archive again.
+
+        Args:
+            manifest: MANIFEST.
+            ignored: how many files are no images.
+            listing: digest of what was asked for, see `CatalogRequest.digest`.
+
+        Raises:
+            LakeError: it cannot be written.
+        """
+        write_table(self._run, _MANIFEST_FILE, manifest, {"listing": listing, "ignored": str(ignored)})
+
+    def read_manifest(self, listing: str) -> tuple[pa.Table, int] | None:
+        """MANIFEST and the count of ignored files, as :meth:`write_manifest` kept them; None if it was for another
+        ``listing``, or there is none.
+
+        Raises:
+            LakeError: it is damaged or cannot be read.
+        """
+        found = read_table(self._run, _MANIFEST_FILE, MANIFEST)
+        if found is None or found[1]["listing"] != listing:
+            return None
+        return found[0], int(found[1]["ignored"])
+
+    def forget_manifest(self) -> None:
+        """Have the next try of the run list the archive again.
+
+        Raises:
+            LakeError: the file cannot be removed.
+        """
+        self._run.delete(_MANIFEST_FILE)
+
+    def write_receipts(self, receipts: pa.Table, *, store_id: str) -> None:
+        """Keep the receipts of the run's images, in the manifest's order, so that scoring can begin from them.
+
+        Args:
+            receipts: RECEIPTS.
+            store_id: of the store that holds the embeddings.
+
+        Raises:
+            LakeError: they cannot be written.
+        """
+        write_table(self._run, _RECEIPTS_FILE, receipts, {"store_id": store_id})
+
+    def read_receipts(self, wanted: pa.Table, *, store_id: str) -> pa.Table | None:
+        """RECEIPTS of ``wanted``, TO_EMBED rows, in their order; None if they are of other samples or another store,
+        or there are none. Whether the embedding files are still there is not looked at.
+
+        Raises:
+            LakeError: they are damaged or cannot be read.
+        """
+        found = read_table(self._run, _RECEIPTS_FILE, RECEIPTS)
+        if found is None or found[1]["store_id"] != store_id:
+            return None
+        same = found[0].select(SAMPLE_KEY).equals(wanted.select(SAMPLE_KEY))
+        return found[0] if same else None
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write plain JSON values as ``name``, e.g. ``run.json``.

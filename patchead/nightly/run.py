@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
-from patchead.archive.catalog import catalog
 from patchead.arrow_columns import by_group, count, digest
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, TooManyFailuresError, bad_value
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.preflight import preflight
 from patchead.lake.staging import RunFolder
@@ -22,6 +20,7 @@ from patchead.nightly import wiring
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import explain, failed_rows
 from patchead.nightly.group import Group
+from patchead.nightly.manifest import make_manifest
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompts import PromptSet, list_prompts, template_candidates
 from patchead.nightly.refusals import refuse_other_run, refuse_too_many_failures, refuse_trial_among_full_runs
@@ -164,15 +163,10 @@ class _Night:
 
     def catalog(self) -> pa.Table:
         with self.stages.stage("catalog") as advance:
-            found = catalog(wiring.catalog_request(self.config), map_shards=self._map_shards)
-            advance(found.manifest.num_rows)
-        self.record.images, self.record.ignored_files = found.manifest.num_rows, found.ignored
-        return found.manifest
-
-    def _map_shards(self, function: Callable[[Any], Any], shards: Iterable[Any]) -> list[Any]:
-        """``list(map(function, shards))`` by tasks that mostly wait."""
-        found = dict(self.executor.run_tasks(function, shards, num_cpus=0.5))
-        return [found[index] for index in sorted(found)]
+            manifest, ignored = make_manifest(wiring.catalog_request(self.config), self.folder, self.executor)
+            advance(manifest.num_rows)
+        self.record.images, self.record.ignored_files = manifest.num_rows, ignored
+        return manifest
 
     def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:
         """The prompts of few-shot mode; every group has some."""
@@ -210,7 +204,12 @@ class _Night:
             done = self._embed(manifest, encoder, store, guides, advance)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
-        refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
+        try:
+            refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
+        except TooManyFailuresError:
+            self.folder.forget_manifest()  # the remedy is to mend the archive: it is another one then
+            raise
+        self.folder.write_receipts(done.receipts, store_id=store.encoder_id)
         found, left = done.receipts.drop_columns(SAMPLE_KEY), manifest.drop_columns(["status", "error"])
         return pa.table([*left.columns, *found.columns], names=[*left.column_names, *found.column_names])
 

@@ -5,6 +5,7 @@ import json
 import pickle
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -312,3 +313,17 @@ def test_a_folder_in_the_way_of_an_id_does_not_make_two_of_one(tmp_path: Path) -
     result = errors(uri)
     assert result[f"{SCREW_21}/s.tar#m.png"] is None
     assert "duplicate key" in (result[f"{SCREW_21}/s.tar#m.png~2"] or "")
+
+
+def test_requests_for_other_images_have_other_digests() -> None:
+    given = CatalogRequest("s3://bucket/archive", assume={"night": "2026-11-21", "line": "1"})
+    assert given.digest == CatalogRequest("s3://bucket/archive", assume={"line": "1", "night": "2026-11-21"}).digest
+    changes: dict[str, object] = {
+        "uri": "s3://bucket/other", "format": "tar", "template": "{product}", "group_by": ("product",),
+        "assume": {"night": "2026-11-22", "line": "1"}, "image_column": "photo", "id_column": "id",
+        "part_id_column": "part", "night": NIGHT_21, "products": ("screw",), "limit": 5,
+        "storage": Storage(endpoint_url="http://elsewhere"),
+    }  # fmt: skip
+    assert set(changes) == {field.name for field in fields(CatalogRequest)}
+    digests = {replace(given, **{name: value}).digest for name, value in changes.items()}
+    assert len(digests | {given.digest}) == len(changes) + 1

@@ -1,0 +1,51 @@
+"""What the stages of a run hand on as tables: the manifest and the receipts, as Parquet files in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from patchead.errors import LakeError
+from patchead.files import Folder, undamaged
+from patchead.schema import SCHEMA_VERSION
+
+_REMEDY = "Delete it and run again: its stage is then done anew."
+
+
+def write_table(folder: Folder, name: str, rows: pa.Table, made_for: Mapping[str, str]) -> None:
+    """Write a table; another file of that name is replaced.
+
+    Args:
+        folder: of the run.
+        name: of the file, with its suffix.
+        rows: any.
+        made_for: what the rows hold for, as plain texts; in the file's metadata, so that both come at once.
+
+    Raises:
+        LakeError: the file cannot be written.
+    """
+    noted = rows.replace_schema_metadata({**made_for, "schema_version": str(SCHEMA_VERSION)})
+    folder.write(name, lambda sink: pq.write_table(noted, sink, compression="zstd", write_page_checksum=True))
+
+
+def read_table(folder: Folder, name: str, schema: pa.Schema) -> tuple[pa.Table, dict[str, str]] | None:
+    """Read what `write_table` wrote, with what it holds for; None where there is none, or of another version.
+
+    Raises:
+        LakeError: the file is damaged, has other columns, or cannot be read.
+    """
+    try:
+        file = folder.open(name)
+    except FileNotFoundError:
+        return None
+    uri = folder.uri_of(name)
+    with undamaged(uri, _REMEDY), file:
+        rows = pq.ParquetFile(file, page_checksum_verification=True).read()
+    made_for = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
+    if made_for.pop("schema_version", None) != str(SCHEMA_VERSION):
+        return None
+    if not rows.schema.equals(schema):
+        raise LakeError(f"{uri} does not have the columns of its kind. {_REMEDY}")
+    return rows.replace_schema_metadata(None), made_for

@@ -1,0 +1,74 @@
+"""The manifest and the receipts that a run keeps in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from patchead.errors import LakeError
+from patchead.lake.staging import RunFolder
+from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, TO_EMBED, completed, table
+from tests.helpers.sample_rows import NIGHT, group, rows_of
+
+
+def folder_of(lake: Any, run_id: str = "run-1") -> RunFolder:
+    return RunFolder(lake.uri, lake.storage, run_id)
+
+
+def manifest() -> pa.Table:
+    return rows_of("run-1", [group(NIGHT, "screw", "a", "b"), group(None, "ü", "c#1\n")]).manifest
+
+
+def test_the_manifest_comes_back_for_the_same_listing_alone(lake: Any) -> None:
+    folder = folder_of(lake)
+    assert folder.read_manifest("listing") is None
+    folder.write_manifest(manifest(), 3, listing="listing")
+    assert folder.read_manifest("listing") == (manifest(), 3)
+    assert folder.read_manifest("other") is None
+    assert folder_of(lake, "run-2").read_manifest("listing") is None
+    folder.write_manifest(manifest().slice(0, 1), 0, listing="other")
+    assert folder.read_manifest("other") == (manifest().slice(0, 1), 0)
+    assert folder.read_manifest("listing") is None
+    folder.forget_manifest()
+    assert folder.read_manifest("other") is None
+    folder.forget_manifest()
+
+
+def test_receipts_come_back_for_the_same_samples_and_store_alone(lake: Any) -> None:
+    folder, images = folder_of(lake), [{"image_id": i, "etag": "e", "size": 1} for i in "ab"]
+    ok, failed = {"status": OK, "embedding_uri": "u", "row": 0}, {"status": FAILED, "error": "no image"}
+    receipts = table([images[0] | ok, images[1] | failed], RECEIPTS)
+    wanted = completed(receipts, TO_EMBED)
+    assert folder.read_receipts(wanted, store_id="vit") is None
+    folder.write_receipts(receipts, store_id="vit")
+    assert folder.read_receipts(wanted, store_id="vit") == receipts
+    assert folder.read_receipts(wanted, store_id="other") is None
+    assert folder.read_receipts(wanted.slice(1), store_id="vit") is None
+    aligned = wanted.set_column(wanted.schema.get_field_index("guides_digest"), "guides_digest", pa.array(["d", "d"]))
+    assert folder.read_receipts(aligned, store_id="vit") is None
+
+
+@pytest.mark.parametrize("size", [0, 9, -9])
+def test_a_damaged_manifest_is_named_with_the_remedy(local: Any, size: int) -> None:
+    folder = folder_of(local)
+    folder.write_manifest(manifest(), 3, listing="listing")
+    path = Path(local.uri) / "runs" / "run-1" / "manifest.parquet"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(LakeError, match=r"manifest\.parquet is damaged.*Delete it"):
+        folder.read_manifest("listing")
+
+
+def test_a_table_of_another_version_is_none_and_one_with_other_columns_is_refused(local: Any) -> None:
+    folder, path = folder_of(local), Path(local.uri) / "runs" / "run-1" / "manifest.parquet"
+    folder.write_manifest(manifest(), 3, listing="listing")
+    kept = pq.read_table(path)
+    pq.write_table(kept.replace_schema_metadata({"listing": "listing", "ignored": "3", "schema_version": "0"}), path)
+    assert folder.read_manifest("listing") is None
+    pq.write_table(kept.drop_columns(["etag"]), path)
+    with pytest.raises(LakeError, match=r"manifest\.parquet does not have the columns of its kind"):
+        folder.read_manifest("listing")
+    assert kept.replace_schema_metadata(None).schema.equals(MANIFEST)
