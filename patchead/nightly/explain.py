@@ -66,7 +66,7 @@ def explain(
     advance: Callable[[int], None],
     portion: int = PORTION,
 ) -> tuple[pa.Table, pa.Table]:
-    """Explain every image of every group from its staged scores.
+    """Explain every image of every group from its staged scores (method.md §6, method.md §7).
 
     Args:
         groups: columns of the manifest and the receipts by group id, each in order of image id.

@@ -41,7 +41,7 @@ class DrawSettings:
 
 @dataclass(frozen=True)
 class Portion:
-    """Hold the images of one group that one task explains, and what was decided for the group as a whole."""
+    """Hold the images of one group that one task draws, and what was decided for the group as a whole."""
 
     images: pa.Table
     """`COLUMNS` of n images; those of one shard follow each other."""
