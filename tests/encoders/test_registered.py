@@ -14,10 +14,16 @@ from patchead.encoders import Encoder, EncoderSpec, build, open_clip_encoder, ti
 from patchead.encoders.registry import REGISTRY, Registered
 from tests.helpers.sample_photos import photos
 
-# Each kind of model once; the others take up to ten seconds each, or gigabytes: run by make test-slow.
+# One per way through the code; the others take up to ten seconds each, or gigabytes: run by make test-slow.
 QUICK = {
-    *("dinov2-small", "dinov2-small-reg", "dinov3-small", "dinov3-convnext-tiny", "clip-b16-plus-240", "eva02-small"),
-    *("beitv2-base", "pe-spatial-tiny", "pe-spatial-small", "tf-efficientnet-lite0"),
+    "dinov2-small",  # timm's VisionTransformer: absolute positions that include the class token
+    "dinov2-small-reg",  # with registers, which have no positions
+    "dinov3-small",  # Eva with rotary positions alone
+    "eva02-small",  # rotary and absolute positions
+    "pe-spatial-tiny",  # the same, under another name in timm
+    "beitv2-base",  # relative positions
+    "clip-b16-plus-240",  # open_clip
+    "tf-efficientnet-lite0",  # a CNN
 }
 NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in REGISTRY]
 SIDES = (4, 6)  # patches, of transformers; 2 and 3 of the coarsest stride of CNNs
