@@ -35,7 +35,7 @@ HEAD_IP, WORKER_IP = "127.0.0.1", "127.0.0.2"
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 DASHBOARD = f"http://{HEAD_IP}:{DASHBOARD_PORT}"
 NODES = 2
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 900  # of a busy machine; a quiet one takes some ten seconds
 STOP_TIMEOUT_S = 20
 OBJECT_STORE_BYTES = 512 * 2**20
 
@@ -170,6 +170,8 @@ def node_environment(directory: Path) -> dict[str, str]:
         "HOME": str(home),
         "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "RAY_agent_register_timeout_ms": str(1000 * START_TIMEOUT_S),
+        "RAY_worker_register_timeout_seconds": str(START_TIMEOUT_S),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
