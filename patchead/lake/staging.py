@@ -188,8 +188,9 @@ class RunFolder:
         write_table(self._run, _MANIFEST_FILE, manifest, {"listing": listing, "ignored": str(ignored)})
 
     def read_manifest(self, listing: str) -> tuple[pa.Table, int] | None:
-        """MANIFEST and the count of ignored files, as :meth:`write_manifest` kept them; None if it was for another
-        ``listing``, or there is none.
+        """Read MANIFEST and the count of ignored files, as :meth:`write_manifest` kept them.
+
+        None if it was for another ``listing``, or there is none.
 
         Raises:
             LakeError: it is damaged or cannot be read.
@@ -220,8 +221,10 @@ class RunFolder:
         write_table(self._run, _RECEIPTS_FILE, receipts, {"store_id": store_id})
 
     def read_receipts(self, wanted: pa.Table, *, store_id: str) -> pa.Table | None:
-        """RECEIPTS of ``wanted``, TO_EMBED rows, in their order; None if they are of other samples or another store,
-        or there are none. Whether the embedding files are still there is not looked at.
+        """Read the RECEIPTS of ``wanted``, TO_EMBED rows, in their order.
+
+        None if they are of other samples or another store, or there are none. Whether the embedding files are still
+        there is not looked at.
 
         Raises:
             LakeError: they are damaged or cannot be read.
