@@ -82,9 +82,7 @@ def main(
     names: Annotated[list[Name] | None, typer.Argument(help="Which benchmarks to run; default: all.")] = None,
     full: Annotated[bool, typer.Option("--full", help="The sizes of the README instead of quick ones.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all CPUs.")] = None,
-    output: Annotated[Path, typer.Option(help="Where the records go, beside those of others.")] = Path(
-        "benchmarks.json"
-    ),
+    output: Annotated[Path, typer.Option(help="Where the records go, with those of others.")] = Path("benchmarks.json"),
     write: Annotated[
         Path | None, typer.Option(help="A page: replace its section of this machine by all records of OUTPUT.")
     ] = None,

@@ -1,4 +1,4 @@
-"""A picture for people: the most anomalous images beside their heatmaps, and some normal ones."""
+"""A picture for people: the most anomalous images with their heatmaps, and some normal ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which functions of patchead stand between `patchead score` and the matrix product? Prints them as they are called.
+"""Which functions of patchead stand between `patchead score` and the matrix multiplication? Prints them as called.
 
 Runs a tiny night in this process, on one thread. Only functions count that the command calls one inside the other;
 those of libraries between them do not.
@@ -24,7 +24,7 @@ import patchead.cli
 
 PACKAGE = Path(patchead.cli.__file__).parent
 COMMAND = patchead.cli.score.__code__
-MATRIX_PRODUCTS = ("mm", "_int_mm")  # of torch
+MULTIPLICATIONS = ("mm", "_int_mm")  # of torch
 IMAGES, SIDE = 6, 32
 
 Frames = tuple[str, ...]
@@ -32,7 +32,7 @@ Frames = tuple[str, ...]
 
 def main() -> None:
     for path in night(["--set=scoring.precision=fp32"]):
-        print(f"{len(path)} frames from the command to the matrix product")
+        print(f"{len(path)} frames from the command to the matrix multiplication")
         for depth, function in enumerate(path, 1):
             print(f"{depth:3} {function}")
 
@@ -41,7 +41,7 @@ def night(settings: list[str]) -> list[Frames]:
     """Score a few small images in this process.
 
     Returns:
-        Every way by which a matrix product was reached: the functions from `cli.score` to the one that calls it.
+        Every way by which a matrix multiplication was reached: the functions from `cli.score` to the one that calls it.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -60,10 +60,10 @@ def night(settings: list[str]) -> list[Frames]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[list[Frames]]:
-    """Collect the ways to torch's matrix products that the package takes while the context is open."""
+    """Collect the ways to torch's matrix multiplications that the package takes while the context is open."""
     paths: list[Frames] = []
     starters: dict[int, list[str]] = {}  # by thread
-    originals = {name: getattr(torch, name) for name in MATRIX_PRODUCTS}
+    originals = {name: getattr(torch, name) for name in MULTIPLICATIONS}
     start = threading.Thread.start
 
     def noted_start(thread: threading.Thread) -> None:
@@ -76,24 +76,24 @@ def watched() -> Iterator[list[Frames]]:
         thread.run = noted_run  # type: ignore[method-assign]
         start(thread)
 
-    def watching(product: Any) -> Any:
+    def watching(multiply: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
             path = tuple(_path(sys._getframe(1), starters))
             if path not in paths:
                 paths.append(path)
-            return product(*arguments, **options)
+            return multiply(*arguments, **options)
 
         return call
 
     threading.Thread.start = noted_start  # type: ignore[method-assign, assignment]
-    for name, product in originals.items():
-        setattr(torch, name, watching(product))
+    for name, multiply in originals.items():
+        setattr(torch, name, watching(multiply))
     try:
         yield paths
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]
-        for name, product in originals.items():
-            setattr(torch, name, product)
+        for name, multiply in originals.items():
+            setattr(torch, name, multiply)
 
 
 def _path(frame: FrameType | None, starters: dict[int, list[str]]) -> list[str]:

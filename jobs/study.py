@@ -53,9 +53,7 @@ def main(
     only: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(name.value for name in Name)}.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all CPUs.")] = None,
     minutes: Annotated[float, typer.Option(help="Leave out what does not fit, least wanted first; 0: all of it.")] = 30,
-    output: Annotated[Path, typer.Option(help="Where the figures go, beside those of others.")] = Path(
-        "evaluation.json"
-    ),
+    output: Annotated[Path, typer.Option(help="Where the figures go, with those of others.")] = Path("evaluation.json"),
     write: Annotated[
         Path | None, typer.Option(help="A page: replace its section of this machine by all figures of OUTPUT.")
     ] = None,

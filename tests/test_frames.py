@@ -1,4 +1,4 @@
-"""How far it is from the command to the matrix product."""
+"""How far it is from the command to the matrix multiplication."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def inside():
 
 # Row-stationary, a whole group is taken in query blocks; in pieces it is as far as symmetric.
 @pytest.mark.parametrize(("schedule", "most"), [("auto", 8), ("symmetric", 8), ("row_stationary", 9)])
-def test_few_functions_stand_between_the_command_and_the_matrix_product(schedule: str, most: int) -> None:
+def test_few_functions_stand_between_the_command_and_the_matrix_multiplication(schedule: str, most: int) -> None:
     paths = frames.night([f"--set=scoring.schedule={schedule}", "--set=scoring.precision=fp32"])
     assert paths
     for path in paths:

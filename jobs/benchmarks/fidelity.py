@@ -1,4 +1,4 @@
-"""Does a cheaper way give the same answer? int8 beside fp32, and panels of references, on real photos and weights."""
+"""Does a cheaper way give the same answer? int8 against fp32, and panels of references, on real photos and weights."""
 
 from __future__ import annotations
 

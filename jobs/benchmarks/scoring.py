@@ -1,4 +1,4 @@
-"""How fast is the kernel? patchead, a textbook cdist loop and the bare matrix product, side by side."""
+"""How fast is the kernel? patchead, a textbook cdist loop and the bare matrix multiplication, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchead.scoring.leave_one_out import Aggregation, score_group
 
 MEMORY = 4 * 10**9
 _GEMM_ROWS = 4096
-_GEMM_TIMES = 8  # per turn: one product takes a tenth of a second, and a machine's speed moves within that
+_GEMM_TIMES = 8  # per turn: one takes a tenth of a second, and a machine's speed moves within that
 _TARGETS = {  # (N, P, D): metric: precision: target
     (32, 1024, 384): {
         "speed over the cdist loop": {"fp32": ">= 3.5", "int8": ">= 12"},
@@ -44,7 +44,7 @@ def scoring(
         cases[f"gemm {precision}"] = _matmul(floats)
     seconds = interleaved(cases, repeats)
     rows = min(_GEMM_ROWS, n * p)
-    work = n**2 * p**2 / (_GEMM_TIMES * rows**2)  # both directions of every pair, in units of the products
+    work = n**2 * p**2 / (_GEMM_TIMES * rows**2)  # both directions of every pair, in units of one GEMM
     records = []
     figure = partial(Record, benchmark=name, case=f"N={n} P={p} D={d}")
     targets = _TARGETS.get((n, p, d), {})
@@ -59,8 +59,8 @@ def scoring(
             records.append(figure(precision=precision, metric=metric, value=value, unit="x", target=target, note=note))
         median = statistics.median(seconds[precision])
         records.append(figure(precision=precision, metric="images per second", value=n / median, unit="1/s"))
-    products = [taken for precision in precisions for taken in seconds[f"gemm {precision}"]]
-    rate = _GEMM_TIMES * 2 * rows**2 * d / statistics.median(products) / 1e9
+    gemms = [taken for precision in precisions for taken in seconds[f"gemm {precision}"]]
+    rate = _GEMM_TIMES * 2 * rows**2 * d / statistics.median(gemms) / 1e9
     records.append(figure(precision="fp32", metric="GEMM rate", value=rate, unit="GFLOP/s"))
     return records + not_measured(name, f"N={n} P={p} D={d}", asked, "speed over the cdist loop")
 
@@ -82,9 +82,9 @@ def _matmul(embeddings: torch.Tensor) -> Callable[[], torch.Tensor]:
     block = embeddings.flatten(0, 1)[:_GEMM_ROWS]
     out = torch.empty(len(block), len(block))
 
-    def products() -> torch.Tensor:
+    def gemms() -> torch.Tensor:
         for _ in range(_GEMM_TIMES):
             torch.mm(block, block.T, out=out)
         return out
 
-    return products
+    return gemms

@@ -11,7 +11,7 @@ from patchead.archive.decode import decode, fit
 
 PRODUCTS = ("mono", "poly")
 GOOD = 180
-#: Per cent of defects, as named everywhere, and the number of defective cells beside the 180 good ones.
+#: Per cent of defects, as named everywhere, and the number of defective cells with the 180 good ones.
 RATES = {5: 9, 10: 20, 20: 45}
 #: The splits of the published tables, and the further ones on which settings are chosen (poly alone has the cells).
 SPLITS = (0, 1, 2)

@@ -161,7 +161,7 @@ def _choosing(findings: list[Finding], case: Case) -> list[float | None]:
 
 
 def _changes(findings: list[Finding]) -> Sheet:
-    """Each change beside the start on the splits that both were run on, worst first."""
+    """Each change against the start, on the splits that both were run on, worst first."""
     found = {}
     for name, change in CHANGES.items():
         differences = [_difference(findings, product, STARTING | change) for product in PRODUCTS]

@@ -1,4 +1,4 @@
-"""Cheaper ways to score, beside the exact one: int8, an encoder in bf16, and panels of references."""
+"""Cheaper ways to score, against the exact one: int8, an encoder in bf16, and panels of references."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(say: Say) -> list[Finding]:
 
 
 def large() -> list[Finding]:
-    """At 448 px: what the study takes on this processor, beside fp32 throughout; nothing where it takes that."""
+    """At 448 px: what the study takes on this processor, against fp32 throughout; nothing where it takes that."""
     model, precision = DINO_AUTO.settled(LARGE), settled_precision("auto", "cpu")
     if (model.dtype, precision) == ("fp32", "fp32"):
         return []
@@ -57,7 +57,7 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
     """One row per figure."""
     rows = tuple((str(f.case["case"]), str(f.case["way"]), f.metric, f"{f.mean:.4g}") for f in findings)
     caption = (
-        "DINOv2-S; 224 px unless said. Cheaper arithmetic beside fp32 on the same cells; a panel is the only "
+        "DINOv2-S; 224 px unless said. Cheaper arithmetic against fp32 on the same cells; a panel is the only "
         "reference of everybody, `all` is the whole group. Larger panels: `jobs/benchmark.py fidelity --full`."
     )
     return [Sheet("int8, bf16 and panels of references", caption, ("cells", "arithmetic", "", "value"), rows)]

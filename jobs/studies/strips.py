@@ -13,7 +13,7 @@ from patchead.scoring.precision import prepare
 from patchead.scoring.similarity import one_way, tile_self
 from patchead.threads import over_threads
 
-_BUDGET = 256 * 10**6  # bytes of the products at any moment
+_BUDGET = 256 * 10**6  # bytes of the similarity matrices at any moment
 
 
 def strip(embeddings: np.ndarray, precision: str = "fp32") -> np.ndarray:
@@ -21,7 +21,7 @@ def strip(embeddings: np.ndarray, precision: str = "fp32") -> np.ndarray:
 
     Args:
         embeddings: float16 (N, P, D).
-        precision: of the products, as in `patchead.scoring.precision.prepare`.
+        precision: of the scores, as in `patchead.scoring.precision.prepare`.
     """
     return tile_self(prepare(embeddings, precision=precision), budget_bytes=_BUDGET).numpy()
 

@@ -151,7 +151,7 @@ def test_results_do_not_depend_on_the_number_of_threads(precision: str, shape: t
 
 
 def _count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Values of every matrix product from now on."""
+    """Values of every matrix multiplication from now on."""
     values: list[int] = []
     real = torch.mm
 
