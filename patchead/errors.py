@@ -6,7 +6,9 @@ Exit codes: 0 every image scored; 1 anything not listed; 2 bad settings; 3 publi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -56,6 +58,39 @@ def bad_value(parameter: str, got: object, allowed: str, remedy: str = "") -> st
     """Write one sentence in the form every settings error takes: parameter, what is allowed, what came, what to do."""
     text = f"{parameter} must be {allowed}; got {got!r}."
     return f"{text} {remedy}" if remedy else text
+
+
+def argument(name: str) -> str:
+    """Mark the name of a function's argument in the text of an error, in backquotes, for `with_names`."""
+    return f"`{name}`"
+
+
+def bad_argument(name: str, got: object, allowed: str, remedy: str = "") -> str:
+    """Write the sentence of `bad_value` about a function's argument."""
+    return bad_value(argument(name), got, allowed, remedy)
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """Put other names in the place of the arguments that a text names, as far as ``names`` has them.
+
+    Examples:
+        >>> with_names(bad_argument("memory_bytes", 0, "above 0"), {"memory_bytes": "scoring.memory_gb"})
+        'scoring.memory_gb must be above 0; got 0.'
+    """
+    return re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), text)
+
+
+@contextmanager
+def arguments_named(names: Mapping[str, str]) -> Iterator[None]:
+    """Raise every `PatcheadError` of a block, or of the function below, with its arguments under other names.
+
+    A function names its own arguments; who calls it knows what the person at the terminal calls them.
+    """
+    try:
+        yield
+    except PatcheadError as exc:
+        exc.args = tuple(with_names(text, names) if isinstance(text, str) else text for text in exc.args)
+        raise
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

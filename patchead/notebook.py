@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from patchead.archive.given import ImageLike, pixels_of
 from patchead.encoders import build
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, arguments_named, bad_value, with_names
 from patchead.local import Samples, SampleScores, embed_images, embed_prompts, score_samples, unscored
 from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.samples.align import Alignment
@@ -24,9 +25,31 @@ from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
 from patchead.scoring.verdict import robust_z
 from patchead.settings import resolve
+from patchead.settings.argument_names import KEYS
 from patchead.settings.load import UNUSED_PLACES, load_config
+from patchead.settings.model import Config
 
 _HEATMAP_SIDE = 1024
+_SETTINGS = {
+    "preset": "preset",
+    "encoder": "encoder.name",
+    "weights": "encoder.weights",
+    "image_size": "encoder.image_size",
+    "layers": "encoder.layers",
+    "fit": "encoder.fit",
+    "batch_size": "encoder.batch_size",
+    "device": "encoder.device",
+    "align": "align.enabled",
+    "mask": "mask.enabled",
+    "threshold_z": "scoring.threshold_z",
+    "min_batch": "scoring.min_batch",
+    "precision": "scoring.precision",
+    "memory_gb": "scoring.memory_gb",
+}
+"""Setting of each argument of `score`."""
+_OF_SCORE = {key: argument for argument, key in _SETTINGS.items()}
+_NAMES = {argument: _OF_SCORE[key] for argument, key in KEYS.items() if key in _OF_SCORE}
+"""What `score` calls the arguments of the functions below."""
 
 
 @dataclass(frozen=True)
@@ -149,51 +172,57 @@ def score(
         >>> few.table["n_references"].to_pylist()
         [2, 2]
     """
-    given = {
-        "preset": preset,
-        "encoder.name": encoder,
-        "encoder.weights": weights,
-        "encoder.image_size": image_size,
-        "encoder.layers": layers if layers is None or isinstance(layers, str) else list(layers),
-        "encoder.fit": fit,
-        "encoder.batch_size": batch_size,
-        "encoder.device": device,
-        "align.enabled": None if align is None else bool(align),
-        "mask.enabled": None if mask is None else bool(mask),
-        "scoring.threshold_z": threshold_z,
-        "scoring.min_batch": min_batch,
-        "scoring.precision": precision,
-        "scoring.memory_gb": memory_gb,
-    }
-    config = load_config(None, given=UNUSED_PLACES | {key: value for key, value in given.items() if value is not None})
+    config = _checked(
+        preset=preset,
+        encoder=encoder,
+        weights=weights,
+        image_size=image_size,
+        layers=layers if layers is None or isinstance(layers, str) else list(layers),
+        fit=fit,
+        batch_size=batch_size,
+        device=device,
+        align=None if align is None else bool(align),
+        mask=None if mask is None else bool(mask),
+        threshold_z=threshold_z,
+        min_batch=min_batch,
+        precision=precision,
+        memory_gb=memory_gb,
+    )
     if len(images) < min_batch and not len(prompts):
         raise SettingsError(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")
         )
     where = resolve.this_device(device)
     if slow := warning_here(precision, where):
-        warnings.warn(slow, stacklevel=2)
-    network = build(resolve.encoder_spec(config, where))
-    normal = embed_prompts(prompts, network, rotations=rotations, batch_size=batch_size) if len(prompts) else None
-    alignment = align if isinstance(align, Alignment) else resolve.alignment_of(config)
-    samples = embed_images(images, network, align=alignment, prompts=normal, batch_size=batch_size)
-    comparable = int(samples.usable.sum())
-    if normal is None and comparable < min_batch:
-        why_none = f"{comparable} images that can be compared, fewer than min_batch={min_batch}"
-        found = unscored(samples)
-    else:
-        why_none = NO_REFERENCE
-        found = score_samples(
-            samples,
-            aggregation=aggregation or resolve.aggregation_of(config),
-            mask=mask if isinstance(mask, ForegroundMask) else resolve.foreground_mask_of(config),
-            prompts=normal,
-            part=part_ids,
-            precision=resolve.precision(config, where),
-            device=where,
-            memory_bytes=int(memory_gb * GIGABYTE),
-        )
-    return Scored(_table(images, samples, found, threshold_z, why_none), found.patch_scores, images, network.fit)
+        warnings.warn(with_names(slow, _NAMES), stacklevel=2)
+    with arguments_named(_NAMES):
+        network = build(resolve.encoder_spec(config, where))
+        normal = embed_prompts(prompts, network, rotations=rotations, batch_size=batch_size) if len(prompts) else None
+        alignment = align if isinstance(align, Alignment) else resolve.alignment_of(config)
+        samples = embed_images(images, network, align=alignment, prompts=normal, batch_size=batch_size)
+        comparable = int(samples.usable.sum())
+        if normal is None and comparable < min_batch:
+            why_none = f"{comparable} images that can be compared, fewer than min_batch={min_batch}"
+            found = unscored(samples)
+        else:
+            why_none = NO_REFERENCE
+            found = score_samples(
+                samples,
+                aggregation=aggregation or resolve.aggregation_of(config),
+                mask=mask if isinstance(mask, ForegroundMask) else resolve.foreground_mask_of(config),
+                prompts=normal,
+                part=part_ids,
+                precision=resolve.precision(config, where),
+                device=where,
+                memory_bytes=int(memory_gb * GIGABYTE),
+            )
+        return Scored(_table(images, samples, found, threshold_z, why_none), found.patch_scores, images, network.fit)
+
+
+def _checked(**given: Any) -> Config:
+    """The settings that the arguments of `score` are; an error calls each by the argument's name."""
+    settings = {_SETTINGS[argument]: value for argument, value in given.items() if value is not None}
+    return load_config(None, given=UNUSED_PLACES | settings, names=_OF_SCORE)
 
 
 def _table(
@@ -222,7 +251,10 @@ def _table(
             "height": pa.array([height for _, height in samples.sizes], pa.int32()),
             "status": np.where(known, OK, unscored_status),
             "error": pa.array(
-                [None if ok else fault or why_none for ok, fault in zip(known, samples.faults, strict=True)],
+                [
+                    None if ok else with_names(fault, _NAMES) or why_none
+                    for ok, fault in zip(known, samples.faults, strict=True)
+                ],
                 pa.string(),
             ),
         }

@@ -249,9 +249,7 @@ class TestUnusable:
 
     def test_all_of_them_is_the_encoders_fault(self, tmp_path: Path) -> None:
         weights = overflowing_vit(tmp_path / "vit.safetensors")
-        with pytest.raises(
-            PatcheadError, match=r"timm/test_vit in fp32 gives every image .* NaN.*Check encoder\.weights"
-        ):
+        with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .* NaN.*Check weights"):
             patchead.score([*white(5, 96)], weights=weights, **self.VIT)
 
 
@@ -278,7 +276,7 @@ def test_the_notebooks_settings_are_those_of_the_job() -> None:
         assert parameters[name].default == fields[key].get_default(), name
     for name in ("encoder", "image_size", "layers", "fit", "align", "mask", "aggregation"):
         assert parameters[name].default is None, name
-    with pytest.raises(SettingsError, match=r"encoder\.layers: must be auto, last, quarters, or blocks.*; got 'first'"):
+    with pytest.raises(SettingsError, match=r"layers: must be auto, last, quarters, or blocks.*; got 'first'"):
         patchead.score([part(0)] * 5, layers="first")
     with pytest.raises(SettingsError, match=r"preset: must be 'none', 'patchead' or 'musc'; got 'paper'"):
         patchead.score([part(0)] * 5, preset="paper")

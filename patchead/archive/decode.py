@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from patchead.errors import DecodeError, SettingsError, bad_value
+from patchead.errors import DecodeError, SettingsError, bad_argument
 
 # Pillow's own limit is one for the whole process and cannot be a setting; `decode` has its own.
 Image.MAX_IMAGE_PIXELS = None
@@ -76,7 +76,7 @@ def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
         SettingsError: ``mode`` is none of the three.
     """
     if mode not in FITS:
-        raise SettingsError(bad_value("encoder.fit", mode, f"one of {', '.join(FITS)}"))
+        raise SettingsError(bad_argument("mode", mode, f"one of {', '.join(FITS)}"))
     picture = Image.fromarray(image)
     width, height = picture.size
     if mode == "squash":
@@ -109,7 +109,7 @@ def _damage_told() -> Iterator[None]:
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
-        raise DecodeError(f"too many pixels: {width}x{height} > archive.max_pixels {max_pixels}")
+        raise DecodeError(f"too many pixels: {width}x{height} > `max_pixels` {max_pixels}")
     if width * height == 0:
         raise DecodeError(f"no pixels: {width}x{height}")
 

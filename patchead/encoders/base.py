@@ -117,7 +117,7 @@ class Encoder:
 
     def broken(self, what: str) -> PatcheadError:
         """Make the error for an encoder that gives ``what`` to every image: with a remedy."""
-        remedy = "Set encoder.dtype to bf16 or fp32." if self._dtype_name == "fp16" else "Check encoder.weights."
+        remedy = "Set `dtype` to bf16 or fp32." if self._dtype_name == "fp16" else "Check `weights`."
         return PatcheadError(f"{self._name} in {self._dtype_name} gives every image {what}. {remedy}")
 
     def _run(self, pixels: Tensor) -> tuple[list[Tensor], Tensor | None]:

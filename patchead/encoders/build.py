@@ -10,7 +10,7 @@ import torch
 from patchead.encoders.base import Encoder
 from patchead.encoders.choice import image_size_of, layers_of
 from patchead.encoders.spec import Architecture, EncoderShape, EncoderSpec, check_spec, shape_of
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, bad_argument
 
 
 def build(spec: EncoderSpec) -> Encoder:
@@ -22,9 +22,7 @@ def build(spec: EncoderSpec) -> Encoder:
     """
     describe(spec)  # everything that can be refused is refused before any weight is fetched
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(
-            bad_value("encoder.device", "cuda", "cpu on a machine without a GPU", "Set it to cpu or auto.")
-        )
+        raise SettingsError(bad_argument("device", "cuda", "cpu on a machine without a GPU", "Set it to cpu or auto."))
     if spec.library == "timm":
         from patchead.encoders import timm_encoder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchead.encoders.spec import Architecture
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, bad_argument
 
 #: Words for layers.
 LAYER_WORDS = ("auto", "last", "quarters")
@@ -35,7 +35,7 @@ def layers_of(choice: str | Sequence[int], architecture: Architecture) -> tuple[
         return tuple(choice)
     if choice not in LAYER_WORDS:
         allowed = f"one of {', '.join(LAYER_WORDS)}, or numbers of blocks"
-        raise SettingsError(bad_value("encoder.layers", choice, allowed))
+        raise SettingsError(bad_argument("layers", choice, allowed))
     if choice == "last":
         return ()
     if choice == "auto" and architecture.levels:
@@ -58,7 +58,7 @@ def image_size_of(choice: str | int, layers: Sequence[int], architecture: Archit
     if isinstance(choice, int):
         return choice
     if choice != "auto":
-        raise SettingsError(bad_value("encoder.image_size", choice, "auto or a number of pixels"))
+        raise SettingsError(bad_argument("image_size", choice, "auto or a number of pixels"))
     stride = architecture.patch_size
     if architecture.levels:
         there = [layer for layer in layers if layer <= architecture.depth]  # of the others `shape_of` says so

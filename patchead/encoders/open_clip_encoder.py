@@ -26,7 +26,7 @@ from patchead.encoders.hub import hub_access
 from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
 from patchead.encoders.timm_encoder import PACKAGES, grid_of
 from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
-from patchead.errors import SettingsError, bad_value, nearest_name
+from patchead.errors import SettingsError, bad_argument, bad_value, nearest_name
 
 _NO_TEXT = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
 
@@ -87,10 +87,10 @@ def _resolve(spec: EncoderSpec) -> tuple[dict[str, Any], str]:
     config = open_clip.get_model_config(spec.model) if spec.model in open_clip.list_models() else None
     if config is None:
         hint = nearest_name(spec.model, open_clip.list_models())
-        raise SettingsError(bad_value("encoder.name", spec.name, "a model of open_clip") + hint)
+        raise SettingsError(bad_argument("name", spec.name, "a model of open_clip") + hint)
     if source.origin == "package":
-        allowed = f"used with encoder.name timm/{PACKAGES[source.value].MODEL}"
-        raise SettingsError(bad_value(f"encoder.weights {spec.weights}", spec.name, allowed))
+        allowed = f"used with `name` timm/{PACKAGES[source.value].MODEL}"
+        raise SettingsError(bad_value(f"`weights` {spec.weights}", spec.name, allowed))
     tags = open_clip.list_pretrained_tags_by_model(spec.model)
     tag = (source.value if source.origin == "hub" else "") or next(iter(tags), "")
     if source.origin == "hub" and tag not in tags:

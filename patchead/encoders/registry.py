@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-from patchead.errors import SettingsError, bad_value, nearest_name
+from patchead.errors import SettingsError, bad_argument, nearest_name
 
 Triple = tuple[float, float, float]
 
@@ -123,7 +123,7 @@ def resolve(name: str) -> str:
         return name
     if name not in REGISTRY:
         allowed = "a registered name (patchead encoders lists them), timm/<model> or open_clip/<model>"
-        raise SettingsError(bad_value("encoder.name", name, allowed) + nearest_name(name, REGISTRY))
+        raise SettingsError(bad_argument("name", name, allowed) + nearest_name(name, REGISTRY))
     return REGISTRY[name].library_name
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 
 from patchead.encoders.registry import REGISTRY, with_mask
-from patchead.errors import SettingsError, bad_value, nearest_name
+from patchead.errors import SettingsError, bad_argument, nearest_name
 from patchead.storage import Storage
 
 LIBRARIES = ("timm", "open_clip")
@@ -102,13 +102,13 @@ def check_spec(spec: EncoderSpec) -> None:
     """
     if spec.library not in LIBRARIES or not spec.model:
         allowed = "timm/<model> or open_clip/<model>, or a registered name resolved to one"
-        raise SettingsError(bad_value("encoder.name", spec.name, allowed) + _name_hint(spec))
+        raise SettingsError(bad_argument("name", spec.name, allowed) + _name_hint(spec))
     if spec.dtype not in DTYPES:
-        raise SettingsError(bad_value("encoder.dtype", spec.dtype, f"one of {', '.join(DTYPES)}"))
+        raise SettingsError(bad_argument("dtype", spec.dtype, f"one of {', '.join(DTYPES)}"))
     if spec.device not in DEVICES:
-        raise SettingsError(bad_value("encoder.device", spec.device, f"one of {', '.join(DEVICES)}"))
+        raise SettingsError(bad_argument("device", spec.device, f"one of {', '.join(DEVICES)}"))
     if len(set(spec.layers)) != len(spec.layers):
-        raise SettingsError(bad_value("encoder.layers", list(spec.layers), "different blocks"))
+        raise SettingsError(bad_argument("layers", list(spec.layers), "different blocks"))
 
 
 def shape_of(spec: EncoderSpec, architecture: Architecture) -> EncoderShape:
@@ -121,8 +121,8 @@ def shape_of(spec: EncoderSpec, architecture: Architecture) -> EncoderShape:
     parts = "feature levels" if architecture.levels else "blocks"
     if outside := [layer for layer in spec.layers if not 1 <= layer <= architecture.depth]:
         raise SettingsError(
-            bad_value(
-                "encoder.layers",
+            bad_argument(
+                "layers",
                 list(spec.layers),
                 f"{parts} of {spec.name}, 1 to {architecture.depth}",
                 f"Remove {', '.join(map(str, outside))}; [] means the last layer.",
@@ -133,8 +133,8 @@ def shape_of(spec: EncoderSpec, architecture: Architecture) -> EncoderShape:
     _check_size(spec, coarsest, "coarsest stride" if architecture.levels else "patch size")
     if spec.attention and architecture.no_attention:
         raise SettingsError(
-            bad_value(
-                "encoder.name",
+            bad_argument(
+                "name",
                 spec.name,
                 "an encoder with a class token's softmax attention where a mask is asked for",
                 f"{architecture.no_attention} Turn the mask off, or take one of: {', '.join(with_mask())}.",
@@ -153,8 +153,8 @@ def shape_of(spec: EncoderSpec, architecture: Architecture) -> EncoderShape:
 def unsupported(name: str, why: str) -> SettingsError:
     """Make the error for a model that gives neither one grid of patch tokens nor feature maps."""
     return SettingsError(
-        bad_value(
-            "encoder.name",
+        bad_argument(
+            "name",
             name,
             "a vision transformer whose patch tokens form one grid (ViT, DeiT, DINOv2/3, BEiT, EVA, CLIP, SigLIP) or, "
             "of timm, a CNN with feature levels (ResNet, EfficientNet, ConvNeXt)",
@@ -173,7 +173,7 @@ def _check_size(spec: EncoderSpec, stride: int, what: str) -> None:
     if size < stride or size % stride:
         near = max(1, round(size / stride)) * stride
         allowed = f"a multiple of {spec.name}'s {what} {stride}"
-        raise SettingsError(bad_value("encoder.image_size", size, allowed, f"Try {near}."))
+        raise SettingsError(bad_argument("image_size", size, allowed, f"Try {near}."))
 
 
 def _name_hint(spec: EncoderSpec) -> str:

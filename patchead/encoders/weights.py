@@ -18,7 +18,7 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from patchead.encoders.cache import cached_copy
-from patchead.errors import SettingsError, WeightsError, bad_value, nearest_name
+from patchead.errors import SettingsError, WeightsError, bad_argument, nearest_name
 from patchead.hashing import joined_sha256
 from patchead.storage import Storage, explained
 
@@ -54,9 +54,9 @@ def parse_weights(weights: str) -> Source:
         return Source("package", weights.removeprefix("package:"))
     if weights.startswith(("hub:", "package:")) or not re.search(r"[/\\.]", weights):
         hint = nearest_name(weights, ("hub", "random", *PACKAGES))
-        raise SettingsError(bad_value("encoder.weights", weights, GRAMMAR) + hint)
+        raise SettingsError(bad_argument("weights", weights, GRAMMAR) + hint)
     if PurePosixPath(weights).suffix not in SUFFIXES:
-        raise WeightsError(bad_value("encoder.weights", weights, f"a file that ends in {', '.join(SUFFIXES)}"))
+        raise WeightsError(bad_argument("weights", weights, f"a file that ends in {', '.join(SUFFIXES)}"))
     return Source("file", weights)
 
 

@@ -16,8 +16,10 @@ from patchead.evaluation.report import markdown, print_rows
 from patchead.evaluation.run import evaluate
 from patchead.evaluation.variants import Loader, variants
 from patchead.scoring.precision_probe import warning_here
+from patchead.settings.argument_names import in_settings, named_as_settings
 
 
+@named_as_settings()
 def run_evaluation(
     load_settings: Loader,
     console: Console,
@@ -68,7 +70,7 @@ def run_evaluation(
     asked = variants(load_settings, sweeps, paper)
     for slow in dict.fromkeys(warning_here(variant.precision, variant.device) for variant in asked):
         if slow:
-            say(f"warning: {slow}")
+            say(f"warning: {in_settings(slow)}")
     rows = evaluate(asked, found, setup, say)
     table, stem = to_table(rows), name or dataset
     _write_parquet(table, output / f"{stem}.parquet")

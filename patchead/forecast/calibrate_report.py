@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
+from patchead.errors import arguments_named
 from patchead.forecast.calibrate import Sizes, calibrate
 from patchead.forecast.device_speeds import DEFAULT_FILE, DeviceFigures, save_figures
 from patchead.nightly import wiring
@@ -31,7 +32,8 @@ def run_calibration(
         PatcheadError: see `calibrate` and `save_figures`.
     """
     place = (lake, wiring.storage(config)) if lake else None
-    figures = calibrate(threads=threads, actors=actors, precisions=precisions, lake=place, sizes=sizes)
+    with arguments_named({"precision": "--precision"}):
+        figures = calibrate(threads=threads, actors=actors, precisions=precisions, lake=place, sizes=sizes)
     path = output or DEFAULT_FILE.expanduser()
     save_figures(figures, path)
     console.print(_table(figures, lake))

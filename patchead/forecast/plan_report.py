@@ -17,12 +17,14 @@ from patchead.plan.group_plan import GroupPlan, Limits, Plan
 from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
 from patchead.scoring.memory_budget import GIGABYTE
+from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.resolve import layers_and_size
 
 MOST_ROWS = 40
 
 
+@named_as_settings()
 def print_plan(
     config: Config,
     console: Console,

@@ -19,6 +19,7 @@ from patchead.nightly import wiring
 from patchead.plan.group_plan import Plan
 from patchead.plan.tasks import PlannedTasks
 from patchead.scoring.memory_budget import GIGABYTE
+from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
 
 
@@ -36,6 +37,7 @@ class SimulationRequest:
     """In any currency."""
 
 
+@named_as_settings()
 def print_simulation(config: Config, console: Console, request: SimulationRequest, disturbances: Disturbances) -> None:
     """Plan the groups with the real planner, simulate their tasks, print makespan, utilisation, bytes and cost.
 

@@ -18,6 +18,7 @@ from patchead.nightly.units import PLACE
 from patchead.samples.recipe import SampleRecipe, stacked, turned
 from patchead.samples.views import Guide, Views
 from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, table
+from patchead.settings.argument_names import in_settings
 from patchead.storage import Storage
 
 
@@ -183,7 +184,7 @@ def _decode_one(
     try:
         image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
     except DecodeError as exc:
-        return {"content_hash": digest, "status": FAILED, "error": str(exc)}, None
+        return {"content_hash": digest, "status": FAILED, "error": in_settings(str(exc))}, None
     image = turned(image, turn or 0)
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}

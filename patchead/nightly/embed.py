@@ -26,6 +26,7 @@ from patchead.runtime.pool import Pool
 from patchead.samples.embed import SampleEmbedder
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, completed
+from patchead.settings.argument_names import in_settings
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ class EmbedActor:
 
 def _failed(receipts: pa.Table, faults: Mapping[int, str]) -> pa.Table:
     """Fail the receipts for which ``faults`` has a reason, by row: one bad image does not end everybody's night."""
-    errors = pa.array([faults.get(row) or None for row in range(receipts.num_rows)], pa.string())
+    told = {row: in_settings(fault) for row, fault in faults.items() if fault}
+    errors = pa.array([told.get(row) for row in range(receipts.num_rows)], pa.string())
     for name, column in (
         ("status", pc.if_else(pc.is_valid(errors), FAILED, receipts["status"])),
         ("error", pc.coalesce(errors, receipts["error"])),

@@ -20,6 +20,7 @@ from patchead.maps.regions import find_regions
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
 from patchead.schema import REGIONS, table
+from patchead.settings.argument_names import in_settings
 
 COLUMNS = ("image_id", "night", "product", "group_id", "content_hash", "width", "height", *PLACE)
 """Columns of the manifest and the receipts that drawing needs."""
@@ -87,7 +88,7 @@ def draw_portion(portion: Portion, *, folder: RunFolder, settings: DrawSettings)
         try:
             file["heatmap_uri"] = _write(image, data, heat, portion.colours, settings)
         except (ArchiveError, DecodeError) as exc:
-            file["note"] = f"scored, but its heatmap could not be drawn: {exc}"
+            file["note"] = f"scored, but its heatmap could not be drawn: {in_settings(str(exc))}"
     return Pictures(table(files, FILES), table(regions, REGIONS))
 
 

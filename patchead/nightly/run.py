@@ -31,6 +31,7 @@ from patchead.plan.group_plan import Plan, make_plan
 from patchead.runtime.executor import Executor
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.scoring.precision_probe import probe_with, to_time, warning
+from patchead.settings.argument_names import in_settings, named_as_settings
 from patchead.settings.identity import store_id
 from patchead.settings.model import Config
 from patchead.settings.resolve import concrete, with_precision
@@ -39,6 +40,7 @@ STAGES = ("catalog", "embed", "score", "publish")
 """Stages that a run may end with; the same run id goes on from there. The last is the whole run."""
 
 
+@named_as_settings()
 def run_night(config: Config, console: Console, executor: Executor, *, until: str = STAGES[-1]) -> RunRecord:
     """Score the archive's night and publish the result; a run id that is already published is a no-op.
 
@@ -68,7 +70,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     folder = RunFolder(config.lake.uri, storage, record.run_id)
     folder.write_json("run.json", record.as_json())
     try:
-        with executor.session():
+        with executor.session(), named_as_settings():
             night = _Night(config, record, folder, Stages(console), executor)
             manifest = night.catalog()
             if until == "catalog":
@@ -136,7 +138,7 @@ class _Night:
         self.probes = probes
         where = "" if len(probes) == 1 else f"the slowest of {len(probes)} nodes"
         if text := warning(asked, probes, where):
-            self.stages.console.print(f"warning: {text}", highlight=False, soft_wrap=True, markup=False)
+            self.stages.console.print(f"warning: {in_settings(text)}", highlight=False, soft_wrap=True, markup=False)
 
     def embedded(self, manifest: pa.Table) -> _Embedded:
         """Decode and embed; what cannot be scored is refused before anything is embedded."""

@@ -174,15 +174,15 @@ def _plan_group(name: str, work: Workload, limits: Limits, share: int, *, few_sh
 def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:
     if n <= limits.max_group_size or (limits.max_references and not few_shot):
         return
-    found = f"group {name} has {n} images, more than scoring.max_group_size={limits.max_group_size}; "
+    found = f"group {name} has {n} images, more than `max_group_size`={limits.max_group_size}; "
     if few_shot:
         raise PlanError(
-            found + "the maps of a group are held at once when it is finished. Cut it finer with archive.group_by, or "
+            found + "the maps of a group are held at once when it is finished. Cut it finer with `group_by`, or "
             "raise the limit."
         )
     raise PlanError(
-        found + "its exact cost grows with the square of that. Set scoring.max_references (for example 200), cut the "
-        "group finer with archive.group_by, or raise scoring.max_group_size."
+        found + "its exact cost grows with the square of that. Set `max_references` (for example 200), cut the "
+        "group finer with `group_by`, or raise `max_group_size`."
     )
 
 

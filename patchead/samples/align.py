@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, bad_argument
 
 _LONGER_SIDE = 800  # features are looked for at this size at most: SIFT on more pixels is slow and no more certain
 _MOST_FEATURES = 2000
@@ -30,7 +30,7 @@ class Alignment:
         >>> Alignment(ratio=2)
         Traceback (most recent call last):
             ...
-        patchead.errors.SettingsError: align.ratio must be above 0 and at most 1; got 2.
+        patchead.errors.SettingsError: `ratio` must be above 0 and at most 1; got 2.
     """
 
     ratio: float = 0.75
@@ -42,11 +42,11 @@ class Alignment:
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
-            raise SettingsError(bad_value("align.ratio", self.ratio, "above 0 and at most 1"))
+            raise SettingsError(bad_argument("ratio", self.ratio, "above 0 and at most 1"))
         if self.min_inliers < 3:
-            raise SettingsError(bad_value("align.min_inliers", self.min_inliers, "at least 3"))
+            raise SettingsError(bad_argument("min_inliers", self.min_inliers, "at least 3"))
         if self.max_scale < 1:
-            raise SettingsError(bad_value("align.max_scale", self.max_scale, "at least 1"))
+            raise SettingsError(bad_argument("max_scale", self.max_scale, "at least 1"))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from patchead.samples.side_arrays import SideArrays
 from patchead.samples.views import over_all_views
 
 _BATCHES_TO_JUDGE_BY = 2
-_REMEDY = "look at the image or, where many fail, at the encoder's dtype and layers"
+_REMEDY = "look at the image or, where many fail, at `dtype` and `layers`"
 
 
 @dataclass(frozen=True)

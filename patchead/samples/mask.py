@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, bad_argument
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class ForegroundMask:
     """Weight of a patch that is not."""
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "background"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise SettingsError(bad_value(f"mask.{name}", value, "from 0 to 1"))
+        if not 0 <= self.threshold <= 1:
+            raise SettingsError(bad_argument("threshold", self.threshold, "from 0 to 1"))
+        if not 0 <= self.background <= 1:
+            raise SettingsError(bad_argument("background", self.background, "from 0 to 1"))
 
 
 def mask_weights(attention: np.ndarray, mask: ForegroundMask) -> np.ndarray:

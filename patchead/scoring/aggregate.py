@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from patchead.batches import slices
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, bad_argument
 
 AGGREGATES = ("nearest", "farthest")
 NO_REFERENCE = "no reference: every image it may be compared with has the same content or shows the same part"
@@ -36,11 +36,11 @@ class Aggregation:
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
-            raise SettingsError(bad_value("scoring.aggregate", self.aggregate, f"one of {', '.join(AGGREGATES)}"))
+            raise SettingsError(bad_argument("aggregate", self.aggregate, f"one of {', '.join(AGGREGATES)}"))
         if not 0 < self.fraction <= 1:
-            raise SettingsError(bad_value("scoring.fraction", self.fraction, "above 0 and at most 1"))
+            raise SettingsError(bad_argument("fraction", self.fraction, "above 0 and at most 1"))
         if not 0 <= self.image_top_fraction <= 1:
-            raise SettingsError(bad_value("scoring.image_top_fraction", self.image_top_fraction, "from 0 to 1"))
+            raise SettingsError(bad_argument("image_top_fraction", self.image_top_fraction, "from 0 to 1"))
 
     def few_shot(self) -> Aggregation:
         """Make the aggregation of few-shot mode: K = 1, the nearest prompt of all (method.md §3)."""
@@ -85,7 +85,7 @@ def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
         [1, 29]
     """
     if not 0 < fraction <= 1:
-        raise SettingsError(bad_value("fraction", fraction, "above 0 and at most 1"))
+        raise SettingsError(bad_argument("fraction", fraction, "above 0 and at most 1"))
     exact = Fraction(repr(float(fraction)))
     counts = np.atleast_1d(n_references)
     floors = [max(1, int(n) * exact.numerator // exact.denominator) for n in counts]
@@ -106,7 +106,7 @@ def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
         ([0.8], [0.55])
     """
     if not 0 <= top_fraction <= 1:
-        raise SettingsError(bad_value("scoring.image_top_fraction", top_fraction, "from 0 to 1"))
+        raise SettingsError(bad_argument("top_fraction", top_fraction, "from 0 to 1"))
     n_patches = patch_scores.shape[1]
     m = int(neighbours(n_patches, top_fraction)) if top_fraction > 0 else 1
     largest = np.partition(patch_scores, n_patches - m, axis=1)[:, n_patches - m :]

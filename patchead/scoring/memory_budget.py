@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from patchead.errors import PlanError, SettingsError, bad_value
+from patchead.errors import PlanError, SettingsError, bad_argument
 from patchead.scoring.aggregate import neighbours
 from patchead.scoring.precision import PREPARE_VALUES, dtype_of, maxima_dtype
 
@@ -104,13 +104,13 @@ class Workload:
             PlanError: ``symmetric`` was asked for and its strip does not fit.
         """
         if schedule not in SCHEDULES:
-            raise SettingsError(bad_value("scoring.schedule", schedule, f"one of {', '.join(SCHEDULES)}"))
+            raise SettingsError(bad_argument("schedule", schedule, f"one of {', '.join(SCHEDULES)}"))
         fits = 4 * self.strip_bytes <= 3 * memory_bytes
         if schedule == "symmetric" and not fits:
             raise PlanError(
-                f"scoring.schedule symmetric needs a strip of {_gb(self.strip_bytes)} for {self.images} images of "
-                f"{self.patches} patches, and takes at most 3/4 of scoring.memory_gb ({_gb(memory_bytes)}). Set "
-                f"scoring.schedule to auto, or scoring.memory_gb to {self.strip_bytes * 4 / 3e9:.3g} or more."
+                f"`schedule` symmetric needs a strip of {_gb(self.strip_bytes)} for {self.images} images of "
+                f"{self.patches} patches, and takes at most 3/4 of `memory_bytes` ({_gb(memory_bytes)}). Set "
+                f"`schedule` to auto, or `memory_bytes` to {self.strip_bytes * 4 / 3e9:.3g} GB or more."
             )
         if schedule == "auto":
             return "symmetric" if fits else "row_stationary"
@@ -137,9 +137,9 @@ class Workload:
         if found < 1:
             wanted = least * memory_bytes / usable_bytes(memory_bytes, schedule) / GIGABYTE
             raise PlanError(
-                f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold one image of {self.patches} patches and "
+                f"`memory_bytes` ({_gb(memory_bytes)}) does not hold one image of {self.patches} patches and "
                 f"{self.dim} dimensions of a group of {self.images} (schedule {schedule}). "
-                f"Set it to {wanted:.3g} or more."
+                f"Set it to {wanted:.3g} GB or more."
             )
         return found
 
@@ -153,7 +153,7 @@ class Workload:
         found = _largest(lambda at_once: self.query_block_bytes(block, at_once), max(1, self.references), usable)
         if found < 1:
             raise PlanError(
-                f"scoring.memory_gb ({_gb(memory_bytes)}) does not hold {block} query images and one reference. "
+                f"`memory_bytes` ({_gb(memory_bytes)}) does not hold {block} query images and one reference. "
                 "Use query blocks of Workload.block_images(...) images, or raise it."
             )
         return found

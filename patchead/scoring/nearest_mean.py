@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, bad_argument
 from patchead.scoring.aggregate import AGGREGATES
 from patchead.scoring.precision import allocate
 from patchead.threads import over_threads
@@ -35,7 +35,7 @@ class NearestMean:
             ValueError: a k below 1, or a capacity below max(k).
         """
         if aggregate not in AGGREGATES:
-            raise SettingsError(bad_value("scoring.aggregate", aggregate, f"one of {', '.join(AGGREGATES)}"))
+            raise SettingsError(bad_argument("aggregate", aggregate, f"one of {', '.join(AGGREGATES)}"))
         self._k = np.asarray(k, np.int64)
         self._keep = int(self._k.max(initial=1))
         if self._k.min(initial=1) < 1 or capacity < self._keep:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import SettingsError, bad_argument
 from patchead.hashing import text_digest
 
 
@@ -18,6 +18,6 @@ def reference_panel(image_ids: list[str], size: int, seed: int) -> np.ndarray:
         SettingsError: size below 1.
     """
     if size < 1:
-        raise SettingsError(bad_value("scoring.max_references", size, "at least 1"))
+        raise SettingsError(bad_argument("size", size, "at least 1"))
     draws = [text_digest(f"{seed}:{image_id}") for image_id in image_ids]
     return np.sort(np.array(sorted(range(len(draws)), key=draws.__getitem__)[:size], np.int64))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from patchead.batches import slices
-from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.errors import PatcheadError, SettingsError, bad_argument
 from patchead.scoring import quantize
 from patchead.threads import over_threads, threads_of
 
@@ -27,7 +27,7 @@ def dtype_of(precision: str) -> torch.dtype:
         SettingsError: another name.
     """
     if precision not in DTYPES:
-        raise SettingsError(bad_value("scoring.precision", precision, f"one of {', '.join(DTYPES)}"))
+        raise SettingsError(bad_argument("precision", precision, f"one of {', '.join(DTYPES)}"))
     return DTYPES[precision]
 
 
@@ -87,7 +87,7 @@ def prepare(
     out = allocate(embeddings.shape, dtype, device)
     if precision == "int8" and out.device.type == "cuda" and d % _TENSOR_CORE_STEP:
         raise SettingsError(
-            f"scoring.precision int8 needs embeddings of a multiple of {_TENSOR_CORE_STEP} dimensions on a GPU; these "
+            f"`precision` int8 needs embeddings of a multiple of {_TENSOR_CORE_STEP} dimensions on a GPU; these "
             f"have {d}. Use bf16."
         )
     stored, target = embeddings.reshape(-1, d), out.view(-1, d)

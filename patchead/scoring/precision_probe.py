@@ -107,8 +107,8 @@ def warning(precision: str, probes: Sequence[Mapping[str, float]], where: str = 
     if not clearly_slower(speed):
         return None
     return (
-        f"scoring.precision {precision} runs at {speed:.2g} times the speed of fp32 on "
-        f"{where or f'this processor ({processor()})'}; set scoring.precision to auto or fp32."
+        f"`precision` {precision} runs at {speed:.2g} times the speed of fp32 on "
+        f"{where or f'this processor ({processor()})'}; set `precision` to auto or fp32."
     )
 
 
@@ -119,7 +119,7 @@ def warning_here(precision: str, device: str) -> str | None:
 
 
 def to_time(asked: str, device: str) -> tuple[str, ...]:
-    """Name what a worker has to `probe` for a setting of ``scoring.precision``; empty where nothing depends on it."""
+    """Name what a worker has to `probe` for a ``precision`` that was asked for; empty where nothing depends on it."""
     if asked == "auto":
         return CANDIDATES if device == "cpu" else ()
     return () if asked == "fp32" else ("fp32", asked)

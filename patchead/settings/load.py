@@ -17,8 +17,15 @@ from patchead.settings.model import Config
 UNUSED_PLACES = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
 
 
-def load_config(path: Path | None, overrides: Iterable[str] = (), given: Mapping[str, Any] | None = None) -> Config:
+def load_config(
+    path: Path | None,
+    overrides: Iterable[str] = (),
+    given: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Config:
     """Read ``path``, apply ``section.key=value`` overrides (values are YAML), then ``given`` ones as they are; check.
+
+    ``names`` are what an error calls a key, where the person who reads it knows it by another name.
 
     Raises:
         SettingsError: the file, a key or a value cannot be used; all faults are listed at once.
@@ -34,7 +41,7 @@ def load_config(path: Path | None, overrides: Iterable[str] = (), given: Mapping
     try:
         return Config.model_validate(values)
     except ValidationError as exc:
-        raise SettingsError("\n".join(_sentence(fault) for fault in exc.errors())) from exc
+        raise SettingsError("\n".join(_sentence(fault, names or {}) for fault in exc.errors())) from exc
 
 
 def iter_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -81,9 +88,10 @@ def _apply(values: dict[str, Any], key: str, value: Any) -> None:
     node[name] = value
 
 
-def _sentence(fault: Mapping[str, Any]) -> str:
+def _sentence(fault: Mapping[str, Any], names: Mapping[str, str]) -> str:
     location = [str(part) for part in fault["loc"]]
     key = ".".join(location) or "settings"
+    key = names.get(key, key)
     if fault["type"] == "extra_forbidden":
         return _unknown_key(location)
     if fault["type"] == "missing":

@@ -308,7 +308,7 @@ def test_half_precision_sees_the_same_peaks(dtype: str) -> None:
 def test_encoders_without_it_are_refused_with_some_that_have_it(name: str, why: str) -> None:
     size = 224
     describe(EncoderSpec(name, "random", size))
-    with pytest.raises(SettingsError, match=rf"encoder\.name must be .*mask.*got '{name}'.*{why}") as refused:
+    with pytest.raises(SettingsError, match=rf"`name` must be .*mask.*got '{name}'.*{why}") as refused:
         describe(EncoderSpec(name, "random", size, attention=True))
     with pytest.raises(SettingsError):
         build(EncoderSpec(name, "random", size, attention=True))

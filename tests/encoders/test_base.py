@@ -155,5 +155,5 @@ def test_another_process_gives_the_same_id_and_imports_no_other_library(encoder:
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SettingsError, match=r"encoder\.device must be cpu on a machine without a GPU"):
+    with pytest.raises(SettingsError, match=r"`device` must be cpu on a machine without a GPU"):
         build(dataclasses.replace(SPEC, device="cuda"))

@@ -18,7 +18,7 @@ def test_describe_and_build_agree(size: int) -> None:
 
 
 def test_settings_are_refused_before_weights_are_fetched() -> None:
-    with pytest.raises(SettingsError, match=r"encoder\.image_size"):
+    with pytest.raises(SettingsError, match=r"`image_size`"):
         build(EncoderSpec("timm/vit_small_patch14_dinov2", "s3://bucket/absent.pt", 450))
 
 

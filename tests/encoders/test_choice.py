@@ -76,14 +76,14 @@ def test_of_a_cnn_the_coarsest_stride_that_is_taken_counts() -> None:
     assert image_size_of("auto", (), cnn(10, 20, 60)) == 420
     assert image_size_of("auto", (1,), cnn(10, 20, 60)) == 450
     layers, size = chosen("timm/resnet18", "random", [3, 9], "auto")
-    with pytest.raises(SettingsError, match=r"encoder\.layers must be feature levels of timm/resnet18, 1 to 5"):
+    with pytest.raises(SettingsError, match=r"`layers` must be feature levels of timm/resnet18, 1 to 5"):
         describe(EncoderSpec("timm/resnet18", "random", size, layers))
 
 
 def test_other_words_are_refused() -> None:
-    with pytest.raises(SettingsError, match=r"encoder\.layers must be one of auto, last, quarters, or numbers .*'all'"):
+    with pytest.raises(SettingsError, match=r"`layers` must be one of auto, last, quarters, or numbers .*'all'"):
         layers_of("all", vit(12))
-    with pytest.raises(SettingsError, match=r"encoder\.image_size must be auto or a number of pixels; got 'large'"):
+    with pytest.raises(SettingsError, match=r"`image_size` must be auto or a number of pixels; got 'large'"):
         image_size_of("large", (), vit(12))
 
 
@@ -91,7 +91,7 @@ def test_a_model_is_asked_only_where_a_word_is_given() -> None:
     assert chosen("timm/no_such_model", "hub", [6], 64) == ((6,), 64)
     assert chosen("timm/vit_base_patch14_dinov2", "random", "auto", "auto") == ((6, 9, 12), 448)
     assert chosen("timm/resnet18", "random", "auto", 224) == ((3, 4), 224)
-    with pytest.raises(SettingsError, match=r"encoder\.name must be a model of timm; got 'timm/no_such_model'"):
+    with pytest.raises(SettingsError, match=r"`name` must be a model of timm; got 'timm/no_such_model'"):
         chosen("timm/no_such_model", "hub", "auto", 64)
 
 

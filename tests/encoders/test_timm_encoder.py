@@ -99,7 +99,7 @@ def test_the_last_layer_is_the_last_block_after_the_final_norm() -> None:
     "name", ["swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224", "hiera_tiny_224", "naflexvit_base_patch16_gap"]
 )
 def test_models_with_neither_one_token_grid_nor_feature_levels_are_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match=rf"encoder\.name must be a vision transformer .*CNN.*got 'timm/{name}'"):
+    with pytest.raises(SettingsError, match=rf"`name` must be a vision transformer .*CNN.*got 'timm/{name}'"):
         describe(EncoderSpec(f"timm/{name}", "random", 224))
 
 

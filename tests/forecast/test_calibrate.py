@@ -49,7 +49,7 @@ def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path)
     [
         ({"threads": 0}, r"--threads must be 1 to \d+"),
         ({"threads": 10**6}, "--threads"),
-        ({"precisions": ["fp8"]}, "scoring.precision must be one of"),
+        ({"precisions": ["fp8"]}, "`precision` must be one of"),
         ({"threads": 1, "actors": 10**6}, "--actors"),
     ],
 )

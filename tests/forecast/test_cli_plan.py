@@ -123,7 +123,7 @@ SIMULATE = ["plan", "--simulate", "--images", "100"]
         (["plan"], ["archive.uri is required"]),
         (["plan", "--simulate", "--device", "L4"], ["archive.uri is required"]),
         (["calibrate", "--threads", "0"], ["--threads must be 1 to"]),
-        (["calibrate", "--precision", "fp8"], ["scoring.precision must be one of"]),
+        (["calibrate", "--precision", "fp8"], ["--precision must be one of"]),
     ],
     ids=lambda value: " ".join(value[-2:]) if value and value[0] in ("plan", "calibrate") else "",
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,24 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from rich.console import Console
 
+import patchead
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import ArchiveError, PatcheadError
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.query import query
 from patchead.nightly.decode import DecodeSettings, Shared, decode_unit
 from patchead.nightly.embed import EmbedActor, EmbedSpec
 from patchead.nightly.prompts import PromptSet
+from patchead.nightly.run import run_night
 from patchead.nightly.units import units
+from patchead.runtime.inline_executor import InlineExecutor
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import MANIFEST, RECEIPTS, TO_EMBED, completed, table
+from patchead.settings.load import load_config
+from patchead.settings.model import Config
 from patchead.storage import Storage
 from tests.helpers.faulty_weights import dark, edges_alone, overflowing_vit, white
 from tests.helpers.sample_photos import photos
@@ -82,7 +91,7 @@ def test_it_is_a_failed_receipt_and_the_others_are_stored(
     found = stage.run(stage.manifest({"0.png": good["0.png"], "1-bad.png": bad, **good}))
     failed = found.pop("1-bad.png")
     assert (failed["status"], failed["embedding_uri"], failed["row"]) == ("failed", None, None)
-    remedy = "look at the image or, where many fail, at the encoder's dtype and layers"
+    remedy = "look at the image or, where many fail, at encoder.dtype and encoder.layers"
     assert failed["error"] == f"the encoder gives {what}; {remedy}"
     assert failed["content_hash"]
     assert {row["status"] for row in found.values()} == {"ok"}
@@ -106,7 +115,7 @@ def test_a_unit_of_bad_images_alone_has_no_file(tmp_path: Path) -> None:
 def test_an_encoder_that_gives_nothing_usable_ends_the_night(tmp_path: Path) -> None:
     stage = Stage(tmp_path, vit(tmp_path), batch_size=2)
     manifest = stage.manifest({f"{i}.png": image for i, image in enumerate(255 - photos(5, SIDE) // 64)})
-    with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .*NaN.*Check encoder\.weights"):
+    with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .*NaN.*Check `weights`"):
         stage.run(manifest, images_per_file=2)
 
 
@@ -118,3 +127,46 @@ def test_a_prompt_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     receipts = table([{n: found[i][n] for n in RECEIPTS.names} for i in wanted["image_id"].to_pylist()], RECEIPTS)
     with pytest.raises(ArchiveError, match=r"1 prompts cannot be used; white\.png: the encoder gives a vector"):
         prompts.embedded(receipts)
+
+
+def night_of(folder: Path, images: Sequence[np.ndarray], **more: Any) -> Config:
+    for i, image in enumerate(images):
+        path = folder / "archive" / "night=2026-11-21" / "product=screw" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    spec = vit(folder)
+    given = {
+        "archive.uri": str(folder / "archive"),
+        "lake.uri": str(folder / "lake"),
+        "encoder.name": spec.name,
+        "encoder.weights": spec.weights,
+        "encoder.image_size": SIDE,
+        "encoder.layers": "last",
+        "encoder.batch_size": 2,
+        "run.max_failed_fraction": 0.5,
+    }
+    return load_config(None, given=given | more)
+
+
+def test_a_whole_night_is_published_without_it(tmp_path: Path) -> None:
+    images = [*dark(photos(6, SIDE)), white(1, SIDE)[0]]
+    record = run_night(night_of(tmp_path, images), Console(file=io.StringIO()), InlineExecutor())
+    assert (record.state, record.ok, record.failed) == ("published", 6, 1)
+    scores = query(str(tmp_path / "lake"), Storage(), "select * from scores order by image_id").to_pylist()
+    assert [row["status"] for row in scores] == [*["ok"] * 6, "failed"]
+    assert [row["n_references"] for row in scores] == [*[5] * 6, None]
+    assert (scores[6]["score"], scores[6]["is_anomalous"]) == (None, None)
+    assert "zero, infinite or NaN" in scores[6]["error"]
+    alone = patchead.score(
+        images[:6], encoder="timm/test_vit", weights=vit(tmp_path).weights, image_size=SIDE, layers="last"
+    )
+    np.testing.assert_allclose([row["score"] for row in scores[:6]], alone.table["score"], atol=1e-6)
+
+
+def test_a_whole_night_of_them_names_the_settings_to_look_at(tmp_path: Path) -> None:
+    config = night_of(tmp_path, list(255 - photos(5, SIDE) // 64))
+    with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .*NaN.*Check encoder\.weights"):
+        run_night(config, Console(file=io.StringIO()), InlineExecutor())
+    (record,) = (tmp_path / "lake").glob("runs/*/run.json")
+    assert json.loads(record.read_text())["state"] == "failed"
+    assert "Check encoder.weights" in json.loads(record.read_text())["error"]

@@ -84,5 +84,5 @@ def test_composing_and_inverting() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("ratio", 0.0), ("ratio", 1.5), ("min_inliers", 2), ("max_scale", 0.9)])
 def test_a_rule_without_meaning_is_refused(name: str, value: float) -> None:
-    with pytest.raises(SettingsError, match=rf"align\.{name} must be .*; got {value}"):
+    with pytest.raises(SettingsError, match=rf"`{name}` must be .*; got {value}"):
         Alignment(**{name: value})  # type: ignore[arg-type]

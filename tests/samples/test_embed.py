@@ -56,7 +56,7 @@ def test_one_bad_view_leaves_its_sample_out(
     assert some.usable.tolist() == [True, False, True]
     what = "attention that is infinite or NaN" if layers else "a vector that is zero, infinite or NaN"
     assert some.faults[1].startswith(f"the encoder gives {what}")
-    assert some.faults[1].endswith("; look at the image or, where many fail, at the encoder's dtype and layers")
+    assert some.faults[1].endswith("; look at the image or, where many fail, at `dtype` and `layers`")
     np.testing.assert_array_equal(some.embeddings, whole.embeddings[some.usable])
     every, found = whole.side_arrays.columns(), some.side_arrays.columns()
     assert found.keys() == every.keys()
@@ -79,7 +79,7 @@ def test_a_portion_of_bad_images_alone_is_no_reason_to_stop_once_one_was_good(we
 def test_when_none_of_the_first_two_batches_is_usable_it_is_the_encoder(weights: Path) -> None:
     spec = EncoderSpec("timm/test_vit", str(weights), SIDE)
     bright = 255 - photos(6, SIDE) // 64
-    for dtype, remedy in (("fp32", "Check encoder.weights"), ("fp16", "Set encoder.dtype to bf16 or fp32")):
+    for dtype, remedy in (("fp32", "Check `weights`"), ("fp16", "Set `dtype` to bf16 or fp32")):
         encoder = build(dataclasses.replace(spec, dtype=dtype))
         embedder = SampleEmbedder(encoder, SampleRecipe(SIDE, "squash", GRID), batch_size=2)
         assert not run(embedder, bright[:2], [[True]] * 2).usable.any()

@@ -19,5 +19,5 @@ def test_attention_above_the_threshold_counts_in_full() -> None:
 @pytest.mark.parametrize("rule", [{"threshold": -0.1}, {"threshold": 1.1}, {"background": 2.0}])
 def test_values_without_meaning_are_refused(rule: dict[str, float]) -> None:
     ((name, value),) = rule.items()
-    with pytest.raises(SettingsError, match=rf"mask\.{name} must be from 0 to 1; got {value}"):
+    with pytest.raises(SettingsError, match=rf"`{name}` must be from 0 to 1; got {value}"):
         ForegroundMask(**rule)

@@ -55,7 +55,7 @@ def test_k_is_the_floor_of_the_decimal_fraction(n: int, percent: int) -> None:
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, math.nan])
 def test_a_fraction_outside_its_range_is_refused(fraction: float) -> None:
-    with pytest.raises(SettingsError, match="fraction must be above 0 and at most 1"):
+    with pytest.raises(SettingsError, match="`fraction` must be above 0 and at most 1"):
         neighbours(5, fraction)
 
 
@@ -121,7 +121,7 @@ def test_nearest_mean_that_met_nothing_is_nan_and_one_that_met_too_few_is_an_err
 
 
 def test_nearest_mean_refuses_what_it_cannot_count() -> None:
-    with pytest.raises(SettingsError, match=r"scoring\.aggregate must be one of nearest, farthest; got 'middle'"):
+    with pytest.raises(SettingsError, match=r"`aggregate` must be one of nearest, farthest; got 'middle'"):
         NearestMean(np.array([1]), 3, "middle", "cpu", 4)
     for k, capacity in ((0, 4), (5, 4)):
         with pytest.raises(ValueError, match="1 <= k <= capacity"):
@@ -144,7 +144,7 @@ def test_image_score_of_a_row_without_references_is_nan_and_the_input_stays() ->
     assert got[0] == 0.5
     assert math.isnan(got[1])
     np.testing.assert_array_equal(scores, before)
-    with pytest.raises(SettingsError, match=r"image_top_fraction must be from 0 to 1; got 1\.5"):
+    with pytest.raises(SettingsError, match=r"`top_fraction` must be from 0 to 1; got 1\.5"):
         image_scores(scores, 1.5)
 
 

@@ -293,7 +293,7 @@ def test_a_panel_stays_the_same_across_releases() -> None:
 
 def test_panel_of_a_small_group_is_everyone_and_of_none_is_refused() -> None:
     assert reference_panel(["a", "b"], 200, seed=0).tolist() == [0, 1]
-    with pytest.raises(SettingsError, match=r"scoring\.max_references must be at least 1; got 0"):
+    with pytest.raises(SettingsError, match=r"`size` must be at least 1; got 0"):
         reference_panel(["a"], 0, seed=0)
 
 
@@ -306,14 +306,14 @@ def test_panel_of_a_small_group_is_everyone_and_of_none_is_refused() -> None:
     ],
 )
 def test_a_rule_without_meaning_is_refused(options: dict[str, Any], parameter: str) -> None:
-    with pytest.raises(SettingsError, match=rf"scoring\.{parameter} must be"):
+    with pytest.raises(SettingsError, match=rf"`{parameter}` must be"):
         Aggregation(**options)
 
 
 def test_arrays_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(ValueError, match="content and part must have the 4 entries"):
         _score(group(4, 2), np.arange(3))
-    with pytest.raises(SettingsError, match="precision must be one of"):
+    with pytest.raises(SettingsError, match="`precision` must be one of"):
         _score(group(4, 2), precision="int3")
     with pytest.raises(PlanError, match="does not hold 20 query images"):
         score_query_block(

@@ -37,12 +37,14 @@ def test_auto_takes_the_strip_exactly_while_it_fits(precision: str) -> None:
 
 
 def test_a_strip_that_does_not_fit_is_refused_with_the_remedy() -> None:
-    with pytest.raises(
-        PlanError, match=r"strip of 4.1 GB for 1000 images of 1024 .*schedule to auto, or .*5.46 or more"
-    ):
+    needs, remedy = (
+        "a strip of 4.1 GB for 1000 images of 1024",
+        "Set `schedule` to auto, or `memory_bytes` to 5.46 GB or more",
+    )
+    with pytest.raises(PlanError, match=rf"^`schedule` symmetric needs {needs} .*{remedy}"):
         work(1000, 1024).choose_schedule(2 * GB, "symmetric")
     assert work(1000, 1024).choose_schedule(int(5.47 * GB), "symmetric") == "symmetric"
-    with pytest.raises(SettingsError, match=r"schedule must be one of auto, symmetric, row_stationary; got 'fast'"):
+    with pytest.raises(SettingsError, match=r"`schedule` must be one of auto, symmetric, row_stationary; got 'fast'"):
         work(10, 10).choose_schedule(GB, "fast")
 
 
@@ -60,7 +62,7 @@ def test_a_small_panel_leaves_room_for_larger_query_blocks() -> None:
 
 @pytest.mark.parametrize("schedule", ["symmetric", "row_stationary"])
 def test_a_budget_for_not_even_one_image_is_refused_and_the_remedy_works(schedule: str) -> None:
-    with pytest.raises(PlanError, match=r"does not hold one image of 1024 .*Set it to .* or more") as caught:
+    with pytest.raises(PlanError, match=r"does not hold one image of 1024 .*Set it to .* GB or more") as caught:
         work(20, 1024).block_images(10**6, schedule)
     remedy = float(str(caught.value).split("Set it to ")[1].split()[0])
     assert work(20, 1024).block_images(int(remedy * 1.01 * GB), schedule) >= 1

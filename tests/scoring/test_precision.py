@@ -34,7 +34,7 @@ def test_a_vector_without_direction_is_refused_by_place(value: float) -> None:
 
 
 def test_what_cannot_be_prepared_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"scoring\.precision must be one of fp32, fp16, bf16, int8; got 'fp64'"):
+    with pytest.raises(SettingsError, match=r"`precision` must be one of fp32, fp16, bf16, int8; got 'fp64'"):
         prepare(group(2, 2), precision="fp64")
     for wrong in (np.zeros((2, 3), np.float16), np.zeros((2, 0, 3), np.float16), np.zeros((2, 3, 4), np.int8)):
         with pytest.raises(ValueError, match="embeddings must be floats"):

@@ -81,7 +81,7 @@ def test_a_process_asks_its_processor_once_and_leaves_the_random_numbers_alone()
 
 
 def test_an_unknown_arithmetic_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"scoring\.precision must be one of"):
+    with pytest.raises(SettingsError, match=r"`precision` must be one of"):
         probe(candidates=("fp8",))
 
 
@@ -112,8 +112,8 @@ def test_other_candidates_can_be_chosen_from() -> None:
 def test_asking_for_what_is_slower_warns_with_the_ratio() -> None:
     text = warning("int8", [FAST, {"fp32": 1.0, "int8": 0.2449}], "the slowest of 2 workers")
     assert text == (
-        "scoring.precision int8 runs at 0.24 times the speed of fp32 on the slowest of 2 workers; set "
-        "scoring.precision to auto or fp32."
+        "`precision` int8 runs at 0.24 times the speed of fp32 on the slowest of 2 workers; set "
+        "`precision` to auto or fp32."
     )
     assert precision_probe.processor() in (warning("int8", [SLOW]) or "")
     for asked, probes in (
@@ -136,7 +136,7 @@ def test_a_process_warns_of_itself() -> None:
 @pytest.mark.usefixtures("plain_loops")
 def test_a_notebook_is_warned() -> None:
     photos = [np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8) for seed in range(5)]
-    with pytest.warns(UserWarning, match=r"scoring\.precision int8 runs at 0\.0\d+ times the speed of fp32 on this"):
+    with pytest.warns(UserWarning, match=r"^precision int8 runs at 0\.0\d+ times the speed of fp32 on this"):
         found = patchead.score(
             photos, encoder="timm/vit_tiny_patch16_224", weights="random", image_size=64, precision="int8"
         )
