@@ -11,7 +11,7 @@ from typing import Annotated
 
 import torch
 import typer
-from benchmarks import arithmetic, embedding, fidelity, growth, memory, scoring, stage
+from benchmarks import arithmetic, embedding, fidelity, growth, index, memory, scoring, stage
 from benchmarks.records import Record, load, markdown, save, show
 from measured_page import Origin, machine, section, write_page
 from rich.console import Console
@@ -47,6 +47,7 @@ class Name(str, Enum):
     actors = "actors"
     embed = "embed"
     fidelity = "fidelity"
+    lake_index = "index"
 
 
 def picture(name: str) -> Path:
@@ -64,6 +65,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.actors: lambda: stage.actors(100, 256, 384, precision="fp32", repeats=3),
     Name.embed: lambda: embedding.embedding(192, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
+    Name.lake_index: lambda: index.index(200_000, 20, 2_000),
 }
 FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.arithmetic: arithmetic.arithmetic,
@@ -75,6 +77,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.actors: lambda: stage.actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.embed: lambda: embedding.embedding(400, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
+    Name.lake_index: lambda: index.index(5_000_000, 50, 10_000),
 }
 
 
