@@ -12,6 +12,7 @@ import pytest
 import torch
 from benchmarks import records
 from benchmarks.arithmetic import arithmetic
+from benchmarks.index import index
 from benchmarks.memory import Case, memory
 from benchmarks.records import Record, interleaved, load, markdown, measurable, note_for, ratio, save
 from benchmarks.scoring import cdist_loop, scoring
@@ -103,3 +104,9 @@ def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:
     assert record.met
     assert record.value is not None
     assert record.value > 0.05  # it was seen at all: the strip alone is a ninth of the budget
+
+
+def test_a_night_is_found_the_same_before_and_now() -> None:
+    found = {record.metric: record.value for record in index(6_400, 4, 200)}  # raises where the two ways differ
+    assert len(found) == 9
+    assert all(value is not None and value > 0 for value in found.values())

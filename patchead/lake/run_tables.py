@@ -47,5 +47,5 @@ def read_table(folder: Folder, name: str, schema: pa.Schema) -> tuple[pa.Table, 
     if made_for.pop("schema_version", None) != str(SCHEMA_VERSION):
         return None
     if not rows.schema.equals(schema):
-        raise LakeError(f"{uri} does not have the columns of its kind. {_REMEDY}")
+        raise LakeError(f"{uri} does not have the columns that it should. {_REMEDY}")
     return rows.replace_schema_metadata(None), made_for

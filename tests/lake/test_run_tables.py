@@ -69,6 +69,6 @@ def test_a_table_of_another_version_is_none_and_one_with_other_columns_is_refuse
     pq.write_table(kept.replace_schema_metadata({"listing": "listing", "ignored": "3", "schema_version": "0"}), path)
     assert folder.read_manifest("listing") is None
     pq.write_table(kept.drop_columns(["etag"]), path)
-    with pytest.raises(LakeError, match=r"manifest\.parquet does not have the columns of its kind"):
+    with pytest.raises(LakeError, match=r"manifest\.parquet does not have the columns that it should"):
         folder.read_manifest("listing")
     assert kept.replace_schema_metadata(None).schema.equals(MANIFEST)
