@@ -62,7 +62,8 @@ class _Loaded:
         self._groups: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
         self._there: dict[str, bool] = {}
         size, folder = 0, self._index.folder
-        for part, hashes in self._index.over_parts(lambda part: (part, index_part.read_hashes(folder, part))):
+        every = self._index.over_parts(lambda part: (part, index_part.read_hashes(folder, part)), at_once=32)
+        for part, hashes in every:
             size += hashes.nbytes
             if size > _HASHES_BYTES:
                 return

@@ -1,9 +1,10 @@
 """Patch embeddings in the lake, one Arrow IPC file per unit of work, kept for as long as the encoder is the same.
 
 A store's id is the encoder's id, with a digest of the views behind it where images are aligned.
-``embeddings/<store_id>/units/<unit_id>.arrow`` holds the vectors and the side arrays, ``pending/<unit_id>.parquet`` the
-unit's receipts (its completion marker, written last) and ``parts/`` the index of finished embed stages, whose receipts
-replace the pending ones. ``index/<run_id>.parquet`` is the index as earlier versions wrote it.
+``embeddings/<store_id>/units/<unit_id>-<images>.arrow`` holds the vectors and the side arrays,
+``pending/<unit_id>.parquet`` the unit's receipts (its completion marker, written last) and ``parts/`` the index of
+finished embed stages, whose receipts replace the pending ones. ``index/<run_id>.parquet`` is the index as earlier
+versions wrote it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from patchead.arrow_columns import digest
 from patchead.batches import concurrently, stream_batches
 from patchead.errors import LakeError, bad_value
 from patchead.files import Folder, plain_name, undamaged
 from patchead.lake import index_part
 from patchead.lake.index_part import REMEDY
 from patchead.lake.receipt_index import ReceiptIndex
-from patchead.schema import OK, RECEIPTS, SCHEMA_VERSION
+from patchead.schema import OK, RECEIPTS, SAMPLE_KEY, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
 _UNITS_AT_ONCE = 4096
@@ -53,7 +55,9 @@ class EmbeddingStore:
         """Store one unit: the vectors first, its receipts last.
 
         Args:
-            unit_id: names the unit; the same id written again replaces it.
+            unit_id: names the unit; its receipts, written again, replace those before. The file of its vectors is
+                named after their images too: a try in which others failed writes another file, so that receipts that
+                are in the index already stay true.
             receipts: RECEIPTS of every image of the unit, failed and reused ones included.
             embeddings: float16 (n, P, D), one for each receipt that is ok and has no ``embedding_uri``, in their
                 order; None where there is none.
@@ -65,10 +69,11 @@ class EmbeddingStore:
         Raises:
             LakeError: the embeddings do not fit the receipts, or a file cannot be written.
         """
-        name = f"{plain_name('unit_id', unit_id)}.arrow"
+        plain_name("unit_id", unit_id)
         fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
         fresh = pc.fill_null(fresh, False).combine_chunks()
         _check(embeddings, fresh.true_count)
+        name = f"{unit_id}-{digest([receipts.filter(fresh)], [*SAMPLE_KEY, 'content_hash'])[:8]}.arrow"
         if embeddings is not None and len(embeddings):
             self._write_vectors(name, receipts["content_hash"].filter(fresh), embeddings, side_arrays or {})
         row = np.cumsum(np.asarray(fresh), dtype=np.int32) - np.int32(1)

@@ -96,7 +96,7 @@ class ReceiptIndex:
         """
         return concurrently(lambda uri: self.units.exists(self.name_of(uri)), uris)
 
-    def over_parts(self, read: Callable[[str], Found]) -> Iterator[Found]:
+    def over_parts(self, read: Callable[[str], Found], at_once: int = _AT_ONCE) -> Iterator[Found]:
         """Yield ``read`` of each part; what is joined meanwhile is read from the part that it is in now.
 
         Raises:
@@ -106,7 +106,7 @@ class ReceiptIndex:
         while names := [name for name in self.parts() if name not in done]:
             done.update(names)
             gone = False
-            for result in concurrently(partial(_unless_gone, read), names, at_once=_AT_ONCE):
+            for result in concurrently(partial(_unless_gone, read), names, at_once):
                 if result is not None:
                     yield result
                 gone = gone or result is None
