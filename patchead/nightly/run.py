@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
-from patchead.arrow_columns import by_group, count, digest
-from patchead.errors import SettingsError, TooManyFailuresError, bad_value
-from patchead.lake.embeddings import EmbeddingStore
+from patchead.errors import SettingsError, bad_value
 from patchead.lake.preflight import preflight
 from patchead.lake.staging import RunFolder
-from patchead.lake.tables import publish, published_settings
+from patchead.lake.tables import published_settings
 from patchead.nightly import wiring
-from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
-from patchead.nightly.explain import explain, failed_rows
-from patchead.nightly.group import Group
-from patchead.nightly.manifest import make_manifest
+from patchead.nightly.night import Night
 from patchead.nightly.progress import Stages
-from patchead.nightly.prompts import PromptSet, list_prompts, template_candidates
-from patchead.nightly.refusals import refuse_other_run, refuse_too_many_failures, refuse_trial_among_full_runs
+from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score_groups
-from patchead.nightly.score_actor import ScoreSpec
-from patchead.plan.group_plan import Plan, make_plan
 from patchead.runtime.executor import Executor
-from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
-from patchead.scoring.precision_probe import probe_with, to_time, warning
-from patchead.settings.argument_names import in_settings, named_as_settings
-from patchead.settings.identity import store_id
+from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
-from patchead.settings.resolve import concrete, with_precision
+from patchead.settings.resolve import concrete
 
 STAGES = ("catalog", "embed", "score", "publish")
 """Stages that a run may end with; the same run id goes on from there. The last is the whole run."""
@@ -71,7 +54,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     folder.write_json("run.json", record.as_json())
     try:
         with executor.session(), named_as_settings():
-            night = _Night(config, record, folder, Stages(console), executor)
+            night = Night(config, record, folder, Stages(console), executor)
             manifest = night.catalog()
             if until == "catalog":
                 return record.stopped_after(until)
@@ -91,202 +74,3 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     finally:
         folder.write_json("run.json", record.as_json())
     return record
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Embedded:
-    """A night whose images are embedded."""
-
-    manifest: pa.Table
-    images: pa.Table
-    """The manifest with the receipts' columns, one row per image."""
-    groups: dict[str, pa.Table]
-    """Those of the images that can be scored, by group."""
-    prompts: dict[str, pa.Table]
-    """The prompts of each group in few-shot mode, else empty."""
-    plan: Plan
-    encoder: EncoderFacts
-    store: EmbeddingStore
-
-    def group_of(self, name: str) -> Group:
-        return Group.of(name, self.groups[name], self.prompts.get(name))
-
-
-class _Night:
-    """The stages of one run and what they share: settings, storage, pools, the record and its clock."""
-
-    def __init__(
-        self, config: Config, record: RunRecord, folder: RunFolder, stages: Stages, executor: Executor
-    ) -> None:
-        self.config, self.record, self.folder, self.stages = config, record, folder, stages
-        self.storage, self.executor = wiring.storage(config), executor
-        self.embed_pool, self.score_pool = executor.pools(wiring.pool_request(config))
-        places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
-        executor.require_shared_folders([uri for uri in places if uri is not None])
-        record.seconds = stages.seconds
-        self.probes: list[dict[str, float]] = []
-        self._settle_precision()
-
-    def _settle_precision(self) -> None:
-        """Put one arithmetic in the place of ``scoring.precision`` auto: of a group, every tile must be of the same."""
-        device, asked = self.score_pool.device, self.config.scoring.precision
-        if not (candidates := to_time(asked, device)):
-            self.config = with_precision(self.config, device)
-            return
-        probes = self.executor.on_every_node(partial(probe_with, self.score_pool.threads, device, candidates))
-        self.config = with_precision(self.config, device, probes)
-        self.probes = probes
-        where = "" if len(probes) == 1 else f"the slowest of {len(probes)} nodes"
-        if text := warning(asked, probes, where):
-            self.stages.console.print(f"warning: {in_settings(text)}", highlight=False, soft_wrap=True, markup=False)
-
-    def embedded(self, manifest: pa.Table) -> _Embedded:
-        """Decode and embed; what cannot be scored is refused before anything is embedded."""
-        readable = by_group(manifest.filter(pc.is_null(manifest["status"])))
-        prompts = self.prompts(readable)
-        encoder = self.encoder()
-        self.plan(readable, encoder, prompts)
-        guides = self.guides(readable, prompts)
-        store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
-        references = self.embed_prompts(prompts, encoder, store) if prompts else {}
-        images = self.embed(manifest, encoder, store, guides)
-        groups = by_group(images.filter(pc.equal(images["status"], OK)))
-        plan = self.plan(groups, encoder, prompts)
-        prompt_rows = {name: prompts.of(references, name) for name in groups} if prompts else {}
-        return _Embedded(
-            manifest=manifest,
-            images=images,
-            groups=groups,
-            prompts=prompt_rows,
-            plan=plan,
-            encoder=encoder,
-            store=store,
-        )
-
-    def catalog(self) -> pa.Table:
-        with self.stages.stage("catalog") as advance:
-            manifest, ignored = make_manifest(wiring.catalog_request(self.config), self.folder, self.executor)
-            advance(manifest.num_rows)
-        self.record.images, self.record.ignored_files = manifest.num_rows, ignored
-        return manifest
-
-    def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:
-        """The prompts of few-shot mode; every group has some."""
-        if not wiring.few_shot(self.config):
-            return None
-        request = wiring.prompt_request(self.config)
-        found = list_prompts(request, groups)
-        found.require(groups, request.catalog.uri)
-        return found
-
-    def guides(self, groups: dict[str, pa.Table], prompts: PromptSet | None) -> dict[str, pa.Table]:
-        """What the images of each group are aligned with; empty without alignment."""
-        if not self.config.align.enabled:
-            return {}
-        return prompts.guides(groups) if prompts else template_candidates(groups)
-
-    def encoder(self) -> EncoderFacts:
-        with self.stages.stage("encoder"):
-            facts = identify(wiring.encoder_spec(self.config, self.embed_pool.device))
-        self.record.encoder_id = facts.encoder_id
-        return facts
-
-    def embed_prompts(self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore) -> dict[str, pa.Table]:
-        """Rows of the embedded prompts, by their group."""
-        wanted = prompts.to_embed()
-        with self.stages.stage("prompts", wanted.num_rows) as advance:
-            done = self._embed(wanted, encoder, store, {}, advance)
-        return prompts.embedded(done.receipts)
-
-    def embed(
-        self, manifest: pa.Table, encoder: EncoderFacts, store: EmbeddingStore, guides: dict[str, pa.Table]
-    ) -> pa.Table:
-        """The manifest with the receipts' columns behind its own, one row per image."""
-        with self.stages.stage("embed", manifest.num_rows) as advance:
-            done = self._embed(manifest, encoder, store, guides, advance)
-        self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
-        self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
-        try:
-            refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
-        except TooManyFailuresError:
-            self.folder.forget_manifest()  # the remedy is to mend the archive: it is another one then
-            raise
-        self.folder.write_receipts(done.receipts, store_id=store.encoder_id)
-        found, left = done.receipts.drop_columns(SAMPLE_KEY), manifest.drop_columns(["status", "error"])
-        return pa.table([*left.columns, *found.columns], names=[*left.column_names, *found.column_names])
-
-    def _embed(
-        self,
-        manifest: pa.Table,
-        encoder: EncoderFacts,
-        store: EmbeddingStore,
-        guides: dict[str, pa.Table],
-        advance: Callable[[int], None],
-    ) -> Embedded:
-        return embed(
-            self.executor,
-            manifest,
-            wiring.encoder_spec(self.config, self.embed_pool.device),
-            store,
-            wiring.decode_settings(self.config, encoder.grid),
-            self.embed_pool,
-            batch_size=self.config.encoder.batch_size,
-            images_per_file=wiring.images_per_unit(self.config, guides),
-            run_id=self.record.run_id,
-            advance=advance,
-            guides=guides,
-        )
-
-    def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: PromptSet | None) -> Plan:
-        sizes = [(name, rows.num_rows) for name, rows in groups.items()]
-        limits = wiring.limits(self.config, self.score_pool.size, self.score_pool.device)
-        patches = wiring.patches_per_sample(self.config, encoder)
-        plan = make_plan(sizes, patches, encoder.dim, limits, None if prompts is None else prompts.counts(groups))
-        self.record.groups = len(plan.groups)
-        self.record.scoring = plan.facts() | {
-            "precision": wiring.precision(self.config, self.score_pool.device),
-            "actors": self.score_pool.size,
-            "probes": self.probes,
-            "prompts": prompts.ids() if prompts else {},
-        }
-        return plan
-
-    def score_spec(self, embedded: _Embedded) -> ScoreSpec:
-        """What the scoring actors are set up with."""
-        columns = ["group_id", "image_id", "content_hash", "part_id"]
-        compared = digest(embedded.groups.values(), columns) + digest(embedded.prompts.values(), [*columns, "turn"])
-        settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device, compared)
-        self.record.scoring["embeddings"] = embedded.store.encoder_id
-        counter = self.executor.call_counter()
-        return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, counter)
-
-    def explain(self, embedded: _Embedded) -> tuple[pa.Table, pa.Table]:
-        """Rank, flag and draw; score rows of every image, and regions."""
-        encoder, images = embedded.encoder, embedded.images
-        decoding = wiring.decode_settings(self.config, encoder.grid)
-        settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
-        with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
-            scores, regions = explain(
-                embedded.groups, self.folder, settings, map_tasks=self.executor.run_tasks, advance=advance
-            )
-        if self.config.align.enabled:
-            self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
-        failed = images.filter(pc.equal(images["status"], FAILED))
-        return pa.concat_tables([scores, failed_rows(failed, settings)]), regions
-
-    def publish(self, manifest: pa.Table, scores: pa.Table, regions: pa.Table) -> None:
-        record = self.record
-        record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
-        record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
-        record.cpu_seconds, record.gpu_seconds = self._reserved_seconds()
-        with self.stages.stage("publish"):
-            record.finish("published")
-            publish(self.config.lake.uri, self.storage, manifest, scores, regions, record.as_row())
-
-    def _reserved_seconds(self) -> tuple[float, float]:
-        """CPU and GPU seconds that the pools held: actors x what each reserves x the stage's seconds."""
-        seconds = self.stages.seconds
-        embedding = seconds["embed"] + seconds.get("prompts", 0.0)
-        held = [(self.embed_pool, embedding), (self.score_pool, seconds["score"])]
-        cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
-        return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)
