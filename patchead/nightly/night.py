@@ -136,7 +136,7 @@ class Night:
         return facts
 
     def embed_prompts(self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore) -> dict[str, pa.Table]:
-        """Rows of the embedded prompts, by their group."""
+        """Embed the prompts. Returns their rows by group."""
         wanted = prompts.to_embed()
         with self.stages.stage("prompts", wanted.num_rows) as advance:
             done = self._embed(wanted, encoder, store, {}, advance)
