@@ -18,15 +18,27 @@ hypothesis.settings.register_profile("patchead", deadline=None)
 hypothesis.settings.load_profile("patchead")
 
 
+SHARED = {"local_ray", "on_ray", "ray", "RayExecutor", "s3", "s3_keys"}
+"""Fixtures, and names of parameters for which a fixture asks for one of these."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One worker runs all tests of the session's Ray and S3 server, first and in one go; the others go by files."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            shared = {"local_ray", "s3", "s3_keys"} & set(getattr(item, "fixturenames", ()))
-            file = item.path.relative_to(Path(__file__).parent).with_suffix("").as_posix()
-            item.add_marker(pytest.mark.xdist_group("shared" if shared else file))
-    items.sort(key=lambda item: next(item.iter_markers("xdist_group")).args != ("shared",))
+    groups = {item: "shared" if SHARED & _names(item) else _file(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: groups[item] != "shared")
+
+
+def _names(item: pytest.Item) -> set[str]:
+    """Names of the fixtures of a test, and of its parameters' values."""
+    values = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return {*getattr(item, "fixturenames", ()), *(getattr(value, "__name__", str(value)) for value in values)}
+
+
+def _file(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent.parent).with_suffix("").as_posix()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,7 +12,7 @@ from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.archive.tar import list_tar, read_tar
 from patchead.errors import ArchiveError
 from patchead.storage import Storage
-from tests.helpers.s3_server import S3, S3Server
+from tests.helpers.s3_server import S3Server
 from tests.helpers.sample_files import AWKWARD, found, parquet, png, sparse_tar, tar, write, write_memory
 
 Place = Callable[[dict[str, bytes]], tuple[str, Storage]]
@@ -23,7 +23,7 @@ SHARDS = {
 }
 
 
-@pytest.fixture(params=["local", "memory", S3])
+@pytest.fixture(params=["local", "memory", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Puts files somewhere and says where."""
 

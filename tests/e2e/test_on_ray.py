@@ -1,4 +1,4 @@
-"""One whole night on Ray, on two actors of each kind where they fit: the tables and heatmaps of one process."""
+"""One whole night on Ray, on two scoring actors: the tables and heatmaps of one process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS = {
     "explain.heatmaps": "all",
     "run.max_failed_fraction": 0.5,
 }
-TWO = {"resources.score_actors": 2, "resources.embed_actors": 2, "resources.cpus_per_actor": 1}
+TWO = {"resources.score_actors": 2, "resources.embed_actors": 1, "resources.cpus_per_actor": 1}
 OF_THE_RUN = {"run_id", "heatmap_uri"}
 
 

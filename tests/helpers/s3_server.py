@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Any
 
 import botocore.session
-import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -25,8 +24,6 @@ from patchead.storage import Storage
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
-S3 = pytest.param("s3", marks=pytest.mark.xdist_group("shared"))
-"""A fixture's parameter whose tests go to the worker that has the server."""
 _PORTS = ("master", "volume", "filer", "s3")
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 
 from patchead.storage import Storage
-from tests.helpers.s3_server import S3, S3Server
+from tests.helpers.s3_server import S3Server
 
 
 class Lake(NamedTuple):
@@ -21,7 +21,7 @@ def local(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"), Storage())
 
 
-@pytest.fixture(params=["local", S3])
+@pytest.fixture(params=["local", "s3"])
 def lake(request: pytest.FixtureRequest) -> Lake:
     if request.param == "local":
         return request.getfixturevalue("local")

@@ -37,7 +37,6 @@ MEMORY = 10**9
 SETTINGS = ScoreSettings(aggregation=Aggregation(), precision="fp32", memory_bytes=MEMORY, grid=GRID, digest="digest")
 LIMITS = Limits(memory_bytes=MEMORY, max_group_size=1000)
 SCHEDULES = ("symmetric", "row_stationary", "panel")
-ON_RAY = pytest.mark.xdist_group("shared")  # the worker that has the session's Ray
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def executor(request: pytest.FixtureRequest) -> Executor:
     return InlineExecutor() if request.param == "inline" else request.getfixturevalue("on_ray")
 
 
-BOTH = pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=ON_RAY)], indirect=True)
+BOTH = pytest.mark.parametrize("executor", ["inline", "ray"], indirect=True)
 
 
 def stored(lake: Path, embeddings: np.ndarray, name: str = "g") -> tuple[EmbeddingStore, Group]:
@@ -107,9 +106,9 @@ class Stage:
     ("executor", "actors", "schedule"),
     [
         *(("inline", actors, schedule) for actors in (1, 2, 4) for schedule in SCHEDULES),
-        *(pytest.param("ray", 2, schedule, marks=ON_RAY) for schedule in SCHEDULES),
+        *(("ray", 2, schedule) for schedule in SCHEDULES),
         # Of one and of four actors Ray is left to show that it starts them: the tasks are those of the inline runs.
-        *(pytest.param("ray", n, schedule, marks=[ON_RAY, pytest.mark.slow]) for n in (1, 4) for schedule in SCHEDULES),
+        *(pytest.param("ray", n, schedule, marks=pytest.mark.slow) for n in (1, 4) for schedule in SCHEDULES),
     ],
     indirect=["executor"],
 )
@@ -182,9 +181,7 @@ def kill_until_something_is_redone(stage: Stage, ended: threading.Event) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("executor", "actors"), [("inline", 1), ("inline", 2), pytest.param("ray", 2, marks=ON_RAY)], indirect=["executor"]
-)
+@pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 2), ("ray", 2)], indirect=["executor"])
 def test_a_vector_without_direction_ends_the_stage_with_its_text(
     tmp_path: Path, executor: Executor, actors: int
 ) -> None:
