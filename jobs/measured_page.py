@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ class Origin:
 
     @classmethod
     def here(cls) -> Origin:
-        """This process, now."""
-        command = " ".join([f"jobs/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+        """This process, now; where it writes to is no part of the command."""
+        words = " ".join([f"jobs/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+        command = re.sub(r" --(output|write)[ =]\S+", "", words)
         return cls(machine(), command, dt.datetime.now(dt.timezone.utc).date().isoformat())
 
 

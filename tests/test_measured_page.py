@@ -48,6 +48,13 @@ def test_the_machine_is_named_by_its_processor() -> None:
     assert Origin.here().machine == machine()
 
 
+def test_a_command_is_told_without_the_places_it_writes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "sys.argv", ["/home/me/jobs/study.py", "--only", "elpv", "--output", "/here.json", "--write=p.md"]
+    )
+    assert Origin.here().command == "jobs/study.py --only elpv"
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_the_pages_of_the_repository_are_what_their_commands_would_leave(name: str, tmp_path: Path) -> None:
     text = (DOCS / name).read_text(encoding="utf-8")
