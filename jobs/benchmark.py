@@ -29,8 +29,8 @@ A section for each machine. `make bench` prints these tables in quick sizes, `jo
 the targets. Cores are shared with other machines, so every ratio is the median of ratios taken turn by turn in one
 run; a second run moves them by 10 to 15 %. The `cdist` loop is the textbook one: per image, all references at once.
 FLOP/s are counted for the full N² work, of which the symmetric tiles do half. Targets are the project's own; one of
-int8 that says *not this processor* is for processors with VNNI or AMX, and the figure behind it is what the probe of
-`scoring.precision: auto` finds: the speed of int8 over that of fp32. `auto` takes int8 from 1.5 on; that it keeps the
+int8 that says *not this processor* presumes AMX, with which int8 is at least 3.4 times as fast as fp32; the figure
+behind it is what the probe of `scoring.precision: auto` finds there. `auto` takes int8 from 1.5 on; that it keeps the
 order of the scores (`fidelity`) was measured on one data set only.
 """
 

@@ -68,10 +68,10 @@ def test_on_a_processor_without_integer_instructions_the_benchmark_ends_and_says
 
 
 def test_a_target_for_fast_integers_is_one_where_the_probe_finds_them_fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    for speed, note in ((3.8, ""), (1.5, ""), (1.2, "not this processor: 1.2 times fp32")):
+    for speed, note in ((3.8, ""), (3.4, ""), (2.7, "not this processor: 2.7 times fp32")):
         monkeypatch.setattr(records, "probe", lambda speed=speed, **_: {"fp32": 1.0, "int8": speed})
-        assert note_for("int8") == note
-        assert note_for("fp32") == ""
+        assert note_for("int8", 3.4) == note
+        assert note_for("fp32", 3.4) == ""
 
 
 def test_what_the_processor_makes_of_each_arithmetic() -> None:

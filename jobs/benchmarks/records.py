@@ -57,10 +57,15 @@ class Record:
 HEADER = ("benchmark", "case", "precision", "metric", "value", "target", "met")
 
 
-def note_for(precision: str) -> str:
-    """Say why a target for fast ``precision`` is none for this processor; empty where the probe finds it fast."""
+def note_for(precision: str, presumed: float = CLEARLY_FASTER) -> str:
+    """Say why a target for fast ``precision`` is none for this processor; empty where the probe finds it fast.
+
+    Args:
+        precision: an arithmetic.
+        presumed: times the speed of fp32 that the target takes for granted.
+    """
     speed = probe(candidates=(precision,))[precision]
-    if precision == "fp32" or speed >= CLEARLY_FASTER:
+    if precision == "fp32" or speed >= presumed:
         return ""
     return f"{NOT_HERE}: {speed:.2g} times fp32"
 
