@@ -88,7 +88,7 @@ def embed_images(
     Raises:
         DecodeError: an image cannot be decoded; the text says which.
         OSError: a path cannot be read.
-        PatcheadError: no image can be compared, so that it is the encoder or its dtype.
+        PatcheadError: no image can be compared, nor is there a prompt that can, so that it is the encoder or its dtype.
         ValueError: no image, or pixels of another form.
 
     Examples:
@@ -102,7 +102,7 @@ def embed_images(
     if prompts is not None and align is not None:
         batch_size = max(1, batch_size // (1 + 2 * len(prompts.images)))  # each image brings its warped prompts along
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
-    embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
+    embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=prompts is not None)
     guides = {} if align is None else _guides(images, prompts, reading)
     samples = _embedded(images, embedder, recipe, guides, batch_size, reading)
     embedder.require_one()

@@ -247,6 +247,21 @@ class TestUnusable:
         with pytest.raises(DecodeError, match=r"^prompt 1: not an image"):
             patchead.score(images, prompts=[images[0], b"no image"], weights=weights, **self.VIT)
 
+    @pytest.mark.parametrize("align", [False, True])
+    def test_prompts_are_proof_that_the_encoder_works(self, tmp_path: Path, align: bool) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors")
+        found = patchead.score(
+            [*white(2, 96)], prompts=[*dark(photos(17, 96))], align=align, weights=weights, **self.VIT
+        )
+        assert found.table["status"].to_pylist() == ["failed", "failed"]
+        assert found.table["score"].to_pylist() == [None, None]
+
+    def test_two_bad_photos_in_batches_of_one_fail_alone(self, tmp_path: Path) -> None:
+        weights = overflowing_vit(tmp_path / "vit.safetensors")
+        bad = [*(255 - photos(2, 96) // 64)]
+        found = patchead.score([*bad, *dark(photos(6, 96))], weights=weights, **{**self.VIT, "batch_size": 1})
+        assert found.table["status"].to_pylist() == ["failed", "failed", *["ok"] * 6]
+
     def test_all_of_them_is_the_encoders_fault(self, tmp_path: Path) -> None:
         weights = overflowing_vit(tmp_path / "vit.safetensors")
         with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .* NaN.*Check weights"):

@@ -18,6 +18,7 @@ from patchead.samples.side_arrays import SideArrays
 from patchead.samples.views import over_all_views
 
 _BATCHES_TO_JUDGE_BY = 2
+_LEAST_TO_JUDGE_BY = 16  # views, where batches are smaller: two bad photos say nothing of an encoder
 _REMEDY = "look at the image or, where many fail, at `dtype` and `layers`"
 
 
@@ -41,18 +42,20 @@ class EmbeddedSamples:
 class SampleEmbedder:
     """Embed samples portion by portion; one image that cannot be compared is a fault of its own.
 
-    If none of the images of the first two batches can, it is no image's fault but the encoder's or its dtype's.
+    If none of the images of the first two batches, and of 16, can, it is no image's fault but the encoder's or its
+    dtype's.
     """
 
-    def __init__(self, encoder: Encoder, recipe: SampleRecipe, *, batch_size: int) -> None:
+    def __init__(self, encoder: Encoder, recipe: SampleRecipe, *, batch_size: int, proven: bool = False) -> None:
         """
         Args:
             encoder: its attention is kept where it gives any.
             recipe: what the views are.
             batch_size: views per forward pass.
+            proven: whether the encoder is known to work, by other images.
         """
         self._encoder, self._recipe, self._batch_size = encoder, recipe, batch_size
-        self._proven = False  # one usable image is proof that the encoder works
+        self._proven = proven  # one usable image is proof that the encoder works
         self._unusable = dict[str, str]()  # different images before that: a camera that is off gives one image only
 
     def embed(self, pixels: np.ndarray, valid: np.ndarray, motions: np.ndarray) -> EmbeddedSamples:
@@ -64,7 +67,7 @@ class SampleEmbedder:
             motions: float32 (n, V, 2, 3).
 
         Raises:
-            PatcheadError: no image of the first two batches can be compared.
+            PatcheadError: no image of the first two batches, and of 16, can be compared.
         """
         vectors, looks, view_faults = self._forward(pixels)
         exists = np.any(valid, axis=2)
@@ -110,7 +113,7 @@ class SampleEmbedder:
             self._proven = True
             return
         self._unusable |= {content_hash(image.tobytes()): part.why_unusable(i) for i, image in enumerate(batch)}
-        if len(self._unusable) >= _BATCHES_TO_JUDGE_BY * self._batch_size:
+        if len(self._unusable) >= max(_BATCHES_TO_JUDGE_BY * self._batch_size, _LEAST_TO_JUDGE_BY):
             self.require_one()
 
     def _joined(

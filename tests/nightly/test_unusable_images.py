@@ -114,7 +114,7 @@ def test_a_unit_of_bad_images_alone_has_no_file(tmp_path: Path) -> None:
 
 def test_an_encoder_that_gives_nothing_usable_ends_the_night(tmp_path: Path) -> None:
     stage = Stage(tmp_path, vit(tmp_path), batch_size=2)
-    manifest = stage.manifest({f"{i}.png": image for i, image in enumerate(255 - photos(5, SIDE) // 64)})
+    manifest = stage.manifest({f"{i}.png": image for i, image in enumerate(255 - photos(16, SIDE) // 64)})
     with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .*NaN.*Check `weights`"):
         stage.run(manifest, images_per_file=2)
 

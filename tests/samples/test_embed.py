@@ -76,15 +76,17 @@ def test_a_portion_of_bad_images_alone_is_no_reason_to_stop_once_one_was_good(we
     embedder.require_one()
 
 
-def test_when_none_of_the_first_two_batches_is_usable_it_is_the_encoder(weights: Path) -> None:
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_when_none_of_the_first_two_batches_is_usable_it_is_the_encoder(weights: Path, batch_size: int) -> None:
+    """Of batches of less than eight, none of the first sixteen images: two photos say nothing of an encoder."""
     spec = EncoderSpec("timm/test_vit", str(weights), SIDE)
-    bright = 255 - photos(6, SIDE) // 64
+    bright = 255 - photos(18, SIDE) // 64
     for dtype, remedy in (("fp32", "Check `weights`"), ("fp16", "Set `dtype` to bf16 or fp32")):
         encoder = build(dataclasses.replace(spec, dtype=dtype))
-        embedder = SampleEmbedder(encoder, SampleRecipe(SIDE, "squash", GRID), batch_size=2)
-        assert not run(embedder, bright[:2], [[True]] * 2).usable.any()
+        embedder = SampleEmbedder(encoder, SampleRecipe(SIDE, "squash", GRID), batch_size=batch_size)
+        assert not run(embedder, bright[:15], [[True]] * 15).usable.any()
         with pytest.raises(PatcheadError, match=rf"timm/test_vit in {dtype} gives every image .* NaN.*\. {remedy}"):
-            run(embedder, bright[2:], [[True]] * 4)
+            run(embedder, bright[15:], [[True]] * 3)
 
 
 def test_a_camera_that_is_off_is_one_image_however_often_it_fires(tmp_path: Path) -> None:
