@@ -30,8 +30,10 @@ class InlineExecutor:
     def pools(self, wanted: PoolRequest) -> tuple[Pool, Pool]:
         """Return one actor for each stage: this process, with torch's threads or ``cpus_per_actor`` of them.
 
+        Never more threads than cores: settings made for the nodes of a cluster work on a laptop, too.
+
         Raises:
-            SettingsError: cuda was asked for and is not there, or more than one actor.
+            SettingsError: a GPU was asked for and is not there or not to be used, or more than one actor.
         """
         import torch
 
@@ -40,8 +42,17 @@ class InlineExecutor:
                 raise SettingsError(f"resources.{name} is {asked}, but --local works in one process; leave it out.")
         gpu = torch.cuda.is_available() and wanted.device != "cpu" and wanted.gpus_per_actor != 0
         if wanted.device == "cuda" and not gpu:
-            raise SettingsError("encoder.device is cuda, but this machine has no GPU; set it to auto or cpu.")
-        threads = wanted.cpus_per_actor or torch.get_num_threads()
+            raise SettingsError(
+                "encoder.device is cuda, but this machine has no GPU (or resources.gpus_per_actor is 0); set it to auto "
+                "or cpu."
+            )
+        for name in ("gpus_per_actor", "expect_gpus"):
+            if (asked := getattr(wanted, name)) and not gpu:
+                raise SettingsError(
+                    f"resources.{name} is {asked}, but --local finds no GPU here (or encoder.device is cpu); leave it "
+                    "out."
+                )
+        threads = min(wanted.cpus_per_actor or torch.get_num_threads(), _cores())
         pool = Pool(size=1, num_cpus=threads, num_gpus=float(gpu), threads=threads, decode_cpus=0.0)
         return pool, pool
 
@@ -133,12 +144,16 @@ class InlineCounter:
         self._counts.read(_NODE, block, size)
 
 
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
 @contextmanager
 def _torch_threads(threads: int) -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(min(threads, os.cpu_count() or threads))
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

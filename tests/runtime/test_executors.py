@@ -106,3 +106,16 @@ def test_one_process_has_no_room_for_a_cluster() -> None:
     assert (embed.size, embed.threads, embed.device) == (1, 1, "cpu")
     with pytest.raises(SettingsError, match=r"resources.score_actors is 3, but --local works in one process"):
         InlineExecutor().pools(PoolRequest(score_actors=3))
+
+
+@pytest.mark.parametrize("asked", [{"gpus_per_actor": 1.0}, {"gpus_per_actor": 0.5}, {"expect_gpus": 1}])
+def test_one_process_does_without_no_gpu_that_was_asked_for(asked: dict[str, float]) -> None:
+    (name,) = asked
+    with pytest.raises(SettingsError, match=rf"resources\.{name} is .*, but --local finds no GPU here"):
+        InlineExecutor().pools(PoolRequest(device="cpu", **asked))
+    assert InlineExecutor().pools(PoolRequest(device="cpu", gpus_per_actor=0, expect_gpus=None))[0].device == "cpu"
+
+
+def test_one_process_takes_no_more_threads_than_cores() -> None:
+    (pool, _) = InlineExecutor().pools(PoolRequest(device="cpu", cpus_per_actor=1000))
+    assert pool.threads == os.cpu_count()
