@@ -40,12 +40,15 @@ def test_how_the_images_went_is_the_exit_code(
     def run_night(config: Config, console: Console, executor: object, until: str) -> RunRecord:
         if isinstance(outcome, Exception):
             raise outcome
-        return RunRecord("run", config, state="published", images=5, ok=5 - outcome, failed=outcome)
+        state = "published" if until == "publish" else f"stopped after {until}"
+        return RunRecord("run", config, state=state, images=5, ok=5 - outcome, failed=outcome)
 
     monkeypatch.setattr("patchead.nightly.run.run_night", run_night)
     done = patchead("score", "--archive", "a", "--lake", "b")
     assert done.code == code
     assert ("most of them" in done.err) == (code == 4)
+    if code == 3:  # nothing is published by then
+        assert patchead("score", "--archive", "a", "--lake", "b", "--until", "embed").code == 0
 
 
 def test_help_names_the_exit_codes_and_imports_neither_ray_nor_torch() -> None:

@@ -43,8 +43,8 @@ class InlineExecutor:
         gpu = torch.cuda.is_available() and wanted.device != "cpu" and wanted.gpus_per_actor != 0
         if wanted.device == "cuda" and not gpu:
             raise SettingsError(
-                "encoder.device is cuda, but this machine has no GPU (or resources.gpus_per_actor is 0); set it to auto "
-                "or cpu."
+                "encoder.device is cuda, but this machine has no GPU (or resources.gpus_per_actor is 0); set it to "
+                "auto or cpu."
             )
         for name in ("gpus_per_actor", "expect_gpus"):
             if (asked := getattr(wanted, name)) and not gpu:
