@@ -164,7 +164,7 @@ def test_a_whole_night_is_published_without_it(tmp_path: Path) -> None:
 
 
 def test_a_whole_night_of_them_names_the_settings_to_look_at(tmp_path: Path) -> None:
-    config = night_of(tmp_path, list(255 - photos(5, SIDE) // 64))
+    config = night_of(tmp_path, list(255 - photos(16, SIDE) // 64))
     with pytest.raises(PatcheadError, match=r"timm/test_vit in fp32 gives every image .*NaN.*Check encoder\.weights"):
         run_night(config, Console(file=io.StringIO()), InlineExecutor())
     (record,) = (tmp_path / "lake").glob("runs/*/run.json")
