@@ -73,9 +73,7 @@ def bad_argument(name: str, got: object, allowed: str, remedy: str = "") -> str:
 def with_names(text: str, names: Mapping[str, str]) -> str:
     """Put other names in the place of the arguments that a text names, as far as ``names`` has them.
 
-    Examples:
-        >>> with_names(bad_argument("memory_bytes", 0, "above 0"), {"memory_bytes": "scoring.memory_gb"})
-        'scoring.memory_gb must be above 0; got 0.'
+    With memory_bytes: scoring.memory_gb, "`memory_bytes` is 0" becomes "scoring.memory_gb is 0".
     """
     return re.sub(r"`(\w+)`", lambda found: names.get(found[1], found[0]), text)
 

@@ -18,7 +18,7 @@ from patchead.errors import PatcheadError
 from patchead.hashing import bytes_sha256
 from patchead.threads import over_threads
 
-_RULE = 1  # raise it when the arithmetic below changes the embeddings: stored ones are then not reused
+_ARITHMETIC = 1  # raise it when the arithmetic below changes the embeddings: stored ones are then not reused
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _IMAGES_PER_CORE = 8
 
@@ -163,7 +163,7 @@ def _layers_named(spec: EncoderSpec, architecture: Architecture) -> str:
 
 
 def _encoder_id(spec: EncoderSpec, architecture: Architecture, weights_digest: str) -> str:
-    known = {"rule": _RULE, "model": architecture.name, "weights": weights_digest}
+    known = {"rule": _ARITHMETIC, "model": architecture.name, "weights": weights_digest}
     identity = known | {"mean": architecture.mean, "std": architecture.std} | spec.identity()
     digest = bytes_sha256(json.dumps(identity, sort_keys=True).encode())
     slug = re.sub(r"[^a-z0-9]+", "-", architecture.name.partition("/")[2].lower()).strip("-")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from patchead.evaluation.records import METRICS, SCHEMA, TOO_FEW
 from patchead.evaluation.report import HEADER
 from patchead.evaluation.variants import variants
 from patchead.local import embed_images, score_samples
+from tests.helpers.faulty_weights import edges_alone
 from tests.helpers.tiny_tree import BAD, CLASSES, FEW_SHOT, GOOD, TRAIN, loader, plant
 
 LOUD = ("score_samples", "embed_images", "embed_prompts")
@@ -103,6 +105,27 @@ def test_a_planted_square_is_found(tree: Path, tmp_path: Path) -> None:
         assert row["image_auroc"] > 0.8
         assert row["pixel_auroc"] > 0.8
         assert row["pixel_pro"] > 0.4
+
+
+@pytest.mark.parametrize("more", [(), ("scoring.max_references=6",), FEW_SHOT], ids=["batch", "panel", "few-shot"])
+def test_a_photo_that_cannot_be_compared_is_in_no_metric(tree: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+    """A flat photo and a CNN that answers to edges alone: the figures are those without it."""
+    weights = edges_alone(tmp_path / "edges.safetensors")
+    cnn = ("encoder.name=timm/resnet18", f"encoder.weights={weights}", "encoder.layers=[2]", *more)
+    rows = []
+    for name, flat in (("with", True), ("without", False)):
+        shutil.copytree(tree, tmp_path / name)
+        photo = tmp_path / name / CLASSES[0] / "test" / "good" / "003.png"
+        photo.unlink()
+        if flat:
+            cv2.imwrite(str(photo), np.full((72, 72, 3), 90, np.uint8))
+        output = tmp_path / f"{name}-out"
+        rows.append(evaluated(tmp_path / name, output, *cnn, classes=CLASSES[:1], seeds=1).to_pylist()[0])
+    found, alone = rows
+    assert (found["images"], found["unscored"], found["mapped"]) == (GOOD + BAD, 1, GOOD + BAD - 1)
+    assert (alone["images"], alone["unscored"]) == (GOOD + BAD - 1, 0)
+    if "scoring.max_references=6" not in more:  # the flat photo may be one of the panel
+        assert {name: found[name] for name in METRICS} == {name: alone[name] for name in METRICS}
 
 
 def test_a_rerun_computes_nothing_and_gives_the_same(tree: Path, tmp_path: Path, calls: list[str]) -> None:
