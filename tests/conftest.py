@@ -79,7 +79,8 @@ def local_ray(s3_keys: S3Server) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-        patch.setenv("RAY_agent_register_timeout_ms", "3600000")  # the machine may be busy
+        patch.setenv("RAY_worker_niceness", "0")  # with Ray's 15, workers starve on a busy machine
+        patch.setenv("RAY_agent_register_timeout_ms", "3600000")
         patch.setenv("RAY_worker_register_timeout_seconds", "3600")
         patch.setenv("OMP_WAIT_POLICY", "passive")
         ray.init(

@@ -170,6 +170,7 @@ def node_environment(directory: Path) -> dict[str, str]:
         "HOME": str(home),
         "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "RAY_worker_niceness": "0",  # Ray's 15 would starve the job beside anything else that runs here
         "RAY_agent_register_timeout_ms": str(1000 * START_TIMEOUT_S),
         "RAY_worker_register_timeout_seconds": str(START_TIMEOUT_S),
         "RAY_AUTH_MODE": "token",

@@ -79,4 +79,4 @@ def job_command(*arguments: str) -> list[str]:
 
 def job_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    return {**kept, "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200"}
+    return {**kept, "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_worker_niceness": "0", "COLUMNS": "200"}
