@@ -88,7 +88,7 @@ class ScoringConfig(Section):
     threshold_z: Annotated[float, Field(gt=0)] = 3.5
     """An image is anomalous when its robust z is above this."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
-    """Arithmetic of the similarity products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it faster."""
+    """Arithmetic of the similarities; auto is fp16 on a GPU, on a CPU int8 where a probe finds it faster."""
     schedule: Literal["auto", "symmetric", "row_stationary"] = "auto"
     """symmetric halves the work and holds N x N x P distances, row_stationary a query block; auto goes by memory_gb."""
     memory_gb: Annotated[float, Field(gt=0)] = 4.0
