@@ -27,7 +27,7 @@ from patchead.schema import OK, RECEIPTS, SAMPLE_KEY
 
 _AT_ONCE = 4  # parts that are searched together: each holds one row group
 _JOINED = 8
-_LARGE_BYTES = 4 << 20  # about 100,000 receipts: such a part stays as it is
+_LARGE_BYTES = 1 << 20  # about 25,000 receipts: such a part stays as it is
 
 _plain = methodcaller("as_py")
 
@@ -116,7 +116,7 @@ class ReceiptIndex:
     def join_small_parts(self) -> None:
         """Join small parts of about one size, eight of them at a time, so that many runs do not leave many parts.
 
-        In memory are eight parts of less than 4 MB each, compressed: up to a million receipts.
+        In memory are eight parts of less than 1 MB each, compressed: up to 200,000 receipts.
 
         Raises:
             LakeError: a part is damaged, or the lake cannot be read or written.
