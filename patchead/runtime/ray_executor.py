@@ -6,6 +6,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -66,7 +67,7 @@ class RayExecutor:
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
         """Have a function called by a Ray task."""
-        return ray.remote(num_cpus=num_cpus)(function).remote(*arguments)
+        return _task(function, num_cpus).remote(*arguments)
 
     def put(self, value: Any) -> Handle:
         """Put a value into the object store."""
@@ -179,6 +180,12 @@ class _UnitActor:
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         return self._actor(unit)
+
+
+@lru_cache(maxsize=8)
+def _task(function: Callable[..., Any], num_cpus: float) -> Any:
+    """A function as Ray's workers get it: each one that is made is sent to the cluster, and fetched by every worker."""
+    return ray.remote(num_cpus=num_cpus)(function)
 
 
 def _start(actor_class: type[Actor], pool: Pool) -> Any:

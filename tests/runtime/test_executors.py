@@ -7,6 +7,7 @@ import signal
 
 import pyarrow as pa
 import pytest
+import ray
 
 from patchead.errors import LakeError, SettingsError
 from patchead.runtime.executor import Executor
@@ -119,3 +120,15 @@ def test_one_process_does_without_no_gpu_that_was_asked_for(asked: dict[str, flo
 def test_one_process_takes_no_more_threads_than_cores() -> None:
     (pool, _) = InlineExecutor().pools(PoolRequest(device="cpu", cpus_per_actor=1000))
     assert pool.threads == os.cpu_count()
+
+
+def test_a_function_that_is_submitted_often_is_sent_to_the_cluster_once(local_ray: None) -> None:
+    def sent() -> int:
+        return len(ray.experimental.internal_kv._internal_kv_list(b"RemoteFunction:", namespace=b"fun"))
+
+    executor = RayExecutor()
+    handles = [executor.submit(twice, 1, num_cpus=0.3)]
+    before = sent()
+    handles += [executor.submit(twice, value, num_cpus=0.3) for value in range(5)]
+    assert values_of(executor, handles) == [2, 0, 2, 4, 6, 8]
+    assert sent() == before > 0
