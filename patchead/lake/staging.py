@@ -20,7 +20,7 @@ from patchead.errors import LakeError
 from patchead.files import Folder, plain_name, undamaged
 from patchead.hashing import text_digest
 from patchead.lake.run_tables import read_table, write_table
-from patchead.schema import MANIFEST, RECEIPTS, SAMPLE_KEY, SCHEMA_VERSION
+from patchead.schema import MANIFEST, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
 _REMEDY = "Delete it and run again: the group is then scored anew."
@@ -209,7 +209,9 @@ class RunFolder:
         self._run.delete(_MANIFEST_FILE)
 
     def write_receipts(self, receipts: pa.Table, *, store_id: str) -> None:
-        """Keep the receipts of the run's images, in the manifest's order, so that scoring can begin from them.
+        """Keep the receipts of the run's images, in the manifest's order: where each one's vectors are.
+
+        A run tried again asks the index instead, which also tries failed images again.
 
         Args:
             receipts: RECEIPTS.
@@ -219,21 +221,6 @@ class RunFolder:
             LakeError: they cannot be written.
         """
         write_table(self._run, _RECEIPTS_FILE, receipts, {"store_id": store_id})
-
-    def read_receipts(self, wanted: pa.Table, *, store_id: str) -> pa.Table | None:
-        """Read the RECEIPTS of ``wanted``, TO_EMBED rows, in their order.
-
-        None if they are of other samples or another store, or there are none. Whether the embedding files are still
-        there is not looked at.
-
-        Raises:
-            LakeError: they are damaged or cannot be read.
-        """
-        found = read_table(self._run, _RECEIPTS_FILE, RECEIPTS)
-        if found is None or found[1]["store_id"] != store_id:
-            return None
-        same = found[0].select(SAMPLE_KEY).equals(wanted.select(SAMPLE_KEY))
-        return found[0] if same else None
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write plain JSON values as ``name``, e.g. ``run.json``.

@@ -11,7 +11,7 @@ import pytest
 
 from patchead.errors import LakeError
 from patchead.lake.staging import RunFolder
-from patchead.schema import FAILED, MANIFEST, OK, RECEIPTS, TO_EMBED, completed, table
+from patchead.schema import MANIFEST
 from tests.helpers.sample_rows import NIGHT, group, rows_of
 
 
@@ -36,20 +36,6 @@ def test_the_manifest_comes_back_for_the_same_listing_alone(lake: Any) -> None:
     folder.forget_manifest()
     assert folder.read_manifest("other") is None
     folder.forget_manifest()
-
-
-def test_receipts_come_back_for_the_same_samples_and_store_alone(lake: Any) -> None:
-    folder, images = folder_of(lake), [{"image_id": i, "etag": "e", "size": 1} for i in "ab"]
-    ok, failed = {"status": OK, "embedding_uri": "u", "row": 0}, {"status": FAILED, "error": "no image"}
-    receipts = table([images[0] | ok, images[1] | failed], RECEIPTS)
-    wanted = completed(receipts, TO_EMBED)
-    assert folder.read_receipts(wanted, store_id="vit") is None
-    folder.write_receipts(receipts, store_id="vit")
-    assert folder.read_receipts(wanted, store_id="vit") == receipts
-    assert folder.read_receipts(wanted, store_id="other") is None
-    assert folder.read_receipts(wanted.slice(1), store_id="vit") is None
-    aligned = wanted.set_column(wanted.schema.get_field_index("guides_digest"), "guides_digest", pa.array(["d", "d"]))
-    assert folder.read_receipts(aligned, store_id="vit") is None
 
 
 @pytest.mark.parametrize("size", [0, 9, -9])
