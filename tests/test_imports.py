@@ -103,3 +103,9 @@ def test_no_room_is_a_hall() -> None:
     assert lines[largest] <= 0.16 * sum(lines.values()), (
         f"{largest} has {lines[largest]} of {sum(lines.values())} lines"
     )
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports them by their names alone: the second of two is not collected in a fresh clone."""
+    names = sorted(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert len(names) == len(set(names)), [name for name in names if names.count(name) > 1]
