@@ -1,14 +1,202 @@
-"""Which images are anomalous: a robust z of every image score in its group (method.md §7)."""
+"""Which images of a group are anomalous, by the rule that is asked for or fits the group (method.md §7)."""
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Literal
 
-_SCORE_FLOOR = 1e-6
+import numpy as np
+from scipy.special import ndtr
+
+from patchead.errors import SettingsError, bad_argument
+from patchead.scoring.conformal import conformal_p_values, score_above, smallest_p
+from patchead.scoring.prediction import PredictionInterval, z_of_p
+from patchead.scoring.upper_fit import Null, upper_fit
+
+FEW = 60
+"""Scored images below which the upper half of a group is too small to be fitted."""
+UPPER_FIT, MAD, REFERENCE, TOP, FEW_SHOT, FEW_PROMPTS = (
+    "upper_fit",
+    "mad",
+    "reference",
+    "top",
+    "few_shot",
+    "few_prompts",
+)
+_DEFAULT_Z = {UPPER_FIT: 3.0, MAD: 3.5}
 _MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
 _MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
-_FLAT = 1e-6  # a deviation of log scores below this is rounding
+_SCORE_FLOOR = 1e-6
+_FLAT_LOG = 1e-6  # a deviation of log scores below this is rounding
 _LARGEST_LOG = 700.0  # of a float64
+_FLAT = 1e-9  # a deviation of scores below this is rounding
+_ROUNDING = 1e-9  # relative, of a level
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictSettings:
+    """Say how verdicts are made: the fields of the settings' `scoring` section."""
+
+    verdict: Literal["auto", "upper_fit", "mad", "reference", "top"] = "auto"
+    threshold_z: float | None = None
+    """Above this z an image is anomalous; None is the rule's own: 3 of the upper fit, 3.5 of the MAD."""
+    alpha: float = 0.01
+    """Level of p-values, with prompts and against an accepted reference, where ``threshold_z`` is None."""
+    flag_top: float = 0.01
+    """What the rule ``top`` flags: a share below 1, or a count from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Hold the verdict on the N images of a group, in its order, and how it came about."""
+
+    rule: str
+    z: np.ndarray
+    """float64 (N,)."""
+    flagged: np.ndarray
+    """bool (N,)."""
+    p_values: np.ndarray | None
+    """float64 (N,); None where the rule has none."""
+    centre: float
+    scale: float
+    threshold_z: float
+    threshold_score: float
+    """Scores above it are flagged; infinite where none can be."""
+
+
+def judge(
+    scores: np.ndarray,
+    settings: VerdictSettings,
+    *,
+    reference: np.ndarray | None = None,
+    null_scores: np.ndarray | None = None,
+    views_stand_in: bool = False,
+) -> Verdict:
+    """Judge every image of a group by its score.
+
+    Args:
+        scores: float (N,), linear and finite.
+        settings: of the run.
+        reference: float (n,): scores of the accepted run; the rule ``reference`` needs them.
+        null_scores: float (k,): the prompts' leave-one-out scores; given in few-shot mode, where ``auto`` is
+            Student's prediction interval of them (method.md §7.3).
+        views_stand_in: whether ``null_scores`` are those of other views of one or two prompts.
+
+    Raises:
+        SettingsError: the rule needs a reference that is not there, or one larger than it is.
+
+    Examples:
+        >>> night = np.concatenate([np.linspace(0.10, 0.12, 90), np.full(10, 0.2)])
+        >>> verdict = judge(night, VerdictSettings())
+        >>> verdict.rule, int(verdict.flagged.sum()), verdict.flagged[-10:].all().item()
+        ('upper_fit', 10, True)
+    """
+    scores = np.asarray(scores, np.float64)
+    if settings.verdict == REFERENCE:
+        return _by_reference(scores, settings, reference)
+    if settings.verdict == "auto" and null_scores is not None:
+        return _by_prompts(scores, settings, null_scores, FEW_PROMPTS if views_stand_in else FEW_SHOT)
+    rule = settings.verdict if settings.verdict not in ("auto", TOP) else UPPER_FIT if len(scores) >= FEW else MAD
+    limit = _DEFAULT_Z[rule] if settings.threshold_z is None else settings.threshold_z
+    null = upper_fit(scores, limit) if rule == UPPER_FIT else mad_null(scores)
+    if settings.verdict == TOP:
+        return _top(scores, settings, null)
+    z = null.z(scores)
+    return Verdict(
+        rule=rule,
+        z=z,
+        flagged=z > limit,
+        p_values=None,
+        centre=null.centre,
+        scale=null.scale,
+        threshold_z=limit,
+        threshold_score=null.score_at(limit),
+    )
+
+
+def mad_null(scores: np.ndarray) -> Null:
+    """Take a group's median and 1.4826 · MAD as its null (method.md §7.2).
+
+    Where more than half of the group is equal, so that the MAD is 0, the mean absolute deviation takes its place.
+
+    Args:
+        scores: float (n,), finite; none gives a null of scale 0.
+
+    Examples:
+        >>> mad_null(np.array([0.1, 0.2, 0.3, 0.4, 0.5])).score_at(0).__round__(3)
+        0.3
+    """
+    if not len(scores):
+        return Null(0.0, 0.0)
+    centre = float(np.median(scores))
+    deviation = np.abs(scores - centre)
+    mad, mean = float(np.median(deviation)), float(deviation.mean())
+    if mad > _FLAT:
+        return Null(centre, _MAD_TO_SIGMA * mad)
+    return Null(centre, _MEAN_AD_TO_SIGMA * mean if mean > _FLAT else 0.0)
+
+
+def _top(scores: np.ndarray, settings: VerdictSettings, null: Null) -> Verdict:
+    """A fixed share or count of the group; z as it would be without."""
+    n = len(scores)
+    count = min(n, int(settings.flag_top) if settings.flag_top >= 1 else int(np.floor(settings.flag_top * n + 0.5)))
+    flagged = np.zeros(n, bool)
+    flagged[np.argsort(-scores, kind="stable")[:count]] = True
+    limit = float(np.max(scores[~flagged], initial=-np.inf)) if count else float("inf")
+    z = null.z(scores)
+    return Verdict(
+        rule=TOP,
+        z=z,
+        flagged=flagged,
+        p_values=None,
+        centre=null.centre,
+        scale=null.scale,
+        threshold_z=float(z[flagged].min(initial=np.inf)),
+        threshold_score=limit,
+    )
+
+
+def _by_prompts(scores: np.ndarray, settings: VerdictSettings, null_scores: np.ndarray, rule: str) -> Verdict:
+    interval = PredictionInterval.of(null_scores)
+    p = interval.p_values(scores)
+    z, limit = z_of_p(p), _limit(settings)
+    return Verdict(
+        rule=rule,
+        z=z,
+        flagged=z > limit,
+        p_values=p,
+        centre=interval.centre,
+        scale=interval.scale,
+        threshold_z=limit,
+        threshold_score=interval.score_at(float(ndtr(-limit))),
+    )
+
+
+def _by_reference(scores: np.ndarray, settings: VerdictSettings, reference: np.ndarray | None) -> Verdict:
+    n, limit = 0 if reference is None else len(reference), _limit(settings)
+    alpha = float(ndtr(-limit))
+    if reference is None or smallest_p(n) > alpha * (1 + _ROUNDING):
+        needed = int(np.ceil(1 / alpha * (1 - _ROUNDING))) - 1
+        raise SettingsError(
+            bad_argument("reference", f"{n} scores", f"at least {needed} scores of good images at level {alpha:g}")
+        )
+    p, null = conformal_p_values(scores, reference), mad_null(reference)
+    return Verdict(
+        rule=REFERENCE,
+        z=z_of_p(p),
+        flagged=p <= alpha * (1 + _ROUNDING),  # p is a whole multiple of 1 / (n + 1), so it can be the level itself
+        p_values=p,
+        centre=null.centre,
+        scale=null.scale,
+        threshold_z=limit,
+        threshold_score=score_above(reference, alpha),
+    )
+
+
+def _limit(settings: VerdictSettings) -> float:
+    """The z of the level, unless one is given."""
+    given = settings.threshold_z
+    return float(z_of_p(np.array([settings.alpha]))[0]) if given is None else given
 
 
 def robust_z(scores: np.ndarray) -> np.ndarray:
@@ -42,6 +230,6 @@ def _centre_and_scale(logs: np.ndarray) -> tuple[float, float]:
     centre = float(np.median(known))
     deviation = np.abs(known - centre)
     mad, mean = float(np.median(deviation)), float(deviation.mean())
-    if mad > _FLAT:
+    if mad > _FLAT_LOG:
         return centre, _MAD_TO_SIGMA * mad
-    return centre, _MEAN_AD_TO_SIGMA * mean if mean > _FLAT else 0.0
+    return centre, _MEAN_AD_TO_SIGMA * mean if mean > _FLAT_LOG else 0.0
