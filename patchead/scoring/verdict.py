@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr
 
-from patchead.errors import SettingsError, bad_argument
+from patchead.errors import SettingsError
 from patchead.scoring.conformal import conformal_p_values, score_above, smallest_p
 from patchead.scoring.prediction import PredictionInterval, z_of_p
 from patchead.scoring.upper_fit import Null, upper_fit
@@ -178,7 +178,8 @@ def _by_reference(scores: np.ndarray, settings: VerdictSettings, reference: np.n
     if reference is None or smallest_p(n) > alpha * (1 + _ROUNDING):
         needed = int(np.ceil(1 / alpha * (1 - _ROUNDING))) - 1
         raise SettingsError(
-            bad_argument("reference", f"{n} scores", f"at least {needed} scores of good images at level {alpha:g}")
+            f"the verdict by an accepted reference needs at least {needed} scores at level {alpha:g}; got {n}. "
+            "Accept a larger run, or raise the level."
         )
     p, null = conformal_p_values(scores, reference), mad_null(reference)
     return Verdict(
