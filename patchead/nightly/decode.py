@@ -122,7 +122,10 @@ def _guides(candidates: pa.Table | None, settings: DecodeSettings) -> list[_Cand
         ((_, data),) = encoded({name: [row[name]] for name in PLACE}, settings)
         name = f"the {'prompt' if settings.recipe.few_shot else 'template'} {row['image_id']} of the alignment"
         if isinstance(data, ArchiveError):  # the next candidate would give these images another frame than the others
-            raise ArchiveError(f"{name} cannot be read: {data} Run again, or remove it.") from data
+            raise ArchiveError(
+                f"{name} cannot be read: {data} Run again where that is the store's fault; a file that was removed or "
+                "changed needs a new run id, which lists the archive anew."
+            ) from data
         try:
             image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
         except DecodeError as exc:

@@ -52,10 +52,12 @@ def embed(
     run_id: str,
     advance: Callable[[int], None],
     guides: Mapping[str, pa.Table] | None = None,
+    proven: bool = False,
 ) -> Embedded:
     """Embed every image of the manifest that the lake does not already hold under this encoder.
 
-    The manifest may have columns of `TO_EMBED`; ``guides`` are the images to align with, by group: manifest rows.
+    The manifest may have columns of `TO_EMBED`; ``guides`` are the images to align with, by group: manifest rows;
+    ``proven`` says that the encoder is known to work, by the prompts.
 
     Raises:
         PatcheadError: the encoder cannot be built on the workers, or the lake cannot be written. Units that were
@@ -68,7 +70,7 @@ def embed(
     advance(unchanged.num_rows)
     todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
     fresh, embedded = [RECEIPTS.empty_table()], 0
-    embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads)
+    embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads, proven)
     work = units(todo, images_per_file, run_id)
     shared = Shared(Contents(store.index), guides or {})
     for receipts, written in _run(executor, work, settings, shared, embed_spec, pool):
@@ -111,6 +113,8 @@ class EmbedSpec:
     recipe: SampleRecipe
     batch_size: int
     threads: int
+    proven: bool = False
+    """Whether images that all cannot be compared are to blame, and not the encoder."""
 
 
 class EmbedActor:
@@ -126,7 +130,7 @@ class EmbedActor:
 
         torch.set_num_threads(spec.threads)
         self._encoder, self._store = build(spec.encoder), spec.store
-        self._embedder = SampleEmbedder(self._encoder, spec.recipe, batch_size=spec.batch_size)
+        self._embedder = SampleEmbedder(self._encoder, spec.recipe, batch_size=spec.batch_size, proven=spec.proven)
         if not self._store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
             raise WeightsError(
                 f"the weights {spec.encoder.weights} differ between nodes or changed during the run: "

@@ -139,7 +139,7 @@ class Night:
         """Embed the prompts. Returns their rows by group."""
         wanted = prompts.to_embed()
         with self.stages.stage("prompts", wanted.num_rows) as advance:
-            done = self._embed(wanted, encoder, store, {}, advance)
+            done = self._embed(wanted, encoder, store, {}, advance, proven=False)
         return prompts.embedded(done.receipts)
 
     def embed(
@@ -147,7 +147,8 @@ class Night:
     ) -> pa.Table:
         """Embed the images. Returns the manifest with the receipts' columns behind its own, one row per image."""
         with self.stages.stage("embed", manifest.num_rows) as advance:
-            done = self._embed(manifest, encoder, store, guides, advance)
+            # Prompts are all usable by now, or the night has ended.
+            done = self._embed(manifest, encoder, store, guides, advance, proven=wiring.few_shot(self.config))
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
         try:
@@ -166,6 +167,8 @@ class Night:
         store: EmbeddingStore,
         guides: dict[str, pa.Table],
         advance: Callable[[int], None],
+        *,
+        proven: bool,
     ) -> Embedded:
         return embed(
             self.executor,
@@ -179,6 +182,7 @@ class Night:
             run_id=self.record.run_id,
             advance=advance,
             guides=guides,
+            proven=proven,
         )
 
     def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: PromptSet | None) -> Plan:

@@ -170,3 +170,13 @@ def test_a_whole_night_of_them_names_the_settings_to_look_at(tmp_path: Path) -> 
     (record,) = (tmp_path / "lake").glob("runs/*/run.json")
     assert json.loads(record.read_text())["state"] == "failed"
     assert "Check encoder.weights" in json.loads(record.read_text())["error"]
+
+
+def test_with_prompts_that_are_usable_the_images_are_to_blame(tmp_path: Path) -> None:
+    (prompts := tmp_path / "prompts" / "product=screw").mkdir(parents=True)
+    for i, image in enumerate(dark(photos(3, SIDE))):
+        Image.fromarray(image).save(prompts / f"{i}.png")
+    given = {"scoring.mode": "few_shot", "prompts.uri": str(tmp_path / "prompts"), "run.max_failed_fraction": 1.0}
+    config = night_of(tmp_path, list(255 - photos(20, SIDE) // 64), **given)
+    record = run_night(config, Console(file=io.StringIO()), InlineExecutor())
+    assert (record.state, record.ok, record.failed) == ("published", 0, 20)
