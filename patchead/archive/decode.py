@@ -1,70 +1,70 @@
 """Encoded bytes to 8-bit RGB, and RGB to the square the encoder takes.
 
-Pillow first: it reads a header without decoding (so the pixel limit acts in time), knows palettes, EXIF and CMYK,
-and refuses a picture that is cut off, where cv2.imread returns it filled up with grey. 16-bit pictures go through
-cv2: of 16-bit colour Pillow keeps only the upper 8 bits.
+Each format is read by the library that reads it exactly: Pillow for headers, palettes, EXIF and what has 8 bits,
+simplejpeg for JPEG, tifffile for TIFF, cv2 for PNG of 16 bits, imagecodecs for JPEG 2000 and deep JPEG.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from io import BytesIO
 from typing import Literal
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from patchead.archive import bmp, jpeg, png
+from patchead.archive.damage import DAMAGE, check_size, damage_told, refuse_zeros_at_end
+from patchead.archive.jpeg2000 import is_jpeg2000, read_jpeg2000
+from patchead.archive.pixels import NOT_TO_BE_SEEN, Deep, scaled, upright
+from patchead.archive.pnm import header_of_pnm, read_pnm
+from patchead.archive.tiff import is_tiff, read_tiff
 from patchead.errors import DecodeError, SettingsError, bad_argument
 
 # Pillow's own limit is one for the whole process and cannot be a setting; `decode` has its own.
 Image.MAX_IMAGE_PIXELS = None
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "AVIF")
 FITS = ("squash", "crop", "pad")
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
-# What Pillow and cv2 raise for damaged files; found by fuzzing.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    LookupError,
-    EOFError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    cv2.error,
-)
+_ORIENTATION = 0x0112
 
 
-def decode(data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["auto"] | int = "auto") -> np.ndarray:
+def decode(
+    data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["auto"] | int = "auto", clip: bool = True
+) -> np.ndarray:
     """Decode an image to RGB uint8 (H, W, 3) (method.md §1): upright, palette and alpha resolved, alpha on black.
 
-    Of several frames the first. 16-bit values are scaled by 255 / (2^bits - 1); bits is ``bit_depth`` or, for
-    auto, the PNG's sBIT, else the smallest of 8, 10, 12, 14, 16 that holds the largest value.
+    Of several frames the first. Values of more than 8 bits are scaled by 255 / (2^bits - 1); bits are those of the
+    header where it tells (12-bit TIFF, PNM, JPEG), else ``bit_depth``, or for auto what this image's sBIT and largest
+    value say. Images that are compared need one ``bit_depth``: see `archive.bit_depth`. A larger value is white, or
+    without ``clip`` an error.
 
     Raises:
-        DecodeError: not an image, damaged, larger than ``max_pixels``, or pixels that are neither 8-bit nor
-            unsigned 16-bit.
+        DecodeError: not an image, damaged, cut off, transparent everywhere, larger than ``max_pixels``, or a layout
+            that is not read; the text says which.
     """
+    found = read_picture(data, max_pixels)
+    return found if isinstance(found, np.ndarray) else scaled(found, bit_depth, clip=clip)
+
+
+def read_picture(data: bytes, max_pixels: int) -> np.ndarray | Deep:
+    """Read an image, upright: RGB uint8 (H, W, 3), or what has more than 8 bits. Raises as `decode`."""
     if not data:
         raise DecodeError("empty file")
-    file = BytesIO(data)
-    with _damage_told():
-        opened = Image.open(file, formats=FORMATS)
-    with opened as image:
-        _check_size(image, max_pixels)
-        picture = _picture_16_bit(data, image, bit_depth) if _is_16_bit(image) else _picture_8_bit(image)
-    return np.array(picture)
+    if jpeg.is_jpeg(data):
+        return _jpeg(data, max_pixels)
+    if is_tiff(data):
+        return read_tiff(data, max_pixels)
+    if header := header_of_pnm(data):
+        return read_pnm(data, header, max_pixels)
+    if is_jpeg2000(data):
+        return read_jpeg2000(data, max_pixels)
+    if png.is_png(data):
+        return _png(data, max_pixels)
+    if data.startswith(b"RIFF") or data[4:8] == b"ftyp":  # WebP, AVIF
+        refuse_zeros_at_end(data[: 8 + int.from_bytes(data[4:8], "little")] if data.startswith(b"RIFF") else data)
+    return _by_pillow(data, max_pixels)
 
 
 def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
@@ -94,106 +94,81 @@ def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     return np.array(square)
 
 
-@contextmanager
-def _damage_told() -> Iterator[None]:
-    """Around calls of Pillow and cv2 alone, whose errors say that a file is damaged: a mistake of ours must not."""
+def _jpeg(data: bytes, max_pixels: int) -> np.ndarray | Deep:
+    frame = jpeg.frame_of(data)
+    if frame is not None and frame[0] != 8:
+        return jpeg.read_deep_jpeg(data, frame, max_pixels)
+    whole = jpeg.completed(data)
+    with _opened(whole, max_pixels) as image:
+        if image.mode not in ("L", "RGB"):
+            jpeg.refuse_incomplete(whole)
+            return _eight_bit(image)
+        pixels, orientation = jpeg.pixels_of_jpeg(whole, image), _orientation(image)
+    return pixels if orientation == 1 else np.ascontiguousarray(upright(pixels, orientation))
+
+
+def _png(data: bytes, max_pixels: int) -> np.ndarray | Deep:
+    if png.bit_depth_of(data) == 16:
+        alone = png.pixels_alone(data)
+        with _opened(alone, max_pixels) as image:
+            found = png.read_deep_png(alone)
+            with suppress(*DAMAGE):
+                image.load()  # its notes may come after its pixels
+            orientation = _orientation(image)
+        alpha = None if found.alpha is None else upright(found.alpha, orientation)
+        return Deep(upright(found.values, orientation), alpha, significant=found.significant)
     try:
-        yield
-    except Image.UnidentifiedImageError as exc:
-        raise DecodeError("not an image: no readable header of a png, jpeg, bmp, tiff or webp") from exc
-    except _DAMAGE as exc:
-        what = "truncated" if "truncated" in str(exc).lower() else "damaged"
-        raise DecodeError(f"{what}: {exc or type(exc).__name__}") from exc
+        return _by_pillow(data, max_pixels)
+    except DecodeError:
+        if (alone := png.pixels_alone(data)) == data:
+            raise
+    return _by_pillow(alone, max_pixels)  # refused for one of its notes
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise DecodeError(f"too many pixels: {width}x{height} > `max_pixels` {max_pixels}")
-    if width * height == 0:
-        raise DecodeError(f"no pixels: {width}x{height}")
+def _by_pillow(data: bytes, max_pixels: int) -> np.ndarray:
+    with _opened(data, max_pixels) as image:
+        return _eight_bit(image)
 
 
-def _raw_modes(image: Image.Image) -> list[str]:
-    # A tile's last part is the raw mode, or a tuple that starts with it.
-    arguments = [tile[3] for tile in getattr(image, "tile", [])]
-    return [str(raw[0] if isinstance(raw, tuple) and raw else raw) for raw in arguments]
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
+    with damage_told():
+        image = Image.open(BytesIO(data), formats=FORMATS)
+    check_size(*image.size, max_pixels)
+    return image
 
 
-def _is_16_bit(image: Image.Image) -> bool:
-    """Whether each channel has 16 bits; a bitmap's BGR;16 has them for all three."""
-    return image.mode.startswith("I;16") or (
-        image.mode in _MODES_8_BIT and any(";16" in raw and raw != "BGR;16" for raw in _raw_modes(image))
-    )
-
-
-def _picture_8_bit(image: Image.Image) -> Image.Image:
+def _eight_bit(image: Image.Image) -> np.ndarray:
     if image.mode not in _MODES_8_BIT:
         raise DecodeError(
-            f"pixels of mode {image.mode!r} cannot be used; allowed are 1- and 8-bit grey, palette, RGB, CMYK and "
-            "YCbCr, and unsigned 16-bit grey and RGB"
+            f"unsupported: {image.format} with pixels of mode {image.mode!r}; allowed are 1- and 8-bit grey, palette, "
+            "RGB, CMYK and YCbCr, and unsigned 16-bit grey and RGB"
         )
-    with _damage_told():
+    is_bmp, bottom_up = image.format == "BMP", image.format == "BMP" and bmp.is_bottom_up(image)
+    with damage_told():
         image.load()
-        _turn_upright(image)  # after loading: Pillow turns a TIFF itself then, and forgets its orientation
-        if not image.has_transparency_data:
-            return image.convert("RGB")
-        colours = image.convert("RGBA")
-        flat = Image.new("RGB", image.size)
-        flat.paste(colours, mask=colours.getchannel("A"))
-        return flat
+    if is_bmp:
+        bmp.refuse_filled_up(image, bottom_up=bottom_up)
+        image = bmp.opaque_if_empty(image)
+    with damage_told():
+        flat = _without_alpha(image)
+    pixels, orientation = np.array(flat), _orientation(image)
+    return pixels if orientation == 1 else np.ascontiguousarray(upright(pixels, orientation))
 
 
-def _picture_16_bit(data: bytes, image: Image.Image, bit_depth: Literal["auto"] | int) -> Image.Image:
-    significant, encoded = _significant_bits(data), np.frombuffer(data, np.uint8)
-    with _damage_told():
-        pixels = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16:
-        raise DecodeError("damaged or truncated 16-bit image")
-    channels = pixels[..., None] if pixels.ndim == 2 else pixels
-    colours = channels[..., :3] if channels.shape[2] >= 3 else channels[..., :1]
-    bits = bit_depth if isinstance(bit_depth, int) else _bits(int(colours.max()), significant)
-    steps = np.arange(1 << 16) * (255 / ((1 << bits) - 1))
-    scaled = np.minimum(steps + 0.5, 255).astype(np.uint8)[colours[..., ::-1]]
-    if channels.shape[2] in (2, 4):
-        scaled = (scaled * (channels[..., -1:] / np.float32(65535)) + np.float32(0.5)).astype(np.uint8)
-    rgb = np.repeat(scaled, 3, axis=2) if scaled.shape[2] == 1 else scaled
-    picture = Image.fromarray(np.ascontiguousarray(rgb))
-    if image.format != "TIFF":  # which cv2 turns upright itself, whatever the flags, and no other format
-        with suppress(*_DAMAGE):
-            image.load()  # a PNG's notes may come after its pixels
-        picture.info = image.info
-        _turn_upright(picture)
-    return picture
+def _without_alpha(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    colours = image.convert("RGBA")
+    alpha = colours.getchannel("A")
+    if alpha.getextrema()[1] == 0:
+        raise DecodeError(NOT_TO_BE_SEEN)
+    flat = Image.new("RGB", image.size)
+    flat.paste(colours, mask=alpha)
+    return flat
 
 
-def _bits(largest: int, significant: int | None) -> int:
-    # A writer that follows the PNG standard shifts 12-bit values up to 16; then the largest is beyond 12 bits.
-    if significant is not None:
-        return significant if largest < 1 << significant else 16
-    return next(bits for bits in _BIT_DEPTHS if largest < 1 << bits)
-
-
-def _significant_bits(data: bytes) -> int | None:
-    """The largest colour entry of a PNG's sBIT chunk; None for other formats and PNGs without.
-
-    Raises:
-        DecodeError: a chunk is longer than the file; cv2 would allocate its length first, up to 4 GiB.
-    """
-    bits, place = None, 8
-    name = b""
-    while data.startswith(b"\x89PNG") and name != b"IEND" and place + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, place)
-        if place + length + 12 > len(data):
-            raise DecodeError(f"truncated: a PNG chunk announces {length} bytes, more than the file has")
-        if name == b"sBIT":
-            bits = max(data[place + 8 : place + 8 + min(length, 3 if length >= 3 else 1)], default=0)
-        place += length + 12
-    return bits if bits is not None and 1 <= bits <= 16 else None
-
-
-def _turn_upright(picture: Image.Image) -> None:
-    """Turn a loaded picture, in place, as the EXIF in its ``info`` says."""
-    # Damaged notes leave the picture as it is, and it is turned before they are written again.
-    with suppress(*_DAMAGE):
-        ImageOps.exif_transpose(picture, in_place=True)
+def _orientation(image: Image.Image) -> int:
+    """The orientation in the notes of a picture; damaged notes leave it as it is."""
+    with suppress(*DAMAGE):
+        return int(image.getexif().get(_ORIENTATION, 1))
+    return 1

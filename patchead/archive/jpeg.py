@@ -1,0 +1,169 @@
+"""JPEG: decoded by simplejpeg, which hears what libjpeg says of data that end early; 12 and 16 bits by imagecodecs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from patchead.archive.damage import check_size, damage_told
+from patchead.archive.pixels import Deep
+from patchead.errors import DecodeError
+
+_END = b"\xff\xd9"
+_SCAN = b"\xff\xda"
+_START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_HUFFMAN = 0xC4
+_ZEROS = 64
+_OTHER_DATA = bytes(range(0x35, 0x75)) * 4  # no marker in it, and not what libjpeg puts in the place of what is missing
+
+
+def is_jpeg(data: bytes) -> bool:
+    """Tell a JPEG by its first bytes."""
+    return data[:3] == b"\xff\xd8\xff"
+
+
+def completed(data: bytes) -> bytes:
+    """Give a file that lacks its end marker one, in the place of the zeros that a disk may have filled up."""
+    if data.endswith(_END) or data.find(_END, _scan_of(data)) >= 0:
+        return data
+    return data.rstrip(b"\0") + _END
+
+
+def pixels_of_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
+    """Decode grey and colour JPEG of 8 bits, as stored: RGB uint8 (H, W, 3); ``image`` is Pillow's of its header.
+
+    Raises:
+        DecodeError: damaged, or its data end before the picture does.
+    """
+    import simplejpeg
+
+    _refuse_zeros_before_end(data)
+    try:
+        pixels = simplejpeg.decode_jpeg(data)
+    except ValueError as exc:
+        if "premature end" in str(exc).lower():
+            _refuse_cut_off(data)
+        return _by_pillow(image)
+    if image.info.get("progressive"):
+        _refuse_missing_scans(data)
+    return pixels
+
+
+def refuse_incomplete(data: bytes) -> None:
+    """Refuse a JPEG of inks, which `pixels_of_jpeg` does not take, where its data end too early.
+
+    Raises:
+        DecodeError: they do.
+    """
+    import simplejpeg
+
+    _refuse_zeros_before_end(data)
+    try:
+        simplejpeg.decode_jpeg(data, colorspace="CMYK")
+    except ValueError as exc:
+        if "premature end" in str(exc).lower():
+            _refuse_cut_off(data, "CMYK")
+
+
+def _by_pillow(image: Image.Image) -> np.ndarray:
+    """What libjpeg warns of, Pillow takes or refuses."""
+    with damage_told():
+        return np.array(image.convert("RGB"))
+
+
+def _refuse_cut_off(data: bytes, colorspace: str = "RGB") -> None:
+    """Refuse data that end before the picture does: other data behind them would change it."""
+    import simplejpeg
+
+    end = data.find(_END, _scan_of(data))
+    with damage_told():
+        found, other = (
+            simplejpeg.decode_jpeg(changed, colorspace=colorspace, strict=False)
+            for changed in (data, data[:end] + _OTHER_DATA + data[end:])
+        )
+    changed = np.flatnonzero((found != other).any(axis=(1, 2)))
+    if len(changed):
+        raise DecodeError(f"truncated: cut off, its data end at row {changed[0]} of {len(found)}")
+
+
+def _refuse_zeros_before_end(data: bytes) -> None:
+    """Refuse zeros in the place of data, where they are not the codes of plain blocks: files filled up, then closed."""
+    if data[-_ZEROS - 2 : -2].strip(b"\0") or not data.endswith(_END):
+        return
+    shortest = []  # what a code of zeros means, in each table
+    for marker, start in _segments(data):
+        place, end = start + 4, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        while marker == _HUFFMAN and place + 18 <= end:
+            shortest.append(data[place + 17])
+            place += 17 + sum(data[place + 1 : place + 17])
+    if any(shortest):
+        raise DecodeError("truncated: cut off and filled up, as its data end in zeros")
+
+
+def _refuse_missing_scans(data: bytes) -> None:
+    """Refuse a progressive JPEG without the scans that bring the last bits: it would be a blurred picture."""
+    left = dict[int, set[int]]()
+    place = _scan_of(data)
+    while place >= 0:
+        count = data[place + 4]
+        components = data[place + 5 : place + 5 + 2 * count : 2]
+        first, last, bits = data[place + 5 + 2 * count : place + 8 + 2 * count]
+        for component in components:
+            of_it = left.setdefault(component, set(range(64)))
+            if not bits & 0x0F:
+                of_it -= set(range(first, last + 1))
+        place = data.find(_SCAN, place + 2)
+    if missing := sum(bool(of_it) for of_it in left.values()):
+        raise DecodeError(
+            f"truncated: cut off, a progressive JPEG that lacks the last scans of {missing} of {len(left)} colours"
+        )
+
+
+def frame_of(data: bytes) -> tuple[int, int, int, int] | None:
+    """Read (bits, width, height, components) of the first frame header; None where there is none."""
+    for marker, place in _segments(data):
+        if marker in _START_OF_FRAME and place + 10 <= len(data):
+            height, width = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
+            return data[place + 4], width, height, data[place + 9]
+    return None
+
+
+def _scan_of(data: bytes) -> int:
+    """Where the first scan begins: behind the notes, which may hold a whole JPEG of their own."""
+    return next((place for marker, place in _segments(data) if marker == _SCAN[1]), 0)
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment up to the first scan."""
+    place, marker = 2, 0
+    while place + 4 <= len(data) and data[place] == 0xFF and marker != _SCAN[1]:
+        marker = data[place + 1]
+        if marker == 0xFF:  # a fill byte
+            place += 1
+            continue
+        yield marker, place
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+
+
+def read_deep_jpeg(data: bytes, frame: tuple[int, int, int, int], max_pixels: int) -> Deep:
+    """Read a JPEG of more than 8 bits (extended or lossless): its header tells its largest value.
+
+    Raises:
+        DecodeError: damaged, too large, or neither grey nor colour.
+    """
+    import imagecodecs
+
+    bits, width, height, components = frame
+    check_size(width, height, max_pixels)
+    if components not in (1, 3):
+        raise DecodeError(f"unsupported: {bits}-bit JPEG of {components} components; allowed are grey and colour")
+    with damage_told():
+        values: Any = imagecodecs.jpeg_decode(data)
+    values = values[..., None] if values.ndim == 2 else values
+    if values.dtype != np.uint16 or values.shape != (height, width, components):
+        raise DecodeError(f"damaged: a {bits}-bit JPEG that gives {values.dtype} {values.shape}")
+    return Deep(values, white=(1 << bits) - 1)
