@@ -1,4 +1,4 @@
-"""Defects of known shape planted into real photos: six kinds, each with its contrast and size, and the mask by pixel.
+"""Defects of known shape planted into real photos: eight kinds, each with its contrast and size, and the mask by pixel.
 
 All sizes are fractions of the image's side. The mask is where the pixels differ and nothing else, so it can be smaller
 than the shape that was drawn, never larger. The same seed gives the same defect.
@@ -32,27 +32,31 @@ class Kind:
     caption: str
     area: tuple[float, float]
     """Bounds of the mask's share of the image."""
-    draw: Callable[[np.ndarray, np.random.Generator], np.ndarray]
-    """float32 (H, W, 3) photo → the photo with the defect."""
+    draw: Callable[[np.ndarray, np.random.Generator, float], np.ndarray]
+    """float32 (H, W, 3) photo and how many times as large → the photo with the defect."""
 
 
-def plant(image: np.ndarray, kind: str, seed: int) -> Defect:
+def plant(image: np.ndarray, kind: str, seed: int, size: float = 1.0) -> Defect:
     """A photo with one defect, wholly inside.
 
     Args:
         image: uint8 (H, W, 3), RGB, at least 64 pixels a side.
         kind: a key of `KINDS`.
         seed: of place, direction and size.
+        size: how many times as long and wide as its caption says; not the width of lines.
 
     Raises:
-        ValueError: another image, an unknown kind, or a photo (of one flat colour, say) in which nothing changed.
+        ValueError: another image, an unknown kind, a size that is not within 0.5 to 2, or a photo (of one flat
+            colour, say) in which nothing changed.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape[:2]) < 64:
         raise ValueError(f"image must be uint8 (H, W, 3) of at least 64 x 64; got {image.dtype} {image.shape}")
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    if not 0.5 <= size <= 2:
+        raise ValueError(f"size must be within 0.5 to 2; got {size}")
     rng = np.random.default_rng([seed, *kind.encode()])
-    drawn = KINDS[kind].draw(image.astype(np.float32), rng)
+    drawn = KINDS[kind].draw(image.astype(np.float32), rng, size)
     out = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
     mask = (out != image).any(axis=-1)
     if not mask.any():
@@ -60,10 +64,10 @@ def plant(image: np.ndarray, kind: str, seed: int) -> Defect:
     return Defect(out, mask)
 
 
-def _scratch(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _scratch(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
     """A line of length 0.25 to 0.45, width 0.01, 60 grey levels away from the photo's mean."""
     side = _side(image)
-    half = rng.uniform(0.125, 0.225) * side
+    half = rng.uniform(0.125, 0.225) * size * side
     x, y, angle = _place(image, rng, half + 0.02 * side)
     along = half * np.cos(angle), half * np.sin(angle)
     ends = [_fixed(x + sign * along[0], y + sign * along[1]) for sign in (-1, 1)]
@@ -72,48 +76,72 @@ def _scratch(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image + _soft(shape, side) * _away(image, 60)
 
 
-def _stain(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _stain(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
     """An ellipse of half axes 0.06 to 0.1 and 0.6 of that, darkened to 0.6."""
-    alpha = _ellipse(image, rng, (0.06, 0.1))
+    alpha = _ellipse(image, rng, (0.06 * size, 0.1 * size))
     return image * (1 - 0.4 * alpha)
 
 
-def _smear(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _smear(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
     """An ellipse of half axes 0.08 to 0.13 and 0.6 of that, blurred by a Gaussian of 0.025."""
     blurred = cv2.GaussianBlur(image, (0, 0), 0.025 * _side(image))
-    alpha = _ellipse(image, rng, (0.08, 0.13))
+    alpha = _ellipse(image, rng, (0.08 * size, 0.13 * size))
     return image * (1 - alpha) + blurred * alpha
 
 
-def _paste(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _paste(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
     """A square of side 0.1 to 0.18 from elsewhere in the same photo, turned by 90 degrees."""
-    size = round(rng.uniform(0.1, 0.18) * _side(image))
-    top, left = _corner(image, rng, size)
-    from_top, from_left = _corner(image, rng, size)
+    length = round(rng.uniform(0.1, 0.18) * size * _side(image))
+    top, left = _corner(image, rng, length)
+    from_top, from_left = _corner(image, rng, length)
     out = image.copy()
-    out[top : top + size, left : left + size] = np.rot90(
-        image[from_top : from_top + size, from_left : from_left + size]
+    out[top : top + length, left : left + length] = np.rot90(
+        image[from_top : from_top + length, from_left : from_left + length]
     )
     return out
 
 
-def _hole(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _hole(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
     """A square of side 0.06 to 0.1 missing: flat, at the photo's mean colour."""
-    size = round(rng.uniform(0.06, 0.1) * _side(image))
-    top, left = _corner(image, rng, size)
+    length = round(rng.uniform(0.06, 0.1) * size * _side(image))
+    top, left = _corner(image, rng, length)
     out = image.copy()
-    out[top : top + size, left : left + size] = image.mean(axis=(0, 1))
+    out[top : top + length, left : left + length] = image.mean(axis=(0, 1))
     return out
 
 
-def _tint(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _tint(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
     """A round blob of radius 0.08 to 0.12, up to 40 levels brighter in red and darker in blue, fading outwards."""
     side = _side(image)
-    radius = rng.uniform(0.08, 0.12) * side
+    radius = rng.uniform(0.08, 0.12) * size * side
     x, y, _ = _place(image, rng, radius)
     columns, rows = np.meshgrid(np.arange(image.shape[1]), np.arange(image.shape[0]))
     fade = np.maximum(1 - ((columns - x) ** 2 + (rows - y) ** 2) / radius**2, 0)
     return image + fade[..., None] * np.array([40, 0, -40])
+
+
+def _spot(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
+    """A disc of radius 0.02 to 0.035, 60 grey levels away from the photo's mean."""
+    side = _side(image)
+    radius = rng.uniform(0.02, 0.035) * size * side
+    x, y, _ = _place(image, rng, radius + 0.02 * side)
+    shape = np.zeros(image.shape[:2], np.uint8)
+    cv2.circle(shape, _fixed(x, y), _fixed(radius, 0)[0], 255, cv2.FILLED, cv2.LINE_AA, _FRACTION_BITS)
+    return image + _soft(shape, side) * _away(image, 60)
+
+
+def _crack(image: np.ndarray, rng: np.random.Generator, size: float) -> np.ndarray:
+    """A broken line of five parts, 0.2 to 0.4 long and up to 0.05 off its axis, width 0.007, darkened to 0.3."""
+    side = _side(image)
+    half, reach = rng.uniform(0.1, 0.2) * size * side, 0.05 * size * side
+    x, y, angle = _place(image, rng, float(np.hypot(half, reach)) + 0.02 * side)
+    along, across = np.linspace(-half, half, 6), rng.uniform(-reach, reach, 6)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    corners = [_fixed(*point) for point in np.stack([along, across], axis=1) @ turn + (x, y)]
+    shape = np.zeros(image.shape[:2], np.uint8)
+    width = max(1, round(0.007 * side))
+    cv2.polylines(shape, [np.array(corners)], False, 255, width, cv2.LINE_AA, _FRACTION_BITS)
+    return image * (1 - 0.7 * _soft(shape, side))
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
@@ -124,6 +152,8 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "paste": Kind("square of 0.10-0.18 from elsewhere in the photo, turned by 90°", (0.002, 0.035), _paste),
         "hole": Kind("square of 0.06-0.10, flat, the photo's mean colour", (0.002, 0.012), _hole),
         "tint": Kind("disc, radius 0.08-0.12, up to +40 red and -40 blue, fading", (0.005, 0.05), _tint),
+        "spot": Kind("disc, radius 0.02-0.035, 60 grey levels", (0.001, 0.008), _spot),
+        "crack": Kind("broken line, length 0.2-0.4, width 0.007, darkened to 30 %", (0.001, 0.03), _crack),
     }
 )
 

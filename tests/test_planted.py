@@ -46,6 +46,15 @@ def test_the_mask_is_where_pixels_differ_and_as_large_as_stated(kind: str, photo
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_defect_of_twice_the_size_is_larger_and_still_inside(kind: str) -> None:
+    image = PHOTOS["texture"]
+    for seed in SEEDS:
+        half, once, twice = (plant(image, kind, seed, size).mask for size in (0.5, 1.0, 2.0))
+        assert half.sum() < once.sum() < twice.sum()
+        assert not (twice[[0, -1]].any() or twice[:, [0, -1]].any())
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_seed_repeats_a_defect_and_another_moves_it(kind: str) -> None:
     image = PHOTOS["texture"]
     first, again, other = plant(image, kind, 3), plant(image, kind, 3), plant(image, kind, 4)
@@ -58,6 +67,9 @@ def test_contrast_is_as_stated() -> None:
     scratch = plant(flat, "scratch", 0).image.astype(int)
     stain = plant(flat, "stain", 0).image.astype(int)
     tint = plant(flat, "tint", 0).image.astype(int)
+    spot, crack = (plant(flat, kind, 0).image.astype(int) for kind in ("spot", "crack"))
+    assert spot.max() == 160
+    assert 30 <= crack.min() <= 50
     assert 100 < scratch.max() <= 160
     assert scratch.max() >= 140  # the softened middle of the line
     assert stain.min() == 60
@@ -76,4 +88,6 @@ def test_what_cannot_be_planted_into_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 64 x 64"):
         plant(np.zeros((32, 200, 3), np.uint8), "scratch", 0)
     with pytest.raises(ValueError, match="kind must be one of"):
-        plant(PHOTOS["texture"], "crack", 0)
+        plant(PHOTOS["texture"], "dent", 0)
+    with pytest.raises(ValueError, match=r"size must be within 0\.5 to 2; got 3"):
+        plant(PHOTOS["texture"], "crack", 0, 3)

@@ -14,13 +14,12 @@ import study
 import typer
 from demo_archive import elpv_cells
 from measured_page import Origin
-from planted import KINDS
 from studies import aligned, cells, defects, elpv, elpv_parts, fewshot
 from studies.elpv_parts import PARTS, REDUCTIONS, Part, fitted
 from studies.features import Features, Model
 from studies.findings import Finding, Sheet, find, load, save
 from studies.objects import BACKGROUND, CANVAS, OBJECT, Pose, place, random_pose
-from studies.pixels import METRICS, Shot, good, metrics
+from studies.pixels import METRICS, USUAL, Shot, good, metrics
 from studies.strips import Sorted, scored, strip, strip_to
 
 from patchead.forecast.calibrate import unit_vectors
@@ -266,7 +265,7 @@ def invented(monkeypatch: pytest.MonkeyPatch) -> list[Finding]:
     found = elpv.run(lambda _: None)
     shots = product(cells.PRODUCTS, fewshot.LAYERS, fewshot.SHOTS, ("AUROC", "AP"))
     found += [Finding("fewshot", {"product": p, "layers": name, "k": k}, m, (0.5, 0.7)) for p, name, k, m in shots]
-    kinds = product(defects.GROUPS, KINDS, METRICS)
+    kinds = product(defects.GROUPS, USUAL, METRICS)
     found += [Finding("planted", {"surface": s, "kind": k}, m, (0.5, 0.6)) for s, k, m in kinds]
     places = product(aligned.OBJECTS, aligned.ARRANGEMENTS, aligned.METHODS, (*METRICS, "aligned"))
     found += [

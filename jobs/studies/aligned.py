@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from planted import KINDS
 
 from patchead.encoders.base import Encoder
 from patchead.local import Samples, embed_images, score_samples
@@ -18,7 +17,7 @@ from studies.defects import cells_of, crops
 from studies.features import DINO, DINO_6_12
 from studies.findings import Case, Finding, Say, Sheet, find
 from studies.objects import BACKGROUND, CANVAS, OBJECT, Pose, place, random_pose
-from studies.pixels import METRICS, Shot, good, metrics, planted
+from studies.pixels import METRICS, USUAL, Shot, good, metrics, planted
 
 STUDY = "aligned"
 SIZE = 224
@@ -124,7 +123,7 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
     caption = (
         f"{DINO.label}, {SIZE} px, blocks 6+12, nearest {RULE.fraction:.0%}, fp32 encoder, fp32 scores. "
         f"{GOOD} good and {DEFECTIVE} defective "
-        f"photos ({len(KINDS)} planted kinds in turn); objects of {OBJECT} px on a plain canvas of {CANVAS} px (grey "
+        f"photos ({len(USUAL)} planted kinds in turn); objects of {OBJECT} px on a plain canvas of {CANVAS} px (grey "
         f"{BACKGROUND}), shifted by up to ±{SHIFT:.0%} of the canvas each way and turned by up to ±{TURN:.0f}°. "
         + "; ".join(f"{name}: {text}" for name, text in OBJECTS.items())
         + ". "

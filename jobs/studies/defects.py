@@ -12,7 +12,7 @@ from patchead.scoring.aggregate import Aggregation, image_scores
 from studies import cells
 from studies.features import DINO, DINO_6_12, embed_pixels
 from studies.findings import Finding, Say, Sheet, find
-from studies.pixels import METRICS, Shot, good, metrics, planted
+from studies.pixels import METRICS, USUAL, Shot, good, metrics, planted
 from studies.strips import Sorted, strip
 
 STUDY = "planted"
@@ -29,7 +29,7 @@ def run(say: Say) -> list[Finding]:
     values: dict[tuple[str, str, str], list[float]] = {}
     for surface, groups in GROUPS.items():
         for group in groups:
-            count = 2 * EACH * len(KINDS)
+            count = 2 * EACH * len(USUAL)
             shots = group_of(crops(group, count) if surface == "textures" else cells_of(group, count))
             for kind, found in by_kind(shots, encoder).items():
                 for metric, value in found.items():
@@ -66,7 +66,7 @@ def by_kind(shots: list[Shot], encoder: Encoder) -> dict[str, dict[str, float]]:
     pixels = np.stack([fit(shot.image, encoder.image_size, "squash") for shot in shots])
     distances = strip(embed_pixels(encoder, pixels))
     found = {}
-    for kind in KINDS:
+    for kind in USUAL:
         chosen = np.array([index for index, shot in enumerate(shots) if shot.kind in ("", kind)])
         patches = Sorted.of(distances, chosen).patch_scores(RULE.aggregate, RULE.fraction)
         maps = patches.reshape(-1, *encoder.grid)
@@ -77,7 +77,7 @@ def by_kind(shots: list[Shot], encoder: Encoder) -> dict[str, dict[str, float]]:
 def sheets(findings: list[Finding]) -> list[Sheet]:
     """One row per kind, and their mean."""
     rows = []
-    for kind in KINDS:
+    for kind in USUAL:
         found = [find(findings, metric, surface=surface, kind=kind) for surface in GROUPS for metric in METRICS]
         rows.append((f"{kind}: {KINDS[kind].caption}", *(f"{f.mean:.3f}" if f else "" for f in found)))
     means = [
@@ -89,7 +89,7 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
     header = ("defect (sizes in image sides)", *(f"{surface}: {metric}" for surface in GROUPS for metric in METRICS))
     caption = (
         f"{DINO.label}, {SIZE} px, blocks 6+12, nearest {RULE.fraction:.0%}; per kind {EACH} defective among "
-        f"{EACH * len(KINDS)} good photos. Textures: crops of scikit-image's {', '.join(GROUPS['textures'])}; cells: "
+        f"{EACH * len(USUAL)} good photos. Textures: crops of scikit-image's {', '.join(GROUPS['textures'])}; cells: "
         "elpv-dataset, mono and poly. Mean over the textures, and over the two products. fp32 encoder, fp32 scores."
     )
     return [Sheet("Planted defects, by pixel", caption, header, tuple(rows))]
