@@ -23,7 +23,7 @@ from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
 from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, ranks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
-from patchead.scoring.verdict import robust_z
+from patchead.scoring.verdict import Verdict, judge
 from patchead.settings import resolve
 from patchead.settings.argument_names import KEYS
 from patchead.settings.load import UNUSED_PLACES, load_config
@@ -41,7 +41,10 @@ _SETTINGS = {
     "device": "encoder.device",
     "align": "align.enabled",
     "mask": "mask.enabled",
+    "verdict": "scoring.verdict",
     "threshold_z": "scoring.threshold_z",
+    "alpha": "scoring.alpha",
+    "flag_top": "scoring.flag_top",
     "min_batch": "scoring.min_batch",
     "precision": "scoring.precision",
     "memory_gb": "scoring.memory_gb",
@@ -67,10 +70,13 @@ class Scored:
     """
 
     table: pa.Table
-    """image_id, score, rank (1 = most anomalous), z, is_anomalous, max_patch, n_references, aligned (null without
-    alignment), width, height, status (ok, failed, too_few_images), error (why there is no score, else null)."""
+    """image_id, score, rank (1 = most anomalous), z, p_value (null where the rule has none), is_anomalous, max_patch,
+    n_references, aligned (null without alignment), width, height, status (ok, failed, too_few_images), error (why there
+    is no score, else null)."""
     patch_scores: np.ndarray
     """float32 (N, h, w), in [0, 1]."""
+    verdict: Verdict
+    """On the images that have a score: its rule, centre, scale and thresholds (method.md §7)."""
     images: Sequence[ImageLike]
     fit: str
 
@@ -110,7 +116,10 @@ def score(
     mask: ForegroundMask | bool | None = None,
     aggregation: Aggregation | None = None,
     part_ids: Sequence[str | None] | None = None,
-    threshold_z: float = 3.5,
+    verdict: str = "auto",
+    threshold_z: float | None = None,
+    alpha: float = 0.01,
+    flag_top: float = 0.01,
     min_batch: int = 5,
     precision: str = "auto",
     device: str = "auto",
@@ -137,7 +146,11 @@ def score(
             then of the largest 1 % of the patches.
         part_ids: the physical part of each image: images of one part are never references of each other. Not with
             ``prompts``: leave out those that show a part to be scored.
-        threshold_z: an image is anomalous when its robust z in the list is above this.
+        verdict: rule of is_anomalous (method.md §7): upper_fit, mad, top, or auto, which is upper_fit, mad below 60
+            images, and with ``prompts`` their prediction interval.
+        threshold_z: an image is anomalous when its z is above this; default: the rule's own.
+        alpha: share of good images that may be flagged, where the rule has p-values.
+        flag_top: what the rule top flags: a share below 1, or a count from 1.
         min_batch: fewer images than this are refused without ``prompts``.
         precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
             faster. One that is slower than fp32 here gives a warning.
@@ -183,7 +196,10 @@ def score(
         device=device,
         align=None if align is None else bool(align),
         mask=None if mask is None else bool(mask),
+        verdict=verdict,
         threshold_z=threshold_z,
+        alpha=alpha,
+        flag_top=flag_top,
         min_batch=min_batch,
         precision=precision,
         memory_gb=memory_gb,
@@ -216,7 +232,10 @@ def score(
                 device=where,
                 memory_bytes=int(memory_gb * GIGABYTE),
             )
-        return Scored(_table(images, samples, found, threshold_z, why_none), found.patch_scores, images, network.fit)
+        known = np.isfinite(found.image_scores)
+        judged = judge(found.image_scores[known], resolve.verdict_of(config))
+        table = _table(images, samples, found, judged, why_none)
+        return Scored(table, found.patch_scores, judged, images, network.fit)
 
 
 def _checked(**given: Any) -> Config:
@@ -226,22 +245,28 @@ def _checked(**given: Any) -> Config:
 
 
 def _table(
-    images: Sequence[ImageLike], samples: Samples, found: SampleScores, threshold_z: float, why_none: str
+    images: Sequence[ImageLike], samples: Samples, found: SampleScores, verdict: Verdict, why_none: str
 ) -> pa.Table:
     """`Scored.table`; ``why_none`` is why an image that can be compared has no score."""
-    z, known = robust_z(found.image_scores), np.isfinite(found.image_scores)
+    known = np.isfinite(found.image_scores)
     unscored_status = np.where(samples.usable, TOO_FEW_IMAGES, FAILED)
 
     def column(values: np.ndarray) -> pa.Array:
         return pa.array(values, mask=~known)  # null without a score
+
+    def judged(values: np.ndarray) -> pa.Array:
+        out = np.zeros(len(known), values.dtype)
+        out[known] = values
+        return column(out)
 
     return pa.table(
         {
             "image_id": [str(i) if isinstance(i, (str, Path)) else f"image {n}" for n, i in enumerate(images)],
             "score": column(found.image_scores),
             "rank": column(ranks(found.image_scores)),
-            "z": column(z),
-            "is_anomalous": column(z > threshold_z),
+            "z": judged(verdict.z),
+            "p_value": pa.nulls(len(known), pa.float64()) if verdict.p_values is None else judged(verdict.p_values),
+            "is_anomalous": judged(verdict.flagged),
             "max_patch": column(found.patch_scores.max(axis=(1, 2)).astype(np.float64)),
             "n_references": found.n_references,
             "aligned": pa.nulls(len(images), pa.bool_())

@@ -1,8 +1,8 @@
 """Arrow schemas of everything that crosses a stage boundary, with the meaning of every column, and their version.
 
-Result tables (scores, regions, runs) use only types that every SQL engine reads: string, int32/int64, float64,
-bool, date32 and timestamp[us, UTC]. float16 and fixed-size tensors stay in the embedding files. `docs/tables.md` is
-made from this module by `make pages`: a new column is one line here.
+Result tables (scores, regions, verdicts, runs) use only types that every SQL engine reads: string, int32/int64,
+float64, bool, date32 and timestamp[us, UTC]. float16 and fixed-size tensors stay in the embedding files.
+`docs/tables.md` is made from this module by `make pages`: a new column is one line here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 OK = "ok"
 FAILED = "failed"
@@ -114,9 +114,11 @@ _SCORES = Described(
         ("rank", pa.int32(), "Place in its group; 1 is the most anomalous. Null unless `ok`."),
         ("group_size", pa.int32(), "Images of the group that could be embedded. Null where the image failed."),
         ("n_references", pa.int32(), "How many images it was compared with; 0 where none may be its reference."),
-        ("z", pa.float64(), "Robust distance of the score from the group's median. Null unless `ok`."),
-        ("p_value", pa.float64(), "Kept for later; null in this version."),
-        ("is_anomalous", pa.bool_(), "Whether `z` is above `scoring.threshold_z`. Null unless `ok`."),
+        ("z", pa.float64(), "Distance of the score from `verdicts.centre` in units of `scale`. Null unless `ok`."),
+        ("p_value", pa.float64(), "How often a normal image scores as high, where the rule tells that; else null."),
+        ("is_anomalous", pa.bool_(), "The verdict: flagged or not. Null unless `ok`."),
+        ("threshold_score", pa.float64(), "Scores above it are flagged in this group; null where none can be."),
+        ("verdict_rule", pa.string(), "As in `verdicts`. Null unless `ok`."),
         ("max_patch", pa.float64(), "The highest patch score, in [0, 1]. Null unless `ok`."),
         ("aligned", pa.bool_(), "Whether the alignment found a motion. Null unless `align.enabled`."),
         ("heatmap_uri", pa.string(), "The heatmap file; null where none was drawn."),
@@ -149,6 +151,34 @@ _REGIONS = Described(
         ("area_px", pa.int64(), "Pixels of the region itself; less than the box."),
         ("peak", pa.float64(), "Highest value of the smoothed map inside, in [0, 1]."),
         ("mean", pa.float64(), "Mean value of the smoothed map inside, in [0, 1]."),
+        ("threshold", pa.float64(), "Value of the map above which a pixel belongs to a region."),
+    ],
+)
+
+_VERDICTS = Described(
+    "`tables/verdicts`",
+    "One row per group of a run: how it was decided which of its images are flagged, and signs of a rule that does not "
+    "fit. Where the null fits, `upper_ratio` is near 1 and `skew` near 0; where the flagged stand apart, `gap_z` is "
+    "large.",
+    [
+        ("run_id", pa.string(), "The run that wrote the row; joins `runs`."),
+        ("night", pa.date32(), "Night of the group. Partition."),
+        ("product", pa.string(), "Product of the group; null where it is empty. Partition."),
+        ("group_id", pa.string(), "The group; joins `scores`."),
+        ("images", pa.int64(), "Images of the group that could be embedded."),
+        ("scored", pa.int64(), "Those with a score."),
+        ("flagged", pa.int64(), "Those with `is_anomalous`."),
+        ("verdict_rule", pa.string(), "`upper_fit`, `mad`, `few_shot`, `few_prompts` or `top`; null without a score."),
+        ("centre", pa.float64(), "Of the scores that normal images are taken to have: z is 0 there."),
+        ("scale", pa.float64(), "Their standard deviation: one unit of z; 0 where all score alike."),
+        ("threshold_z", pa.float64(), "Images with a higher z are flagged; null where none can be."),
+        ("threshold_score", pa.float64(), "The score there; null where none can be flagged."),
+        ("median", pa.float64(), "Of the group's scores."),
+        ("skew", pa.float64(), "Skewness of the scores that are not flagged; null with fewer than three."),
+        ("upper_ratio", pa.float64(), "84 % quantile minus median of those, in units of `scale`; 1 for a normal."),
+        ("gap_z", pa.float64(), "From the highest that is not flagged to the lowest that is, in units of `scale`."),
+        ("encoder_id", pa.string(), "As in `scores`."),
+        ("schema_version", pa.int32(), "Version of these columns."),
     ],
 )
 
@@ -188,10 +218,14 @@ TO_EMBED = pa.schema([*MANIFEST, *((name, type) for name, type, _ in _OF_A_SAMPL
 SAMPLE_KEY = ("image_id", "etag", "size", *(name for name, _, _ in _OF_A_SAMPLE))
 """Columns that tell samples of one store apart: where all are equal, and the etag is known, so is the embedding."""
 SCORES, REGIONS, RUNS = _SCORES.schema, _REGIONS.schema, _RUNS.schema
+VERDICTS = _VERDICTS.schema
 
-PARTITIONS = {"scores": ["night", "product"], "regions": ["night", "product"], "runs": []}
-TABLES: dict[str, pa.Schema] = {"scores": SCORES, "regions": REGIONS, "runs": RUNS}
-DICTIONARY = {"scores": _SCORES, "regions": _REGIONS, "runs": _RUNS, "manifest": _MANIFEST, "receipts": _RECEIPTS}
+PARTITIONS = {name: ["night", "product"] for name in ("scores", "regions", "verdicts")} | {"runs": []}
+TABLES: dict[str, pa.Schema] = {"scores": SCORES, "regions": REGIONS, "verdicts": VERDICTS, "runs": RUNS}
+DICTIONARY = {
+    **{"scores": _SCORES, "regions": _REGIONS, "verdicts": _VERDICTS, "runs": _RUNS},
+    **{"manifest": _MANIFEST, "receipts": _RECEIPTS},
+}
 """What `docs/tables.md` tells, in its order."""
 
 

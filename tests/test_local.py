@@ -285,7 +285,8 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path, encoder: Encoder) -> N
 def test_the_notebooks_settings_are_those_of_the_job() -> None:
     fields = dict(iter_fields())
     keys = {"weights": "encoder.weights", "batch_size": "encoder.batch_size", "device": "encoder.device"}
-    keys |= {name: f"scoring.{name}" for name in ("threshold_z", "min_batch", "precision", "memory_gb")}
+    keys |= {name: f"scoring.{name}" for name in ("verdict", "threshold_z", "alpha", "flag_top")}
+    keys |= {name: f"scoring.{name}" for name in ("min_batch", "precision", "memory_gb")}
     parameters = inspect.signature(patchead.score).parameters
     for name, key in (keys | {"preset": "preset"}).items():
         assert parameters[name].default == fields[key].get_default(), name

@@ -1,4 +1,4 @@
-"""SQL over the published tables, by DuckDB in this process: the views scores, regions and runs."""
+"""SQL over the published tables, by DuckDB in this process: the views scores, regions, verdicts and runs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from botocore.session import Session
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 
 from patchead.errors import LakeError
 from patchead.lake.tables import delta_errors, delta_uri
@@ -18,24 +19,26 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _EXTENSIONS = ("httpfs", "delta")
+_FROM_THE_FIRST = ("scores", "regions", "runs")  # tables that every version publishes
 
 
 def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
-    """Open an in-memory DuckDB with views ``scores``, ``regions`` and ``runs``; each query reads the newest version.
+    """Open an in-memory DuckDB with a view of every table of the schema; each query reads the newest version.
+
+    A table or a column that the lake does not have yet, because an earlier version wrote it, is there as empty or null.
 
     Raises:
         LakeError: DuckDB is not installed, nothing is published in the lake yet, or it cannot be read.
     """
     duckdb = _duckdb()
-    _require_tables(lake_uri, storage)
+    columns = _columns(lake_uri, storage)
     try:
         connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
         _load_extensions(connection)
         if delta_uri(lake_uri, storage, "scores").startswith("s3://"):
             _create_secret(connection, storage)
         for name in TABLES:
-            uri = delta_uri(lake_uri, storage, name).replace("'", "''")
-            connection.execute(f"CREATE VIEW {name} AS SELECT * FROM delta_scan('{uri}')")
+            connection.execute(f"CREATE VIEW {name} AS {_select(lake_uri, storage, name, columns[name])}")
     except duckdb.Error as exc:
         raise LakeError(f"DuckDB cannot read the tables of {lake_uri}: {exc}") from exc
     return connection
@@ -65,16 +68,40 @@ def _duckdb() -> ModuleType:
     return duckdb
 
 
-def _require_tables(lake_uri: str, storage: Storage) -> None:
+def _columns(lake_uri: str, storage: Storage) -> dict[str, set[str]]:
+    """The columns that each table of the lake has; none where an earlier version did not make the table."""
+    found: dict[str, set[str]] = {}
     for name in TABLES:
         uri = delta_uri(lake_uri, storage, name)
         with delta_errors("read", uri):
-            there = DeltaTable.is_deltatable(uri, storage_options=storage.delta_options(uri))
-        if not there:
-            raise LakeError(
-                f"there is no table {name} in {lake_uri}: nothing is published there yet. "
-                "Check lake.uri, or run `patchead score` first."
-            )
+            try:
+                table = DeltaTable(uri, storage_options=storage.delta_options(uri))
+            except TableNotFoundError:
+                if name in _FROM_THE_FIRST:
+                    raise LakeError(
+                        f"there is no table {name} in {lake_uri}: nothing is published there yet. "
+                        "Check lake.uri, or run `patchead score` first."
+                    ) from None
+                found[name] = set()
+            else:
+                found[name] = {field.name for field in table.schema().fields}
+    return found
+
+
+def _select(lake_uri: str, storage: Storage, name: str, there: set[str]) -> str:
+    lacking = [
+        f'CAST(NULL AS {_type(field.type)}) AS "{field.name}"' for field in TABLES[name] if field.name not in there
+    ]
+    if not there:
+        return f"SELECT {', '.join(lacking)} WHERE false"
+    uri = delta_uri(lake_uri, storage, name).replace("'", "''")
+    return f"SELECT {', '.join(['*', *lacking])} FROM delta_scan('{uri}')"
+
+
+def _type(of: pa.DataType) -> str:
+    """DuckDB's name of a column's type."""
+    names = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN", "date32[day]": "DATE"}
+    return (names | {"double": "DOUBLE", "timestamp[us, tz=UTC]": "TIMESTAMPTZ"})[str(of)]
 
 
 def _load_extensions(connection: DuckDBPyConnection) -> None:

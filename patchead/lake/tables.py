@@ -30,7 +30,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;]*m|\s+")
 
 
 def table_uri(lake_uri: str, name: str) -> str:
-    """Say where the table ``scores``, ``regions`` or ``runs`` of a lake is."""
+    """Say where a table of `schema.TABLES` is in a lake."""
     return join(lake_uri, "tables", name)
 
 
@@ -59,15 +59,23 @@ def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
 
 
 def publish(
-    lake_uri: str, storage: Storage, manifest: pa.Table, scores: pa.Table, regions: pa.Table, run: pa.Table
+    lake_uri: str,
+    storage: Storage,
+    manifest: pa.Table,
+    scores: pa.Table,
+    regions: pa.Table,
+    verdicts: pa.Table,
+    run: pa.Table,
 ) -> bool:
     """Validate the rows of one run, then replace exactly the groups that they belong to.
 
     Args:
-        lake_uri, storage: the lake; its tables are created if they are not there.
+        lake_uri, storage: the lake; its tables are created if they are not there, and get the columns that an earlier
+            version did not have.
         manifest: MANIFEST rows of every image of the run.
         scores: SCORES, one row per image.
         regions: REGIONS of those images; may be empty, which removes the groups' earlier regions.
+        verdicts: VERDICTS, one row per group.
         run: RUNS, one row.
 
     Returns:
@@ -78,17 +86,18 @@ def publish(
         LakeError: a table cannot be written. A run that got stuck between two tables is completed by publishing
             it again.
     """
-    validate(scores, manifest, regions=regions, run=run)
+    validate(scores, manifest, regions=regions, verdicts=verdicts, run=run)
     run_id = run["run_id"][0].as_py()
     if published(lake_uri, storage, run_id):
         return False
     for name in TABLES:
         _create(lake_uri, storage, name)
-    scores, regions = _without_empty_product(scores), _without_empty_product(regions)
+    scores, regions, verdicts = (_without_empty_product(rows) for rows in (scores, regions, verdicts))
     groups = groups_predicate(scores)
-    # Regions first: whoever sees a new score finds its regions.
+    # Scores behind the others: whoever sees a new score finds its regions and its verdict.
     changes = [
         ("regions", regions, groups),
+        ("verdicts", verdicts, groups),
         ("scores", scores, groups),
         ("runs", run, f"run_id = {sql_literal(run_id)}"),
     ]
@@ -153,6 +162,7 @@ def _replace(lake_uri: str, storage: Storage, name: str, rows: pa.Table, predica
             rows,
             mode="overwrite",
             predicate=predicate,
+            schema_mode="merge",  # a lake of an earlier version lacks columns
             storage_options=storage.delta_options(uri),
             commit_properties=CommitProperties(custom_metadata={"run_id": run_id}),
         )

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.errors import ValidationError
-from patchead.schema import FAILED, OK, REGIONS, RUNS, SCORES, SKIPPED
+from patchead.schema import FAILED, OK, REGIONS, RUNS, SCORES, SKIPPED, VERDICTS
 
 _EXAMPLES = 5
 _ROUNDING = 1e-9  # a mean of distances in [0, 1] may leave it by its last bit
-_NEEDED = ("score", "rank", "z", "max_patch", "is_anomalous", "n_references")
+_NEEDED = ("score", "rank", "z", "max_patch", "is_anomalous", "n_references", "verdict_rule")
 
 
-def validate(scores: pa.Table, manifest: pa.Table, *, regions: pa.Table, run: pa.Table) -> None:
+def validate(scores: pa.Table, manifest: pa.Table, *, regions: pa.Table, verdicts: pa.Table, run: pa.Table) -> None:
     """Compare the rows of one run with the manifest (design.md §3.7).
 
     Raises:
         ValidationError: with every contradiction found: an image without a row or with two, a row of no image, an ok
-            row without a finite score in [0, 1], a region of an image that is not ok, counts that do not add up.
+            row without a finite score in [0, 1], a region of an image that is not ok, a group without its verdict or
+            with flags that its threshold does not give, counts that do not add up.
     """
-    faults = list(_schemas(scores, regions, run))
+    tables = {"scores": (scores, SCORES), "regions": (regions, REGIONS), "verdicts": (verdicts, VERDICTS)}
+    faults = list(_schemas(tables | {"run": (run, RUNS)}))
     if not faults:
-        faults = [*_images(scores, manifest), *_values(scores), *_regions(scores, regions), *_counts(scores, run)]
+        faults = [*_images(scores, manifest), *_values(scores), *_regions(scores, regions)]
+        faults += [*_verdicts(scores, verdicts), *_counts(scores, run)]
     if faults:
         raise ValidationError("the rows contradict the manifest; nothing was published:\n  " + "\n  ".join(faults))
 
 
-def _schemas(scores: pa.Table, regions: pa.Table, run: pa.Table) -> Iterator[str]:
-    for name, rows, schema in (("scores", scores, SCORES), ("regions", regions, REGIONS), ("run", run, RUNS)):
+def _schemas(tables: Mapping[str, tuple[pa.Table, pa.Schema]]) -> Iterator[str]:
+    for name, (rows, schema) in tables.items():
         if not rows.schema.equals(schema):
             yield f"the columns of {name} are not those of the schema: {rows.schema.to_string()}"
 
@@ -65,6 +69,55 @@ def _regions(scores: pa.Table, regions: pa.Table) -> Iterator[str]:
     yield from _named("a region, but no row with status ok", pc.unique(_missing(regions["image_id"], ok["image_id"])))
 
 
+def _verdicts(scores: pa.Table, verdicts: pa.Table) -> Iterator[str]:
+    """One verdict per group that was embedded, and the rows of the group are what it says."""
+    embedded = scores.filter(pc.not_equal(scores["status"], FAILED))
+    ids, times = (verdicts["group_id"].value_counts().field(name) for name in ("values", "counts"))
+    yield from _named("more than one verdict", ids.filter(pc.greater(times, 1)), "groups")
+    yield from _named("no verdict", pc.unique(_missing(embedded["group_id"], verdicts["group_id"])), "groups")
+    yield from _named("a verdict, but no row", _missing(verdicts["group_id"], embedded["group_id"]), "groups")
+    said = {row["group_id"]: row for row in verdicts.to_pylist()}
+    for found in _by_group(embedded):
+        if (verdict := said.get(found["group_id"])) is not None:
+            for fault in _contradictions(found, verdict):
+                yield f"group {found['group_id']}: {fault}"
+
+
+def _by_group(scores: pa.Table) -> list[dict[str, Any]]:
+    """Of each group: its counts, what its rows say of the verdict, and the scores next to the threshold."""
+    ok, flagged = pc.equal(scores["status"], OK), pc.fill_null(scores["is_anomalous"], False)
+    columns = {
+        "group_id": scores["group_id"],
+        "ok": ok,
+        "flagged": flagged,
+        "lowest_flagged": pc.if_else(flagged, scores["score"], None),
+        "highest_other": pc.if_else(flagged, None, scores["score"]),
+        "rule": scores["verdict_rule"],
+        "threshold": scores["threshold_score"],
+    }
+    wanted = [("ok", "sum"), ("ok", "count"), ("flagged", "sum"), ("lowest_flagged", "min"), ("highest_other", "max")]
+    wanted += [("rule", "min"), ("rule", "max"), ("threshold", "min"), ("threshold", "max"), ("threshold", "count")]
+    return pa.table(columns).group_by("group_id").aggregate(wanted).to_pylist()
+
+
+def _contradictions(found: dict[str, Any], verdict: dict[str, Any]) -> Iterator[str]:
+    counted = {"images": found["ok_count"], "scored": found["ok_sum"], "flagged": found["flagged_sum"]}
+    for name, number in counted.items():
+        if verdict[name] != number:
+            yield f"the verdict says {name} = {verdict[name]}, the rows say {number}"
+    if {found["rule_min"], found["rule_max"]} != {verdict["verdict_rule"]}:
+        yield f"the verdict's rule is {verdict['verdict_rule']}, the rows say {found['rule_min']}"
+    threshold = verdict["threshold_score"]
+    known = found["ok_sum"] if threshold is not None else 0
+    if {found["threshold_min"], found["threshold_max"]} != {threshold} or found["threshold_count"] != known:
+        yield f"the verdict's threshold_score is {threshold}, the rows say {found['threshold_min']}"
+    lowest, highest = found["lowest_flagged_min"], found["highest_other_max"]
+    if lowest is not None and (threshold is None or lowest < threshold - _ROUNDING):
+        yield f"a score of {lowest} is flagged, the threshold is {threshold}"
+    if None not in (highest, threshold) and highest > threshold + _ROUNDING:
+        yield f"a score of {highest} is not flagged, the threshold is {threshold}"
+
+
 def _counts(scores: pa.Table, run: pa.Table) -> Iterator[str]:
     if run.num_rows != 1:
         yield f"the run record has {run.num_rows} rows, not 1"
@@ -89,7 +142,7 @@ def _missing(wanted: pa.ChunkedArray, there: pa.ChunkedArray) -> pa.ChunkedArray
     return wanted.filter(pc.invert(pc.is_in(wanted, value_set=there)))
 
 
-def _named(fault: str, ids: pa.Array | pa.ChunkedArray) -> Iterator[str]:
+def _named(fault: str, ids: pa.Array | pa.ChunkedArray, what: str = "images") -> Iterator[str]:
     if len(ids):
         examples = ", ".join(map(repr, ids.slice(0, _EXAMPLES).to_pylist()))
-        yield f"{len(ids)} images with {fault}: {examples}{', …' if len(ids) > _EXAMPLES else ''}"
+        yield f"{len(ids)} {what} with {fault}: {examples}{', …' if len(ids) > _EXAMPLES else ''}"

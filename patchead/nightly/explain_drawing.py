@@ -108,7 +108,8 @@ def _originals(
 
 def _region_rows(image: dict[str, Any], heat: np.ndarray, threshold: float, run_id: str) -> list[dict[str, Any]]:
     found = find_regions(heat, threshold, width=image["width"], height=image["height"])
-    known = {"run_id": run_id, **{name: image[name] for name in ("image_id", "night", "product", "group_id")}}
+    known = {name: image[name] for name in ("image_id", "night", "product", "group_id")}
+    known |= {"run_id": run_id, "threshold": threshold}
     return [known | {"region": number} | asdict(region) for number, region in enumerate(found, start=1)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from patchead.lake.staging import RunFolder
 from patchead.lake.tables import publish
 from patchead.nightly import wiring
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
-from patchead.nightly.explain import explain, failed_rows
+from patchead.nightly.explain import Explained, explain, failed_rows
 from patchead.nightly.group import Group
 from patchead.nightly.manifest import make_manifest
 from patchead.nightly.progress import Stages
@@ -209,29 +209,28 @@ class Night:
         counter = self.executor.call_counter()
         return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, counter)
 
-    def explain(self, embedded: EmbeddedNight) -> tuple[pa.Table, pa.Table]:
-        """Rank, flag and draw; score rows of every image, and regions."""
+    def explain(self, embedded: EmbeddedNight) -> Explained:
+        """Rank, judge and draw; score rows of every image, regions and verdicts."""
         encoder, images = embedded.encoder, embedded.images
         decoding = wiring.decode_settings(self.config, encoder.grid)
         settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
         with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
-            scores, regions = explain(
-                embedded.groups, self.folder, settings, map_tasks=self.executor.run_tasks, advance=advance
-            )
+            done = explain(embedded.groups, self.folder, settings, map_tasks=self.executor.run_tasks, advance=advance)
         if self.config.align.enabled:
-            self.record.scoring["not_aligned"] = pc.sum(pc.invert(scores["aligned"]), min_count=0).as_py()
+            self.record.scoring["not_aligned"] = pc.sum(pc.invert(done.scores["aligned"]), min_count=0).as_py()
         failed = images.filter(pc.equal(images["status"], FAILED))
-        return pa.concat_tables([scores, failed_rows(failed, settings)]), regions
+        return replace(done, scores=pa.concat_tables([done.scores, failed_rows(failed, settings)]))
 
-    def publish(self, manifest: pa.Table, scores: pa.Table, regions: pa.Table) -> None:
+    def publish(self, manifest: pa.Table, explained: Explained) -> None:
         """Close the record and publish the tables."""
-        record = self.record
+        record, scores = self.record, explained.scores
         record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
         record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
         record.cpu_seconds, record.gpu_seconds = self._reserved_seconds()
         with self.stages.stage("publish"):
             record.finish("published")
-            publish(self.config.lake.uri, self.storage, manifest, scores, regions, record.as_row())
+            rows = (scores, explained.regions, explained.verdicts, record.as_row())
+            publish(self.config.lake.uri, self.storage, manifest, *rows)
 
     def _reserved_seconds(self) -> tuple[float, float]:
         """CPU and GPU seconds that the pools held: actors x what each reserves x the stage's seconds."""

@@ -67,7 +67,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
             record.scoring |= done
             if until == "score":
                 return record.stopped_after(until)
-            night.publish(embedded.manifest, *night.explain(embedded))
+            night.publish(embedded.manifest, night.explain(embedded))
     except BaseException as exc:
         record.finish("failed", str(exc) or type(exc).__name__)
         raise

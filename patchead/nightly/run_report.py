@@ -40,5 +40,7 @@ def print_record(record: RunRecord, console: Console) -> None:
         left = record.scoring["not_aligned"]
         console.print(f"{record.ok - left} of {record.ok} images aligned; the others were compared as they are.")
     console.print(
-        f"scores: {table_uri(lake, 'scores')}\nregions: {table_uri(lake, 'regions')}", highlight=False, soft_wrap=True
+        "\n".join(f"{name}: {table_uri(lake, name)}" for name in ("scores", "regions", "verdicts")),
+        highlight=False,
+        soft_wrap=True,
     )

@@ -15,6 +15,7 @@ from patchead.nightly.decode import DecodeSettings
 from patchead.nightly.embed import EncoderFacts
 from patchead.nightly.explain import ExplainSettings
 from patchead.nightly.explain_drawing import DrawSettings
+from patchead.nightly.judge_group import JudgeSettings
 from patchead.nightly.prompts import PromptRequest, prompt_catalog
 from patchead.nightly.score_actor import ScoreSettings
 from patchead.plan.group_plan import Limits
@@ -32,6 +33,7 @@ from patchead.settings.resolve import (
     layers_and_size,
     precision,
     storage,
+    verdict_of,
 )
 
 __all__ = [
@@ -168,10 +170,14 @@ def explain_settings(config: Config, run_id: str, encoder_id: str, decoding: Dec
     explain = config.explain
     return ExplainSettings(
         encoder_id=encoder_id,
-        threshold_z=config.scoring.threshold_z,
         min_batch=1 if few_shot(config) else config.scoring.min_batch,
-        heatmaps=explain.heatmaps,
-        patch_threshold=explain.patch_threshold,
+        judging=JudgeSettings(
+            verdict=verdict_of(config),
+            heatmaps=explain.heatmaps,
+            top=explain.top,
+            patch_threshold=explain.patch_threshold,
+            thresholds={product: own.z for product, own in config.scoring.thresholds.items()},
+        ),
         drawing=DrawSettings(
             run_id=run_id,
             lake_uri=config.lake.uri,

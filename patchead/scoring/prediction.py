@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtri, stdtr, stdtrit
 
+from patchead.scoring.upper_fit import FLAT
+
 _SMALLEST_P = 1e-300  # so that z stays finite
 
 
@@ -39,21 +41,22 @@ class PredictionInterval:
         if len(scores) < 2 or not np.isfinite(scores).all():
             raise ValueError(f"need at least two finite scores of normal images; got {scores!r}")
         k = len(scores)
-        return cls(float(scores.mean()), float(scores.std(ddof=1) * np.sqrt(1 + 1 / k)), k - 1)
+        scale = float(scores.std(ddof=1) * np.sqrt(1 + 1 / k))
+        return cls(float(scores.mean()), scale if scale > FLAT else 0.0, k - 1)
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         """Compute p = 1 - T(t), how often one more normal image would score as high: float64 (N,); NaN stays NaN.
 
-        Where the prompts all score alike, a score above theirs has p 0 and no other is a surprise (p 1).
+        Where the prompts all score alike, up to rounding, a score above theirs has p 0 and any other p 1.
         """
         distance = np.asarray(scores, np.float64) - self.centre
         if self.scale > 0:
             return stdtr(self.degrees, -distance / self.scale)
-        return np.where(np.isnan(distance), np.nan, np.where(distance > 0, 0.0, 1.0))
+        return np.where(np.isnan(distance), np.nan, np.where(distance > FLAT, 0.0, 1.0))
 
     def score_at(self, p: float) -> float:
         """Find the score whose p is ``p``, in (0, 1)."""
-        return self.centre - float(stdtrit(self.degrees, p)) * self.scale
+        return self.centre + (-float(stdtrit(self.degrees, p)) * self.scale if self.scale > 0 else FLAT)
 
 
 def z_of_p(p_values: np.ndarray) -> np.ndarray:

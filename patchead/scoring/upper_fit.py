@@ -9,8 +9,9 @@ from scipy.special import ndtri
 
 _FIRST = (0.40, 0.65)  # quantiles of the first fit: below the defects of any night that is mostly good
 _AGAIN = (0.40, 0.80)  # of the fits without the flagged images
-_MOST = 0.4  # of the group that may be taken out before a fit
 _FEWEST = 3  # points of a line; with fewer between the quantiles all are taken
+FLAT = 1e-6
+"""A scale of scores below this is rounding: float32 similarities of equal patches differ by as much."""
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,19 @@ def upper_fit(scores: np.ndarray, threshold_z: float) -> Null:
     ordered = np.sort(np.asarray(scores, np.float64))
     null = _line(ordered, *_FIRST)
     # What is flagged is always the top of the sorted scores, so its number says which it is.
-    again, seen = _above(ordered, null, threshold_z), set[int]()
-    while again not in seen:
-        flagged = again
+    flagged, seen = _above(ordered, null, threshold_z), set[int]()
+    while True:
         seen.add(flagged)
-        null = _without(ordered, flagged)
+        before, null = null, _without(ordered, flagged)
         again = _above(ordered, null, threshold_z)
-    # Either it has settled, or it goes round for ever: then what every turn of it flags is taken out.
-    return null if again == flagged else _without(ordered, min(flagged, again))
+        if again in seen:  # settled; or it would go round for ever: then what both of the last fits flag is flagged
+            return null if again <= flagged else before
+        flagged = again
 
 
 def _without(ordered: np.ndarray, flagged: int) -> Null:
-    """The fit without the highest ``flagged`` scores."""
-    return _line(ordered[: len(ordered) - min(flagged, int(_MOST * len(ordered)))], *_AGAIN)
+    """The fit without the highest ``flagged`` scores, but at most 40 % of the group."""
+    return _line(ordered[: len(ordered) - min(flagged, 2 * len(ordered) // 5)], *_AGAIN)
 
 
 def _above(ordered: np.ndarray, null: Null, threshold_z: float) -> int:
@@ -83,7 +84,7 @@ def _line(ordered: np.ndarray, low: float, high: float) -> Null:
     if inside.sum() < _FEWEST:
         inside[:] = True
     x, y = ndtri(u[inside]), ordered[inside]
-    if len(y) < 2 or y[0] == y[-1]:
+    if len(y) < 2:
         return Null(float(y.mean()) if len(y) else 0.0, 0.0)
     scale = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
-    return Null(float(y.mean() - scale * x.mean()), max(scale, 0.0))
+    return Null(float(y.mean() - scale * x.mean()), scale) if scale > FLAT else Null(float(y.mean()), 0.0)

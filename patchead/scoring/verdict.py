@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,25 +11,15 @@ from scipy.special import ndtr
 from patchead.errors import SettingsError
 from patchead.scoring.conformal import conformal_p_values, score_above, smallest_p
 from patchead.scoring.prediction import PredictionInterval, z_of_p
-from patchead.scoring.upper_fit import Null, upper_fit
+from patchead.scoring.upper_fit import FLAT, Null, upper_fit
 
 FEW = 60
 """Scored images below which the upper half of a group is too small to be fitted."""
-UPPER_FIT, MAD, REFERENCE, TOP, FEW_SHOT, FEW_PROMPTS = (
-    "upper_fit",
-    "mad",
-    "reference",
-    "top",
-    "few_shot",
-    "few_prompts",
-)
+UPPER_FIT, MAD, REFERENCE, TOP = "upper_fit", "mad", "reference", "top"
+FEW_SHOT, FEW_PROMPTS = "few_shot", "few_prompts"
 _DEFAULT_Z = {UPPER_FIT: 3.0, MAD: 3.5}
 _MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
 _MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
-_SCORE_FLOOR = 1e-6
-_FLAT_LOG = 1e-6  # a deviation of log scores below this is rounding
-_LARGEST_LOG = 700.0  # of a float64
-_FLAT = 1e-9  # a deviation of scores below this is rounding
 _ROUNDING = 1e-9  # relative, of a level
 
 
@@ -84,6 +74,7 @@ def judge(
 
     Raises:
         SettingsError: the rule needs a reference that is not there, or one larger than it is.
+        ValueError: a score is not finite.
 
     Examples:
         >>> night = np.concatenate([np.linspace(0.10, 0.12, 90), np.full(10, 0.2)])
@@ -92,26 +83,15 @@ def judge(
         ('upper_fit', 10, True)
     """
     scores = np.asarray(scores, np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{np.sum(~np.isfinite(scores))} of {len(scores)} scores are not finite: leave them out")
     if settings.verdict == REFERENCE:
         return _by_reference(scores, settings, reference)
-    if settings.verdict == "auto" and null_scores is not None:
-        return _by_prompts(scores, settings, null_scores, FEW_PROMPTS if views_stand_in else FEW_SHOT)
-    rule = settings.verdict if settings.verdict not in ("auto", TOP) else UPPER_FIT if len(scores) >= FEW else MAD
-    limit = _DEFAULT_Z[rule] if settings.threshold_z is None else settings.threshold_z
-    null = upper_fit(scores, limit) if rule == UPPER_FIT else mad_null(scores)
-    if settings.verdict == TOP:
-        return _top(scores, settings, null)
-    z = null.z(scores)
-    return Verdict(
-        rule=rule,
-        z=z,
-        flagged=z > limit,
-        p_values=None,
-        centre=null.centre,
-        scale=null.scale,
-        threshold_z=limit,
-        threshold_score=null.score_at(limit),
-    )
+    if null_scores is not None and settings.verdict in ("auto", TOP):
+        verdict = _by_prompts(scores, settings, null_scores, FEW_PROMPTS if views_stand_in else FEW_SHOT)
+    else:
+        verdict = _by_group(scores, settings)
+    return _top(scores, settings, verdict) if settings.verdict == TOP else verdict
 
 
 def mad_null(scores: np.ndarray) -> Null:
@@ -130,29 +110,49 @@ def mad_null(scores: np.ndarray) -> Null:
         return Null(0.0, 0.0)
     centre = float(np.median(scores))
     deviation = np.abs(scores - centre)
-    mad, mean = float(np.median(deviation)), float(deviation.mean())
-    if mad > _FLAT:
+    mad = float(np.median(deviation))
+    if mad > FLAT:
         return Null(centre, _MAD_TO_SIGMA * mad)
-    return Null(centre, _MEAN_AD_TO_SIGMA * mean if mean > _FLAT else 0.0)
+    return Null(centre, _MEAN_AD_TO_SIGMA * float(deviation.mean()) if deviation.max() > FLAT else 0.0)
 
 
-def _top(scores: np.ndarray, settings: VerdictSettings, null: Null) -> Verdict:
-    """A fixed share or count of the group; z as it would be without."""
+def _by_group(scores: np.ndarray, settings: VerdictSettings) -> Verdict:
+    """The group is its own null."""
+    rule = settings.verdict if settings.verdict in _DEFAULT_Z else UPPER_FIT if len(scores) >= FEW else MAD
+    limit, null = _null(scores, rule, settings)
+    if null.scale == 0 and mad_null(scores).scale > 0:  # the middle is equal and gives no line, but not all are
+        rule = MAD
+        limit, null = _null(scores, rule, settings)
+    z = null.z(scores)
+    return Verdict(
+        rule=rule,
+        z=z,
+        flagged=z > limit,
+        p_values=None,
+        centre=null.centre,
+        scale=null.scale,
+        threshold_z=limit,
+        threshold_score=null.score_at(limit),
+    )
+
+
+def _null(scores: np.ndarray, rule: str, settings: VerdictSettings) -> tuple[float, Null]:
+    limit = _DEFAULT_Z[rule] if settings.threshold_z is None else settings.threshold_z
+    return limit, upper_fit(scores, limit) if rule == UPPER_FIT else mad_null(scores)
+
+
+def _top(scores: np.ndarray, settings: VerdictSettings, verdict: Verdict) -> Verdict:
+    """A fixed share or count of the group instead; z and p as they are."""
     n = len(scores)
     count = min(n, int(settings.flag_top) if settings.flag_top >= 1 else int(np.floor(settings.flag_top * n + 0.5)))
     flagged = np.zeros(n, bool)
     flagged[np.argsort(-scores, kind="stable")[:count]] = True
-    limit = float(np.max(scores[~flagged], initial=-np.inf)) if count else float("inf")
-    z = null.z(scores)
-    return Verdict(
+    return replace(
+        verdict,
         rule=TOP,
-        z=z,
         flagged=flagged,
-        p_values=None,
-        centre=null.centre,
-        scale=null.scale,
-        threshold_z=float(z[flagged].min(initial=np.inf)),
-        threshold_score=limit,
+        threshold_z=float(verdict.z[flagged].min(initial=np.inf)),
+        threshold_score=float(np.max(scores[~flagged], initial=0.0)) if count else float("inf"),
     )
 
 
@@ -198,39 +198,3 @@ def _limit(settings: VerdictSettings) -> float:
     """The z of the level, unless one is given."""
     given = settings.threshold_z
     return float(z_of_p(np.array([settings.alpha]))[0]) if given is None else given
-
-
-def robust_z(scores: np.ndarray) -> np.ndarray:
-    """Compute z = (log score - median) / (1.4826 · MAD), the log of max(score, 1e-6): float64 (N,) (method.md §7).
-
-    A constant group gives 0. Where more than half of the group is equal, so that the MAD is 0, the mean absolute
-    deviation takes its place (Iglewicz and Hoaglin's rule). A NaN score has z NaN and does not count.
-    """
-    logs = _logs(scores)
-    centre, scale = _centre_and_scale(logs)
-    return (logs - centre) / scale if scale > 0 else np.where(np.isnan(logs), np.nan, 0.0)
-
-
-def z_threshold_score(scores: np.ndarray, threshold_z: float) -> float:
-    """Find the score whose `robust_z` in this group is ``threshold_z``; infinity where no score can reach it.
-
-    That is: a constant group, or one without any score.
-    """
-    centre, scale = _centre_and_scale(_logs(scores))
-    return float(np.exp(min(centre + threshold_z * scale, _LARGEST_LOG))) if scale > 0 else float("inf")
-
-
-def _logs(scores: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(np.asarray(scores, np.float64), _SCORE_FLOOR))
-
-
-def _centre_and_scale(logs: np.ndarray) -> tuple[float, float]:
-    known = logs[~np.isnan(logs)]
-    if known.size == 0:
-        return 0.0, 0.0
-    centre = float(np.median(known))
-    deviation = np.abs(known - centre)
-    mad, mean = float(np.median(deviation)), float(deviation.mean())
-    if mad > _FLAT_LOG:
-        return centre, _MAD_TO_SIGMA * mad
-    return centre, _MEAN_AD_TO_SIGMA * mean if mean > _FLAT_LOG else 0.0

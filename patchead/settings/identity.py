@@ -53,8 +53,9 @@ _SCORES = (
     *("mask.threshold", "mask.background"),  # weigh patch scores after matching
 )
 _EXPLANATIONS = (
-    "scoring.threshold_z",  # flags; a score does not depend on it
-    *("explain.heatmaps", "explain.format", "explain.max_side", "explain.patch_threshold"),
+    # flags; a score does not depend on them
+    *("scoring.verdict", "scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
+    *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
 )
 _NOTHING = (
     "preset",  # stands for the settings that it gives, each of which is in a list of its own
@@ -160,6 +161,13 @@ def _without_effect(config: Config) -> set[str]:
         unused |= {f"scoring.{name}" for name in ("aggregate", "fraction", "min_batch", "max_references", "seed")}
     else:
         unused |= {key for key in DECIDES if key.startswith("prompts.")}
+    scoring = config.scoring
+    if not resolve.few_shot(config) or scoring.verdict not in ("auto", "top") or scoring.threshold_z is not None:
+        unused.add("scoring.alpha")
+    if scoring.verdict != "top":
+        unused.add("scoring.flag_top")
+    if config.explain.heatmaps == "all":
+        unused.add("explain.top")
     if config.scoring.max_references is None:
         unused.add("scoring.seed")
     if config.prompts.k is None:

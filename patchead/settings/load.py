@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -109,6 +109,8 @@ def _sentence(fault: Mapping[str, Any], names: Mapping[str, str]) -> str:
 def _unknown_key(location: list[str]) -> str:
     known = [key for key, _ in iter_fields()]
     section = ".".join(location[:-1])
+    if around := next((key for key in known if section.startswith(f"{key}.")), None):
+        return f"{'.'.join(location)} is not a setting. {around}: {_description(location)}"
     siblings = [key for key in known if key.rpartition(".")[0] == section]
     allowed = ", ".join(key.rpartition(".")[2] for key in siblings if section) or ", ".join(Config.model_fields)
     hint = nearest_name(".".join(location), known if section else Config.model_fields)
@@ -129,5 +131,6 @@ def _description(location: list[str]) -> str:
 
 
 def _section(field: FieldInfo) -> type[BaseModel] | None:
-    kinds = [field.annotation, *get_args(field.annotation)]
+    """The section that a field is; what is filed under names of the user's own, as thresholds are, is none."""
+    kinds = [field.annotation, *(() if get_origin(field.annotation) is dict else get_args(field.annotation))]
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)

@@ -72,6 +72,13 @@ class MaskConfig(Section):
     """Weight of the other patches."""
 
 
+class ProductThreshold(Section):
+    """The threshold of one product."""
+
+    z: Annotated[float, Field(gt=0)]
+    """As scoring.threshold_z, of this product's groups alone."""
+
+
 class ScoringConfig(Section):
     """How patches become scores: method.md §2 to §4, §7 and §9.3 are these fields."""
 
@@ -85,8 +92,16 @@ class ScoringConfig(Section):
     """Image score = mean of this fraction of the largest patch scores; 0 means the single maximum."""
     min_batch: Annotated[int, Field(ge=2)] = 5
     """Groups with fewer images get status too_few_images and no score."""
-    threshold_z: Annotated[float, Field(gt=0)] = 3.5
-    """An image is anomalous when its robust z is above this."""
+    verdict: Literal["auto", "upper_fit", "mad", "top"] = "auto"
+    """Rule of is_anomalous: auto is upper_fit, mad below 60 scored images, with prompts their prediction interval."""
+    threshold_z: Annotated[float, Field(gt=0)] | None = None
+    """An image is anomalous when its z is above this; default: the rule's own, 3 of upper_fit and 3.5 of mad."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Level of the rules that have p-values: the share of good images that may be flagged."""
+    flag_top: Annotated[float, Field(gt=0)] = 0.01
+    """What the rule top flags of each group: a share below 1, or a count from 1."""
+    thresholds: dict[str, ProductThreshold] = Field(default={})
+    """Thresholds of products that have their own, e.g. {screw: {z: 2.6}}: z takes the place of threshold_z there."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     """Arithmetic of the similarities; auto is fp16 on a GPU, on a CPU int8 where a probe finds it faster."""
     schedule: Literal["auto", "symmetric", "row_stationary"] = "auto"
@@ -100,18 +115,27 @@ class ScoringConfig(Section):
     seed: int = 0
     """Seed of the panel."""
 
+    @field_validator("flag_top")
+    @classmethod
+    def _share_or_whole_count(cls, top: float) -> float:
+        if top > 1 and top != int(top):
+            raise ValueError("must be a share below 1 or a whole number from 1")
+        return top
+
 
 class ExplainConfig(Section):
     """Heatmaps and regions."""
 
     heatmaps: Literal["flagged", "all", "none"] = "flagged"
-    """Which images get a heatmap file: the anomalous ones, every one, or none."""
+    """Which images get a heatmap file: the anomalous ones and those of explain.top, every one, or none."""
+    top: Annotated[int, Field(ge=0)] = 20
+    """At least so many of the highest scores of every group are explained, flagged or not; 0: the flagged alone."""
     format: Literal["png", "webp"] = "png"
     """File format of the heatmaps."""
     max_side: Annotated[int, Field(ge=32)] = 1024
     """Longer side of a heatmap in pixels; larger images are drawn scaled down, regions stay in original pixels."""
     patch_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Patch score above which a pixel belongs to a region; default: where an image score would reach threshold_z."""
+    """Patch score above which a pixel belongs to a region; default: the score above which images are flagged."""
 
 
 def _counts(values: Iterable[Any]) -> bool:

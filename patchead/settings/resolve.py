@@ -13,6 +13,7 @@ from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.precision_probe import choose, probe
+from patchead.scoring.verdict import VerdictSettings
 from patchead.settings.model import Config
 from patchead.storage import Storage
 
@@ -113,6 +114,17 @@ def aggregation_of(config: Config) -> Aggregation:
     """Make the batch's rule from distances to scores; few-shot mode takes its `Aggregation.few_shot`."""
     scoring = config.scoring
     return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
+
+
+def verdict_of(config: Config) -> VerdictSettings:
+    """Make the rule of verdicts."""
+    scoring = config.scoring
+    return VerdictSettings(
+        verdict=scoring.verdict,
+        threshold_z=scoring.threshold_z,
+        alpha=scoring.alpha,
+        flag_top=scoring.flag_top,
+    )
 
 
 def alignment_of(config: Config) -> Alignment | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from patchead.schema import FAILED, MANIFEST, OK, REGIONS, RUNS, SCORES, TOO_FEW_IMAGES, table
+from patchead.schema import FAILED, MANIFEST, OK, REGIONS, RUNS, SCORES, TOO_FEW_IMAGES, VERDICTS, table
 
 NIGHT = dt.date(2026, 11, 20)
 NEXT_NIGHT = dt.date(2026, 11, 21)
@@ -24,10 +24,16 @@ class Rows:
     manifest: pa.Table
     scores: pa.Table
     regions: pa.Table
+    verdicts: pa.Table
     run: pa.Table
 
     def changed(self, **tables: pa.Table) -> Rows:
         return replace(self, **tables)
+
+    @property
+    def tables(self) -> tuple[pa.Table, ...]:
+        """As `publish` takes them."""
+        return self.manifest, self.scores, self.regions, self.verdicts, self.run
 
 
 def group(night: dt.date | None, product: str | None, *images: str, **values: Any) -> list[dict[str, Any]]:
@@ -46,6 +52,7 @@ def rows_of(run_id: str, groups: Sequence[list[dict[str, Any]]], *, regions: boo
     entries = [entry for entries in groups for entry in entries]
     scored = {
         "score": 0.25, "rank": 1, "z": 0.5, "max_patch": 0.5, "is_anomalous": False, "n_references": 4,
+        "threshold_score": 0.5, "verdict_rule": "mad",
     }  # fmt: skip
     scores = [{"run_id": run_id, **(scored if entry["status"] == OK else {}), **entry} for entry in entries]
     boxes = [
@@ -58,4 +65,17 @@ def rows_of(run_id: str, groups: Sequence[list[dict[str, Any]]], *, regions: boo
     run = {name: sum(entry["status"] == status for entry in entries) for name, status in counts.items()}
     run |= {"run_id": run_id, "images": len(entries), "anomalous": 0, "state": "published"}
     manifest = [{name: entry[name] for name in ("image_id", "night", "product", "group_id")} for entry in entries]
-    return Rows(table(manifest, MANIFEST), table(scores, SCORES), table(boxes, REGIONS), table([run], RUNS))
+    tables = [(manifest, MANIFEST), (scores, SCORES), (boxes, REGIONS), (verdicts_of(scores), VERDICTS), ([run], RUNS)]
+    return Rows(*(table(entries, schema) for entries, schema in tables))
+
+
+def verdicts_of(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the rows of `SCORES` say of the verdict of each of their groups."""
+    verdicts = []
+    for name in dict.fromkeys(row["group_id"] for row in scores if row["status"] != FAILED):
+        rows = [row for row in scores if row["group_id"] == name and row["status"] != FAILED]
+        ok = [row for row in rows if row["status"] == OK]
+        counts = {"images": len(rows), "scored": len(ok), "flagged": sum(row["is_anomalous"] for row in ok)}
+        decided = {"threshold_score": 0.5, "verdict_rule": "mad"} if ok else {}
+        verdicts.append({key: rows[0][key] for key in ("run_id", "night", "product", "group_id")} | counts | decided)
+    return verdicts

@@ -19,11 +19,13 @@ from patchead.arrow_columns import by_group
 from patchead.hashing import content_hash
 from patchead.lake.staging import RunFolder
 from patchead.nightly.decode import DecodeSettings, encoded
-from patchead.nightly.explain import PORTION, ExplainSettings, explain
+from patchead.nightly.explain import PORTION, Explained, ExplainSettings, explain
 from patchead.nightly.explain_drawing import DrawSettings
+from patchead.nightly.judge_group import JudgeSettings
 from patchead.nightly.units import PLACE
 from patchead.samples.recipe import SampleRecipe
 from patchead.schema import OK
+from patchead.scoring.verdict import VerdictSettings
 from patchead.storage import Storage
 
 GRID = (6, 8)
@@ -57,11 +59,15 @@ class Night:
         return RunFolder(self.lake, self.storage, RUN)
 
     def settings(self, fit: str = "squash", max_pixels: int = 10**6, **changed: Any) -> ExplainSettings:
-        """Those of a run; ``changed`` names fields of `ExplainSettings` and of `DrawSettings`."""
+        """Those of a run; ``changed`` names fields of `ExplainSettings` and of those that it holds."""
         decode = DecodeSettings(self.storage, "image", None, max_pixels, "auto", SampleRecipe(32, fit, GRID))
         drawing = DrawSettings(RUN, self.lake, "png", 1024, decode)
         of_drawing = {name: changed.pop(name) for name in list(changed) if hasattr(drawing, name)}
-        settings = ExplainSettings("encoder-1", 3.5, 3, "flagged", None, replace(drawing, **of_drawing))
+        rule = VerdictSettings()
+        of_rule = {name: changed.pop(name) for name in list(changed) if hasattr(rule, name)}
+        judging = JudgeSettings(replace(rule, **of_rule), "flagged", 0, None)
+        of_judging = {name: changed.pop(name) for name in list(changed) if hasattr(judging, name)}
+        settings = ExplainSettings("encoder-1", 3, replace(judging, **of_judging), replace(drawing, **of_drawing))
         return replace(settings, **changed)
 
     def stage(self, name: str, n_references: np.ndarray | None = None) -> None:
@@ -77,6 +83,13 @@ class Night:
     def explain(
         self, map_tasks: Any = None, *, portion: int = PORTION, advance: Any = None, **changed: Any
     ) -> tuple[pa.Table, pa.Table]:
+        """Rows of scores and of regions."""
+        done = self.explained(map_tasks, portion=portion, advance=advance, **changed)
+        return done.scores, done.regions
+
+    def explained(
+        self, map_tasks: Any = None, *, portion: int = PORTION, advance: Any = None, **changed: Any
+    ) -> Explained:
         return explain(
             self.groups,
             self.folder,

@@ -9,17 +9,19 @@ import pytest
 from patchead.errors import LakeError
 from patchead.lake.query import connect, query
 from patchead.lake.tables import delta_uri, publish
+from patchead.schema import TABLES
 from patchead.storage import Storage
+from tests.helpers.old_lakes import publish_as_version_1
 from tests.helpers.sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 
 def publish_rows(lake: Any, rows: Rows) -> None:
-    publish(lake.uri, lake.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    publish(lake.uri, lake.storage, *rows.tables)
 
 
 def test_the_three_views_join(lake: Any) -> None:
     entries = [
-        group(NIGHT, AWKWARD, "a", "b", score=0.75),
+        group(NIGHT, AWKWARD, "a", "b", score=0.45),
         group(NEXT_NIGHT, AWKWARD_TOO, "c"),
         failed(None, None, "d"),
     ]
@@ -31,8 +33,8 @@ def test_the_three_views_join(lake: Any) -> None:
         "LEFT JOIN regions USING (run_id, image_id) JOIN runs USING (run_id) ORDER BY image_id",
     )
     assert [tuple(row.values()) for row in found.to_pylist()] == [
-        ("a", NIGHT, AWKWARD, 0.75, 1, "published"),
-        ("b", NIGHT, AWKWARD, 0.75, 1, "published"),
+        ("a", NIGHT, AWKWARD, 0.45, 1, "published"),
+        ("b", NIGHT, AWKWARD, 0.45, 1, "published"),
         ("c", NEXT_NIGHT, AWKWARD_TOO, 0.25, 1, "published"),
         ("d", None, None, None, None, "published"),
     ]
@@ -60,7 +62,7 @@ def test_a_folder_with_awkward_characters(tmp_path: Any, s3: Any) -> None:
     name = "o'brien's lake ü=1"
     for uri, storage in ((f"{tmp_path}/{name}", Storage()), (f"{s3.bucket()}/{name}", s3.storage)):
         rows = rows_of("r1", [group(NIGHT, AWKWARD, "a")])
-        publish(uri, storage, rows.manifest, rows.scores, rows.regions, rows.run)
+        publish(uri, storage, *rows.tables)
         assert query(uri, storage, "SELECT product FROM scores")["product"].to_pylist() == [AWKWARD]
 
 
@@ -73,7 +75,7 @@ def test_a_relative_lake(local: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPa
 def test_duckdb_reads_s3_natively_without_this_package(s3: Any) -> None:
     uri = s3.bucket()
     rows = rows_of("r1", [group(NIGHT, AWKWARD, "a", "b"), failed(None, None, "d")])
-    publish(uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    publish(uri, s3.storage, *rows.tables)
     with duckdb.connect() as connection:
         for name in ("httpfs", "delta"):
             connection.load_extension(name)
@@ -101,7 +103,7 @@ def test_a_wrong_query_is_told(local: Any) -> None:
 def test_wrong_keys_are_refused_and_never_quoted(s3: Any, use_keys: Any) -> None:
     uri = s3.bucket()
     rows = rows_of("r1", [group(NIGHT, "x", "a")])
-    publish(uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    publish(uri, s3.storage, *rows.tables)
     use_keys(s3.access_key, "not-the-secret")
     with pytest.raises(LakeError, match=r"cannot read s3://.*AWS_SECRET_ACCESS_KEY") as caught:
         query(uri, s3.storage, "SELECT 1")
@@ -115,7 +117,7 @@ def test_wrong_keys_are_refused_and_never_quoted(s3: Any, use_keys: Any) -> None
 def test_missing_keys_are_told(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     uri = s3.bucket()
     rows = rows_of("r1", [group(NIGHT, "x", "a")])
-    publish(uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    publish(uri, s3.storage, *rows.tables)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -135,3 +137,17 @@ def test_without_duckdb_the_extra_is_named(local: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(LakeError, match=r"pip install 'patchead\[query\]'"):
         connect(local.uri, local.storage)
+
+
+def test_a_lake_of_schema_version_1_has_every_view_and_column(lake: Any) -> None:
+    publish_as_version_1(lake, rows_of("r1", [group(NIGHT, "x", "a")]))
+    asked = "SELECT image_id, score, scores.verdict_rule, scores.threshold_score, scale FROM scores "
+    found = query(lake.uri, lake.storage, asked + "LEFT JOIN verdicts USING (run_id, group_id)")
+    (row,) = found.to_pylist()
+    assert tuple(row.values()) == ("a", 0.25, None, None, None)
+    for name, schema in TABLES.items():
+        columns = query(lake.uri, lake.storage, f"SELECT * FROM {name}").column_names
+        assert sorted(columns) == sorted(schema.names), name
+    publish_rows(lake, rows_of("r2", [group(NIGHT, "x", "a")]))
+    assert query(lake.uri, lake.storage, "SELECT verdict_rule FROM scores").to_pylist() == [{"verdict_rule": "mad"}]
+    assert query(lake.uri, lake.storage, "SELECT run_id FROM verdicts").to_pylist() == [{"run_id": "r2"}]

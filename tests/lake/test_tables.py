@@ -22,13 +22,14 @@ from patchead.lake import tables
 from patchead.lake.preflight import preflight
 from patchead.lake.replaced_groups import groups_predicate
 from patchead.lake.tables import delta_uri, publish, published
-from patchead.schema import OK, SCORES
+from patchead.schema import OK, SCORES, TABLES
 from patchead.storage import Storage
+from tests.helpers.old_lakes import publish_as_version_1
 from tests.helpers.sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
 
 def publish_rows(lake: Any, rows: Rows) -> bool:
-    return publish(lake.uri, lake.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    return publish(lake.uri, lake.storage, *rows.tables)
 
 
 def table_of(lake: Any, name: str) -> DeltaTable:
@@ -44,7 +45,7 @@ def runs_of(lake: Any, name: str = "scores") -> dict[str, str]:
 
 
 def versions(lake: Any) -> list[int]:
-    return [table_of(lake, name).version() for name in ("scores", "regions", "runs")]
+    return [table_of(lake, name).version() for name in TABLES]
 
 
 def run_ids(lake: Any) -> list[str]:
@@ -55,12 +56,12 @@ def test_a_run_is_published_once_in_one_commit_per_table(lake: Any) -> None:
     assert not published(lake.uri, lake.storage, "r1")
     rows = rows_of("r1", [group(NIGHT, "x", "a", "b"), group(NIGHT, AWKWARD, "c"), failed(NIGHT, "x", "d")])
     assert publish_rows(lake, rows)
-    assert versions(lake) == [1, 1, 1]  # version 0 is the creation
+    assert versions(lake) == [1, 1, 1, 1]  # version 0 is the creation
     assert published(lake.uri, lake.storage, "r1")
     assert not published(lake.uri, lake.storage, "r2")
     assert table_of(lake, "scores").history(1)[0]["run_id"] == "r1"
     assert not publish_rows(lake, rows)
-    assert versions(lake) == [1, 1, 1]
+    assert versions(lake) == [1, 1, 1, 1]
     found = table_of(lake, "scores").to_pyarrow_table().sort_by("image_id").cast(SCORES)
     assert found.equals(rows.scores.sort_by("image_id"))
 
@@ -73,7 +74,7 @@ def test_a_new_run_replaces_exactly_its_groups(lake: Any) -> None:
     assert runs_of(lake, "regions") == {"a2": "r2", "a3": "r2", "b": "r1", "c": "r1"}
     publish_rows(lake, rows_of("r3", [group(NIGHT, AWKWARD_TOO, "b"), group(NEXT_NIGHT, AWKWARD, "c")]))
     assert runs_of(lake) == {"a2": "r2", "a3": "r2", "b": "r3", "c": "r3", "lost": "r1"}
-    assert versions(lake) == [3, 3, 3]
+    assert versions(lake) == [3, 3, 3, 3]
     assert run_ids(lake) == ["r1", "r2", "r3"]
 
 
@@ -193,7 +194,7 @@ def test_readers_never_see_half_a_night(local: Any) -> None:
     assert {len(rows) for rows in seen} == {50}
     assert {len(set(rows.values())) for rows in seen} == {1}
     assert {f"r{number}" for number in range(1, 6)} <= {run for rows in seen for run in rows.values()}
-    assert versions(local) == [6, 6, 6]
+    assert versions(local) == [6, 6, 6, 6]
 
 
 def test_a_table_that_is_always_taken_is_given_up(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +239,7 @@ def test_many_nights_are_published_at_once(local: Any) -> None:
     publish_rows(local, rows_of("r1", entries))
     publish_rows(local, rows_of("r2", entries))
     assert set(runs_of(local).values()) == {"r2"}
-    assert versions(local) == [2, 2, 2]
+    assert versions(local) == [2, 2, 2, 2]
 
 
 def test_polars_reads_the_table(lake: Any) -> None:
@@ -258,7 +259,7 @@ def test_s3_is_found_by_the_environment_alone(s3: Any, monkeypatch: pytest.Monke
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     uri, rows = s3.bucket(), rows_of("r1", [group(NIGHT, "x", "a")])
     preflight(uri, Storage())
-    publish(uri, Storage(), rows.manifest, rows.scores, rows.regions, rows.run)
+    publish(uri, Storage(), *rows.tables)
     assert published(uri, Storage(), "r1")
     assert published(uri.replace("s3://", "s3a://"), Storage(), "r1")
 
@@ -270,7 +271,7 @@ def test_a_writable_lake_passes_and_nothing_stays(lake: Any) -> None:
 
 def test_wrong_keys_are_refused(s3: Any, use_keys: Any) -> None:
     uri, rows = s3.bucket(), rows_of("r1", [group(NIGHT, "x", "a")])
-    arguments = (uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+    arguments = (uri, s3.storage, *rows.tables)
     publish(*arguments)
     for keys in ((s3.access_key, "wrong"), ("nobody", "wrong")):
         use_keys(*keys)
@@ -285,7 +286,7 @@ def test_wrong_keys_are_refused(s3: Any, use_keys: Any) -> None:
         preflight(uri, s3.storage)
     rows = rows_of("r2", [group(NIGHT, "x", "a")])
     with pytest.raises(LakeError, match=r"cannot publish to .*lacked the necessary privileges"):
-        publish(uri, s3.storage, rows.manifest, rows.scores, rows.regions, rows.run)
+        publish(uri, s3.storage, *rows.tables)
 
 
 def test_a_lake_that_cannot_be_written_is_refused(tmp_path: Path, s3: Any) -> None:
@@ -320,3 +321,18 @@ def test_an_endpoint_that_refuses_is_told_in_time(s3_keys: Any, pauses: list[flo
     with pytest.raises(LakeError, match="cannot write s3://bucket/lake"):
         preflight("s3://bucket/lake", Storage(endpoint_url="http://127.0.0.1:9"))
     assert sum(pauses) < 15
+
+
+def test_a_lake_of_schema_version_1_gets_the_columns_that_it_lacks(lake: Any) -> None:
+    old = rows_of("r1", [group(NIGHT, "x", "a", "b"), group(NEXT_NIGHT, "x", "c")])
+    publish_as_version_1(lake, old)
+    new = rows_of("r2", [group(NIGHT, "x", "a", "b")])
+    assert publish_rows(lake, new)
+    assert not publish_rows(lake, old)  # known, though an earlier version wrote it
+    assert runs_of(lake) == {"a": "r2", "b": "r2", "c": "r1"} == runs_of(lake, "regions")
+    scores = {row["image_id"]: row for row in table_of(lake, "scores").to_pyarrow_table().to_pylist()}
+    assert (scores["a"]["verdict_rule"], scores["a"]["threshold_score"]) == ("mad", 0.5)
+    assert (scores["c"]["verdict_rule"], scores["c"]["threshold_score"], scores["c"]["score"]) == (None, None, 0.25)
+    (verdict,) = table_of(lake, "verdicts").to_pyarrow_table().to_pylist()
+    assert (verdict["run_id"], verdict["night"], verdict["scored"]) == ("r2", NIGHT, 2)
+    assert set(table_of(lake, "scores").to_pyarrow_table().column_names) == set(SCORES.names)

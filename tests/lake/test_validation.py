@@ -19,7 +19,7 @@ def good() -> Rows:
 
 
 def check(rows: Rows) -> None:
-    validate(rows.scores, rows.manifest, regions=rows.regions, run=rows.run)
+    validate(rows.scores, rows.manifest, regions=rows.regions, verdicts=rows.verdicts, run=rows.run)
 
 
 def with_value(table: pa.Table, image: str, column: str, value: object) -> pa.Table:
@@ -75,6 +75,17 @@ def test_consistent_rows_pass() -> None:
         (lambda r: r.changed(run=r.run.slice(1)), "the run record has 0 rows"),
         (lambda r: r.changed(regions=with_value(r.regions, "a", "image_id", "d")), "a region, but no row.*: 'd'"),
         (lambda r: r.changed(regions=with_value(r.regions, "a", "image_id", "q")), "a region, but no row.*: 'q'"),
+        (scores_with("a", "verdict_rule", "top"), "the verdict's rule is mad, the rows say mad"),
+        (scores_with("a", "verdict_rule", None), "status ok but no verdict_rule: 'a'"),
+        (scores_with("a", "threshold_score", 0.6), "the verdict's threshold_score is 0.5, the rows say 0.5"),
+        (scores_with("a", "threshold_score", None), "the verdict's threshold_score is 0.5, the rows say 0.5"),
+        (scores_with("a", "is_anomalous", True), "a score of 0.25 is flagged, the threshold is 0.5"),
+        (scores_with("a", "is_anomalous", True), "the verdict says flagged = 0, the rows say 1"),
+        (scores_with("a", "score", 0.6), "a score of 0.6 is not flagged, the threshold is 0.5"),
+        (lambda r: r.changed(verdicts=r.verdicts.slice(1)), "1 groups with no verdict: 'night=2026-11-20/product=x'"),
+        (lambda r: r.changed(verdicts=pa.concat_tables([r.verdicts] * 2)), "2 groups with more than one verdict"),
+        (lambda r: r.changed(scores=r.scores.slice(0, 4)), "1 groups with a verdict, but no row"),
+        (lambda r: r.changed(verdicts=r.verdicts.drop_columns(["skew"])), "columns of verdicts are not those"),
         (lambda r: r.changed(scores=r.scores.drop_columns(["z"])), "columns of scores are not those of the schema"),
         (lambda r: r.changed(regions=r.regions.cast(REGIONS.set(7, pa.field("y", pa.int64())))), "columns of regions"),
     ],

@@ -21,8 +21,8 @@ from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.maps.regions import find_regions
 from patchead.nightly.explain import PORTION, failed_rows
 from patchead.nightly.explain_drawing import COLUMNS, Portion, draw_portion
-from patchead.schema import FAILED, OK, REGIONS, SCORES, TOO_FEW_IMAGES
-from patchead.scoring.verdict import robust_z, z_threshold_score
+from patchead.schema import FAILED, OK, REGIONS, SCORES, TOO_FEW_IMAGES, VERDICTS
+from patchead.scoring.verdict import VerdictSettings, judge
 from tests.helpers.sample_files import parquet, tar, write
 from tests.helpers.scored_nights import (
     FOLDER,
@@ -73,7 +73,7 @@ def small(root: Path, count: int = 9, hot: Iterable[int] = (4,)) -> Night:
 def by_hand(night: Night, name: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """Regions and pictures of all images of a group, from its patch scores and originals as a whole."""
     patches, images = night.patches[name], originals()
-    threshold = z_threshold_score(patches.max(axis=(1, 2)), 3.5)
+    threshold = judge(patches.max(axis=(1, 2)), VerdictSettings()).threshold_score
     colours = colour_range(patches, threshold)
     rows, pictures = [], {}
     for grid, image in zip(patches, night.groups[name]["image_id"].to_pylist(), strict=True):
@@ -97,7 +97,7 @@ def test_every_image_is_a_row_with_its_rank_and_flag(night: Night) -> None:
         expected = night.patches[name].max(axis=(1, 2)).astype(np.float64)
         for column in ("score", "max_patch"):
             np.testing.assert_array_equal(own[column].to_numpy(), expected)
-        np.testing.assert_array_equal(own["z"].to_numpy(), robust_z(expected))
+        np.testing.assert_array_equal(own["z"].to_numpy(), judge(expected, VerdictSettings()).z)
         assert (np.argsort(own["rank"].to_numpy()) == np.argsort(-expected, kind="stable")).all()
         assert sorted(own["rank"].to_pylist()) == [*range(1, rows.num_rows + 1)]
         assert set(own["group_size"].to_pylist()) == {rows.num_rows}
@@ -193,6 +193,44 @@ def test_progress_adds_up_to_the_images(night: Night) -> None:
         assert sum(told) == 155
 
 
+def test_a_verdict_says_how_the_flags_came_about(night: Night) -> None:
+    done = night.explained(min_batch=6)
+    assert done.verdicts.schema.equals(VERDICTS)
+    nuts, screws = sorted(done.verdicts.to_pylist(), key=lambda row: row["product"])
+    assert (nuts["group_id"], nuts["images"], nuts["scored"], nuts["flagged"]) == (NUT_GROUP, 5, 0, 0)
+    assert {nuts[name] for name in ("verdict_rule", "centre", "threshold_score", "skew")} == {None}
+    scores = night.patches[GROUP].max(axis=(1, 2)).astype(np.float64)
+    expected = judge(scores, VerdictSettings())
+    assert (screws["run_id"], screws["night"].isoformat(), screws["encoder_id"]) == (RUN, "2026-11-21", "encoder-1")
+    assert (screws["images"], screws["scored"], screws["flagged"]) == (150, 150, len(HOT))
+    for name in ("centre", "scale", "threshold_z", "threshold_score"):
+        assert screws[name] == getattr(expected, name), name
+    assert screws["verdict_rule"] == "upper_fit"
+    assert screws["median"] == np.median(scores)
+    assert screws["gap_z"] == pytest.approx(
+        (scores[expected.flagged].min() - scores[~expected.flagged].max()) / expected.scale
+    )
+    rows = done.scores.filter(pa.compute.equal(done.scores["group_id"], GROUP))
+    assert set(rows["threshold_score"].to_pylist()) == {expected.threshold_score}
+    assert set(rows["verdict_rule"].to_pylist()) == {"upper_fit"}
+    assert rows["p_value"].null_count == 150
+
+
+def test_a_product_may_have_its_own_threshold(night: Night) -> None:
+    verdicts = night.explained(threshold_z=2.0, thresholds={"nut": 1e6}).verdicts.to_pylist()
+    assert {row["product"]: row["threshold_z"] for row in verdicts} == {"nut": 1e6, "screw": 2.0}
+    assert {row["product"]: row["flagged"] > 0 for row in verdicts} == {"nut": False, "screw": True}
+
+
+@pytest.mark.parametrize("top", [0, 3, 8, 20])
+def test_the_highest_of_every_group_are_explained_flagged_or_not(night: Night, top: int) -> None:
+    scores, regions = night.explain(top=top, patch_threshold=0.05)
+    for row in scores.to_pylist():
+        wanted = row["is_anomalous"] or row["rank"] <= top
+        assert (row["heatmap_uri"] is not None) == wanted
+        assert (row["image_id"] in set(regions["image_id"].to_pylist())) == wanted
+
+
 def test_regions_without_heatmaps(night: Night) -> None:
     scores, regions = night.explain(heatmaps="none")
     assert scores["heatmap_uri"].null_count == scores.num_rows
@@ -203,11 +241,12 @@ def test_the_patch_threshold_that_is_given_decides_the_regions(tmp_path: Path) -
     night = small(tmp_path)
     default, given = (night.explain(patch_threshold=value)[1].to_pylist() for value in (None, 0.3))
     ((row,), (larger,)) = given, default
-    limit = z_threshold_score(night.patches[GROUP].max(axis=(1, 2)), 3.5)
+    limit = judge(night.patches[GROUP].max(axis=(1, 2)), VerdictSettings()).threshold_score
     heat = heatmap(night.patches[GROUP][4], WIDTH, HEIGHT, max_side=1024)
     assert limit < 0.3
     assert row["area_px"] == (heat > 0.3).sum() < larger["area_px"] == (heat > limit).sum()
     assert row["peak"] == larger["peak"] == heat.max()
+    assert (row["threshold"], larger["threshold"]) == (0.3, limit)
     scores = night.explain(patch_threshold=0.3)[0]
     assert scores["is_anomalous"].to_pylist() == night.explain()[0]["is_anomalous"].to_pylist()
 

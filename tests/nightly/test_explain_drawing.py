@@ -13,7 +13,7 @@ from PIL import Image
 from patchead.errors import LakeError
 from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.schema import OK
-from patchead.scoring.verdict import z_threshold_score
+from patchead.scoring.verdict import VerdictSettings, judge
 from tests.helpers.sample_files import parquet, tar, write
 from tests.helpers.scored_nights import FOLDER, GROUP, HEIGHT, HOT, WIDTH, Night, photo, scored_night
 
@@ -72,7 +72,7 @@ def test_each_fit_is_drawn_where_it_was_taken_from(tmp_path: Path, fit: str) -> 
     night = loose(tmp_path)
     scores, _ = night.explain(fit=fit)
     patches = night.patches[GROUP]
-    colours = colour_range(patches, z_threshold_score(patches.max(axis=(1, 2)), 3.5))
+    colours = colour_range(patches, judge(patches.max(axis=(1, 2)), VerdictSettings()).threshold_score)
     heat = heatmap(patches[BAD], WIDTH, HEIGHT, max_side=1024, fit=fit)
     expected = overlay(np.asarray(Image.open(io.BytesIO(photo(BAD)))), heat, *colours)
     (uri,) = scores["heatmap_uri"].drop_null().to_pylist()

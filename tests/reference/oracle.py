@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -80,12 +81,73 @@ def image_scores(a: np.ndarray, percent: int = 1) -> np.ndarray:
     return np.array(scores)
 
 
-def robust_z(scores: list[float]) -> list[float]:
-    """Section 7: (log s - median) / (1.4826 · MAD), the log of max(s, 1e-6)."""
-    logs = [math.log(max(s, 1e-6)) for s in scores]
-    centre = _median(logs)
-    mad = _median([abs(x - centre) for x in logs])
-    return [0.0 if mad == 0 else (x - centre) / (1.4826 * mad) for x in logs]
+def line(values: list[float], low: float, high: float) -> tuple[float, float]:
+    """Section 7.1: least squares of x_(k) = m + s·Φ⁻¹(u_k) over low <= u_k <= high, all k if fewer than 3 are there."""
+    ordered = sorted(values)
+    u = [(k - 0.5) / len(ordered) for k in range(1, len(ordered) + 1)]
+    pairs = [(NormalDist().inv_cdf(q), x) for q, x in zip(u, ordered, strict=True) if low <= q <= high]
+    if len(pairs) < 3:
+        pairs = [(NormalDist().inv_cdf(q), x) for q, x in zip(u, ordered, strict=True)]
+    mean_q = sum(q for q, _ in pairs) / len(pairs)
+    mean_x = sum(x for _, x in pairs) / len(pairs)
+    s = sum((q - mean_q) * (x - mean_x) for q, x in pairs) / sum((q - mean_q) ** 2 for q, _ in pairs)
+    return mean_x - s * mean_q, s
+
+
+def upper_fit(scores: list[float], t: float = 3.0) -> tuple[float, float, set[int]]:
+    """Section 7.1, its steps as they are written: m, s and the positions that are anomalous."""
+
+    def above(m: float, s: float) -> set[int]:
+        return {i for i, x in enumerate(scores) if s > 1e-6 and x > m + t * s}  # s = 0 but for rounding: z = 0
+
+    n = len(scores)
+    by_score = sorted(range(n), key=lambda i: -scores[i])
+    fitted = line(scores, 0.40, 0.65)
+    flagged = above(*fitted)
+    seen = [(flagged, fitted)]
+    while True:
+        out = flagged if 5 * len(flagged) <= 2 * n else set(by_score[: 2 * n // 5])
+        again = line([x for i, x in enumerate(scores) if i not in out], 0.40, 0.80)
+        found = above(*again)
+        if found == flagged:
+            return *again, found
+        for earlier, _ in seen:
+            if found == earlier:  # F = F ∩ G: of two sets of the highest, the smaller one
+                m, s = again if len(found) < len(flagged) else seen[-1][1]
+                return m, s, found & flagged
+        flagged = found
+        seen.append((flagged, again))
+
+
+def mad_fit(scores: list[float]) -> tuple[float, float]:
+    """Section 7.2: median and 1.4826 · MAD; MAD 0: 1.2533 times the mean absolute deviation."""
+    centre = _median(scores)
+    deviations = [abs(x - centre) for x in scores]
+    mad = _median(deviations)
+    return centre, 1.4826 * mad if mad > 0 else 1.2533 * sum(deviations) / len(deviations)
+
+
+def prompt_p(score: float, null_scores: list[float]) -> float:
+    """Section 7.3: 1 - T(t) of k - 1 degrees, the density of Student's t summed by Simpson's rule."""
+    k = len(null_scores)
+    mean = sum(null_scores) / k
+    sd = math.sqrt(sum((x - mean) ** 2 for x in null_scores) / (k - 1))
+    t = (score - mean) / (sd * math.sqrt(1 + 1 / k))
+    v = k - 1
+    norm = math.gamma((v + 1) / 2) / (math.sqrt(v * math.pi) * math.gamma(v / 2))
+    steps = 1000
+    width = abs(t) / steps
+    area = 0.0
+    for step in range(steps):
+        a, b = step * width, (step + 1) * width
+        values = [norm * (1 + x * x / v) ** (-(v + 1) / 2) for x in (a, (a + b) / 2, b)]
+        area += width * (values[0] + 4 * values[1] + values[2]) / 6
+    return 0.5 - math.copysign(area, t)
+
+
+def reference_p(score: float, reference: list[float]) -> float:
+    """Section 7.4: (1 + number of reference scores >= x) / (n + 1)."""
+    return (1 + sum(other >= score for other in reference)) / (len(reference) + 1)
 
 
 def _median(values: list[float]) -> float:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from patchead.errors import SettingsError
 from patchead.scoring.aggregate import count_references, image_scores, neighbours, ranks, reference_mask
 from patchead.scoring.nearest_mean import NearestMean
-from patchead.scoring.verdict import robust_z, z_threshold_score
 from tests.reference import oracle
 
 
@@ -153,51 +152,3 @@ def test_ranks_go_down_from_one_and_ties_go_by_position() -> None:
     assert got.tolist() == [4, 2, 5, 0, 1, 3]
     assert got.dtype == np.int32
     assert ranks(np.array([])).tolist() == []
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40, unique=True))
-def test_robust_z_follows_the_equation_and_its_inverse_finds_the_threshold(values: list[float]) -> None:
-    scores = np.array(values)
-    logs = np.log(np.maximum(scores, 1e-6))
-    z = robust_z(scores)
-    assert np.isfinite(z).all()
-    if np.median(np.abs(logs - np.median(logs))) > 1e-6:
-        np.testing.assert_allclose(z, oracle.robust_z(values), rtol=1e-9, atol=1e-9)
-    for threshold in (1.0, 3.5):
-        limit = z_threshold_score(scores, threshold)
-        clear = np.abs(z - threshold) > 1e-6
-        assert ((z > threshold) == (np.maximum(scores, 1e-6) > limit))[clear].all()
-
-
-def test_z_at_the_threshold_score_is_the_threshold() -> None:
-    scores = np.random.default_rng(0).random(200) * 0.2
-    limit = z_threshold_score(scores, 3.5)
-    centre, mad = np.median(np.log(scores)), np.median(np.abs(np.log(scores) - np.median(np.log(scores))))
-    assert (math.log(limit) - centre) / (1.4826 * mad) == pytest.approx(3.5)
-
-
-@pytest.mark.parametrize("value", [0.0, 1e-9, 0.1, 1.0])
-def test_a_constant_group_has_z_zero_and_no_threshold(value: float) -> None:
-    scores = np.full(7, value)
-    assert (robust_z(scores) == 0).all()
-    assert z_threshold_score(scores, 3.5) == math.inf
-
-
-def test_one_outlier_among_equals_stands_out_finitely() -> None:
-    scores = np.array([0.1] * 11 + [0.4])
-    z = robust_z(scores)
-    assert (z[:11] == 0).all()
-    assert z[11] == pytest.approx(12 / 1.2533)
-    assert 0.1 < z_threshold_score(scores, 3.5) < 0.4
-
-
-def test_scores_that_do_not_exist_do_not_count() -> None:
-    scores = np.array([0.1, np.nan, 0.2, 0.3, 0.5])
-    known = ~np.isnan(scores)
-    z = robust_z(scores)
-    np.testing.assert_allclose(z[known], robust_z(scores[known]))
-    assert np.isnan(z[1])
-    assert z_threshold_score(scores, 2) == z_threshold_score(scores[known], 2)
-    assert np.isnan(robust_z(np.full(3, np.nan))).all()
-    assert z_threshold_score(np.full(3, np.nan), 2) == math.inf
-    assert np.isnan(robust_z(np.array([np.nan, 0.1, 0.1]))).tolist() == [True, False, False]

@@ -74,7 +74,11 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.fraction": (0.1, {}),
     "scoring.image_top_fraction": (0.0, {}),
     "scoring.min_batch": (9, {}),
+    "scoring.verdict": ("mad", {}),
     "scoring.threshold_z": (3.0, {}),
+    "scoring.thresholds": ({"screw": {"z": 2.6}}, {}),
+    "scoring.alpha": (0.05, FEW_SHOT),
+    "scoring.flag_top": (5, {"scoring.verdict": "top"}),
     "scoring.precision": ("bf16", {}),  # auto is fp32 or int8
     "scoring.schedule": ("symmetric", {}),
     "scoring.memory_gb": (1.0, {}),
@@ -82,6 +86,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.max_references": (50, {}),
     "scoring.seed": (7, {"scoring.max_references": 50}),
     "explain.heatmaps": ("all", {}),
+    "explain.top": (0, {}),
     "explain.format": ("webp", {}),
     "explain.max_side": (512, {}),
     "explain.patch_threshold": (0.2, {}),
@@ -170,7 +175,8 @@ def test_levels_build_on_each_other() -> None:
     assert {"encoder.fit", "align.ratio"} <= embeddings
     assert {"scoring.fraction", "mask.threshold"} <= scores - embeddings
     assert explanations - scores == {
-        *("scoring.threshold_z", "explain.heatmaps", "explain.format", "explain.max_side", "explain.patch_threshold"),
+        *("scoring.verdict", "scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
+        *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
     }
 
 
@@ -180,6 +186,9 @@ def test_levels_build_on_each_other() -> None:
         ({"mask.threshold": 0.1}, {}),
         ({"align.ratio": 0.8}, {}),
         ({"scoring.seed": 7}, {}),
+        ({"scoring.alpha": 0.05, "scoring.flag_top": 5}, {}),
+        ({"scoring.alpha": 0.05}, FEW_SHOT | {"scoring.threshold_z": 3.0}),
+        ({"explain.top": 3}, {"explain.heatmaps": "all"}),
         ({"prompts.k": 3}, {}),
         ({"scoring.fraction": 0.1, "scoring.aggregate": "farthest", "scoring.min_batch": 9}, FEW_SHOT),
         ({"prompts.seed": 7}, {"scoring.mode": "few_shot", "prompts.uri": "/data/normal"}),

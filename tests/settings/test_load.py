@@ -24,7 +24,7 @@ def refusal(*overrides: str, path: Path | None = None) -> str:
 def test_defaults_are_those_of_the_method() -> None:
     scoring = load_config(None, given=MINIMUM).scoring
     assert (scoring.aggregate, scoring.fraction, scoring.image_top_fraction) == ("nearest", 0.3, 0.01)
-    assert (scoring.min_batch, scoring.threshold_z, scoring.max_references) == (5, 3.5, None)
+    assert (scoring.min_batch, scoring.threshold_z, scoring.max_references) == (5, None, None)
 
 
 def test_the_recommendation_is_the_default() -> None:
@@ -78,6 +78,15 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
         ("scoring.fraction=2", ["scoring.fraction", "less than or equal to 1", "got 2"]),
         ("scoring.fraction=0", ["scoring.fraction", "greater than 0", "got 0"]),
         ("scoring.aggregate=median", ["scoring.aggregate", "'nearest' or 'farthest'", "got 'median'"]),
+        ("scoring.verdict=log", ["scoring.verdict: must be 'auto', 'upper_fit', 'mad' or 'top'", "got 'log'"]),
+        ("scoring.threshold_z=0", ["scoring.threshold_z", "greater than 0", "got 0"]),
+        ("scoring.alpha=1", ["scoring.alpha", "less than 0.5", "got 1"]),
+        ("scoring.flag_top=2.5", ["scoring.flag_top: must be a share below 1 or a whole number from 1", "got 2.5"]),
+        ("scoring.thresholds={screw: {z: 0}}", ["scoring.thresholds.screw.z", "greater than 0", "got 0"]),
+        ("scoring.thresholds={screw: {}}", ["scoring.thresholds.screw.z is required", "screw: {z: 2.6}"]),
+        ("scoring.thresholds={screw: 2.6}", ["scoring.thresholds.screw", "got 2.6", "screw: {z: 2.6}"]),
+        ("scoring.thresholds.screw.zz=2", ["scoring.thresholds.screw.zz is not a setting", "screw: {z: 2.6}"]),
+        ("explain.top=-1", ["explain.top", "greater than or equal to 0", "got -1"]),
         ("archive.night=yesterday", ["archive.night", "valid date", "got 'yesterday'", "YYYY-MM-DD"]),
         ("archive.limit=0", ["archive.limit", "greater than or equal to 1", "got 0"]),
         ("encoder.layers=[0]", ["encoder.layers: must be auto, last, quarters, or blocks counted from 1", "got [0]"]),
@@ -96,6 +105,13 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
 def test_a_bad_value_is_refused_by_name(override: str, words: list[str]) -> None:
     text = refusal(override)
     assert [word for word in words if word not in text] == []
+
+
+def test_a_product_has_its_own_threshold() -> None:
+    given = MINIMUM | {"scoring.thresholds": {"a.b": {"z": 4}}}
+    thresholds = load_config(None, ["scoring.thresholds.screw.z=2.6"], MINIMUM).scoring.thresholds
+    assert {name: own.z for name, own in thresholds.items()} == {"screw": 2.6}
+    assert load_config(None, given=given).scoring.thresholds["a.b"].z == 4
 
 
 def test_all_faults_are_listed_at_once() -> None:

@@ -1,0 +1,133 @@
+"""What is decided for a group as a whole: ranks, z, flags and its verdict, the threshold of regions, the colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from patchead.errors import LakeError
+from patchead.lake.staging import RunFolder, StagedGroup
+from patchead.maps.heatmap import colour_range
+from patchead.schema import OK, TOO_FEW_IMAGES
+from patchead.scoring.aggregate import NO_REFERENCE, ranks
+from patchead.scoring.diagnostics import diagnose
+from patchead.scoring.verdict import Verdict, VerdictSettings, judge
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Hold what a worker needs to judge one group."""
+
+    verdict: VerdictSettings
+    heatmaps: Literal["flagged", "all", "none"]
+    top: int
+    """So many of the highest scores are explained, flagged or not."""
+    patch_threshold: float | None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """z of products that have their own threshold."""
+
+    def verdict_of(self, product: str | None) -> VerdictSettings:
+        """Give the rule of one product's groups."""
+        own = self.thresholds.get(product or "")
+        return self.verdict if own is None else replace(self.verdict, threshold_z=own)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Hold what is decided for the N images of a group as a whole."""
+
+    columns: pa.Table
+    """Columns of `SCORES`, in order of the group."""
+    verdict: dict[str, Any]
+    """Columns of `VERDICTS`."""
+    explained: np.ndarray
+    """bool (N,): the images that get regions and, if any is drawn, a heatmap."""
+    threshold: float
+    """Patch score above which a pixel belongs to a region."""
+    colours: tuple[float, float]
+    """Patch scores of the darkest and of the brightest colour; (0, 0) where nothing is drawn."""
+
+
+def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings) -> Judged:
+    """Judge one staged group; ``images`` are its ids of group and images and their product, in the group's order.
+
+    Raises:
+        LakeError: the staged scores cannot be read, or are of other images.
+    """
+    name = images["group_id"][0].as_py()
+    staged = folder.read_group(name)
+    if staged.image_ids != images["image_id"].to_pylist():
+        raise LakeError(f"the staged scores of {name} are of other images. Run again under a new run id.")
+    compared = staged.n_references > 0
+    scored = staged.scores[compared]
+    verdict = judge(scored, settings.verdict_of(images["product"][0].as_py()))
+    rank = _placed(ranks(scored), compared)
+    flagged = _placed(verdict.flagged, compared)
+    explained = compared if settings.heatmaps == "all" else flagged | (compared & (rank <= settings.top))
+    threshold = settings.patch_threshold or verdict.threshold_score
+    drawn = settings.heatmaps != "none" and explained.any()
+    return Judged(
+        columns=_columns(staged, compared, rank, verdict),
+        verdict=_verdict_row(len(compared), scored, verdict),
+        explained=explained,
+        threshold=threshold,
+        colours=colour_range(staged.patch_scores, threshold) if drawn else (0.0, 0.0),
+    )
+
+
+def _columns(staged: StagedGroup, compared: np.ndarray, rank: np.ndarray, verdict: Verdict) -> pa.Table:
+    n, limit = len(compared), _finite(verdict.threshold_score)
+
+    def column(values: np.ndarray) -> pa.Array:
+        return pa.array(values, mask=~compared)
+
+    def of_compared(values: np.ndarray) -> pa.Array:
+        return column(_placed(values, compared))
+
+    p_values = verdict.p_values
+    columns = {
+        "score": column(staged.scores),
+        "rank": column(rank),
+        "n_references": pa.array(staged.n_references),
+        "z": of_compared(verdict.z),
+        "p_value": pa.nulls(n, pa.float64()) if p_values is None else of_compared(p_values),
+        "is_anomalous": of_compared(verdict.flagged),
+        "threshold_score": pa.array([limit if known else None for known in compared], pa.float64()),
+        "verdict_rule": pa.array([verdict.rule if known else None for known in compared], pa.string()),
+        "max_patch": column(staged.patch_scores.max(axis=(1, 2)).astype(np.float64)),
+        "aligned": pa.nulls(n, pa.bool_()) if staged.aligned is None else pa.array(staged.aligned),
+        "status": pa.array(np.where(compared, OK, TOO_FEW_IMAGES)),
+        "error": pa.array([None if known else NO_REFERENCE for known in compared], pa.string()),
+    }
+    return pa.table(columns)
+
+
+def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict) -> dict[str, Any]:
+    """Columns of `VERDICTS`; without a score only the counts."""
+    row: dict[str, Any] = {"images": images, "scored": len(scored), "flagged": int(verdict.flagged.sum())}
+    if not len(scored):
+        return row
+    return row | {
+        "verdict_rule": verdict.rule,
+        "centre": verdict.centre,
+        "scale": verdict.scale,
+        "threshold_z": _finite(verdict.threshold_z),
+        "threshold_score": _finite(verdict.threshold_score),
+        **asdict(diagnose(scored, verdict)),
+    }
+
+
+def _placed(values: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Values (n,) at the n places of ``where`` (N,), 0 elsewhere."""
+    out = np.zeros(len(where), values.dtype)
+    out[where] = values
+    return out
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
