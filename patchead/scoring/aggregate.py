@@ -54,13 +54,16 @@ def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: 
 
     Args:
         content: int64 (N,), equal where the files are equal.
-        part: int64 (N,), the physical part; -1 where none is known.
+        part: int64 (N,), the physical part; -1 where none is known. Or (N, C): C kinds of parts, see
+            `repeats.parts_and_repeats`.
         rows, columns: positions in the group, as a slice or an index array.
     """
     position = np.arange(len(content))
     same = position[rows][:, None] == position[columns]
     same |= content[rows][:, None] == content[columns]
-    return ~(same | ((part[rows][:, None] == part[columns]) & (part[columns] >= 0)))
+    for label in part.reshape(len(part), -1).T:
+        same |= (label[rows][:, None] == label[columns]) & (label[columns] >= 0)
+    return ~same
 
 
 def count_references(content: np.ndarray, part: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:

@@ -18,11 +18,20 @@ GIGABYTE = 10**9
 SCHEDULES = ("auto", "symmetric", "row_stationary")
 STORED_BYTES = 2  # a float16 value of an embedding file
 SCORE_BYTES = 4  # a float32 distance or score
+PATCHES_KEPT = 6
+"""Patches per image that are kept as evidence of a repeated defect."""
+_SHARE_TESTED = 0.25
+_MOST_TESTED = 512
 
 
 def matmul_bytes(memory_bytes: int) -> int:
     """Return the part of the budget that one similarity matrix may take: a sixteenth. Its maxima get as much again."""
     return memory_bytes // 16
+
+
+def neighbours_tested(references: int) -> int:
+    """Count the nearest images that the burn-out test looks behind: a quarter of the references, at most 512."""
+    return max(1, min(_MOST_TESTED, int(_SHARE_TESTED * references)))
 
 
 @dataclass(frozen=True, kw_only=True)
