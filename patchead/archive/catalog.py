@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.archive.keys import CATALOGUED, TEMPLATE, KeySources, Seen, Selection, assign
+from patchead.archive.left_out import LeftOut
 from patchead.archive.listing import SUFFIXES, Root, formats_of, list_files, open_root
 from patchead.archive.members import number_duplicates, set_column
 from patchead.archive.shards import Shard, ShardListing, list_shard
@@ -27,11 +28,15 @@ from patchead.storage import Storage, explained
 MapShards = Callable[[Callable[[Shard], ShardListing], Iterable[Shard]], Iterable[ShardListing]]
 
 _THREADS = 8
+LAKE_FOLDERS = ("embeddings", "heatmaps", "runs", "tables")
 
 
 @dataclass(frozen=True)
 class CatalogRequest:
-    """Say what to list: the fields of `settings.images.ArchiveConfig` of the same names, and how to reach it."""
+    """Say what to list: the fields of `settings.images.ArchiveConfig` of the same names, and how to reach it.
+
+    The folders of ``lake`` are no part of the archive, even where they lie inside it.
+    """
 
     uri: str
     format: str = "auto"
@@ -44,6 +49,7 @@ class CatalogRequest:
     night: dt.date | None = None
     products: tuple[str, ...] = ()
     limit: int | None = None
+    lake: str | None = None
     storage: Storage = field(default_factory=Storage)
 
     @property
@@ -65,11 +71,16 @@ class CatalogRequest:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Hold what was found: ``manifest``, a `schema.MANIFEST` table sorted by image id; ``ignored`` files, no images."""
+    """Hold what was found: ``manifest``, a `schema.MANIFEST` table sorted by image id; ``left_out``: no images."""
 
     manifest: pa.Table
-    ignored: int
+    left_out: LeftOut
     shards: int
+
+    @property
+    def ignored(self) -> int:
+        """Count the files and members that are no images."""
+        return self.left_out.total
 
 
 @dataclass
@@ -78,7 +89,7 @@ class _Found:
 
     rows: list[pa.Table] = field(default_factory=list)
     shards: list[pa.RecordBatch] = field(default_factory=list)
-    ignored: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
     seen: Seen = field(default_factory=Seen)
 
 
@@ -98,20 +109,38 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
     found = _Found()
     with explained("list", request.uri, ArchiveError):
         root = open_root(request.uri, request.storage)
-        for batch in list_files(root, lambda folder: selection.wants(sources.of_folder(folder), found.seen)):
+        own = _folders_of_lake(request)
+
+        def keep(folder: str) -> bool | None:
+            if folder in own:
+                return False
+            wanted = selection.wants(sources.of_folder(folder), found.seen)
+            below = f"{folder}/" if folder else ""
+            return None if wanted and any(name.startswith(below) for name in own) else wanted
+
+        for batch in list_files(root, keep):
             _sort_out(batch, root, request, found)
     shards = 0
     for listing in (map_shards or partial(concurrently, at_once=_THREADS))(list_shard, _shards(root, request, found)):
         shards += 1
         _take(listing, found)
     manifest = _manifest(request, found)
-    return Catalog(manifest, found.ignored, shards)
+    return Catalog(manifest, found.left_out, shards)
+
+
+def _folders_of_lake(request: CatalogRequest) -> list[str]:
+    """The lake's own folders, relative to the archive, where they lie inside it."""
+    archive, lake = request.uri.rstrip("/"), (request.lake or "").rstrip("/")
+    if lake != archive and not lake.startswith(f"{archive}/"):
+        return []
+    inside = lake[len(archive) :].strip("/")
+    return [f"{inside}/{name}".lstrip("/") for name in LAKE_FOLDERS]
 
 
 def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found: _Found) -> None:
     formats = formats_of(batch["path"])
     taken = pc.is_in(formats, value_set=pa.array(request.formats))
-    found.ignored += batch.num_rows - pc.sum(taken, min_count=0).as_py()
+    found.left_out.add_paths(batch["path"].filter(pc.invert(pc.fill_null(taken, False))))
     batch = batch.append_column("format", formats).filter(taken)
     loose = pc.equal(batch["format"], "files")
     if (shards := batch.filter(pc.invert(loose))).num_rows:
@@ -144,7 +173,7 @@ def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shar
 def _take(listing: ShardListing, found: _Found) -> None:
     if listing.unreachable:
         raise ArchiveError(listing.unreachable)
-    found.ignored += listing.ignored
+    found.left_out.join(listing.left_out)
     for night in listing.nights:
         found.seen.add(night, None)
     for product in listing.products:
@@ -180,9 +209,10 @@ def _check_something_selected(request: CatalogRequest, rows: pa.Table, found: _F
             )
     elif not rows.num_rows:
         suffixes = ", ".join(f".{suffix}" for name in request.formats for suffix in SUFFIXES[name])
+        others = "".join(f"\n  {line}" for line in found.left_out.lines()[:5])
         raise ArchiveError(
-            f"no image in {request.uri}: looked for {suffixes} there and in its folders; {found.ignored} other files "
-            "were ignored. Check archive.uri and archive.format."
+            f"no image in {request.uri}: looked for {suffixes} there and in its folders; {found.left_out.total} other "
+            f"files were ignored. Check archive.uri and archive.format.{others}"
         )
 
 

@@ -22,7 +22,10 @@ from patchead.storage import Storage
 
 BATCH_ROWS = 4096
 SUFFIXES = {
-    "files": ("png", "jpg", "jpeg", "bmp", "tif", "tiff", "webp"),
+    "files": (
+        *("png", "jpg", "jpeg", "jpe", "jfif", "bmp", "tif", "tiff", "webp"),
+        *("gif", "pgm", "ppm", "pnm", "jp2", "j2k", "avif"),
+    ),
     "tar": ("tar",),
     "parquet": ("parquet",),
 }
@@ -38,7 +41,9 @@ LISTING = pa.schema(
 # Three answers about a folder: False, nothing below it is wanted; True, all of it is; None, look into its folders.
 Keep = Callable[[str], "bool | None"]
 
-HIDDEN = r"(^|/)[._]"
+# Of tools: macOS's notes, and what Delta and Spark keep next to data. Cameras' own names begin with '_' too.
+_TOOLS_FOLDERS = ("__MACOSX", "_delta_log", "_spark_metadata", "_temporary", "_change_data")
+HIDDEN = rf"(^|/)(\.|({'|'.join(_TOOLS_FOLDERS)})(/|$))"
 _S3_FOLDER_LEVELS = 6  # deeper, one flat listing is cheaper than a request per folder
 
 
@@ -82,7 +87,7 @@ def resolve(uri: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
 
 
 def list_files(root: Root, keep: Keep = lambda folder: True) -> Iterator[pa.RecordBatch]:
-    """Yield batches of `LISTING`, in no order, without hidden files and folders (a name that begins with '.' or '_').
+    """Yield batches of `LISTING`, in no order, without hidden files and folders ('.' first, or a tool's own).
 
     Raises:
         OSError, botocore errors: as the filesystem raises them; a folder that cannot be listed is never passed over.
@@ -113,7 +118,7 @@ def suffix_pattern(format: str) -> str:
 
 
 def hidden(paths: pa.Array) -> pa.Array:
-    """Tell whether a part of the path begins with '.' or '_'."""
+    """Tell whether a part of the path begins with '.' or is a tool's own folder."""
     return pc.match_substring_regex(paths, HIDDEN)
 
 
@@ -140,7 +145,7 @@ def _scan(root: str, keep: Keep) -> Iterator[_File]:
         with os.scandir(full) as entries:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name[0] in "._":
+                if _is_hidden(entry.name):
                     continue
                 if not entry.is_dir():
                     yield _from_entry(entry, path)
@@ -168,7 +173,7 @@ def _folders(root: Root, keep: Keep) -> Iterator[_File]:
         for info in root.filesystem.ls(full, detail=True):
             name = info["name"].rstrip("/").rpartition("/")[2]
             path = f"{folder}/{name}" if folder else name
-            if name[:1] in ("", ".", "_") or info["name"].rstrip("/") == full:
+            if not name or _is_hidden(name) or info["name"].rstrip("/") == full:
                 continue
             if info["type"] != "directory":
                 yield _from_info(path, info)
@@ -227,7 +232,8 @@ def _batch(files: list[_File]) -> pa.RecordBatch:
 
 
 def _is_hidden(path: str) -> bool:
-    return path.rstrip("/").rpartition("/")[2].startswith((".", "_"))
+    name = path.rstrip("/").rpartition("/")[2]
+    return name.startswith(".") or name in _TOOLS_FOLDERS
 
 
 def _is_local(filesystem: AbstractFileSystem) -> bool:

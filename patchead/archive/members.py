@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.archive.keys import COLUMN
+from patchead.archive.left_out import LeftOut
 
 _MEMBERS = [("key", pa.string()), ("size", pa.int64()), ("offset", pa.int64()), ("error", pa.string())]
 
@@ -18,12 +19,17 @@ _MEMBERS = [("key", pa.string()), ("size", pa.int64()), ("offset", pa.int64()), 
 class Listed:
     """Hold the members of a shard: key, size, offset, error and any ``column:<name>``, in the shard's order.
 
-    ``ignored`` counts what is no image; ``broken`` says why the listing is not complete, null where it is.
+    ``left_out`` counts what is no image; ``broken`` says why the listing is not complete, null where it is.
     """
 
     members: pa.Table
-    ignored: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
     broken: str | None = None
+
+    @property
+    def ignored(self) -> int:
+        """Count what is no image."""
+        return self.left_out.total
 
 
 def members_schema(columns: Sequence[str]) -> pa.Schema:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.archive.keys import CATALOGUED, KeySources, Seen, Selection, assign
+from patchead.archive.left_out import LeftOut
 from patchead.archive.listing import BATCH_ROWS, resolve
 from patchead.archive.members import Listed, members_schema, number_duplicates
 from patchead.archive.parquet import list_parquet
@@ -40,7 +41,7 @@ class ShardListing:
     """Hold what is known of one shard: `keys.CATALOGUED` rows of its images, and what they do not tell."""
 
     images: pa.Table
-    ignored: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
     """Members that are no images."""
     nights: list[str] = field(default_factory=list)
     """Nights of images that the selection left out; `products` likewise. A sample, see `keys.Seen`."""
@@ -59,7 +60,7 @@ def list_shard(shard: Shard) -> ShardListing:
     entries = number_duplicates(_entries(shard, listed))
     found = [assign(batch, shard.sources, shard.selection, seen) for batch in entries.to_batches(BATCH_ROWS)]
     images = pa.Table.from_batches(found, schema=CATALOGUED)
-    return ShardListing(images, listed.ignored, sorted(seen.nights), sorted(seen.products), unreachable)
+    return ShardListing(images, listed.left_out, sorted(seen.nights), sorted(seen.products), unreachable)
 
 
 def _open_and_list(shard: Shard) -> tuple[Listed, str | None]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.archive.keys import COLUMN
+from patchead.archive.left_out import NO_FILES, SYMBOLIC_LINKS, LeftOut
 from patchead.archive.listing import BATCH_ROWS, HIDDEN, storable, suffix_pattern
 from patchead.archive.members import Listed, members_schema
 from patchead.errors import ArchiveError
@@ -23,6 +24,8 @@ from patchead.errors import ArchiveError
 _IMAGE = re.compile(suffix_pattern("files"))
 _MAX_SIDECAR_BYTES = 1 << 20
 _MAX_BYTES = (1 << 63) - 1
+_ZEROS = 1 << 20  # bytes that are looked at together, behind an end marker
+_LINKED = "a hard link to {!r}, whose bytes are not one range of the tar; store it as a plain file"
 # What tarfile raises for damaged headers.
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
 
@@ -30,9 +33,10 @@ _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
 def list_tar(stream: IO[bytes], columns: Sequence[str]) -> Listed:
     """List the images of a tar file, with the values of ``columns`` that their JSON sidecars hold.
 
-    Links and devices are counted as ignored, like other files. A damaged or cut file keeps the members before the
-    damage and says so in `Listed.broken`. A member's offset is null where its bytes are not one range of the file:
-    a sparse one, or one that is cut off.
+    Symbolic links and devices are counted, like other files; a hard link to an image is that image under another name.
+    Tars that were joined by ``cat`` are read to the end. A damaged or cut file keeps the members before the damage and
+    says so in `Listed.broken`. A member's offset is null where its bytes are not one range of the file: a sparse one,
+    or one that is cut off.
     """
     contents = _Contents(columns, stream.seek(0, os.SEEK_END))
     stream.seek(0)
@@ -59,9 +63,10 @@ def read_tar(stream: IO[bytes], keys: Sequence[str]) -> Iterator[tuple[int, byte
     for index, key in enumerate(keys):
         places.setdefault(key, []).append(index)
     for archive, member in _walk(stream):
-        if member.isreg() and (indices := places.pop(_plain(member.name), None)):
-            data = _content(archive, member)
-            yield from ((index, data) for index in indices)
+        if not (member.isreg() or member.islnk()) or not (indices := places.pop(_plain(member.name), None)):
+            continue
+        data = _content(archive, member) if member.isreg() else ArchiveError(_LINKED.format(member.linkname))
+        yield from ((index, data) for index in indices)
         if not places:
             return
 
@@ -74,15 +79,18 @@ class _Contents:
         self._end = end  # of the tar, in bytes
         self._images = _Rows(members_schema([]))
         self._sidecars = _Rows(pa.schema([(name, pa.string()) for name in ("stem", *columns)]))
-        self._ignored = 0
+        self._left_out = LeftOut()
+        self._links: list[tuple[str, str]] = []  # name and target
 
     def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         name = _plain(member.name)
         unsafe = name.startswith("/") or ".." in name.split("/")
         if member.isdir() or (re.search(HIDDEN, name) and not unsafe):
             return
-        if not member.isreg():
-            self._ignored += 1
+        if member.islnk() and _IMAGE.search(name) and not unsafe:
+            self._links.append((name, _plain(member.linkname)))
+        elif not member.isreg():
+            self._left_out.add(SYMBOLIC_LINKS if member.issym() else NO_FILES, storable(name)[0])
         elif _IMAGE.search(name):
             name, error = storable(name)
             if unsafe:
@@ -91,7 +99,7 @@ class _Contents:
         elif name.endswith(".json"):
             self._take_sidecar(name, archive, member)
         else:
-            self._ignored += 1
+            self._left_out.add_paths(pa.array([storable(name)[0]]))
 
     def _offset(self, member: tarfile.TarInfo) -> int | None:
         # tarfile takes the size that pax names for a sparse file even where it does not know that kind of sparse file.
@@ -113,6 +121,7 @@ class _Contents:
             self._sidecars.add((storable(name)[0].removesuffix(".json"), *texts))
 
     def listed(self, broken: str | None) -> Listed:
+        self._take_links()
         images, sidecars = self._images.table(), self._sidecars.table()
         stems = sidecars["stem"].combine_chunks()
         # WebDataset ends the key at the first dot, everyone else at the last.
@@ -121,7 +130,24 @@ class _Contents:
         found = sidecars.take(pc.coalesce(exact, first))
         for column in self._columns:
             images = images.append_column(COLUMN + column, found[column])
-        return Listed(images, self._ignored, broken)
+        return Listed(images, self._left_out, broken)
+
+    def _take_links(self) -> None:
+        """Hard links, as images at the place of what they link to: that comes before them, and may be a link itself."""
+        if not self._links:
+            return
+        images = self._images.table()
+        places = dict(zip(images["key"].to_pylist(), range(images.num_rows), strict=True))
+        rows = images.select(["size", "offset"])
+        for name, target in self._links:
+            if (place := places.get(storable(target)[0])) is None:
+                self._left_out.add(NO_FILES, storable(name)[0])
+                continue
+            size, offset = (rows[column][place].as_py() for column in ("size", "offset"))
+            key, error = storable(name)
+            places.setdefault(key, place)
+            error = error or (_LINKED.format(target) if offset is None else None)
+            self._images.add((key, size, offset, error))
 
 
 class _Rows:
@@ -148,22 +174,27 @@ class _Rows:
 
 
 def _walk(stream: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Every member, also of further tars that were joined to the first one: tarfile ends at the first end marker."""
     count = 0
+    start: int | None = 0
     try:
-        with tarfile.open(fileobj=stream, mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined] # or it would remember every member
-                if member.size > _MAX_BYTES:
-                    raise tarfile.ReadError(f"a member of {member.size} bytes")
-                count += 1
-                yield archive, member
-            _check_end(stream, archive.offset)
+        while start is not None:
+            stream.seek(start)
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined] # or it would remember every member
+                    if member.size > _MAX_BYTES:
+                        raise tarfile.ReadError(f"a member of {member.size} bytes")
+                    count += 1
+                    yield archive, member
+                start = _next_tar(stream, archive.offset)
     except _DAMAGE as exc:
         state = f"damaged or cut off after {count} members" if count else "not a readable, uncompressed tar file"
         raise ArchiveError(f"{state}: {exc}") from exc
 
 
-def _check_end(stream: IO[bytes], offset: int) -> None:
+def _next_tar(stream: IO[bytes], offset: int) -> int | None:
+    """Where another tar begins behind the end of one, None where only zeros follow."""
     # tarfile takes a damaged header, or the lack of one, for the end.
     stream.seek(offset)
     block = stream.read(tarfile.BLOCKSIZE)
@@ -171,6 +202,12 @@ def _check_end(stream: IO[bytes], offset: int) -> None:
         raise tarfile.ReadError("the end marker is missing")
     if block.strip(b"\0"):
         raise tarfile.ReadError(f"bad header at byte {offset}")
+    place = offset + len(block)
+    while zeros := stream.read(_ZEROS):
+        if behind := zeros.lstrip(b"\0"):
+            return (place + len(zeros) - len(behind)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        place += len(zeros)
+    return None
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | ArchiveError:

@@ -52,7 +52,7 @@ def print_plan(
     cluster, why_not = _cluster(count, figures, limits)
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
     for line in [*_facts(config, survey, plan), *_scoring(plan, limits), *_estimate(plan, count, cluster, why_not)]:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:
@@ -104,7 +104,8 @@ def _facts(config: Config, survey: Survey, plan: Plan) -> list[str]:
     encoder = config.encoder
     return [
         f"archive  {config.archive.uri}: {survey.images} images, {survey.broken} of them unreadable already; "
-        f"{survey.ignored} other files ignored",
+        f"{survey.left_out.total} other files ignored",
+        *(f"         {line}" for line in survey.left_out.lines()),
         f"encoder  {encoder.name}, weights {encoder.weights}, {survey.shape.image_size} px, {_layers(config)}: "
         f"{plan.n_patches} patches x {plan.dim} dimensions per image",
         f"lake     {config.lake.uri}: {_gb(plan.embedding_bytes)} GB of embeddings if none is there yet",

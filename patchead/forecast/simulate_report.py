@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
+from patchead.archive.left_out import LeftOut
 from patchead.encoders import describe
 from patchead.errors import SettingsError, bad_value
 from patchead.forecast.cluster import Cluster, Disturbances, Outcome
@@ -63,7 +64,7 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
         shape = describe(wiring.encoder_spec(config, device))
         sizes = even_groups(request.images, request.group_size)
         prompts = _prompts_of_each(config, sizes)
-        survey = Survey(sizes=sizes, images=request.images, ignored=0, shape=shape, prompts=prompts)
+        survey = Survey(sizes=sizes, images=request.images, left_out=LeftOut(), shape=shape, prompts=prompts)
     plan = survey.plan(config, limits)
     tasks = PlannedTasks(plan)
     columns = {"undisturbed": simulate(tasks, cluster)}

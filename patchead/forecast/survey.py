@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from patchead.archive.catalog import catalog
+from patchead.archive.left_out import LeftOut
 from patchead.arrow_columns import run_boundaries
 from patchead.encoders import EncoderShape, describe
 from patchead.errors import SettingsError, bad_value
@@ -26,7 +27,7 @@ class Survey:
 
     sizes: list[tuple[str, int]]
     images: int
-    ignored: int
+    left_out: LeftOut
     shape: EncoderShape
     prompts: dict[str, int] | None
 
@@ -82,7 +83,7 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
     return Survey(
         sizes=sizes,
         images=found.manifest.num_rows,
-        ignored=found.ignored,
+        left_out=found.left_out,
         shape=shape,
         prompts=_prompts(config, [name for name, _ in sizes]),
     )

@@ -174,21 +174,21 @@ class RunFolder:
         found = concurrently(group_of, self._groups.names(".arrow"))
         return {group_id for group_id in found if group_id is not None}
 
-    def write_manifest(self, manifest: pa.Table, ignored: int, *, listing: str) -> None:
+    def write_manifest(self, manifest: pa.Table, ignored: Any, *, listing: str) -> None:
         """Keep what the catalog found, so that the run does not list the archive again.
 
         Args:
             manifest: MANIFEST.
-            ignored: how many files are no images.
+            ignored: what is no image, as plain JSON values.
             listing: digest of what was asked for, see `CatalogRequest.digest`.
 
         Raises:
             LakeError: it cannot be written.
         """
-        write_table(self._run, _MANIFEST_FILE, manifest, {"listing": listing, "ignored": str(ignored)})
+        write_table(self._run, _MANIFEST_FILE, manifest, {"listing": listing, "ignored": json.dumps(ignored)})
 
-    def read_manifest(self, listing: str) -> tuple[pa.Table, int] | None:
-        """Read MANIFEST and the count of ignored files, as :meth:`write_manifest` kept them.
+    def read_manifest(self, listing: str) -> tuple[pa.Table, Any] | None:
+        """Read MANIFEST and what is no image, as :meth:`write_manifest` kept them.
 
         None if it was for another ``listing``, or there is none.
 
@@ -198,7 +198,7 @@ class RunFolder:
         found = read_table(self._run, _MANIFEST_FILE, MANIFEST)
         if found is None or found[1]["listing"] != listing:
             return None
-        return found[0], int(found[1]["ignored"])
+        return found[0], json.loads(found[1]["ignored"])
 
     def forget_manifest(self) -> None:
         """Have the next try of the run list the archive again.

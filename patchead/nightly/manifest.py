@@ -8,15 +8,16 @@ from typing import Any
 import pyarrow as pa
 
 from patchead.archive.catalog import CatalogRequest, catalog
+from patchead.archive.left_out import LeftOut
 from patchead.lake.staging import RunFolder
 from patchead.runtime.executor import Executor
 
 
-def make_manifest(request: CatalogRequest, folder: RunFolder, executor: Executor) -> tuple[pa.Table, int]:
+def make_manifest(request: CatalogRequest, folder: RunFolder, executor: Executor) -> tuple[pa.Table, LeftOut]:
     """List the archive, unless an earlier try of the run has left what the same request gave.
 
     Returns:
-        MANIFEST, and how many files are no images.
+        MANIFEST, and what is no image.
 
     Raises:
         ArchiveError, SettingsError: as `catalog`.
@@ -28,7 +29,7 @@ def make_manifest(request: CatalogRequest, folder: RunFolder, executor: Executor
         return [found[index] for index in sorted(found)]
 
     if kept := folder.read_manifest(request.digest):
-        return kept
+        return kept[0], LeftOut.of_json(kept[1])
     found = catalog(request, map_shards=map_shards)
-    folder.write_manifest(found.manifest, found.ignored, listing=request.digest)
-    return found.manifest, found.ignored
+    folder.write_manifest(found.manifest, found.left_out.as_json(), listing=request.digest)
+    return found.manifest, found.left_out

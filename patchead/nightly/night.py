@@ -108,9 +108,10 @@ class Night:
     def catalog(self) -> pa.Table:
         """List the archive, or read what an earlier try of the run has listed. Returns MANIFEST."""
         with self.stages.stage("catalog") as advance:
-            manifest, ignored = make_manifest(wiring.catalog_request(self.config), self.folder, self.executor)
+            manifest, left_out = make_manifest(wiring.catalog_request(self.config), self.folder, self.executor)
             advance(manifest.num_rows)
-        self.record.images, self.record.ignored_files = manifest.num_rows, ignored
+        self.record.images, self.record.ignored_files = manifest.num_rows, left_out.total
+        self.record.ignored = left_out.as_json()
         return manifest
 
     def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:

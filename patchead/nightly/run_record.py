@@ -49,6 +49,8 @@ class RunRecord:
     groups: int = 0
     anomalous: int = 0
     ignored_files: int = 0
+    ignored: dict[str, Any] = field(default_factory=dict)
+    """What the archive holds but images, see `LeftOut.as_json`."""
     encoder_id: str | None = None
     scoring: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

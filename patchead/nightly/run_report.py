@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from patchead.archive.left_out import LeftOut
 from patchead.lake.tables import table_uri
 from patchead.nightly.run_record import RunRecord
 
@@ -24,18 +25,20 @@ def print_record(record: RunRecord, console: Console) -> None:
     console.print(stages)
     if record.state.startswith("stopped"):
         console.print(
-            f"{record.images} images listed, {record.embedded} embedded, {record.reused} reused, {record.failed} "
+            f"{record.images} images found, {record.embedded} embedded, {record.reused} reused, {record.failed} "
             f"failed. Nothing was published; --run-id {record.run_id} goes on from here.",
             highlight=False,
             soft_wrap=True,
         )
+        _print_ignored(record, console)
         return
     console.print(
-        f"{record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
+        f"found {record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
         f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",
         highlight=False,
         soft_wrap=True,
     )
+    _print_ignored(record, console)
     if record.config.align.enabled:
         left = record.scoring["not_aligned"]
         console.print(f"{record.ok - left} of {record.ok} images aligned; the others were compared as they are.")
@@ -44,3 +47,11 @@ def print_record(record: RunRecord, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _print_ignored(record: RunRecord, console: Console) -> None:
+    if not record.ignored_files:
+        return
+    console.print(f"{record.ignored_files} other files ignored:", highlight=False)
+    for line in LeftOut.of_json(record.ignored).lines():
+        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)

@@ -74,7 +74,7 @@ def absolute(config: Config) -> Config:
 def catalog_request(config: Config) -> CatalogRequest:
     """Say what to list."""
     wanted = config.archive.model_dump(exclude={"max_pixels", "bit_depth"})
-    return CatalogRequest(**wanted, storage=storage(config))
+    return CatalogRequest(**wanted, lake=config.lake.uri, storage=storage(config))
 
 
 def prompt_request(config: Config) -> PromptRequest:

@@ -29,7 +29,8 @@ FILES = {
     "x/b.txt": b"1",
     "x/y/c.tar": b"",
     ".hidden.png": b"1",
-    "_tmp/d.png": b"1",
+    "__MACOSX/d.png": b"1",
+    "x/_delta_log/f.parquet": b"1",
     "x/.git/e.png": b"1",
 }
 
@@ -171,7 +172,7 @@ def test_s3_lists_real_objects_and_opens_only_wanted_folders(s3: S3Server) -> No
     names = [
         *(f"night=1/{name}" for name in AWKWARD),
         "night=2/x.png",
-        "_tmp/x.png",
+        "__MACOSX/x.png",
         "night=1/.x.png",
         "night=1/deep/y.png",
     ]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchead.archive.left_out import NO_FILES, SYMBOLIC_LINKS
 from patchead.archive.tar import list_tar, read_tar
 from patchead.errors import ArchiveError
 from tests.helpers.sample_files import AWKWARD, png, sparse_tar, tar
@@ -53,9 +54,49 @@ def test_everything_else_is_counted_and_the_hidden_is_not() -> None:
         special("folder", tarfile.DIRTYPE),
     ]
     data = tar([("a.png", png()), ("b.cls", b"1"), ("._a.png", b"1"), ("__MACOSX/a.png", b"1"), *links, *devices])
-    assert keys(data) == ["a.png"]
-    assert listed(data)[1] == 5
-    assert read(data, "l.png", "h.png") == {}
+    assert keys(data) == ["a.png", "h.png"]
+    assert listed(data)[1] == 4
+    assert read(data, "l.png") == {}
+
+
+def test_a_hard_link_is_its_image_under_another_name() -> None:
+    links = [
+        special("again/h.png", tarfile.LNKTYPE, "./a.png"),
+        special("chain.PNG", tarfile.LNKTYPE, "again/h.png"),
+        special("nothing.png", tarfile.LNKTYPE, "missing.png"),
+        special("text.png", tarfile.LNKTYPE, "notes.txt"),
+        special("soft.png", tarfile.SYMTYPE, "a.png"),
+    ]
+    data = tar([("a.png", png()), ("notes.txt", b"1"), *links])
+    found = list_tar(io.BytesIO(data), ())
+    places = {
+        member["key"]: (member["size"], member["offset"], member["error"]) for member in found.members.to_pylist()
+    }
+    assert list(places) == ["a.png", "again/h.png", "chain.PNG"]
+    assert set(places.values()) == {(len(png()), 512, None)}
+    assert found.left_out.counts == {".txt": 1, SYMBOLIC_LINKS: 1, NO_FILES: 2}
+    assert found.left_out.examples[NO_FILES] == ["nothing.png", "text.png"]
+
+
+def test_tars_joined_by_cat_are_one() -> None:
+    parts = [tar([(f"{part}-{number}.png", png(number)) for number in range(3)]) for part in "abc"]
+    short = tar([("d.png", png())])[:1536] + bytes(1024)  # without padding to 10 KiB
+    for joined in (b"".join(parts), parts[0] + short + parts[1] + bytes(2_048_000) + parts[2]):
+        members, ignored, broken = listed(joined)
+        assert (ignored, broken) == (0, None)
+        names = [f"{part}-{number}.png" for part in "abc" for number in range(3)]
+        assert sorted(member["key"] for member in members if member["key"] != "d.png") == names
+        for member in members:
+            assert joined[member["offset"] :][: member["size"]] == png(
+                int(member["key"][2]) if member["key"] != "d.png" else 0
+            )
+        assert read(joined, *names) == {name: png(int(name[2])) for name in names}
+
+
+def test_what_follows_an_end_marker_and_is_no_tar_is_told() -> None:
+    members, _, broken = listed(tar([("a.png", png())]) + b"what somebody appended".ljust(512, b"."))
+    assert [member["key"] for member in members] == ["a.png"]
+    assert broken and "after 1 members" in broken
 
 
 @pytest.mark.parametrize("name", ["../../x.png", "/etc/x.png", "a/../../x.png"])
