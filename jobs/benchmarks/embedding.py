@@ -42,7 +42,7 @@ def embedding(images: int, *, repeats: int) -> list[Record]:
     few = images // 4
     whole, start, bare, size = [], [], [], 0
     with tempfile.TemporaryDirectory() as folder, ray_session(threads):
-        archives = [_archive(Path(folder) / str(count), count) for count in (images, few)]
+        archives = [cells_archive(Path(folder) / str(count), count) for count in (images, few)]
         encoder = build(spec)
         for turn in range(repeats):
             bare.append(_bare(archives[0], encoder))
@@ -62,7 +62,7 @@ def embedding(images: int, *, repeats: int) -> list[Record]:
     ]
 
 
-def _archive(root: Path, count: int) -> Path:
+def cells_archive(root: Path, count: int) -> Path:
     """The first ``count`` good cells as PNG files of one group; returns ``root``."""
     photos = root / "night=2026-11-21" / "product=cell"
     photos.mkdir(parents=True)
