@@ -135,7 +135,8 @@ _SCORES = Described(
 
 _REGIONS = Described(
     "`tables/regions`",
-    "One row per connected region above the patch threshold, of the images that were explained. Boxes are pixels of "
+    "One row per region of the images that were explained. A flagged image has at least one; another that was "
+    "explained has none where its map stays below the group's threshold. Boxes are pixels of "
     "the original image, upright; x runs to the right, y downwards, from 0.",
     [
         ("run_id", pa.string(), "The run that wrote the row."),
@@ -151,7 +152,11 @@ _REGIONS = Described(
         ("area_px", pa.int64(), "Pixels of the region itself; less than the box."),
         ("peak", pa.float64(), "Highest value of the smoothed map inside, in [0, 1]."),
         ("mean", pa.float64(), "Mean value of the smoothed map inside, in [0, 1]."),
-        ("threshold", pa.float64(), "Value of the map above which a pixel belongs to a region."),
+        (
+            "threshold",
+            pa.float64(),
+            "It reaches above this: `region_threshold` of `verdicts`; less in some flagged images.",
+        ),
     ],
 )
 
@@ -173,6 +178,7 @@ _VERDICTS = Described(
         ("scale", pa.float64(), "Their standard deviation: one unit of z; 0 where all score alike."),
         ("threshold_z", pa.float64(), "Images with a higher z are flagged; null where none can be."),
         ("threshold_score", pa.float64(), "The score there; null where none can be flagged."),
+        ("region_threshold", pa.float64(), "Value of a map above which a region reaches; null without a score."),
         ("median", pa.float64(), "Of the group's scores."),
         ("skew", pa.float64(), "Skewness of the scores that are not flagged; null with fewer than three."),
         ("upper_ratio", pa.float64(), "84 % quantile minus median of those, in units of `scale`; 1 for a normal."),

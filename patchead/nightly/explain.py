@@ -102,7 +102,7 @@ def _judged(
     """What is decided for every group that is large enough, in order of the groups."""
     names = [name for name, rows in groups.items() if rows.num_rows >= settings.min_batch]
     advance(sum(rows.num_rows for rows in groups.values()) - sum(groups[name].num_rows for name in names))
-    items = (compact(groups[name].select(["group_id", "image_id", "product"])) for name in names)
+    items = (compact(groups[name].select(["group_id", "image_id", "product", "width", "height"])) for name in names)
     done: dict[int, Judged] = {}
     for number, found in map_tasks(partial(judge_group, folder=folder, settings=settings.judging), items):
         done[number] = found
@@ -122,6 +122,7 @@ def _portion(images: pa.Table, indices: np.ndarray, found: Judged, settings: Exp
     return Portion(
         images=images.select(COLUMNS).take(indices),
         indices=indices,
+        flagged=found.flagged[indices],
         drawn=settings.judging.heatmaps != "none",
         threshold=found.threshold,
         colours=found.colours,

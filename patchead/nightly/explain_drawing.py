@@ -16,7 +16,7 @@ from patchead.hashing import content_hash
 from patchead.lake.heatmaps import heatmap_uri, write_image
 from patchead.lake.staging import RunFolder
 from patchead.maps.heatmap import heatmap, overlay
-from patchead.maps.regions import find_regions
+from patchead.maps.regions import image_regions
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
 from patchead.schema import REGIONS, table
@@ -48,10 +48,12 @@ class Portion:
     """`COLUMNS` of n images; those of one shard follow each other."""
     indices: np.ndarray
     """int (n,): their places in the group, as it was staged."""
+    flagged: np.ndarray
+    """bool (n,): whether they are anomalous."""
     drawn: bool
     """Whether they get heatmap files, or regions alone."""
     threshold: float
-    """Patch score above which a pixel belongs to a region."""
+    """Of the regions: value of a map above which one reaches."""
     colours: tuple[float, float]
     """Patch scores of the darkest and of the brightest colour."""
 
@@ -77,16 +79,13 @@ def draw_portion(portion: Portion, *, folder: RunFolder, settings: DrawSettings)
     files: list[dict[str, Any]] = []
     regions: list[dict[str, Any]] = []
     for place, image, data in _originals(portion, settings.decode):
-        heat = heatmap(
-            patches[place], image["width"], image["height"], max_side=settings.max_side, fit=settings.decode.fit
-        )
-        regions += _region_rows(image, heat, portion.threshold, settings.run_id)
+        regions += _region_rows(image, patches[place], bool(portion.flagged[place]), portion.threshold, settings)
         file: dict[str, Any] = {"image_id": image["image_id"]}
         files.append(file)
         if data is None:
             continue
         try:
-            file["heatmap_uri"] = _write(image, data, heat, portion.colours, settings)
+            file["heatmap_uri"] = _write(image, data, patches[place], portion.colours, settings)
         except (ArchiveError, DecodeError) as exc:
             file["note"] = f"scored, but its heatmap could not be drawn: {in_settings(str(exc))}"
     return Pictures(table(files, FILES), table(regions, REGIONS))
@@ -106,17 +105,20 @@ def _originals(
             yield *together[number], data
 
 
-def _region_rows(image: dict[str, Any], heat: np.ndarray, threshold: float, run_id: str) -> list[dict[str, Any]]:
-    found = find_regions(heat, threshold, width=image["width"], height=image["height"])
+def _region_rows(
+    image: dict[str, Any], patch_scores: np.ndarray, flagged: bool, threshold: float, settings: DrawSettings
+) -> list[dict[str, Any]]:
+    width, height, fit = image["width"], image["height"], settings.decode.fit
+    found = image_regions(patch_scores, threshold, width=width, height=height, fit=fit, flagged=flagged)
     known = {name: image[name] for name in ("image_id", "night", "product", "group_id")}
-    known |= {"run_id": run_id, "threshold": threshold}
+    known["run_id"] = settings.run_id
     return [known | {"region": number} | asdict(region) for number, region in enumerate(found, start=1)]
 
 
 def _write(
     image: dict[str, Any],
     data: bytes | ArchiveError,
-    heat: np.ndarray,
+    patch_scores: np.ndarray,
     colours: tuple[float, float],
     settings: DrawSettings,
 ) -> str:
@@ -128,5 +130,6 @@ def _write(
     uri = heatmap_uri(
         settings.lake_uri, image["night"], image["product"], settings.run_id, image["image_id"], settings.format
     )
+    heat = heatmap(patch_scores, image["width"], image["height"], max_side=settings.max_side, fit=settings.decode.fit)
     write_image(uri, settings.decode.storage, overlay(photo, heat, *colours), settings.format)
     return uri

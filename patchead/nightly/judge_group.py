@@ -13,6 +13,7 @@ import pyarrow as pa
 from patchead.errors import LakeError
 from patchead.lake.staging import RunFolder, StagedGroup
 from patchead.maps.heatmap import colour_range
+from patchead.maps.regions import region_threshold
 from patchead.schema import OK, TOO_FEW_IMAGES
 from patchead.scoring.aggregate import NO_REFERENCE, ranks
 from patchead.scoring.diagnostics import diagnose
@@ -28,6 +29,8 @@ class JudgeSettings:
     top: int
     """So many of the highest scores are explained, flagged or not."""
     patch_threshold: float | None
+    fit: str
+    """How images became squares."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """z of products that have their own threshold."""
 
@@ -45,16 +48,23 @@ class Judged:
     """Columns of `SCORES`, in order of the group."""
     verdict: dict[str, Any]
     """Columns of `VERDICTS`."""
+    flagged: np.ndarray
+    """bool (N,): the anomalous images."""
     explained: np.ndarray
     """bool (N,): the images that get regions and, if any is drawn, a heatmap."""
     threshold: float
-    """Patch score above which a pixel belongs to a region."""
+    """Of the regions: value of a map above which one reaches."""
     colours: tuple[float, float]
     """Patch scores of the darkest and of the brightest colour; (0, 0) where nothing is drawn."""
 
 
 def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings) -> Judged:
-    """Judge one staged group; ``images`` are its ids of group and images and their product, in the group's order.
+    """Judge one staged group.
+
+    Args:
+        images: its ids of group and images, their product, width and height, in the group's order.
+        folder: of the run, with the staged scores.
+        settings: of the run.
 
     Raises:
         LakeError: the staged scores cannot be read, or are of other images.
@@ -69,11 +79,19 @@ def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings)
     rank = _placed(ranks(scored), compared)
     flagged = _placed(verdict.flagged, compared)
     explained = compared if settings.heatmaps == "all" else flagged | (compared & (rank <= settings.top))
-    threshold = settings.patch_threshold or verdict.threshold_score
+    threshold = region_threshold(
+        staged.patch_scores,
+        list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)),
+        compared & ~flagged,
+        fit=settings.fit,
+        threshold_score=verdict.threshold_score,
+        given=settings.patch_threshold,
+    )
     drawn = settings.heatmaps != "none" and explained.any()
     return Judged(
         columns=_columns(staged, compared, rank, verdict),
-        verdict=_verdict_row(len(compared), scored, verdict),
+        verdict=_verdict_row(len(compared), scored, verdict, threshold),
+        flagged=flagged,
         explained=explained,
         threshold=threshold,
         colours=colour_range(staged.patch_scores, threshold) if drawn else (0.0, 0.0),
@@ -107,7 +125,7 @@ def _columns(staged: StagedGroup, compared: np.ndarray, rank: np.ndarray, verdic
     return pa.table(columns)
 
 
-def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict) -> dict[str, Any]:
+def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict, threshold: float) -> dict[str, Any]:
     """Columns of `VERDICTS`; without a score only the counts."""
     row: dict[str, Any] = {"images": images, "scored": len(scored), "flagged": int(verdict.flagged.sum())}
     if not len(scored):
@@ -118,6 +136,7 @@ def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict) -> dict[str,
         "scale": verdict.scale,
         "threshold_z": _finite(verdict.threshold_z),
         "threshold_score": _finite(verdict.threshold_score),
+        "region_threshold": threshold,
         **asdict(diagnose(scored, verdict)),
     }
 

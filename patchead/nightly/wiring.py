@@ -176,6 +176,7 @@ def explain_settings(config: Config, run_id: str, encoder_id: str, decoding: Dec
             heatmaps=explain.heatmaps,
             top=explain.top,
             patch_threshold=explain.patch_threshold,
+            fit=config.encoder.fit,
             thresholds={product: own.z for product, own in config.scoring.thresholds.items()},
         ),
         drawing=DrawSettings(

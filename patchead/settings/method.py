@@ -135,7 +135,7 @@ class ExplainConfig(Section):
     max_side: Annotated[int, Field(ge=32)] = 1024
     """Longer side of a heatmap in pixels; larger images are drawn scaled down, regions stay in original pixels."""
     patch_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Patch score above which a pixel belongs to a region; default: the score above which images are flagged."""
+    """Value of a map above which a region reaches; default: what 1 % of the group's unflagged images exceed."""
 
 
 def _counts(values: Iterable[Any]) -> bool:

@@ -65,7 +65,7 @@ class Night:
         of_drawing = {name: changed.pop(name) for name in list(changed) if hasattr(drawing, name)}
         rule = VerdictSettings()
         of_rule = {name: changed.pop(name) for name in list(changed) if hasattr(rule, name)}
-        judging = JudgeSettings(replace(rule, **of_rule), "flagged", 0, None)
+        judging = JudgeSettings(replace(rule, **of_rule), "flagged", 0, None, fit)
         of_judging = {name: changed.pop(name) for name in list(changed) if hasattr(judging, name)}
         settings = ExplainSettings("encoder-1", 3, replace(judging, **of_judging), replace(drawing, **of_drawing))
         return replace(settings, **changed)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from patchead.errors import LakeError
 from patchead.maps.heatmap import colour_range, heatmap, overlay
-from patchead.maps.regions import find_regions
+from patchead.maps.regions import EXCEEDED_BY, MAP_SIDE, image_regions
 from patchead.nightly.explain import PORTION, failed_rows
 from patchead.nightly.explain_drawing import COLUMNS, Portion, draw_portion
 from patchead.schema import FAILED, OK, REGIONS, SCORES, TOO_FEW_IMAGES, VERDICTS
@@ -70,16 +70,23 @@ def small(root: Path, count: int = 9, hot: Iterable[int] = (4,)) -> Night:
     return scored_night(root / "archive", root / "lake", [f"{FOLDER}/{number}.png" for number in hot])
 
 
+def level(unflagged: np.ndarray) -> float:
+    """The lowest of the maps' maxima that no more than 1 % of them exceed."""
+    peaks = [float(heatmap(grid, WIDTH, HEIGHT, max_side=MAP_SIDE).max()) for grid in unflagged]
+    return min(peak for peak in peaks if sum(other > peak for other in peaks) <= EXCEEDED_BY * len(peaks))
+
+
 def by_hand(night: Night, name: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """Regions and pictures of all images of a group, from its patch scores and originals as a whole."""
     patches, images = night.patches[name], originals()
-    threshold = judge(patches.max(axis=(1, 2)), VerdictSettings()).threshold_score
+    flagged = judge(patches.max(axis=(1, 2)), VerdictSettings()).flagged
+    threshold = level(patches[~flagged])
     colours = colour_range(patches, threshold)
     rows, pictures = [], {}
-    for grid, image in zip(patches, night.groups[name]["image_id"].to_pylist(), strict=True):
+    for grid, bad, image in zip(patches, flagged, night.groups[name]["image_id"].to_pylist(), strict=True):
         heat = heatmap(grid, WIDTH, HEIGHT, max_side=1024)
-        found = enumerate(find_regions(heat, threshold, width=WIDTH, height=HEIGHT), start=1)
-        rows += [{"image_id": image, "region": number, **vars(region)} for number, region in found]
+        found = image_regions(grid, threshold, width=WIDTH, height=HEIGHT, fit="squash", flagged=bool(bad))
+        rows += [{"image_id": image, "region": number, **vars(region)} for number, region in enumerate(found, start=1)]
         pictures[image] = overlay(np.asarray(Image.open(io.BytesIO(images[image]))), heat, *colours)
     return pa.Table.from_pylist(rows), pictures
 
@@ -174,7 +181,12 @@ def test_a_portion_does_not_load_the_patch_scores_of_its_group(tmp_path: Path) -
     grids = np.random.default_rng(0).random((1_000, 64, 64), dtype=np.float32)
     night.folder.write_group(GROUP, [str(i) for i in range(1_000)], grids, np.zeros(1_000), np.ones(1_000), digest="d")
     portion = Portion(
-        night.groups[GROUP].select(COLUMNS), np.arange(500, 509), drawn=False, threshold=0.5, colours=(0.0, 1.0)
+        images=night.groups[GROUP].select(COLUMNS),
+        indices=np.arange(500, 509),
+        flagged=np.ones(9, bool),
+        drawn=False,
+        threshold=0.5,
+        colours=(0.0, 1.0),
     )
     tracemalloc.start()
     try:
@@ -239,22 +251,55 @@ def test_regions_without_heatmaps(night: Night) -> None:
 
 def test_the_patch_threshold_that_is_given_decides_the_regions(tmp_path: Path) -> None:
     night = small(tmp_path)
-    default, given = (night.explain(patch_threshold=value)[1].to_pylist() for value in (None, 0.3))
-    ((row,), (larger,)) = given, default
-    limit = judge(night.patches[GROUP].max(axis=(1, 2)), VerdictSettings()).threshold_score
-    heat = heatmap(night.patches[GROUP][4], WIDTH, HEIGHT, max_side=1024)
-    assert limit < 0.3
-    assert row["area_px"] == (heat > 0.3).sum() < larger["area_px"] == (heat > limit).sum()
-    assert row["peak"] == larger["peak"] == heat.max()
-    assert (row["threshold"], larger["threshold"]) == (0.3, limit)
-    scores = night.explain(patch_threshold=0.3)[0]
-    assert scores["is_anomalous"].to_pylist() == night.explain()[0]["is_anomalous"].to_pylist()
+    default, given = (night.explained(patch_threshold=value) for value in (None, 0.3))
+    limit = level(np.delete(night.patches[GROUP], 4, axis=0))
+    for done, expected in ((default, limit), (given, 0.3)):
+        (row,) = done.regions.to_pylist()
+        (verdict,) = done.verdicts.to_pylist()
+        assert row["threshold"] == verdict["region_threshold"] == expected
+        assert row["peak"] == heatmap(night.patches[GROUP][4], WIDTH, HEIGHT, max_side=MAP_SIDE).max()
+    assert limit < 0.2
+    assert given.scores["is_anomalous"].to_pylist() == default.scores["is_anomalous"].to_pylist()
+    for value, images in ((0.05, 9), (None, 1), (0.3, 1)):
+        regions = night.explain(heatmaps="all", patch_threshold=value)[1]
+        assert len({*regions["image_id"].to_pylist()}) == images
 
 
-def test_a_patch_threshold_above_every_score_leaves_no_region(tmp_path: Path) -> None:
-    scores, regions = small(tmp_path).explain(patch_threshold=0.9)
-    assert regions.num_rows == 0
-    assert scores["heatmap_uri"].is_valid().to_pylist() == scores["is_anomalous"].to_pylist()
+@pytest.mark.parametrize("threshold", [None, 0.9])
+def test_a_flagged_image_has_a_region_also_where_its_map_stays_below_the_threshold(
+    tmp_path: Path, threshold: float | None
+) -> None:
+    night = small(tmp_path)
+    grids = np.full((9, 6, 8), 0.1, np.float32)
+    grids[2, 3, 3] = 0.8  # the highest of the maps, and yet not flagged
+    scores = np.linspace(0.1, 0.11, 9)
+    scores[4] = 0.5
+    grids[4] = 0.1 + 0.01 * np.arange(48).reshape(6, 8) / 48
+    ids = night.groups[GROUP]["image_id"].to_pylist()
+    night.folder.write_group(GROUP, ids, grids, scores, np.full(9, 8), digest="d")
+    done = night.explained(patch_threshold=threshold, top=9)
+    flagged = done.scores.filter(done.scores["is_anomalous"])["image_id"].to_pylist()
+    assert flagged == [f"{FOLDER}/4.png"]
+    (verdict,) = done.verdicts.to_pylist()
+    assert {row["image_id"] for row in done.regions.to_pylist()} == {*flagged}
+    assert all(row["threshold"] < row["peak"] < verdict["region_threshold"] for row in done.regions.to_pylist())
+    assert done.scores["heatmap_uri"].null_count == 0  # explain.top shows the others, which have no region
+
+
+def test_regions_do_not_depend_on_the_size_of_the_heatmaps(night: Night) -> None:
+    expected = night.explain(heatmaps="all")[1]
+    for side in (32, 40):
+        assert night.explain(heatmaps="all", max_side=side)[1].equals(expected)
+
+
+def test_where_all_are_flagged_the_threshold_is_finite_and_every_image_has_a_region(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    for rule, expected in (("top", 0.0), ("mad", None)):
+        done = night.explained(verdict=rule, flag_top=9, threshold_z=None if rule == "top" else -100.0)
+        assert done.scores["is_anomalous"].to_pylist() == [True] * 9
+        (verdict,) = done.verdicts.to_pylist()
+        assert verdict["region_threshold"] == (verdict["threshold_score"] if expected is None else expected)
+        assert {*done.regions["image_id"].to_pylist()} == {*done.scores["image_id"].to_pylist()}
 
 
 def test_a_group_of_equal_scores_flags_nothing(tmp_path: Path) -> None:
