@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from patchead.archive.given import ImageLike, pixels_of
+from patchead.archive.given import ImageLike
 from patchead.encoders import build
 from patchead.errors import SettingsError, arguments_named, bad_value, with_names
 from patchead.local import Samples, SampleScores, embed_images, embed_prompts, score_samples, unscored
-from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
+from patchead.scored import Scored
 from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, ranks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
@@ -29,7 +27,6 @@ from patchead.settings.argument_names import KEYS
 from patchead.settings.load import UNUSED_PLACES, load_config
 from patchead.settings.model import Config
 
-_HEATMAP_SIDE = 1024
 _SETTINGS = {
     "preset": "preset",
     "encoder": "encoder.name",
@@ -53,52 +50,6 @@ _SETTINGS = {
 _OF_SCORE = {key: argument for argument, key in _SETTINGS.items()}
 _NAMES = {argument: _OF_SCORE[key] for argument, key in KEYS.items() if key in _OF_SCORE}
 """What `score` calls the arguments of the functions below."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Hold the scores of N images, in their order; `score` makes it.
-
-    Examples:
-        >>> import numpy as np, patchead
-        >>> photos = list(np.random.default_rng(0).integers(90, 110, (5, 64, 64, 3), dtype=np.uint8))
-        >>> scored = patchead.score(photos, encoder="timm/test_vit", weights="random", image_size=64)
-        >>> scored.table.sort_by("rank")["rank"].to_pylist()
-        [1, 2, 3, 4, 5]
-        >>> scored.patch_scores.shape, len(scored.heatmaps())
-        ((5, 4, 4), 5)
-    """
-
-    table: pa.Table
-    """image_id, score, rank (1 = most anomalous), z, p_value (null where the rule has none), is_anomalous, max_patch,
-    n_references, aligned (null without alignment), width, height, status (ok, failed, too_few_images), error (why there
-    is no score, else null)."""
-    patch_scores: np.ndarray
-    """float32 (N, h, w), in [0, 1]."""
-    verdict: Verdict
-    """On the images that have a score: its rule, centre, scale and thresholds (method.md §7)."""
-    images: Sequence[ImageLike]
-    fit: str
-
-    def heatmap(self, index: int) -> np.ndarray:
-        """Draw the photo with its patch scores over it: uint8 RGB (H, W, 3), at most 1,024 px, colours alike for all.
-
-        Just the photo where it has no score: it cannot be compared, or has no reference.
-        """
-        image = pixels_of(self.images[index], index)
-        if not np.isfinite(self.patch_scores[index]).all():
-            return image
-        height, width = image.shape[:2]
-        heat = heatmap(self.patch_scores[index], width, height, max_side=_HEATMAP_SIDE, fit=self.fit)
-        return overlay(image, heat, *self._colour_range)
-
-    @cached_property
-    def _colour_range(self) -> tuple[float, float]:
-        return colour_range(self.patch_scores)
-
-    def heatmaps(self) -> list[np.ndarray]:
-        """Draw `heatmap` of every image."""
-        return [self.heatmap(index) for index in range(len(self.images))]
 
 
 def score(

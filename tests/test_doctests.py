@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from patchead import local, notebook
+from patchead import local, notebook, scored
 from patchead.archive import given
 from patchead.maps import heatmap
 from patchead.samples import align, mask
@@ -15,7 +15,8 @@ from patchead.scoring import aggregate
 
 #: Modules, and what a notebook user calls of each.
 CALLED = {
-    notebook: ("score", "Scored"),
+    notebook: ("score",),
+    scored: ("Scored",),
     local: ("embed_images", "embed_prompts", "score_samples"),
     given: ("pixels_of",),
     heatmap: ("heatmap", "colour_range", "overlay"),
