@@ -13,7 +13,7 @@ import torch
 import typer
 from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
-from studies import aligned, defects, elpv, fewshot, precision
+from studies import aligned, boxes, defects, elpv, fewshot, precision
 from studies.findings import Finding, Sheet, load, progress, save
 
 
@@ -23,6 +23,7 @@ class Name(str, Enum):
     elpv = "elpv"
     fewshot = "fewshot"
     planted = "planted"
+    boxes = "boxes"
     aligned = "aligned"
     precision = "precision"
 
@@ -32,6 +33,7 @@ STUDIES: dict[Name, ModuleType] = {
     Name.elpv: elpv,
     Name.fewshot: fewshot,
     Name.planted: defects,
+    Name.boxes: boxes,
     Name.aligned: aligned,
     Name.precision: precision,
 }
