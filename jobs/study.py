@@ -13,7 +13,7 @@ import torch
 import typer
 from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
-from studies import aligned, boxes, defects, elpv, fewshot, precision
+from studies import aligned, alone, boxes, defects, elpv, fewshot, limits, nights, precision, products
 from studies.findings import Finding, Sheet, load, progress, save
 
 
@@ -26,6 +26,10 @@ class Name(str, Enum):
     boxes = "boxes"
     aligned = "aligned"
     precision = "precision"
+    nights = "nights"
+    alone = "alone"
+    products = "products"
+    limits = "limits"
 
 
 #: Each has `run(say) -> findings` and `sheets(findings) -> tables`.
@@ -36,6 +40,10 @@ STUDIES: dict[Name, ModuleType] = {
     Name.boxes: boxes,
     Name.aligned: aligned,
     Name.precision: precision,
+    Name.nights: nights,
+    Name.alone: alone,
+    Name.products: products,
+    Name.limits: limits,
 }
 
 

@@ -1,0 +1,174 @@
+"""The verdict on batch nights: how many of the defects are flagged, and how many good photos of a clean night."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from sklearn.metrics import precision_recall_curve
+
+from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.verdict import VerdictSettings, judge
+from patchead.settings.resolve import settled_precision
+from studies.features import DINO
+from studies.findings import Case, Finding, Say, Sheet, find
+from studies.lots import DRAWS, GOOD, LOTS, RATES, SIZE, TEXTURES, Lot, arithmetic, defective_at, draws_of, lot_of
+from studies.strips import Sorted, scored
+
+STUDY = "nights"
+#: What is averaged: the lots of a product, or those of all textures.
+SURFACES = {"mono": ("mono",), "poly": ("poly",), "textures": TEXTURES}
+FRACTIONS = (0.3, 0.05)
+AGGREGATIONS = tuple(Aggregation("nearest", fraction, 0.01) for fraction in FRACTIONS)
+UPPER_FIT, LINEAR_MAD, LOG_MAD = "upper fit", "linear MAD", "log MAD"
+BEST = "best possible"
+#: Mean F1 over the rates above 0 that the verdict should reach, and what it may flag of clean nights: mean, worst.
+TARGETS = {"mono": 0.85, "poly": 0.55, "textures": 0.82}
+CLEAN_MEAN, CLEAN_WORST = 0.01, 0.05
+
+
+def run(say: Say) -> list[Finding]:
+    """F1 of every rule on every night with defects, a value per night; the share flagged of every clean night."""
+    precision = settled_precision("auto", "cpu")
+    findings = []
+    for surface, names in SURFACES.items():
+        values: dict[tuple[float, float, str, str], list[float]] = {}
+        for name in names:
+            for number in range(LOTS[name]):
+                for key, value in of_lot(lot_of(name, number, precision)):
+                    values.setdefault(key, []).append(value)
+                say(f"nights: {name}, lot {number}")
+        case: Case = {"surface": surface, "arithmetic": arithmetic(precision)}
+        for (fraction, rate, rule, metric), found in values.items():
+            one: Case = {**case, "fraction": fraction, "rate": rate, "rule": rule}
+            findings.append(Finding(STUDY, one, metric, tuple(found)))
+    return findings
+
+
+def of_lot(lot: Lot) -> Iterator[tuple[tuple[float, float, str, str], float]]:
+    """(fraction, rate, rule, metric) and its value, for every night of a lot."""
+    for rate in RATES:
+        for draw in range(draws_of(rate)):
+            chosen, truth = lot.night(rate, draw)
+            for aggregation, scores in scored(Sorted.of(lot.distances, chosen), AGGREGATIONS):
+                for rule, flagged in flagged_by(scores).items():
+                    value = f1(truth, flagged) if rate else float(flagged.mean())
+                    yield (aggregation.fraction, rate, rule, "F1" if rate else "flagged"), value
+                if rate:
+                    yield (aggregation.fraction, rate, BEST, "F1"), best_f1(truth, scores)
+
+
+def flagged_by(scores: np.ndarray) -> dict[str, np.ndarray]:
+    """What each rule flags of a night: bool (n,) each."""
+    return {
+        UPPER_FIT: judge(scores, VerdictSettings(verdict="upper_fit")).flagged,
+        LINEAR_MAD: judge(scores, VerdictSettings(verdict="mad")).flagged,
+        LOG_MAD: judge(np.log(np.maximum(scores, 1e-6)), VerdictSettings(verdict="mad")).flagged,
+    }
+
+
+def f1(truth: np.ndarray, flagged: np.ndarray) -> float:
+    """2 · hits / (defective + flagged), of at least one defective photo.
+
+    Examples:
+        >>> f1(np.array([True, True, False]), np.array([True, False, False])).__round__(3)
+        0.667
+    """
+    return float(2 * (truth & flagged).sum() / (truth.sum() + flagged.sum()))
+
+
+def best_f1(truth: np.ndarray, scores: np.ndarray) -> float:
+    """The largest F1 that a threshold on the scores can have.
+
+    Examples:
+        >>> best_f1(np.array([True, False, True]), np.array([0.9, 0.5, 0.4])).__round__(3)
+        0.8
+    """
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    return float(np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12)))
+
+
+def sheets(findings: list[Finding]) -> list[Sheet]:
+    """The mean over the rates beside its target, and F1 rate by rate."""
+    return [_means(findings), _by_rate(findings)]
+
+
+def mean_f1(findings: list[Finding], **case: str | int | float) -> tuple[float, float] | None:
+    """Mean F1 over the rates above 0, and its standard error over the lots; None where it was not measured."""
+    found = [find(findings, "F1", **case, rate=rate) for rate in RATES if rate]
+    known = [finding for finding in found if finding]
+    if len(known) < len(found):
+        return None
+    lots_of = sum(LOTS[name] for name in SURFACES[str(case["surface"])])
+    # Values come lot by lot, each with the draws of the rate.
+    by_lot = np.array([np.reshape(finding.values, (lots_of, -1)).mean(axis=1) for finding in known]).mean(axis=0)
+    return float(by_lot.mean()), float(by_lot.std(ddof=1) / np.sqrt(lots_of))
+
+
+def _means(findings: list[Finding]) -> Sheet:
+    rows = []
+    for surface in SURFACES:
+        for fraction in FRACTIONS:
+            case: Case = {"surface": surface, "fraction": fraction}
+            means = [mean_f1(findings, **case, rule=rule) for rule in (UPPER_FIT, BEST, LINEAR_MAD, LOG_MAD)]
+            clean = [find(findings, "flagged", **case, rule=rule) for rule in (UPPER_FIT, LINEAR_MAD, LOG_MAD)]
+            if all(means) and all(clean):
+                rows.append((surface, f"{fraction:.0%}", *map(_with_error, means), *map(_mean_and_worst, clean)))
+    rules = (UPPER_FIT, LINEAR_MAD, LOG_MAD)
+    header = ("nights of", "nearest", f"F1, {UPPER_FIT}", f"F1, {BEST}", *(f"F1, {r}" for r in rules[1:]))
+    targets = "; ".join(f"{name} {target:.2f}" for name, target in TARGETS.items())
+    caption = (
+        f"{_what(findings)} Mean over the rates {_percents(RATES[1:])} ± its standard error over the lots. Clean "
+        f"nights: the share of good photos that is flagged, mean / worst night. Targets: F1 of at least {targets}; "
+        f"clean nights at most {CLEAN_MEAN:.0%} / {CLEAN_WORST:.0%}. {UPPER_FIT}: method.md §7.1 at z > 3, the rule of "
+        f"groups of 60 images and more; {LINEAR_MAD}: §7.2 at z > 3.5; {LOG_MAD}: the same of the logarithm of the "
+        "scores, the rule before."
+    )
+    header += tuple(f"clean nights, {rule}" for rule in rules)
+    return Sheet("The verdict on batch nights", caption, header, tuple(rows))
+
+
+def _by_rate(findings: list[Finding]) -> Sheet:
+    rows = []
+    for surface in SURFACES:
+        for fraction in FRACTIONS:
+            for rule in (UPPER_FIT, BEST, LINEAR_MAD, LOG_MAD):
+                case: Case = {"surface": surface, "fraction": fraction, "rule": rule}
+                found = [find(findings, "F1", **case, rate=rate) for rate in RATES if rate]
+                if any(found):
+                    rows.append((surface, f"{fraction:.0%}", rule, *(f"{f.mean:.2f}" if f else "" for f in found)))
+    header = ("nights of", "nearest", "rule", *(_percents([rate]) for rate in RATES if rate))
+    caption = (
+        f"F1, mean over the lots and {DRAWS} draws of the defective photos of each (at {max(RATES):.0%} all of them, "
+        f"once)."
+    )
+    return Sheet("The verdict by the rate of defects", caption, header, tuple(rows))
+
+
+def _what(findings: list[Finding]) -> str:
+    cells = [
+        f"{name} {LOTS[name]} lots of {GOOD[name]} good and up to {defective_at(max(RATES), GOOD[name])} defective"
+        for name in ("mono", "poly")
+    ]
+    texture = TEXTURES[0]
+    used = dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings)
+    return (
+        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {', '.join(used)}. Cells of elpv-dataset, good ones in "
+        f"contiguous blocks, defective ones every fifth of the file from the lot's number on, none in two lots: "
+        f"{', '.join(cells)}. Textures: scikit-image's {', '.join(TEXTURES)}, {LOTS[texture]} lots each of "
+        f"{GOOD[texture]} good crops and up to {defective_at(max(RATES), GOOD[texture])} with a planted defect, the "
+        "kinds taking turns."
+    )
+
+
+def _percents(rates: Iterable[float]) -> str:
+    return ", ".join(f"{rate:.1%}".replace(".0%", "%") for rate in rates)
+
+
+def _with_error(mean: tuple[float, float] | None) -> str:
+    return f"{mean[0]:.3f} ± {mean[1]:.3f}" if mean else ""
+
+
+def _mean_and_worst(finding: Finding | None) -> str:
+    return f"{statistics.fmean(finding.values):.1%} / {max(finding.values):.1%}" if finding else ""
