@@ -185,10 +185,10 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(lots.GOOD, name, 24)
         monkeypatch.setitem(lots.LOTS, name, 2)
     monkeypatch.setattr(prompted, "ASKED", 6)
-    for cached in (lots.embedded, lots.lot_of, prompted.draw_of):
+    for cached in (lots.embedded, lots.lot_of, prompted.draw_of, limits._mixed_scores):
         cached.cache_clear()
     yield
-    for cached in (lots.embedded, lots.lot_of, prompted.draw_of):
+    for cached in (lots.embedded, lots.lot_of, prompted.draw_of, limits._mixed_scores):
         cached.cache_clear()
 
 

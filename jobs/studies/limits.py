@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ FEW_RATE = 0.1
 WHOLE_GOOD = 80
 #: How many whole pictures are spoilt among them: 2.4, 9 and 20 %.
 WHOLE = (2, 8, 20)
+WHOLE_NIGHTS = 2
 SPOILT = {"darkened to 60 %": "dark", "out of focus (sigma 1 % of the side)": "blurred", "turned by 90°": "turned"}
 BY_ACCEPTED = VerdictSettings(verdict="reference")
 AUTO, GROUP_BY, ACCEPTED, TOP = "auto", "group_by", "accepted", "top"
@@ -37,8 +39,8 @@ def run(say: Say) -> list[Finding]:
     """The share flagged or F1 of each case, a value per lot."""
     precision = settled_precision("auto", "cpu")
     values: dict[tuple[tuple[tuple[str, str | int | float], ...], str], list[float]] = {}
-    for part in (mixed, few, whole):
-        for number in range(LOTS["poly"]):
+    for part, nights in ((mixed, LOTS["poly"]), (few, LOTS["poly"]), (whole, WHOLE_NIGHTS)):
+        for number in range(nights):
             for case, metric, value in part(number, precision):
                 values.setdefault((tuple(case.items()), metric), []).append(value)
             say(f"limits: {part.__name__}, lot {number}")
@@ -69,6 +71,7 @@ def mixed(number: int, precision: str) -> Measured:
             yield case, "rare flagged", float(found[MANY:].mean())
 
 
+@lru_cache(maxsize=16)
 def _mixed_scores(number: int, rare: int, precision: str) -> np.ndarray:
     together = np.concatenate([embedded("poly", number)[:MANY], embedded("mono", number)[: max(RARE)]])
     chosen = np.arange(MANY + rare)
@@ -200,7 +203,7 @@ def _whole_sheet(findings: list[Finding], setting: str) -> Sheet:
             rows.append((words, metric, *(f.with_range if f else "" for f in found)))
     caption = (
         f"{setting}{WHOLE_GOOD} good mono cells, and further ones that are spoilt as a whole, all in the same way: "
-        f"mean (lowest-highest) of {LOTS['mono']} nights."
+        f"mean (lowest-highest) of {WHOLE_NIGHTS} nights."
     )
     header = ("what is wrong", "metric", *(f"{n} of {WHOLE_GOOD + n}" for n in WHOLE))
     return Sheet("Defects that fill the picture", caption, header, tuple(rows))
