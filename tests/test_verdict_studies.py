@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_z_puts_products_of_different_levels_into_one_list() -> None:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every study on small pictures, few of them, by a small encoder with random weights."""
     features = Features(SMALL, 64)
     for module in (lots, limits):
