@@ -21,8 +21,8 @@ def validate(scores: pa.Table, manifest: pa.Table, *, regions: pa.Table, verdict
 
     Raises:
         ValidationError: with every contradiction found: an image without a row or with two, a row of no image, an ok
-            row without a finite score in [0, 1], a region of an image that is not ok, a group without its verdict or
-            with flags that its threshold does not give, counts that do not add up.
+            row without a finite score in [0, 1], a region of an image that is not ok, a flagged image without
+            one, a group without its verdict or with flags that its threshold does not give, counts that do not add up.
     """
     tables = {"scores": (scores, SCORES), "regions": (regions, REGIONS), "verdicts": (verdicts, VERDICTS)}
     faults = list(_schemas(tables | {"run": (run, RUNS)}))
@@ -67,6 +67,8 @@ def _values(scores: pa.Table) -> Iterator[str]:
 def _regions(scores: pa.Table, regions: pa.Table) -> Iterator[str]:
     ok = scores.filter(pc.equal(scores["status"], OK))
     yield from _named("a region, but no row with status ok", pc.unique(_missing(regions["image_id"], ok["image_id"])))
+    flagged = ok.filter(pc.fill_null(ok["is_anomalous"], False))
+    yield from _named("a flag, but no region", _missing(flagged["image_id"], regions["image_id"]))
 
 
 def _verdicts(scores: pa.Table, verdicts: pa.Table) -> Iterator[str]:

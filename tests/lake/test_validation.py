@@ -75,6 +75,10 @@ def test_consistent_rows_pass() -> None:
         (lambda r: r.changed(run=r.run.slice(1)), "the run record has 0 rows"),
         (lambda r: r.changed(regions=with_value(r.regions, "a", "image_id", "d")), "a region, but no row.*: 'd'"),
         (lambda r: r.changed(regions=with_value(r.regions, "a", "image_id", "q")), "a region, but no row.*: 'q'"),
+        (
+            lambda r: scores_with("a", "is_anomalous", True)(r.changed(regions=r.regions.slice(1))),
+            "1 images with a flag, but no region: 'a'",
+        ),
         (scores_with("a", "verdict_rule", "top"), "the verdict's rule is mad, the rows say mad"),
         (scores_with("a", "verdict_rule", None), "status ok but no verdict_rule: 'a'"),
         (scores_with("a", "threshold_score", 0.6), "the verdict's threshold_score is 0.5, the rows say 0.5"),
