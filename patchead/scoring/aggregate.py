@@ -24,7 +24,7 @@ class Aggregation:
 
     Examples:
         >>> Aggregation("farthest", fraction=0.1)
-        Aggregation(aggregate='farthest', fraction=0.1, image_top_fraction=0.01)
+        Aggregation(aggregate='farthest', fraction=0.1, image_top_fraction=0.01, repeats=False)
     """
 
     aggregate: Literal["nearest", "farthest"] = "nearest"
@@ -33,6 +33,8 @@ class Aggregation:
     """K as a fraction of the references."""
     image_top_fraction: float = 0.01
     """Image score: mean of this fraction of the largest patch scores; 0 is the single maximum."""
+    repeats: bool = False
+    """Look for defects that images share, and score those images without each other (method.md §9.2)."""
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
@@ -44,7 +46,12 @@ class Aggregation:
 
     def few_shot(self) -> Aggregation:
         """Make the aggregation of few-shot mode: K = 1, the nearest prompt of all (method.md §3)."""
-        return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION)
+        return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION, repeats=False)
+
+    @property
+    def finds_repeats(self) -> bool:
+        """Tell whether repeats are looked for: the farthest references are none that share a defect."""
+        return self.repeats and self.aggregate == "nearest"
 
 
 def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:

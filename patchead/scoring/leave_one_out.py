@@ -7,8 +7,9 @@ strip (N, N, P). *row_stationary*: a block of query images stays while the refer
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ import torch
 from patchead.batches import slices
 from patchead.scoring import quantize
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores, neighbours, reference_mask
+from patchead.scoring.burn_out import BurnOut, Evidence
 from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.nearest_mean import NearestMean
 from patchead.scoring.panel import reference_panel
 from patchead.scoring.precision import allocate, dtype_of, maxima_dtype, prepare
 from patchead.scoring.query_block import finish, reduce_query_block, score_query_block
+from patchead.scoring.repeats import Repeat
+from patchead.scoring.rescore import Compared, rescore
 from patchead.scoring.similarity import cosine_maxima, cosine_maxima_self, to_distance_
 
 __all__ = [
@@ -44,6 +48,8 @@ class GroupScores:
     """float64 (N,), in [0, 1]."""
     n_references: np.ndarray
     """int32 (N,)."""
+    repeats: list[Repeat] = field(default_factory=list)
+    """Regions that some images share, with `Aggregation.repeats`; those images were scored without each other."""
 
 
 def score_group(
@@ -58,6 +64,7 @@ def score_group(
     memory_bytes: int,
     panel: np.ndarray | None = None,
     queries: int | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> GroupScores:
     """Score a whole group in this process.
 
@@ -72,6 +79,7 @@ def score_group(
         memory_bytes: budget for everything but ``embeddings``.
         panel: positions of the only images that may be references (`reference_panel`); default: all.
         queries: score the first images only; those behind them, the prompts of few-shot mode, are references at most.
+        grid: (h, w) of one view's patches, by which a repeated region lies together; default: a square.
 
     Raises:
         PatcheadError: an embedding is zero, infinite or NaN.
@@ -94,6 +102,7 @@ def score_group(
         device=device,
         precision=precision,
         memory_bytes=memory_bytes,
+        grid=grid or (isqrt(p), max(1, p // max(1, isqrt(p)))),
     )
     everything = panel is None and queries is None
     if everything and job.work.choose_schedule(memory_bytes, schedule) == "symmetric":
@@ -105,13 +114,18 @@ def score_group(
                 there, back = strip[rows, columns], strip[columns, rows]
                 cosine_maxima(a, b, there, back, budget_bytes=matmul_bytes(memory_bytes))
             del a, b  # before the next ones are made
-        patch_scores = _reduced(job, strip)
+        patch_scores, evidence = _reduced(job, strip)
+        del strip
     else:
-        patch_scores = np.empty((job.queries, p), np.float32)
+        patch_scores, evidence = np.empty((job.queries, p), np.float32), list[Evidence]()
         for rows, arguments in _query_blocks(job):
-            patch_scores[rows] = score_query_block(**arguments)
-    found = image_scores(patch_scores, aggregation.image_top_fraction)
-    return GroupScores(patch_scores, found, job.n_references[:queries])
+            test = job.burn_out(rows)
+            patch_scores[rows] = score_query_block(**arguments, burn_out=test)
+            evidence += [test.result()] if test is not None else []
+    counts = job.n_references[:queries]
+    done = rescore(patch_scores, counts, evidence, job.compared, lambda index: embeddings[index])
+    found = image_scores(done.patch_scores, aggregation.image_top_fraction)
+    return GroupScores(done.patch_scores, found, done.n_references, done.repeats)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +142,15 @@ class _Job:
     device: str
     precision: str
     memory_bytes: int
+    grid: tuple[int, int]
+
+    @property
+    def compared(self) -> Compared:
+        names = ("content", "part", "references", "aggregation", "device", "precision", "memory_bytes", "grid")
+        return Compared(**{name: getattr(self, name) for name in names})
+
+    def burn_out(self, rows: slice) -> BurnOut | None:
+        return self.compared.burn_out(np.arange(self.queries)[rows], self.work.patches, self.n_references)
 
     @cached_property
     def work(self) -> Workload:
@@ -139,6 +162,7 @@ class _Job:
             references=len(self.references),
             precision=self.precision,
             fraction=self.aggregation.fraction,
+            repeats=self.aggregation.finds_repeats,
         )
 
     def prepare(self, images: slice) -> torch.Tensor:
@@ -175,16 +199,20 @@ def _query_blocks(job: _Job) -> Iterator[tuple[slice, dict[str, Any]]]:
         )
 
 
-def _reduced(job: _Job, strip: torch.Tensor) -> np.ndarray:
-    """Patch scores float32 (N, P) from the strip of cosines (N, N, P), some images at a time."""
+def _reduced(job: _Job, strip: torch.Tensor) -> tuple[np.ndarray, list[Evidence]]:
+    """Patch scores float32 (N, P), and evidence, from the strip of cosines (N, N, P), some images at a time."""
     n, p = job.work.images, job.work.patches
     step = quantize.cosine_step(job.work.dim) if job.precision == "int8" else 1.0
-    out = np.empty((n, p), np.float32)
-    # An image takes its distances and as many candidates. The similarity matrix's share is free again by now.
-    for rows in slices(n, max(1, matmul_bytes(job.memory_bytes) // (2 * job.work.candidate_bytes(n)))):
+    out, evidence = np.empty((n, p), np.float32), list[Evidence]()
+    # The similarity matrix's share is free again by now.
+    for rows in slices(n, max(1, matmul_bytes(job.memory_bytes) // job.work.strip_reduction_bytes)):
         distances = to_distance_(strip[rows].to(torch.float32, copy=True), step)
         k = neighbours(job.n_references[rows], job.aggregation.fraction)
         mean = NearestMean(k, p, job.aggregation.aggregate, job.device, n)
-        mean.add(distances, reference_mask(job.content, job.part, rows, slice(None)))
+        allowed = reference_mask(job.content, job.part, rows, slice(None))
+        mean.add(distances, allowed)
         out[rows] = finish(mean, np.arange(n)[rows], job.n_references[rows])
-    return out
+        if (test := job.burn_out(rows)) is not None:
+            test.add(distances, allowed, np.arange(n))
+            evidence.append(test.result())
+    return out, evidence

@@ -49,6 +49,8 @@ class Workload:
     precision: str = "fp32"
     fraction: float = 0.3
     """K as a fraction of the references."""
+    repeats: bool = False
+    """Whether repeated defects are looked for."""
 
     @property
     def stored_bytes(self) -> int:
@@ -87,15 +89,41 @@ class Workload:
         """Count the bytes of ``held`` candidates (and the one that `NearestMean` adds) for the patches of one image."""
         return (held + 1) * self.distance_bytes
 
+    def burn_out_bytes(self, held: int) -> int:
+        """Count the bytes of the burn-out test of one image's patches: ``held`` references as int64, and their means.
+
+        0 where repeated defects are not looked for.
+        """
+        return (held * self.patches * 8 + self.images * SCORE_BYTES) if self.repeats else 0
+
+    @property
+    def tested(self) -> int:
+        """Count the references that the burn-out test holds per patch."""
+        return 2 * (neighbours_tested(self.references) + 1)
+
     def symmetric_bytes(self, block: int) -> int:
         """Count the bytes of the symmetric schedule in blocks of ``block`` images: strip, vectors, scratch."""
         matching = self.scratch_bytes + min(self.images, 2 * block) * self.vector_bytes
-        return self.strip_bytes + max(matching, 2 * self.candidate_bytes(self.images))
+        return self.strip_bytes + max(matching, self.strip_reduction_bytes)
+
+    @property
+    def strip_reduction_bytes(self) -> int:
+        """Count the bytes of reducing one image's part of the strip: its distances, as many candidates, the test.
+
+        The test makes relative distances and keys of all the distances at once: 16 bytes each.
+        """
+        making = 2 * self.burn_out_bytes(self.images)
+        return 2 * self.candidate_bytes(self.images) + self.burn_out_bytes(self.tested) + making
 
     def query_block_bytes(self, block: int, at_once: int) -> int:
         """Count the bytes of ``block`` query images and their candidates while ``at_once`` references are in hand."""
-        queries = block * (self.vector_bytes + self.candidate_bytes(self.candidates))
-        return self.scratch_bytes + queries + at_once * (self.vector_bytes + block * self.distance_bytes)
+        held = self.candidate_bytes(self.candidates) + self.burn_out_bytes(self.tested)
+        making = self.burn_out_bytes(2 * at_once)
+        return (
+            self.scratch_bytes
+            + block * (self.vector_bytes + held + making)
+            + at_once * (self.vector_bytes + block * self.distance_bytes)
+        )
 
     def tile_bytes(self, block: int) -> int:
         """Count the bytes of one tile of two blocks, both directions, with its vectors."""
@@ -103,7 +131,8 @@ class Workload:
 
     def reduction_bytes(self, block: int) -> int:
         """Count the bytes of reducing the tiles of a query block: one tile at a time, twice while it is copied."""
-        return block * (self.candidate_bytes(self.candidates) + 2 * block * self.distance_bytes)
+        held = self.candidate_bytes(self.candidates) + self.burn_out_bytes(self.tested)
+        return block * (held + 2 * block * self.distance_bytes + self.burn_out_bytes(2 * block))
 
     def choose_schedule(self, memory_bytes: int, schedule: str = "auto") -> str:
         """Choose ``symmetric``, half the work, where its strip takes up to 3/4 of the budget, else ``row_stationary``.

@@ -10,6 +10,7 @@ import torch
 from patchead.batches import slices
 from patchead.errors import PatcheadError
 from patchead.scoring.aggregate import Aggregation, neighbours, reference_mask
+from patchead.scoring.burn_out import BurnOut
 from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.nearest_mean import NearestMean
 from patchead.scoring.precision import allocate, cosine_step, prepare
@@ -28,6 +29,7 @@ def score_query_block(
     precision: str = "fp32",
     memory_bytes: int,
     n_references: np.ndarray,
+    burn_out: BurnOut | None = None,
 ) -> np.ndarray:
     """Score a query block while its references stream past (row-stationary): patch scores float32 (B, P).
 
@@ -41,6 +43,7 @@ def score_query_block(
         device, precision: of the similarities; see `prepare`.
         memory_bytes: budget for everything but ``query`` and the block in hand.
         n_references: int (B,), references each query must meet on the way.
+        burn_out: is given the same distances, where repeats are looked for.
 
     Raises:
         PatcheadError: a query met another number of references than announced (a block was lost or came twice),
@@ -50,7 +53,13 @@ def score_query_block(
     b, p, d = query.shape
     most = int(n_references.max(initial=1))
     work = Workload(
-        images=len(content), patches=p, dim=d, references=most, precision=precision, fraction=aggregation.fraction
+        images=len(content),
+        patches=p,
+        dim=d,
+        references=most,
+        precision=precision,
+        fraction=aggregation.fraction,
+        repeats=burn_out is not None,
     )
     step = work.references_at_once(memory_bytes, b)
     queries = prepare(query, device=device, precision=precision, positions=query_index)
@@ -63,7 +72,10 @@ def score_query_block(
             maxima = allocate((b, len(vectors), p), torch.float32, queries.device)
             cosine_maxima(queries, vectors, maxima, None, budget_bytes=matmul_bytes(memory_bytes))
             distances = to_distance_(maxima, cosine_step(queries))
-            mean.add(distances, reference_mask(content, part, query_index, columns[cut]))
+            allowed = reference_mask(content, part, query_index, columns[cut])
+            mean.add(distances, allowed)
+            if burn_out is not None:
+                burn_out.add(distances, allowed, columns[cut])
             del vectors, distances, maxima  # before the next ones are made
         del embeddings
     return finish(mean, query_index, n_references)
@@ -77,6 +89,7 @@ def reduce_query_block(
     aggregation: Aggregation,
     n_references: np.ndarray,
     device: str = "cpu",
+    burn_out: BurnOut | None = None,
 ) -> np.ndarray:
     """Reduce the tiles of one query block, of a distributed symmetric schedule, to its patch scores float32 (B, P).
 
@@ -84,6 +97,7 @@ def reduce_query_block(
         parts: ``(columns (n,), distances (B, n, P))`` as from `similarity.tile`, in any order.
         query_index, content, part, aggregation, n_references: see `score_query_block`.
         device: where to reduce.
+        burn_out: is given the same distances, where repeats are looked for.
 
     Raises:
         PatcheadError: a query met another number of references than announced.
@@ -98,7 +112,10 @@ def reduce_query_block(
             mean = NearestMean(
                 k, distances.shape[2], aggregation.aggregate, device, min(most, 2 * int(k.max(initial=1)))
             )
-        mean.add(distances, reference_mask(content, part, query_index, columns))
+        allowed = reference_mask(content, part, query_index, columns)
+        mean.add(distances, allowed)
+        if burn_out is not None:
+            burn_out.add(distances, allowed, columns)
     if mean is None:
         raise ValueError("reduce_query_block needs at least one part")
     return finish(mean, query_index, n_references)

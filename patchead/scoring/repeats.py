@@ -18,7 +18,7 @@ from patchead.scoring.burn_out import Evidence
 FEWEST = 3
 """Images of a repeat, at least: two that share a defect do not hide it from the mean over K references."""
 LARGEST_SHARE = 0.25
-"""Images of a repeat as a share of the group, at most: what more images share is how a part of the product looks."""
+"""Images of a repeat as a share of the group, at most: what more images share is how good ones look."""
 _ABNORMAL = 0.99  # quantile of the group's patch scores that a patch must exceed once its sharers are left out
 _ALIKE = 0.5  # mean Jaccard index of the images that two patches name, for them to be of one region
 _NAMED_BY = 0.5  # share of a region's patches that must name an image
@@ -45,7 +45,7 @@ def find_repeats(evidence: Evidence, patch_scores: np.ndarray, grid: tuple[int, 
     scores: without its sharers it would stand out. Patches that name the same images, and each other's, are of one
     region (average linkage of Jaccard indices); its images are those that half of its patches name. It is one where
     these are at least three, at most a quarter of the group, for the most part those that the patches are of, and the
-    patches of an image lie together: another make of the product differs in many places.
+    patches of an image lie together: another make of the parts differs in many places.
 
     Args:
         evidence: of all N images, in their order.
@@ -61,11 +61,14 @@ def find_repeats(evidence: Evidence, patch_scores: np.ndarray, grid: tuple[int, 
     taken = np.zeros(n, bool)
     at = np.stack([image, evidence.patch[image, place]], axis=1).astype(np.int64)
     for chosen in _regions(named, image):
-        members = np.asarray(named[chosen].mean(axis=0)).ravel() >= _NAMED_BY
         own = np.zeros(n, bool)
         own[image[chosen]] = True
+        counts = np.asarray(named[chosen].sum(axis=0)).ravel()
+        by_itself = np.bincount(image[chosen], minlength=n)
+        members = (counts >= _NAMED_BY * len(chosen)) | (own & (counts == by_itself))
         covered = (members & own).sum() >= _COVER * (members | own).sum()
         members &= ~taken
+        covered &= (members & own).sum() >= FEWEST
         if covered and _lie_together(at[chosen], grid) and FEWEST <= members.sum() <= LARGEST_SHARE * n:
             found.append(Repeat(np.flatnonzero(members), at[chosen][members[image[chosen]]]))
             taken |= members
@@ -123,6 +126,8 @@ def _regions(named: csr_matrix, image: np.ndarray) -> list[np.ndarray]:
     size = common.diagonal()
     apart = 1 - common / (size[:, None] + size - common)
     names = named[:, image].toarray() > 0
+    # Nobody names an image outside the panel, of which no image is a neighbour.
+    names[:, np.asarray(named.sum(axis=0)).ravel()[image] == np.bincount(image)[image]] = True
     apart[~(names & names.T)] = 1
     np.fill_diagonal(apart, 0)
     label = fcluster(linkage(squareform(apart, checks=False), "average"), 1 - _ALIKE, "distance")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from patchead.scoring import block_maxima, leave_one_out, nearest_mean, precision, query_block, similarity
+from patchead.scoring import block_maxima, burn_out, leave_one_out, nearest_mean, precision, query_block, similarity
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -22,7 +22,7 @@ def two_threads() -> Iterator[None]:
 @pytest.fixture
 def torch_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """`precision.allocate` from torch's allocator, where a test can count it."""
-    for module in (nearest_mean, leave_one_out, query_block, block_maxima, similarity, precision):
+    for module in (nearest_mean, burn_out, leave_one_out, query_block, block_maxima, similarity, precision):
         monkeypatch.setattr(
             module, "allocate", lambda shape, dtype, device: torch.empty(shape, dtype=dtype, device=device)
         )

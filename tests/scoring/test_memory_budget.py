@@ -81,13 +81,13 @@ def test_a_budget_for_not_even_one_image_is_refused_and_the_remedy_works(schedul
         (40, 64, 768, 12_000_000, "row_stationary"),
     ],
 )
+@pytest.mark.parametrize("repeats", [False, True])
 def test_scoring_allocates_no_more_than_its_budget(
-    torch_memory: None, n: int, p: int, d: int, memory: int, schedule: str
+    torch_memory: None, n: int, p: int, d: int, memory: int, schedule: str, repeats: bool
 ) -> None:
     embeddings = group(n, p, d)
-    score = partial(
-        score_group, embeddings, np.arange(n), aggregation=Aggregation(), schedule=schedule, memory_bytes=memory
-    )
+    rule = Aggregation(repeats=repeats)
+    score = partial(score_group, embeddings, np.arange(n), aggregation=rule, schedule=schedule, memory_bytes=memory)
     score()  # so that first-call imports are not counted
     peak = _peak_bytes(score)
     assert n * p * 4 < peak <= memory
