@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, name_of, pixels_and_hash, pixels_of
+from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, pixels_and_hash, pixels_of
 from patchead.batches import stream_batches
 from patchead.encoders import Encoder
-from patchead.errors import PatcheadError
 from patchead.samples.align import Alignment
 from patchead.samples.embed import EmbeddedSamples, SampleEmbedder
 from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
-from patchead.samples.recipe import SampleRecipe, stacked, turned
+from patchead.samples.recipe import SampleRecipe, stacked
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.views import Guide
 from patchead.scoring.aggregate import Aggregation
@@ -50,11 +49,18 @@ class Prompts:
     """Hold few-shot mode's normal images: ``embeddings`` float16 (R, P, D) of R views, each with its image's hash.
 
     ``images`` are the k upright ones, which alignment warps onto a query; theirs are the first k of ``content``.
+    `local_prompts.embed_prompts` makes it.
     """
 
     embeddings: np.ndarray
     content: list[str]
     images: list[np.ndarray]
+    nulls: Samples
+    """What is scored to know how normal images score (method.md §7.3): each prompt once more, or views of few."""
+    views_of: int
+    """0, or of how many prompts ``nulls`` are views; see `NullChoice`."""
+    align: Alignment | None = None
+    """That of the images that are compared with them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class SampleScores:
     """int32 (N,)."""
     aligned: np.ndarray | None
     """bool (N,), False where an image cannot be compared; None without alignment."""
+    null_scores: np.ndarray | None = None
+    """float64 (m,): of `Prompts.nulls`; None without prompts."""
 
 
 def embed_images(
@@ -89,7 +97,7 @@ def embed_images(
         DecodeError: an image cannot be decoded; the text says which.
         OSError: a path cannot be read.
         PatcheadError: no image can be compared, nor is there a prompt that can, so that it is the encoder or its dtype.
-        ValueError: no image, or pixels of another form.
+        ValueError: no image, pixels of another form, or another ``align`` than that of the prompts.
 
     Examples:
         >>> from patchead.encoders import EncoderSpec, build
@@ -99,51 +107,17 @@ def embed_images(
         >>> samples.embeddings.shape, samples.grid
         ((5, 16, 64), (4, 4))
     """
+    if prompts is not None and align != prompts.align:
+        raise ValueError(f"align must be that of embed_prompts, {prompts.align}; got {align}")
     if prompts is not None and align is not None:
         batch_size = max(1, batch_size // (1 + 2 * len(prompts.images)))  # each image brings its warped prompts along
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=prompts is not None)
     guides = {} if align is None else _guides(images, prompts, reading)
-    samples = _embedded(images, embedder, recipe, guides, batch_size, reading)
+    decoded = (pixels_and_hash(image, index, reading) for index, image in enumerate(images))
+    samples = embedded(decoded, embedder, recipe, guides, batch_size)
     embedder.require_one()
     return samples
-
-
-def embed_prompts(
-    images: Sequence[ImageLike],
-    encoder: Encoder,
-    *,
-    rotations: Sequence[int] = (),
-    batch_size: int = 32,
-    reading: Reading = DEFAULT_READING,
-) -> Prompts:
-    """Embed the k normal images of few-shot mode, upright and turned by each of ``rotations`` (90, 180 or 270°).
-
-    Raises:
-        As `embed_images`; PatcheadError for a prompt that cannot be decoded or compared, ValueError for another
-            rotation.
-
-    Examples:
-        >>> from patchead.encoders import EncoderSpec, build
-        >>> encoder = build(EncoderSpec("timm/test_vit", "random", image_size=64))
-        >>> normal = list(np.random.default_rng(1).integers(90, 110, (2, 64, 64, 3), dtype=np.uint8))
-        >>> embed_prompts(normal, encoder, rotations=(180,)).embeddings.shape
-        (4, 16, 64)
-    """
-    if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
-        raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
-    found = [pixels_and_hash(image, index, reading, "prompt") for index, image in enumerate(images)]
-    views = [turned(image, angle) for angle in (0, *rotations) for image, _ in found]
-    recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid)
-    embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
-    samples = _embedded(views, embedder, recipe, {}, batch_size, reading)
-    if faults := [(index, fault) for index, fault in enumerate(samples.faults) if fault]:
-        index, fault = faults[0]
-        turn, prompt = divmod(index, len(found))
-        name = name_of(images[prompt], prompt, "prompt") + (f", turned by {rotations[turn - 1]}°," if turn else "")
-        raise PatcheadError(f"{name} cannot be used: {fault}. Mend or remove it.")
-    digests = [digest for _, digest in found]
-    return Prompts(samples.embeddings, digests * (1 + len(rotations)), [image for image, _ in found])
 
 
 def score_samples(
@@ -185,36 +159,41 @@ def score_samples(
     """
     if part is not None and (prompts is not None or len(part) != len(samples.content)):
         raise ValueError(f"part must name the part of each of {len(samples.content)} images, and goes with no prompts")
-    kept, embeddings = np.flatnonzero(samples.usable).tolist(), samples.embeddings
+    kept, embeddings, side_arrays = np.flatnonzero(samples.usable).tolist(), samples.embeddings, samples.side_arrays
+    queries = None
     content = [samples.content[i] for i in kept]
     parts = [None if part is None else part[i] for i in kept]
     if panel is not None:
         panel = np.flatnonzero(np.isin(kept, panel))
     if prompts is not None:
-        panel = np.arange(len(kept), len(kept) + len(prompts.content))
-        embeddings = np.concatenate([embeddings, prompts.embeddings])
-        content, parts = [*content, *prompts.content], [*parts, *[None] * len(prompts.content)]
+        queries = len(kept) + len(prompts.nulls.content)
+        panel = np.arange(queries, queries + len(prompts.content))
+        embeddings = np.concatenate([embeddings, prompts.nulls.embeddings, prompts.embeddings])
+        content = [*content, *prompts.nulls.content, *prompts.content]
+        parts = [*parts, *[None] * (len(content) - len(kept))]
+        side_arrays = SideArrays.joined([side_arrays, prompts.nulls.side_arrays])
     found = score_group(
         embeddings,
-        _codes(content),
-        _codes(parts),
+        codes(content),
+        codes(parts),
         aggregation=aggregation if prompts is None else aggregation.few_shot(),
         device=device,
         precision=precision,
         schedule=schedule,
         memory_bytes=memory_bytes,
         panel=panel,
-        queries=len(kept) if prompts is not None else None,
+        queries=queries,
     )
     done = finish_samples(
-        found.patch_scores, samples.grid, samples.side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction
+        found.patch_scores, samples.grid, side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction
     )
-    aligned = samples.side_arrays.aligned
+    n, aligned = len(kept), samples.side_arrays.aligned
     return SampleScores(
-        _placed(done.patch_scores, samples.usable, np.nan),
-        _placed(done.image_scores, samples.usable, np.nan),
-        _placed(found.n_references, samples.usable, 0),
+        _placed(done.patch_scores[:n], samples.usable, np.nan),
+        _placed(done.image_scores[:n], samples.usable, np.nan),
+        _placed(found.n_references[:n], samples.usable, 0),
         None if aligned is None else _placed(aligned, samples.usable, False),
+        None if prompts is None else done.image_scores[n:],
     )
 
 
@@ -239,20 +218,24 @@ def _placed(values: np.ndarray, usable: np.ndarray, elsewhere: float) -> np.ndar
 def _guides(images: Sequence[ImageLike], prompts: Prompts | None, reading: Reading) -> dict[str, Guide]:
     """What images are aligned with, by content hash: the prompts, or the first image, that all are aligned with."""
     if prompts is not None:
-        return {digest: Guide.of(image) for digest, image in zip(prompts.content, prompts.images, strict=False)}
+        return prompt_guides(prompts.content, prompts.images)
     return {"": Guide.of(pixels_of(images[0], 0, reading))} if len(images) else {}
 
 
-def _embedded(
-    images: Sequence[ImageLike],
+def prompt_guides(content: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, Guide]:
+    """Make the guides of few-shot alignment: each prompt, by its content hash."""
+    return {digest: Guide.of(image) for digest, image in zip(content, images, strict=False)}
+
+
+def embedded(
+    decoded: Iterable[tuple[np.ndarray, str]],
     embedder: SampleEmbedder,
     recipe: SampleRecipe,
     guides: Mapping[str, Guide],
     batch_size: int,
-    reading: Reading,
 ) -> Samples:
+    """Embed images, given as pixels and content hash; none is compared with a guide of its own content."""
     content, sizes, parts = list[str](), list[tuple[int, int]](), list[EmbeddedSamples]()
-    decoded = (pixels_and_hash(image, index, reading) for index, image in enumerate(images))
     for batch in stream_batches(decoded, batch_size):
         views = []
         for image, digest in batch:
@@ -275,7 +258,7 @@ def _embedded(
     )
 
 
-def _codes(values: Sequence[str | None]) -> np.ndarray:
-    """Equal values to equal int64 codes, None to -1."""
+def codes(values: Sequence[str | None]) -> np.ndarray:
+    """Turn equal values into equal int64 codes (n,), None into -1."""
     known: dict[str, int] = {}
     return np.array([-1 if v is None else known.setdefault(v, len(known)) for v in values], np.int64)

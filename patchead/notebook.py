@@ -13,7 +13,8 @@ import pyarrow as pa
 from patchead.archive.given import ImageLike
 from patchead.encoders import build
 from patchead.errors import SettingsError, arguments_named, bad_value, with_names
-from patchead.local import Samples, SampleScores, embed_images, embed_prompts, score_samples, unscored
+from patchead.local import Samples, SampleScores, embed_images, score_samples, unscored
+from patchead.local_prompts import embed_prompts
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
@@ -164,8 +165,12 @@ def score(
         warnings.warn(with_names(slow, _NAMES), stacklevel=2)
     with arguments_named(_NAMES):
         network = build(resolve.encoder_spec(config, where))
-        normal = embed_prompts(prompts, network, rotations=rotations, batch_size=batch_size) if len(prompts) else None
         alignment = align if isinstance(align, Alignment) else resolve.alignment_of(config)
+        normal = (
+            embed_prompts(prompts, network, align=alignment, rotations=rotations, batch_size=batch_size)
+            if len(prompts)
+            else None
+        )
         samples = embed_images(images, network, align=alignment, prompts=normal, batch_size=batch_size)
         comparable = int(samples.usable.sum())
         if normal is None and comparable < min_batch:
@@ -184,7 +189,12 @@ def score(
                 memory_bytes=int(memory_gb * GIGABYTE),
             )
         known = np.isfinite(found.image_scores)
-        judged = judge(found.image_scores[known], resolve.verdict_of(config))
+        judged = judge(
+            found.image_scores[known],
+            resolve.verdict_of(config),
+            null_scores=found.null_scores,
+            views_of=0 if normal is None else normal.views_of,
+        )
         table = _table(images, samples, found, judged, why_none)
         return Scored(table, found.patch_scores, judged, images, network.fit)
 

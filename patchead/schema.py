@@ -19,6 +19,7 @@ OK = "ok"
 FAILED = "failed"
 TOO_FEW_IMAGES = "too_few_images"
 PROMPT = "prompt"
+PROMPT_VIEW = "prompt view"
 SKIPPED = (TOO_FEW_IMAGES,)
 STATUSES = {
     OK: "The image has a score.",
@@ -75,7 +76,11 @@ _MANIFEST = Described(
 )
 
 _OF_A_SAMPLE = [
-    ("role", pa.string(), "`prompt` for a normal image of few-shot mode; null for an image of the archive."),
+    (
+        "role",
+        pa.string(),
+        "`prompt` for a normal image of few-shot mode, `prompt view N` for one that stands in; else null.",
+    ),
     ("turn", pa.int32(), "Degrees by which a prompt is turned clockwise before it is embedded; null: as it is."),
     ("guides_digest", pa.string(), "Hash of the images that it is aligned with; null without alignment."),
 ]

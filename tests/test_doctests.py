@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from patchead import local, notebook, scored
+from patchead import local, local_prompts, notebook, scored
 from patchead.archive import given
 from patchead.maps import heatmap
 from patchead.samples import align, mask
@@ -17,7 +17,8 @@ from patchead.scoring import aggregate
 CALLED = {
     notebook: ("score",),
     scored: ("Scored",),
-    local: ("embed_images", "embed_prompts", "score_samples"),
+    local: ("embed_images", "score_samples"),
+    local_prompts: ("embed_prompts",),
     given: ("pixels_of",),
     heatmap: ("heatmap", "colour_range", "overlay"),
     align: ("Alignment",),

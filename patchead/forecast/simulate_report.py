@@ -17,7 +17,8 @@ from patchead.forecast.plan_report import origin
 from patchead.forecast.simulate import simulate
 from patchead.forecast.survey import Survey, device_of, limits_on, survey_archive
 from patchead.nightly import wiring
-from patchead.plan.group_plan import Plan
+from patchead.nightly.prompts import prompt_counts
+from patchead.plan.group_plan import Plan, PromptCounts
 from patchead.plan.tasks import PlannedTasks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
@@ -75,12 +76,12 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _prompts_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, int] | None:
+def _prompts_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, PromptCounts] | None:
     if not wiring.few_shot(config):
         return None
     if config.prompts.k is None:
         raise SettingsError("--images imagines the archive: in few_shot mode set prompts.k, the prompts of each group.")
-    return dict.fromkeys((name for name, _ in sizes), config.prompts.k * (1 + len(config.prompts.rotations)))
+    return dict.fromkeys((name for name, _ in sizes), prompt_counts(config.prompts.k, config.prompts.rotations))
 
 
 def even_groups(images: int, size: int) -> list[tuple[str, int]]:

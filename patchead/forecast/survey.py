@@ -13,7 +13,7 @@ from patchead.errors import SettingsError, bad_value
 from patchead.forecast.device_speeds import DeviceFigures
 from patchead.nightly import wiring
 from patchead.nightly.prompts import list_prompts
-from patchead.plan.group_plan import Limits, Plan, make_plan
+from patchead.plan.group_plan import Limits, Plan, PromptCounts, make_plan
 from patchead.settings.model import Config
 from patchead.settings.resolve import with_precision
 
@@ -22,14 +22,14 @@ from patchead.settings.resolve import with_precision
 class Survey:
     """Hold the archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
 
-    ``prompts`` are the references of each group in few-shot mode.
+    ``prompts`` count those of each group in few-shot mode.
     """
 
     sizes: list[tuple[str, int]]
     images: int
     left_out: LeftOut
     shape: EncoderShape
-    prompts: dict[str, int] | None
+    prompts: dict[str, PromptCounts] | None
 
     def plan(self, config: Config, limits: Limits) -> Plan:
         """Plan as `nightly.run` would."""
@@ -89,7 +89,7 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
     )
 
 
-def _prompts(config: Config, groups: list[str]) -> dict[str, int] | None:
+def _prompts(config: Config, groups: list[str]) -> dict[str, PromptCounts] | None:
     if not wiring.few_shot(config):
         return None
     request = wiring.prompt_request(config)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from patchead.errors import LakeError
 from patchead.lake import index_part
 from patchead.lake.receipt_index import ReceiptIndex
+from patchead.schema import PROMPT_VIEW
 
 _HASHES_BYTES = 1 << 30  # six bytes per receipt: of 178 million
 _ROW_GROUPS = 16
@@ -31,13 +32,15 @@ class Contents:
     run: str = field(default_factory=lambda: uuid4().hex)
     """Tells this run from the next one, which must not trust what a process has seen before."""
 
-    def find(self, content_hash: str, turn: int | None) -> dict[str, Any] | None:
+    def find(self, content_hash: str, turn: int | None, role: str | None = None) -> dict[str, Any] | None:
         """Find a receipt of an image of this content, turned like this, whose embedding file is there; or None.
+
+        Views of a prompt are found for the same view alone; a prompt as it is is an image like any other.
 
         Raises:
             LakeError: a part of the index is damaged, or the lake cannot be read.
         """
-        return _loaded(self).find(content_hash, turn)
+        return _loaded(self).find(content_hash, turn, role)
 
 
 class _Loaded:
@@ -47,10 +50,10 @@ class _Loaded:
         self._index = index
         self._load()
 
-    def find(self, content_hash: str, turn: int | None) -> dict[str, Any] | None:
+    def find(self, content_hash: str, turn: int | None, role: str | None) -> dict[str, Any] | None:
         while True:
             try:
-                return self._find(content_hash, turn)
+                return self._find(content_hash, turn, role)
             except FileNotFoundError as exc:  # a part was joined with others meanwhile
                 before = set(self._hashes)
                 self._load()
@@ -69,12 +72,13 @@ class _Loaded:
                 return
             self._hashes[part] = hashes
 
-    def _find(self, content_hash: str, turn: int | None) -> dict[str, Any] | None:
+    def _find(self, content_hash: str, turn: int | None, role: str | None) -> dict[str, Any] | None:
         for part, hashes in self._hashes.items():
             for group in hashes.row_groups(content_hash):
                 rows = self._row_group(part, group)
                 for receipt in rows.filter(pc.equal(rows["content_hash"], content_hash)).to_pylist():
-                    if receipt["turn"] == turn and self._exists(receipt["embedding_uri"]):
+                    same = receipt["turn"] == turn and _view(receipt["role"]) == _view(role)
+                    if same and self._exists(receipt["embedding_uri"]):
                         return receipt
         return None
 
@@ -92,6 +96,11 @@ class _Loaded:
         if uri not in self._there:
             (self._there[uri],) = self._index.exist([uri])
         return self._there[uri]
+
+
+def _view(role: str | None) -> str | None:
+    """The role of a view of a prompt; None for what is embedded as it is."""
+    return role if role and role.startswith(PROMPT_VIEW) else None
 
 
 @lru_cache(maxsize=1)

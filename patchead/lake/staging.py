@@ -34,7 +34,8 @@ _IMAGES_PER_BATCH = 64  # what is read of a group for one image of it
 class StagedGroup:
     """Hold one group's ``patch_scores`` float32 (N, h, w), ``scores`` float64 (N,), ``n_references`` int32 (N,).
 
-    ``aligned`` bool (N,); None where the run did not align.
+    ``aligned`` bool (N,); None where the run did not align. ``null_scores`` float64 (m,), those of normal images that
+    were scored with the group, in few-shot mode; ``views_of`` is 1 or 2 if they are views of so many prompts.
     """
 
     image_ids: list[str]
@@ -42,6 +43,8 @@ class StagedGroup:
     scores: np.ndarray
     n_references: np.ndarray
     aligned: np.ndarray | None
+    null_scores: np.ndarray | None = None
+    views_of: int = 0
 
 
 class RunFolder:
@@ -64,6 +67,8 @@ class RunFolder:
         n_references: np.ndarray,
         aligned: np.ndarray | None = None,
         *,
+        null_scores: np.ndarray | None = None,
+        views_of: int = 0,
         digest: str,
     ) -> None:
         """Stage one scored group; an earlier one of that id is replaced.
@@ -73,6 +78,7 @@ class RunFolder:
             image_ids: (N,), in the order of the scores.
             patch_scores: float32 (N, h, w).
             scores, n_references, aligned: of the same images, see `StagedGroup`.
+            null_scores, views_of: of few-shot mode, see `StagedGroup`.
             digest: of everything else that the scores depend on; see :meth:`scored_groups`.
 
         Raises:
@@ -86,11 +92,14 @@ class RunFolder:
             ("score", pa.float64()),
             ("n_references", pa.int32()),
             ("aligned", pa.bool_()),
+            ("null_scores", pa.list_(pa.float64())),  # all in the first row
         ]
         metadata = {"group_id": group_id, "digest": digest, "schema_version": str(SCHEMA_VERSION)}
+        metadata["views_of"] = str(views_of)
         schema = pa.schema(fields, metadata=metadata)
         known = pa.nulls(len(image_ids), pa.bool_()) if aligned is None else aligned
-        columns = [pa.array(image_ids, pa.string()), tensor, scores, n_references, known]
+        null = [None if null_scores is None else null_scores.tolist(), *[None] * (len(image_ids) - 1)]
+        columns = [pa.array(image_ids, pa.string()), tensor, scores, n_references, known, pa.array(null, fields[-1][1])]
         batch = pa.record_batch(
             [
                 pa.array(c, field.type) if isinstance(c, np.ndarray) else c
@@ -120,6 +129,8 @@ class RunFolder:
                 scores=rows["score"].to_numpy().copy(),
                 n_references=rows["n_references"].to_numpy().copy(),
                 aligned=None if rows["aligned"].null_count else np.array(rows["aligned"]),
+                null_scores=_null_scores(rows),
+                views_of=int((reader.schema.metadata or {}).get(b"views_of", 0)),
             )
 
     def read_patch_scores(self, group_id: str, indices: np.ndarray) -> np.ndarray:
@@ -235,6 +246,12 @@ class RunFolder:
         with undamaged(self._groups.uri_of(name), _REMEDY):
             head = self._groups.head(name, _HEAD_BYTES)
             return pa.ipc.read_schema(pa.py_buffer(head[_MAGIC_BYTES:])).metadata or {}
+
+
+def _null_scores(rows: pa.Table) -> np.ndarray | None:
+    """None without prompts, and of a run that an earlier version began."""
+    found = rows["null_scores"][0].as_py() if "null_scores" in rows.column_names else None
+    return None if found is None else np.array(found)
 
 
 def _file_name(group_id: str) -> str:

@@ -14,8 +14,10 @@ from patchead.archive.readers import read_files, read_images, read_ranges
 from patchead.errors import ArchiveError, DecodeError
 from patchead.hashing import content_hash
 from patchead.lake.contents import Contents
+from patchead.nightly.prompt_nulls import view_number
 from patchead.nightly.units import PLACE
 from patchead.samples.recipe import SampleRecipe, stacked, turned
+from patchead.samples.stand_ins import stand_in
 from patchead.samples.views import Guide, Views
 from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, table
 from patchead.settings.argument_names import in_settings
@@ -92,7 +94,7 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[S
     views: list[Views | None] = [None] * len(receipts)
     for index, data in encoded(unit, settings):
         receipts[index], views[index] = _decode_one(
-            data, unit["turn"][index], unit["part_id"][index], common.known, guides, settings
+            data, unit["turn"][index], unit["role"][index], unit["part_id"][index], common.known, guides, settings
         )
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in SAMPLE_KEY}
@@ -172,6 +174,7 @@ def encoded(
 def _decode_one(
     data: bytes | ArchiveError,
     turn: int | None,
+    role: str | None,
     part: str | None,
     known: Contents,
     guides: list[_Candidate],
@@ -182,13 +185,15 @@ def _decode_one(
     recipe = settings.recipe
     digest = content_hash(data)
     # An aligned sample depends on its group's guides: another group's image of the same content is another sample.
-    if recipe.align is None and (earlier := known.find(digest, turn)):
+    if recipe.align is None and (earlier := known.find(digest, turn, role)):
         return earlier, None
     try:
         image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": in_settings(str(exc))}, None
-    image = turned(image, turn or 0)
+    image, view = turned(image, turn or 0), view_number(role)
+    if view is not None:
+        image = stand_in(image, view)
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
     if recipe.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from patchead.arrow_columns import codes
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.plan.group_plan import GroupPlan
+from patchead.plan.group_plan import GroupPlan, PromptCounts
 from patchead.runtime.executor import CallCounter
 from patchead.samples.side_arrays import SideArrays
 from patchead.scoring.aggregate import count_references
@@ -20,10 +20,28 @@ _COLUMNS = ["image_id", "content_hash", "part_id", "embedding_uri", "row"]
 
 
 @dataclass(frozen=True)
+class GroupPrompts:
+    """Hold what a group is compared with in few-shot mode: rows as `Group.of` takes them."""
+
+    references: pa.Table
+    """The prompts, upright and turned."""
+    nulls: pa.Table
+    """What is scored to know how normal images score (method.md §7.3)."""
+    views_of: int
+    """0, or of how many prompts ``nulls`` are views; see `NullChoice`."""
+
+    @property
+    def counts(self) -> PromptCounts:
+        """Count them for the plan."""
+        return PromptCounts(self.references.num_rows, self.nulls.num_rows)
+
+
+@dataclass(frozen=True)
 class Group:
     """Hold the images of one group, in order of image id: ids, and where their embeddings are. Travels to the actors.
 
-    In few-shot mode the prompts stand behind them: ``queries`` images are scored, all others are references.
+    In few-shot mode ``nulls`` normal images that are scored too stand behind the ``queries`` images of the night, and
+    behind these the prompts, which are the references.
     """
 
     group_id: str
@@ -34,13 +52,22 @@ class Group:
     rows: np.ndarray  # int32 (N,)
     files: list[str]
     queries: int
+    nulls: int = 0
+    views_of: int = 0
+    """0, or of how many prompts ``nulls`` are views; see `NullChoice`."""
+
+    @property
+    def scored(self) -> int:
+        """Count the images that are scored."""
+        return self.queries + self.nulls
 
     @classmethod
-    def of(cls, group_id: str, images: pa.Table, prompts: pa.Table | None = None) -> Group:
-        """Take rows with image_id, content_hash, part_id, embedding_uri and row; so are ``prompts``."""
+    def of(cls, group_id: str, images: pa.Table, prompts: GroupPrompts | None = None) -> Group:
+        """Take rows with image_id, content_hash, part_id, embedding_uri and row; so are the ``prompts``."""
         queries = images.num_rows
         if prompts is not None:
-            images = pa.concat_tables([part.select(_COLUMNS) for part in (images, prompts)])
+            parts = (images, prompts.nulls, prompts.references)
+            images = pa.concat_tables([part.select(_COLUMNS) for part in parts])
         files = images["embedding_uri"].combine_chunks().dictionary_encode()
         return cls(
             group_id=group_id,
@@ -51,19 +78,21 @@ class Group:
             rows=np.asarray(images["row"]),
             files=files.dictionary.to_pylist(),
             queries=queries,
+            nulls=0 if prompts is None else prompts.nulls.num_rows,
+            views_of=0 if prompts is None else prompts.views_of,
         )
 
     def panel(self, max_references: int | None, seed: int) -> np.ndarray | None:
         """Choose the references: the panel (method.md §9.3) or the prompts, as indices; None for the whole group."""
-        if self.queries < len(self.image_ids):
-            return np.arange(self.queries, len(self.image_ids))
+        if self.scored < len(self.image_ids):
+            return np.arange(self.scored, len(self.image_ids))
         if max_references is None or max_references >= len(self.image_ids):
             return None
         return reference_panel(self.image_ids, max_references, seed)
 
     def n_references(self, panel: np.ndarray | None) -> np.ndarray:
         """Count the references of each scored image: int32 (N,)."""
-        return count_references(self.content, self.part, panel)[: self.queries]
+        return count_references(self.content, self.part, panel)[: self.scored]
 
 
 @dataclass(frozen=True)
@@ -107,7 +136,7 @@ def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray
 
 def load_side_arrays(store: EmbeddingStore, group: Group) -> SideArrays:
     """Load what is kept with the embeddings of the images that are scored."""
-    return SideArrays.of_columns(_by_file(group, np.arange(group.queries), store.read_side_arrays))
+    return SideArrays.of_columns(_by_file(group, np.arange(group.scored), store.read_side_arrays))
 
 
 def _by_file(

@@ -75,7 +75,12 @@ def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings)
         raise LakeError(f"the staged scores of {name} are of other images. Run again under a new run id.")
     compared = staged.n_references > 0
     scored = staged.scores[compared]
-    verdict = judge(scored, settings.verdict_of(images["product"][0].as_py()))
+    verdict = judge(
+        scored,
+        settings.verdict_of(images["product"][0].as_py()),
+        null_scores=staged.null_scores,
+        views_of=staged.views_of,
+    )
     rank = _placed(ranks(scored), compared)
     flagged = _placed(verdict.flagged, compared)
     explained = compared if settings.heatmaps == "all" else flagged | (compared & (rank <= settings.top))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,14 +17,15 @@ from patchead.lake.tables import publish
 from patchead.nightly import wiring
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import Explained, explain, failed_rows
-from patchead.nightly.group import Group
+from patchead.nightly.group import Group, GroupPrompts
 from patchead.nightly.manifest import make_manifest
 from patchead.nightly.progress import Stages
-from patchead.nightly.prompts import PromptSet, list_prompts, template_candidates
+from patchead.nightly.prompt_nulls import NullSamples
+from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
 from patchead.nightly.refusals import refuse_too_many_failures
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score_actor import ScoreSpec
-from patchead.plan.group_plan import Plan, make_plan
+from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.runtime.executor import Executor
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.scoring.precision_probe import probe_with, to_time, warning
@@ -43,8 +44,8 @@ class EmbeddedNight:
     """The manifest with the receipts' columns, one row per image."""
     groups: dict[str, pa.Table]
     """Those of the images that can be scored, by group."""
-    prompts: dict[str, pa.Table]
-    """The prompts of each group in few-shot mode, else empty."""
+    prompts: dict[str, GroupPrompts]
+    """Those of each group in few-shot mode, else empty."""
     plan: Plan
     encoder: EncoderFacts
     store: EmbeddingStore
@@ -87,19 +88,20 @@ class Night:
         readable = by_group(manifest.filter(pc.is_null(manifest["status"])))
         prompts = self.prompts(readable)
         encoder = self.encoder()
-        self.plan(readable, encoder, prompts)
+        self.plan(readable, encoder, prompts.counts(readable) if prompts else None)
         guides = self.guides(readable, prompts)
         store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
-        references = self.embed_prompts(prompts, encoder, store) if prompts else {}
+        filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
         images = self.embed(manifest, encoder, store, guides)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
-        plan = self.plan(groups, encoder, prompts)
-        prompt_rows = {name: prompts.of(references, name) for name in groups} if prompts else {}
+        of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else {}
+        plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} if prompts else None)
+        self.record.scoring["prompts"] = prompts.ids() if prompts else {}
         return EmbeddedNight(
             manifest=manifest,
             images=images,
             groups=groups,
-            prompts=prompt_rows,
+            prompts=of_groups,
             plan=plan,
             encoder=encoder,
             store=store,
@@ -136,12 +138,20 @@ class Night:
         self.record.encoder_id = facts.encoder_id
         return facts
 
-    def embed_prompts(self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore) -> dict[str, pa.Table]:
-        """Embed the prompts. Returns their rows by group."""
+    def embed_prompts(
+        self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore
+    ) -> dict[str, GroupPrompts]:
+        """Embed the prompts, as references and as what is scored to know how normal images score; by group."""
         wanted = prompts.to_embed()
         with self.stages.stage("prompts", wanted.num_rows) as advance:
-            done = self._embed(wanted, encoder, store, {}, advance, proven=False)
-        return prompts.embedded(done.receipts)
+            receipts = self._embed(wanted, encoder, store, {}, advance, proven=False).receipts
+            require_usable(receipts)
+            references = prompts.embedded(receipts)
+            nulls = NullSamples.of(prompts.upright(), references)
+            guides = prompts.own_guides() if self.config.align.enabled else {}
+            receipts = self._embed(nulls.to_embed, encoder, store, guides, lambda count: None, proven=True).receipts
+            require_usable(receipts)
+        return nulls.with_references(references, receipts)
 
     def embed(
         self, manifest: pa.Table, encoder: EncoderFacts, store: EmbeddingStore, guides: dict[str, pa.Table]
@@ -186,25 +196,30 @@ class Night:
             proven=proven,
         )
 
-    def plan(self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: PromptSet | None) -> Plan:
+    def plan(
+        self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: Mapping[str, PromptCounts] | None
+    ) -> Plan:
         """Plan the scoring of every group, and note it in the record."""
         sizes = [(name, rows.num_rows) for name, rows in groups.items()]
         limits = wiring.limits(self.config, self.score_pool.size, self.score_pool.device)
         patches = wiring.patches_per_sample(self.config, encoder)
-        plan = make_plan(sizes, patches, encoder.dim, limits, None if prompts is None else prompts.counts(groups))
+        plan = make_plan(sizes, patches, encoder.dim, limits, prompts)
         self.record.groups = len(plan.groups)
         self.record.scoring = plan.facts() | {
             "precision": wiring.precision(self.config, self.score_pool.device),
             "actors": self.score_pool.size,
             "probes": self.probes,
-            "prompts": prompts.ids() if prompts else {},
         }
         return plan
 
     def score_spec(self, embedded: EmbeddedNight) -> ScoreSpec:
         """Put together what the scoring actors are set up with."""
         columns = ["group_id", "image_id", "content_hash", "part_id"]
-        compared = digest(embedded.groups.values(), columns) + digest(embedded.prompts.values(), [*columns, "turn"])
+        prompts = embedded.prompts.values()
+        compared = digest(embedded.groups.values(), columns)
+        compared += digest((of.references for of in prompts), [*columns, "turn"])
+        if prompts:
+            compared += digest((of.nulls for of in prompts), [*columns, "role"])
         settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device, compared)
         self.record.scoring["embeddings"] = embedded.store.encoder_id
         counter = self.executor.call_counter()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,11 +12,14 @@ import pyarrow.compute as pc
 from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.arrow_columns import by_group, values
 from patchead.errors import ArchiveError, SettingsError
+from patchead.nightly.prompt_nulls import null_count
+from patchead.plan.group_plan import PromptCounts
 from patchead.schema import FAILED, PROMPT, TO_EMBED, completed
 from patchead.scoring.panel import reference_panel
 from patchead.storage import Storage, explained
 
 _TEMPLATE_CANDIDATES = 16
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,11 @@ class PromptSet:
     chosen: pa.Table
     rotations: tuple[int, ...]
 
-    def counts(self, groups: Iterable[str]) -> dict[str, int]:
-        """Count the references of each group of the archive: its prompts, upright and turned."""
+    def counts(self, groups: Iterable[str]) -> dict[str, PromptCounts]:
+        """Count what each group of the archive has of them: upright and turned, and those that are scored with it."""
         upright = self._by_group()
-        return {name: upright[_without_night(name)].num_rows * (1 + len(self.rotations)) for name in groups}
+        ks = {name: upright[_without_night(name)].num_rows for name in groups}
+        return {name: prompt_counts(k, self.rotations) for name, k in ks.items()}
 
     def require(self, groups: Iterable[str], uri: str) -> None:
         """Refuse a run that has a group without prompts.
@@ -57,25 +62,20 @@ class PromptSet:
 
     def to_embed(self) -> pa.Table:
         """Make the `TO_EMBED` rows: every prompt as it is, and turned by each of the rotations."""
-        upright = completed(self.chosen, TO_EMBED)
-        role, turn = (TO_EMBED.get_field_index(name) for name in ("role", "turn"))
-        upright = upright.set_column(role, "role", pa.repeat(PROMPT, upright.num_rows))
+        upright, turn = self.upright(), TO_EMBED.get_field_index("turn")
         turned = (pa.repeat(pa.scalar(degrees, pa.int32()), upright.num_rows) for degrees in self.rotations)
         return pa.concat_tables([upright, *(upright.set_column(turn, "turn", degrees) for degrees in turned)])
 
+    def upright(self) -> pa.Table:
+        """Make the `TO_EMBED` rows of the prompts as they are."""
+        rows, role = completed(self.chosen, TO_EMBED), TO_EMBED.get_field_index("role")
+        return rows.set_column(role, "role", pa.repeat(PROMPT, rows.num_rows))
+
     def embedded(self, receipts: pa.Table) -> dict[str, pa.Table]:
-        """Sort the embedded prompts by their group, from the receipts of `to_embed`.
+        """Sort the embedded prompts by their group, from the receipts of `to_embed`, all of them ok.
 
         A turned prompt has its upright's content hash: it is the same photo.
-
-        Raises:
-            ArchiveError: a prompt could not be read, decoded or embedded.
         """
-        if (failed := receipts.filter(pc.equal(receipts["status"], FAILED))).num_rows:
-            first = failed.slice(0, 1).to_pylist()[0]
-            raise ArchiveError(
-                f"{failed.num_rows} prompts cannot be used; {first['image_id']}: {first['error']}. Mend or remove them."
-            )
         manifest = self.to_embed().select(["image_id", "turn", "group_id", "part_id"])
         found = receipts.select(["content_hash", "embedding_uri", "row"])
         return by_group(
@@ -91,12 +91,34 @@ class PromptSet:
         known = self._by_group()
         return {name: known[_without_night(name)] for name in groups}
 
-    def of(self, embedded: dict[str, pa.Table], group: str) -> pa.Table:
-        """Find the rows of `embedded` that a group of the archive is compared with."""
+    def own_guides(self) -> dict[str, pa.Table]:
+        """Give what the prompts themselves are aligned with: those of their group."""
+        return self._by_group()
+
+    def of(self, embedded: Mapping[str, Found], group: str) -> Found:
+        """Find what is filed in ``embedded`` for a group of the archive."""
         return embedded[_without_night(group)]
 
     def _by_group(self) -> dict[str, pa.Table]:
         return by_group(self.chosen)
+
+
+def prompt_counts(k: int, rotations: Sequence[int]) -> PromptCounts:
+    """Count the references that k prompts are, and what is scored with each group to know how they score."""
+    return PromptCounts(references=k * (1 + len(rotations)), nulls=null_count(k))
+
+
+def require_usable(receipts: pa.Table) -> None:
+    """Refuse to go on with prompts of which one could not be read, decoded or embedded.
+
+    Raises:
+        ArchiveError: naming the first.
+    """
+    if (failed := receipts.filter(pc.equal(receipts["status"], FAILED))).num_rows:
+        first = failed.slice(0, 1).to_pylist()[0]
+        raise ArchiveError(
+            f"{failed.num_rows} prompts cannot be used; {first['image_id']}: {first['error']}. Mend or remove them."
+        )
 
 
 def list_prompts(request: PromptRequest, groups: Iterable[str]) -> PromptSet:

@@ -84,7 +84,7 @@ class ScoreActor:
                 schedule=job.plan.schedule,
                 memory_bytes=settings.memory_bytes,
                 panel=job.panel,
-                queries=group.queries if group.queries < len(group.image_ids) else None,
+                queries=group.scored if group.scored < len(group.image_ids) else None,
             )
             self._stage(group, scores.patch_scores, scores.n_references)
 
@@ -168,12 +168,15 @@ class ScoreActor:
             mask=settings.mask,
             top_fraction=settings.aggregation.image_top_fraction,
         )
+        images = slice(group.queries)
         self._folder.write_group(
             group.group_id,
-            group.image_ids[: group.queries],
-            done.patch_scores,
-            done.image_scores,
-            n_references,
-            side_arrays.aligned,
+            group.image_ids[images],
+            done.patch_scores[images],
+            done.image_scores[images],
+            n_references[images],
+            None if side_arrays.aligned is None else side_arrays.aligned[images],
+            null_scores=done.image_scores[group.queries :] if group.nulls else None,
+            views_of=group.views_of,
             digest=settings.digest,
         )

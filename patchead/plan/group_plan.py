@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 from patchead.batches import slices
 from patchead.errors import PlanError
@@ -43,6 +43,8 @@ class GroupPlan:
     flops: int = 0
     prompts: int = 0
     """References that are no images of the group: few-shot mode."""
+    nulls: int = 0
+    """Of ``images``: those that are scored with the group to know how normal images score (method.md §7.3)."""
 
     @property
     def whole(self) -> bool:
@@ -69,6 +71,13 @@ class GroupPlan:
         """Return block pairs (a, b), a <= b, of the symmetric schedule; a block with itself, half the work, last."""
         count = range(len(self.blocks()))
         return [*combinations(count, 2), *((a, a) for a in count)]
+
+
+class PromptCounts(NamedTuple):
+    """Count what a group has of prompts: its references, and what is scored with it to know how normal images score."""
+
+    references: int
+    nulls: int
 
 
 @dataclass(frozen=True)
@@ -114,9 +123,9 @@ def make_plan(
     n_patches: int,
     dim: int,
     limits: Limits,
-    prompts: Mapping[str, int] | None = None,
+    prompts: Mapping[str, PromptCounts] | None = None,
 ) -> Plan:
-    """Plan every ``(group id, images)``; few-shot where ``prompts`` says how many references each group has.
+    """Plan every ``(group id, images)``; few-shot where ``prompts`` says what each group has of them.
 
     A group is one task when its stored embeddings take no more than the memory again and it is no more than a tenth
     of what each actor has to do in all; otherwise it is cut into blocks whose tiles are smaller than that, so that
@@ -126,11 +135,17 @@ def make_plan(
         PlanError: a group is larger than ``max_group_size`` and no ``max_references`` is set; or the memory cannot
             hold the smallest block.
     """
-    counted = [(name, n, min(n, limits.max_references or n) if prompts is None else prompts[name]) for name, n in sizes]
+    few_shot = {} if prompts is None else prompts
+    counted = [
+        (name, n + few_shot[name].nulls, few_shot[name].references)
+        if few_shot
+        else (name, n, min(n, limits.max_references or n))
+        for name, n in sizes
+    ]
     whole = sum(_flops(n, references, n_patches, dim) for _, n, references in counted)
     share = max(1, whole // limits.actors)
     groups = [
-        _plan_group(name, workload(n, references, n_patches, dim, limits), limits, share, few_shot=prompts is not None)
+        _plan_group(name, workload(n, references, n_patches, dim, limits), limits, share, few_shot.get(name))
         for name, n, references in counted
     ]
     return Plan(tuple(sorted(groups, key=lambda g: (-g.flops, g.group_id))), n_patches, dim)
@@ -148,14 +163,17 @@ def workload(images: int, references: int, n_patches: int, dim: int, limits: Lim
     )
 
 
-def _plan_group(name: str, work: Workload, limits: Limits, share: int, *, few_shot: bool) -> GroupPlan:
+def _plan_group(
+    name: str, work: Workload, limits: Limits, share: int, few_shot: PromptCounts | None = None
+) -> GroupPlan:
     """One group, ``share`` being the FLOPs that each actor has to do in all."""
-    n, references, prompts = work.images, work.references, work.references if few_shot else 0
-    if not few_shot and n < limits.min_batch:
+    n, references = work.images, work.references
+    prompts, nulls = few_shot or PromptCounts(0, 0)
+    if few_shot is None and n < limits.min_batch:
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
-    _refuse_large(name, n, limits, few_shot=few_shot)
+    _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
     schedule = "row_stationary"  # prompts and panels are not symmetric
-    if not few_shot and references == n:
+    if few_shot is None and references == n:
         schedule = work.choose_schedule(limits.memory_bytes, limits.schedule)
     flops = _flops(n, references, work.patches, work.dim)
     fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
@@ -168,6 +186,7 @@ def _plan_group(name: str, work: Workload, limits: Limits, share: int, *, few_sh
         block_images=n if fits and not straggler else _block_images(work, limits, schedule, flops / share),
         flops=flops // (2 if schedule == "symmetric" else 1),
         prompts=prompts,
+        nulls=nulls,
     )
 
 

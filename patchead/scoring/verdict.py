@@ -20,6 +20,7 @@ FEW_SHOT, FEW_PROMPTS = "few_shot", "few_prompts"
 _DEFAULT_Z = {UPPER_FIT: 3.0, MAD: 3.5}
 _MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
 _MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
+_LEAST_SPREAD = 0.25  # of normal images around one prompt, by the mean of its views' scores
 _ROUNDING = 1e-9  # relative, of a level
 
 
@@ -60,7 +61,7 @@ def judge(
     *,
     reference: np.ndarray | None = None,
     null_scores: np.ndarray | None = None,
-    views_stand_in: bool = False,
+    views_of: int = 0,
 ) -> Verdict:
     """Judge every image of a group by its score.
 
@@ -70,7 +71,7 @@ def judge(
         reference: float (n,): scores of the accepted run; the rule ``reference`` needs them.
         null_scores: float (k,): the prompts' leave-one-out scores; given in few-shot mode, where ``auto`` is
             Student's prediction interval of them (method.md §7.3).
-        views_stand_in: whether ``null_scores`` are those of other views of one or two prompts.
+        views_of: 1 or 2 where ``null_scores`` are those of views of so many prompts, which stand in for more.
 
     Raises:
         SettingsError: the rule needs a reference that is not there, or one larger than it is.
@@ -88,7 +89,7 @@ def judge(
     if settings.verdict == REFERENCE:
         return _by_reference(scores, settings, reference)
     if null_scores is not None and settings.verdict in ("auto", TOP):
-        verdict = _by_prompts(scores, settings, null_scores, FEW_PROMPTS if views_stand_in else FEW_SHOT)
+        verdict = _by_prompts(scores, settings, null_scores, views_of)
     else:
         verdict = _by_group(scores, settings)
     return _top(scores, settings, verdict) if settings.verdict == TOP else verdict
@@ -156,12 +157,13 @@ def _top(scores: np.ndarray, settings: VerdictSettings, verdict: Verdict) -> Ver
     )
 
 
-def _by_prompts(scores: np.ndarray, settings: VerdictSettings, null_scores: np.ndarray, rule: str) -> Verdict:
-    interval = PredictionInterval.of(null_scores)
+def _by_prompts(scores: np.ndarray, settings: VerdictSettings, null_scores: np.ndarray, views_of: int) -> Verdict:
+    # Views of one prompt against itself say nothing of how other normal images differ.
+    interval = PredictionInterval.of(null_scores, _LEAST_SPREAD if views_of == 1 else 0.0)
     p = interval.p_values(scores)
     z, limit = z_of_p(p), _limit(settings)
     return Verdict(
-        rule=rule,
+        rule=FEW_PROMPTS if views_of else FEW_SHOT,
         z=z,
         flagged=z > limit,
         p_values=p,

@@ -12,11 +12,13 @@ import pytest
 
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import ArchiveError, SettingsError
-from patchead.local import embed_images, embed_prompts, score_samples
+from patchead.local import embed_images, score_samples
+from patchead.local_prompts import embed_prompts
 from patchead.nightly.run_record import RunRecord
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.verdict import VerdictSettings, judge
 from tests.helpers.e2e_tools import by_id, png, rows, write_group
 from tests.helpers.plates import part
 
@@ -107,6 +109,13 @@ def test_few_shot_gives_the_figures_of_one_process(tmp_path: Path, score_night: 
     alone = found.pop("night=2026-11-20/product=plate/alone.png")
     np.testing.assert_allclose([found[name]["score"] for name in sorted(found)], expected.image_scores, atol=1e-5)
     assert [found[name]["n_references"] for name in sorted(found)] == expected.n_references.tolist()
+    judged = judge(expected.image_scores, VerdictSettings(), null_scores=expected.null_scores)
+    assert {row["verdict_rule"] for row in found.values()} == {judged.rule} == {"few_shot"}
+    np.testing.assert_allclose([found[name]["z"] for name in sorted(found)], judged.z, atol=1e-3)
+    np.testing.assert_allclose([found[name]["p_value"] for name in sorted(found)], judged.p_values, atol=1e-4)
+    (verdict,) = [row for row in rows(lake, "verdicts") if row["night"].isoformat() == NIGHT]
+    assert verdict["centre"] == pytest.approx(judged.centre, abs=1e-5)
+    assert alone["z"] == pytest.approx(found[f"night={NIGHT}/product=plate/plate1.png"]["z"], abs=1e-3)
     assert found[f"night={NIGHT}/product=plate/normal1.png"]["n_references"] == 6  # never itself, however turned
     # A night of one image is scored too, and by the same prompts.
     assert alone["status"] == "ok"
@@ -115,22 +124,28 @@ def test_few_shot_gives_the_figures_of_one_process(tmp_path: Path, score_night: 
     assert settings["references"][f"night={NIGHT}/product=plate"] == 9
 
 
-def test_prompts_are_aligned_with_every_image(tmp_path: Path, score_night: Night) -> None:
+@pytest.mark.parametrize(("k", "rule"), [(1, "few_prompts"), (2, "few_prompts"), (3, "few_shot")])
+def test_prompts_are_aligned_with_every_image(tmp_path: Path, score_night: Night, k: int, rule: str) -> None:
     images, prompts = plates(), normal(3)
     write_group(tmp_path / "archive", NIGHT, "plate", images)
     write_prompts(tmp_path / "prompts", prompts)
     few_shot = {"scoring.mode": "few_shot", "prompts.uri": str(tmp_path / "prompts"), "align.enabled": True}
     record = score_night(
-        tmp_path / "archive", tmp_path / "lake", **SETTINGS, **few_shot, **{"prompts.k": 2, "prompts.seed": 1}
+        tmp_path / "archive", tmp_path / "lake", **SETTINGS, **few_shot, **{"prompts.k": k, "prompts.seed": 1}
     )
     (chosen,) = record.scoring["prompts"].values()
-    assert len(chosen) == 2
+    assert len(chosen) == k
     encoder = small_encoder()
-    references = embed_prompts([prompts[name.rpartition("/")[2]] for name in chosen], encoder)
+    references = embed_prompts([prompts[name.rpartition("/")[2]] for name in chosen], encoder, align=Alignment())
     samples = embed_images(list(images.values()), encoder, align=Alignment(), prompts=references)
     expected = score_samples(samples, aggregation=Aggregation(), prompts=references)
     np.testing.assert_allclose(scores(tmp_path / "lake"), expected.image_scores, atol=1e-5)
     assert [row["aligned"] for row in rows(tmp_path / "lake")] == [True] * 5 + [False]
+    judged = judge(
+        expected.image_scores, VerdictSettings(), null_scores=expected.null_scores, views_of=references.views_of
+    )
+    assert {row["verdict_rule"] for row in rows(tmp_path / "lake")} == {judged.rule} == {rule}
+    np.testing.assert_allclose([row["z"] for row in rows(tmp_path / "lake")], judged.z, atol=2e-3)
 
 
 @pytest.mark.parametrize(

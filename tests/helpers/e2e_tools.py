@@ -62,7 +62,8 @@ def good_images(count: int, first_seed: int = 0) -> dict[str, bytes]:
 
 
 def rows(lake: Path | str, name: str = "scores", options: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    return table(lake, name, options).sort_by("image_id" if name != "runs" else "run_id").to_pylist()
+    order = {"runs": "run_id", "verdicts": "group_id"}.get(name, "image_id")
+    return table(lake, name, options).sort_by(order).to_pylist()
 
 
 def table(lake: Path | str, name: str = "scores", options: dict[str, str] | None = None) -> pa.Table:

@@ -22,7 +22,7 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.query import query
 from patchead.nightly.decode import DecodeSettings, Shared, decode_unit
 from patchead.nightly.embed import EmbedActor, EmbedSpec
-from patchead.nightly.prompts import PromptSet
+from patchead.nightly.prompts import PromptSet, require_usable
 from patchead.nightly.run import run_night
 from patchead.nightly.units import units
 from patchead.runtime.inline_executor import InlineExecutor
@@ -126,7 +126,7 @@ def test_a_prompt_that_cannot_be_compared_is_named(tmp_path: Path) -> None:
     found = stage.run(wanted)
     receipts = table([{n: found[i][n] for n in RECEIPTS.names} for i in wanted["image_id"].to_pylist()], RECEIPTS)
     with pytest.raises(ArchiveError, match=r"1 prompts cannot be used; white\.png: the encoder gives a vector"):
-        prompts.embedded(receipts)
+        require_usable(receipts)
 
 
 def night_of(folder: Path, images: Sequence[np.ndarray], **more: Any) -> Config:

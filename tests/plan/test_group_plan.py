@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchead.errors import PlanError
-from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.group_plan import Limits, PromptCounts, make_plan
 
 LIMITS = Limits(memory_bytes=4 * 10**9)
 
@@ -115,12 +115,15 @@ def test_tiles_cover_every_pair_of_images_once(images: int, actors: int, memory_
 
 
 def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
-    (group,) = make_plan([("g", 3)], 256, 384, LIMITS, {"g": 4}).groups  # fewer than min_batch
+    (group,) = make_plan([("g", 3)], 256, 384, LIMITS, {"g": PromptCounts(4, 0)}).groups  # fewer than min_batch
     assert (group.schedule, group.references, group.prompts, group.whole) == ("row_stationary", 4, 4, True)
     assert group.flops == 2 * 3 * 4 * 256 * 256 * 384
-    (large,) = make_plan([("g", 50_000)], 256, 384, limits(max_group_size=50_000), {"g": 4}).groups
+    (large,) = make_plan([("g", 50_000)], 256, 384, limits(max_group_size=50_000), {"g": PromptCounts(4, 0)}).groups
     assert large.matching_tasks == len(large.blocks()) > 1
     with pytest.raises(PlanError, match=r"group g has 50000 images, more than `max_group_size`=20000"):
-        make_plan([("g", 50_000)], 256, 384, LIMITS, {"g": 4})
-    two = make_plan([("g", 200)], 256, 384, limits(actors=2), {"g": 4}).groups[0]
+        make_plan([("g", 50_000)], 256, 384, LIMITS, {"g": PromptCounts(4, 0)})
+    (judged,) = make_plan([("g", 3)], 256, 384, LIMITS, {"g": PromptCounts(8, 4)}).groups  # 4 turned, scored upright
+    assert (judged.images, judged.nulls, judged.prompts) == (7, 4, 8)
+    assert judged.flops == 2 * 7 * 8 * 256 * 256 * 384
+    two = make_plan([("g", 200)], 256, 384, limits(actors=2), {"g": PromptCounts(4, 0)}).groups[0]
     assert two.matching_tasks >= 20

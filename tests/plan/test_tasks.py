@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchead.plan.group_plan import GroupPlan, Limits, Plan, make_plan
+from patchead.plan.group_plan import GroupPlan, Limits, Plan, PromptCounts, make_plan
 from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, group_tasks
 
@@ -111,7 +111,8 @@ def test_tasks_add_up_to_the_plan(
 ) -> None:
     limits = dataclasses.replace(LIMITS, actors=actors, schedule=schedule, max_references=panel)
     groups = [(f"g{i}", n) for i, n in enumerate(sizes)]
-    plan = make_plan(groups, 16, 8, limits, None if prompts is None else {name: prompts for name, _ in groups})
+    counts = None if prompts is None else {name: PromptCounts(2 * prompts, prompts) for name, _ in groups}
+    plan = make_plan(groups, 16, 8, limits, counts)
     tasks = list(PlannedTasks(plan))
     assert sum(task.flops for task in tasks) == plan.flops
     calls = sum(task.kind not in (LOAD, "reduce", "finish") for task in tasks)

@@ -172,7 +172,7 @@ def test_one_image_alone_has_its_p_value_from_the_prompts() -> None:
     assert judged.z[0] > 4
     assert judged.flagged.all()
     assert judge(np.array([0.0505]), AUTO, null_scores=null_scores).z[0] == pytest.approx(0, abs=0.1)
-    assert judge(np.array([0.5]), AUTO, null_scores=null_scores, views_stand_in=True).rule == "few_prompts"
+    assert judge(np.array([0.5]), AUTO, null_scores=null_scores, views_of=1).rule == "few_prompts"
 
 
 def test_good_images_are_flagged_at_the_level() -> None:

@@ -1,0 +1,100 @@
+"""Few-shot mode's normal images in this process: embedded as references, and as the queries of their own null."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, name_of, pixels_and_hash
+from patchead.encoders import Encoder
+from patchead.errors import PatcheadError
+from patchead.local import Prompts, Samples, codes, embedded, prompt_guides
+from patchead.samples.align import Alignment
+from patchead.samples.embed import SampleEmbedder
+from patchead.samples.recipe import SampleRecipe, turned
+from patchead.samples.stand_ins import STAND_INS, NullChoice, stand_in
+
+
+def embed_prompts(
+    images: Sequence[ImageLike],
+    encoder: Encoder,
+    *,
+    align: Alignment | None = None,
+    rotations: Sequence[int] = (),
+    batch_size: int = 32,
+    reading: Reading = DEFAULT_READING,
+) -> Prompts:
+    """Embed the k normal images of few-shot mode, upright and turned by each of ``rotations`` (90, 180 or 270°).
+
+    ``align`` is that of the images that will be compared with them: what normal images score is found out in the same
+    way (method.md §7.3).
+
+    Raises:
+        As `local.embed_images`; PatcheadError for a prompt that cannot be decoded or compared, ValueError for another
+            rotation.
+
+    Examples:
+        >>> from patchead.encoders import EncoderSpec, build
+        >>> encoder = build(EncoderSpec("timm/test_vit", "random", image_size=64))
+        >>> normal = list(np.random.default_rng(1).integers(90, 110, (3, 64, 64, 3), dtype=np.uint8))
+        >>> prompts = embed_prompts(normal, encoder, rotations=(180,))
+        >>> prompts.embeddings.shape, len(prompts.nulls.content), prompts.views_of
+        ((6, 16, 64), 3, 0)
+    """
+    if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
+        raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
+    found = [pixels_and_hash(image, index, reading, "prompt") for index, image in enumerate(images)]
+    pixels, digests = [image for image, _ in found], [digest for _, digest in found]
+    turns = [(turned(image, angle), digest) for angle in (0, *rotations) for image, digest in found]
+    recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid)
+    embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
+    samples = embedded(turns, embedder, recipe, {}, batch_size)
+    if faults := [(index, fault) for index, fault in enumerate(samples.faults) if fault]:
+        index, fault = faults[0]
+        turn, prompt = divmod(index, len(found))
+        name = name_of(images[prompt], prompt, "prompt") + (f", turned by {rotations[turn - 1]}°," if turn else "")
+        raise PatcheadError(f"{name} cannot be used: {fault}. Mend or remove it.")
+    choice = NullChoice.of(codes(digests), np.full(len(digests), -1))
+    if align is None and not choice.views_of:
+        nulls = _some(samples, choice.places.tolist())
+    else:
+        nulls = _embedded_nulls(pixels, digests, choice, encoder, align, batch_size)
+    return Prompts(samples.embeddings, samples.content, pixels, nulls, choice.views_of, align)
+
+
+def _embedded_nulls(
+    pixels: list[np.ndarray],
+    digests: list[str],
+    choice: NullChoice,
+    encoder: Encoder,
+    align: Alignment | None,
+    batch_size: int,
+) -> Samples:
+    """The prompts, or the views that stand in for more of them, embedded as images of the night are."""
+    recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=True)
+    embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=True)
+    decoded = [(pixels[i], digests[i]) for i in choice.places]
+    if choice.views_of:
+        decoded = [(stand_in(image, n), digest) for image, digest in decoded for n in range(STAND_INS)]
+    guides = {} if align is None else prompt_guides(digests, pixels)
+    nulls = embedded(decoded, embedder, recipe, guides, batch_size)
+    if faults := [fault for fault in nulls.faults if fault]:
+        raise PatcheadError(f"a prompt cannot be compared with the others: {faults[0]}. Mend or remove it.")
+    # Of a single prompt, views are compared with itself.
+    return replace(nulls, content=[f"view {i}" for i in range(len(decoded))]) if choice.views_of == 1 else nulls
+
+
+def _some(samples: Samples, places: list[int]) -> Samples:
+    """The samples of some images, all of which are usable."""
+    side_arrays = samples.side_arrays
+    kept = {name: getattr(side_arrays, name)[places] for name in side_arrays.columns()}
+    return replace(
+        samples,
+        embeddings=samples.embeddings[places],
+        content=[samples.content[i] for i in places],
+        sizes=[samples.sizes[i] for i in places],
+        side_arrays=replace(side_arrays, **kept),
+        faults=[""] * len(places),
+    )
