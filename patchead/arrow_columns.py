@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.hashing import joined_digest
+from patchead.redaction import redacted
 
 
 def values(column: pa.ChunkedArray) -> pa.Array:
@@ -78,3 +79,11 @@ def digest(tables: Iterable[pa.Table], columns: Sequence[str]) -> str:
 def compact(rows: pa.Table) -> pa.Table:
     """Copy a table so that it holds its own rows alone: a slice sent to a worker would carry its parent's buffers."""
     return rows.take(np.arange(rows.num_rows))
+
+
+def redacted_column(rows: pa.Table, name: str) -> pa.Table:
+    """Take the secrets out of a column of texts, where the table has it: for what is about to be written."""
+    if name not in rows.column_names or rows[name].null_count == rows.num_rows:
+        return rows
+    clean = pa.array([None if text is None else redacted(text) for text in rows[name].to_pylist()], pa.string())
+    return rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), clean)

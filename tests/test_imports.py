@@ -9,6 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "patchead"
 BASE = {"schema", "errors", "storage", "threads", "batches", "arrow_columns", "files", "hashing", "markdown"}
+BASE |= {"redaction", "printed"}
 NUMERICS = {"scoring", "samples", "maps"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
@@ -17,8 +18,10 @@ ALLOWED = {
     "threads": set(),
     "batches": set(),
     "hashing": set(),
-    "markdown": set(),
-    "arrow_columns": {"hashing"},
+    "markdown": {"printed"},
+    "redaction": set(),
+    "printed": {"redaction"},
+    "arrow_columns": {"hashing", "redaction"},
     "storage": {"errors"},
     "files": {"errors", "storage"},
     "scoring": BASE,

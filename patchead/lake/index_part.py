@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from patchead.arrow_columns import run_boundaries, values
+from patchead.arrow_columns import redacted_column, run_boundaries, values
 from patchead.errors import LakeError
 from patchead.files import Folder, undamaged
 from patchead.schema import RECEIPTS, completed
@@ -168,7 +168,7 @@ def first_and_last_id(file: pq.ParquetFile, number: int) -> tuple[str | None, st
 def write_receipts(receipts: pa.Table, sink: pa.NativeFile) -> None:
     """Write RECEIPTS as Parquet, in row groups of `GROUP_ROWS`."""
     pq.write_table(
-        receipts,
+        redacted_column(receipts, "error"),
         sink,
         row_group_size=GROUP_ROWS,
         compression="zstd",

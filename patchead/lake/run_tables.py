@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError
 from patchead.files import Folder, undamaged
 from patchead.schema import SCHEMA_VERSION
@@ -26,7 +27,7 @@ def write_table(folder: Folder, name: str, rows: pa.Table, made_for: Mapping[str
     Raises:
         LakeError: the file cannot be written.
     """
-    noted = rows.replace_schema_metadata({**made_for, "schema_version": str(SCHEMA_VERSION)})
+    noted = redacted_column(rows, "error").replace_schema_metadata({**made_for, "schema_version": str(SCHEMA_VERSION)})
     folder.write(name, lambda sink: pq.write_table(noted, sink, compression="zstd", write_page_checksum=True))
 
 

@@ -18,6 +18,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from fsspec.implementations.local import LocalFileSystem
 
+from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError, bad_value
 from patchead.lake.replaced_groups import groups_predicate, sql_literal
 from patchead.lake.validation import validate
@@ -103,7 +104,7 @@ def publish(
     ]
     for name, rows, predicate in changes:
         if predicate:
-            _replace(lake_uri, storage, name, rows, predicate, run_id)
+            _replace(lake_uri, storage, name, redacted_column(rows, "error"), predicate, run_id)
     return True
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 import patchead
+from patchead.redaction import redacted_values
 from patchead.schema import RUNS, SCHEMA_VERSION, table
 from patchead.settings.model import Config
 
@@ -70,17 +71,17 @@ class RunRecord:
         """Give everything as plain JSON values, for ``run.json``."""
         plain = {k: v for k, v in asdict(self).items() if k != "config"}
         plain |= {"config": self.config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
-        return json.loads(json.dumps(plain, default=str))
+        return redacted_values(json.loads(json.dumps(plain, default=str)))
 
     def as_row(self) -> pa.Table:
         """Make the one row of the runs table."""
-        fields = {name: getattr(self, name) for name in RUNS.names if hasattr(self, name)}
+        fields = {name: redacted_values(getattr(self, name)) for name in RUNS.names if hasattr(self, name)}
         fields |= {
             "night": self.config.archive.night,
-            "config_json": self.config.model_dump_json(),
+            "config_json": json.dumps(redacted_values(self.config.model_dump(mode="json")), separators=(",", ":")),
             "versions_json": json.dumps(versions()),
             "seconds_json": json.dumps(self.seconds),
-            "scoring_json": json.dumps(self.scoring),
+            "scoring_json": json.dumps(redacted_values(self.scoring)),
             "git_commit": git_commit(),
             "schema_version": SCHEMA_VERSION,
         }

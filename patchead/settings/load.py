@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from patchead.errors import SettingsError, nearest_name
+from patchead.redaction import REDACTED, redacted_values, secret_in, secrets_in
 from patchead.settings.model import Config
+from patchead.settings.yaml_text import MOST_BYTES, parse_yaml
 
 #: For what reads no archive and writes no lake.
 UNUSED_PLACES = {"archive.uri": "unused://archive", "lake.uri": "unused://lake"}
+_MOST_SHOWN = 300  # characters of a refused value
 
 
 def load_config(
@@ -55,26 +57,26 @@ def iter_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[t
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as exc:
         raise SettingsError(f"cannot read the settings file {path}: {exc.strerror}.") from exc
-    except (yaml.YAMLError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"the settings file {path} is not valid YAML: {exc}") from exc
+    values = parse_yaml(data, f"the settings file {path}")
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise SettingsError(f"the settings file {path} must hold sections such as archive and lake; got {values!r}.")
+        raise SettingsError(
+            f"the settings file {path} must hold sections such as archive and lake; got {_shown(values)}."
+        )
     return values
 
 
 def _parsed(override: str) -> tuple[str, Any]:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
-        raise SettingsError(f"--set must be section.key=value, e.g. scoring.fraction=0.3; got {override!r}.")
-    try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError as exc:
-        raise SettingsError(f"--set {key}: the value {text!r} is not valid YAML: {exc}") from exc
+        raise SettingsError(f"--set must be section.key=value, e.g. scoring.fraction=0.3; got {_shown(override)}.")
+    key = key.strip()
+    return key, parse_yaml(text.encode(errors="surrogateescape"), f"the value of --set {_without_secret(key)}")
 
 
 def _apply(values: dict[str, Any], key: str, value: Any) -> None:
@@ -89,7 +91,7 @@ def _apply(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _sentence(fault: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    location = [str(part) for part in fault["loc"]]
+    location = [_without_secret(str(part)) for part in fault["loc"]]
     key = ".".join(location) or "settings"
     key = names.get(key, key)
     if fault["type"] == "extra_forbidden":
@@ -102,8 +104,20 @@ def _sentence(fault: Mapping[str, Any], names: Mapping[str, str]) -> str:
         .replace("Input should", "must", 1)
         .replace("String should", "must", 1)
     )
-    got = "" if isinstance(fault["input"], dict) else f"; got {fault['input']!r}"
+    got = "" if isinstance(fault["input"], dict) else f"; got {_shown(fault['input'])}"
     return f"{key}: {rule}{got}. {_description(location)}".rstrip()
+
+
+def _without_secret(text: str) -> str:
+    return REDACTED if secret_in(text) else text
+
+
+def _shown(value: Any) -> str:
+    """A refused value as an error quotes it: not at all if it holds a secret, and not at any length."""
+    if next(secrets_in(value), None):
+        return "a value with a secret in it"
+    text = repr(redacted_values(value))
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]} …"
 
 
 def _unknown_key(location: list[str]) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import model_validator
 
+from patchead.redaction import secrets_in
 from patchead.settings.images import ArchiveConfig, PromptsConfig
 from patchead.settings.method import AlignConfig, EncoderConfig, ExplainConfig, MaskConfig, ScoringConfig
 from patchead.settings.places import LakeConfig, ResourcesConfig, RunConfig, StorageConfig
@@ -43,6 +43,12 @@ class Config(Section):
         return beneath(given.get("preset"), given) if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
+    def _no_secrets(self) -> Config:
+        for key, found in secrets_in(self.model_dump(mode="json")):
+            raise ValueError(f"{key} holds {found}. Settings are recorded: give keys by the environment instead")
+        return self
+
+    @model_validator(mode="after")
     def _lake_outside_archive(self) -> Config:
         archive, lake = (_comparable(uri) + "/" for uri in (self.archive.uri, self.lake.uri))
         if lake.startswith(archive):
@@ -61,23 +67,6 @@ class Config(Section):
             raise ValueError("scoring.max_references is a panel of the batch; in few_shot mode set prompts.k")
         if not few_shot and self.prompts.uri is not None:
             raise ValueError("prompts.uri is given, but scoring.mode is batch; set it to few_shot or remove prompts")
-        return self
-
-    @model_validator(mode="after")
-    def _no_secrets(self) -> Config:
-        addresses = {
-            "archive.uri": self.archive.uri,
-            "lake.uri": self.lake.uri,
-            "encoder.weights": self.encoder.weights,
-            "prompts.uri": self.prompts.uri or "",
-            "prompts.manifest": self.prompts.manifest or "",
-            "storage.endpoint_url": self.storage.endpoint_url or "",
-        }
-        for key, address in addresses.items():
-            if "@" in urlsplit(address).netloc:
-                raise ValueError(
-                    f"{key} must not hold a user name or password: settings are recorded; use the environment"
-                )
         return self
 
 
