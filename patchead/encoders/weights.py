@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import struct
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from patchead.encoders.cache import cached_copy
+from patchead.encoders.weight_file import check_bounds
 from patchead.errors import SettingsError, WeightsError, bad_argument, nearest_name
 from patchead.hashing import joined_sha256
 from patchead.storage import Storage, explained
@@ -28,7 +30,7 @@ GRAMMAR = f"hub, hub:TAG, random, {', '.join(PACKAGES)}, or a path or URL that e
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # the first that a checkpoint has
 # What torch's restricted unpickler and safetensors raise on bytes that are no checkpoint.
 _UNREADABLE: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, EOFError, AttributeError, LookupError)
-_UNREADABLE += (TypeError, struct.error, SafetensorError)
+_UNREADABLE += (TypeError, struct.error, SafetensorError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def read_weights(uri: str, storage: Storage) -> dict[str, Tensor]:
 
 def _load(path: Path, uri: str) -> dict[str, Tensor]:
     try:
+        check_bounds(path, uri)
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         raise WeightsError(
