@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from patchead.errors import PatcheadError, SettingsError
+from patchead.printed import add_cells, cell, say
 from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
 from patchead.settings.model import Config
 
@@ -166,9 +167,9 @@ def query(
 
     settings = load_config(None, overrides or [], {**UNUSED_PLACES, "lake.uri": lake})
     found = run_query(lake, storage(settings), sql)
-    table = Table(*(Column(name, overflow="fold") for name in found.column_names))
+    table = Table(*(Column(cell(name), overflow="fold") for name in found.column_names))
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
-        table.add_row(*("" if value is None else str(value) for value in row))
+        add_cells(table, row)
     out.print(table)
 
 
@@ -219,7 +220,7 @@ def encoders() -> None:
     shown = ("name", "library_name", "patch_size", "dim", "grid", "mask", "licence")
     table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in shown))
     for row in registry_table():
-        table.add_row(*(str(row[name]) for name in shown))
+        add_cells(table, (row[name] for name in shown))
     out.print(table)
 
 
@@ -230,12 +231,12 @@ def settings() -> None:
 
     table = Table(Column("setting", no_wrap=True), "default", "meaning")
     for key, field in iter_fields():
-        table.add_row(key, "required" if field.is_required() else str(field.get_default()), field.description)
+        add_cells(table, [key, "required" if field.is_required() else str(field.get_default()), field.description])
     out.print(table)
     for name, values in PRESETS.items():
         if values:
             given = ", ".join(f"{key}={value}" for key, value in values.items())
-            out.print(f"preset {name}: {given}", markup=False, highlight=False)
+            say(out, f"preset {name}: {given}")
 
 
 def _executor(settings: Config, *, local: bool) -> Executor:
@@ -273,7 +274,7 @@ def run_command(command: Callable[[], Any]) -> None:
     try:
         command()
     except PatcheadError as exc:
-        err.print(f"error: {exc}", style="red", markup=False, highlight=False, soft_wrap=True)
+        say(err, f"error: {exc}", style="red")
         sys.exit(exc.exit_code)
 
 

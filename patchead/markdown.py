@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from patchead.printed import plain
+
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], names: int | None = None) -> str:
     """Write a table of text cells as Markdown, without a newline at its end.
 
     Args:
         header: one name per column.
-        rows: as many cells each; ``|`` and newlines in them are escaped.
+        rows: as many cells each; ``|``, newlines and control characters in them are escaped.
         names: how many of the first columns are aligned left, the others right; default: all left.
 
     Raises:
@@ -26,4 +28,8 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], names: 
 
 
 def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), '<br>') for cell in cells)} |"
+    return f"| {' | '.join(_cell(plain(cell, keep=chr(10))) for cell in cells)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from patchead.evaluation.records import Setup, to_table, write_whole
 from patchead.evaluation.report import markdown, print_rows
 from patchead.evaluation.run import evaluate
 from patchead.evaluation.variants import Loader, variants
+from patchead.printed import say
 from patchead.scoring.precision_probe import warning_here
 from patchead.settings.argument_names import in_settings, named_as_settings
 
@@ -64,19 +66,17 @@ def run_evaluation(
     place = root or (DATASETS[dataset].default_root or Path)()
     setup = Setup(dataset=dataset, root=place, output=output, seeds=seeds, map_side=map_side)
 
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
+    tell = partial(say, console)
     asked = variants(load_settings, sweeps, paper)
     for slow in dict.fromkeys(warning_here(variant.precision, variant.device) for variant in asked):
         if slow:
-            say(f"warning: {in_settings(slow)}")
-    rows = evaluate(asked, found, setup, say)
+            tell(f"warning: {in_settings(slow)}")
+    rows = evaluate(asked, found, setup, tell)
     table, stem = to_table(rows), name or dataset
     _write_parquet(table, output / f"{stem}.parquet")
     write_whole(output / f"{stem}.md", markdown(rows, setup))
     print_rows(rows, setup, console)
-    say(f"written: {output / stem}.md and {output / stem}.parquet")
+    tell(f"written: {output / stem}.md and {output / stem}.parquet")
     return table
 
 

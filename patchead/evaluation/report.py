@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from patchead.evaluation.records import METRICS, Row, Setup
 from patchead.evaluation.summary import MEAN, Figure, Line, notes, summarise
 from patchead.markdown import markdown_table
+from patchead.printed import add_cells, say
 
 _NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "pro": "PRO"}
 _FIGURES = tuple(f"{of} {_NAMES[name]}" for of, _, name in (metric.partition("_") for metric in METRICS))
@@ -23,10 +24,10 @@ def print_rows(rows: Sequence[Row], setup: Setup, console: Console) -> None:
     """Print the table, what it leaves out, and how to read it."""
     table = Table(*(Column(name, justify="left" if at < _NAMES_FIRST else "right") for at, name in enumerate(HEADER)))
     for line in summarise(rows):
-        table.add_row(*_cells(line), style="bold" if line.class_name == MEAN else None)
+        add_cells(table, _cells(line), style="bold" if line.class_name == MEAN else None)
     console.print(table)
     for text in [*notes(rows), reading(rows, setup)]:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(console, text)
 
 
 def markdown(rows: Sequence[Row], setup: Setup) -> str:

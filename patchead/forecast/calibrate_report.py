@@ -12,6 +12,7 @@ from patchead.errors import arguments_named
 from patchead.forecast.calibrate import Sizes, calibrate
 from patchead.forecast.device_speeds import DEFAULT_FILE, DeviceFigures, save_figures
 from patchead.nightly import wiring
+from patchead.printed import add_cells, say
 from patchead.settings.model import Config
 
 
@@ -37,7 +38,7 @@ def run_calibration(
     path = output or DEFAULT_FILE.expanduser()
     save_figures(figures, path)
     console.print(_table(figures, lake))
-    console.print(f"{figures.source}; written to {path}", highlight=False, soft_wrap=True)
+    say(console, f"{figures.source}; written to {path}")
     return figures
 
 
@@ -46,11 +47,11 @@ def _table(figures: DeviceFigures, lake: str | None) -> Table:
     table = Table("what", Column("measured", justify="right"), "")
     for precision, rate in figures.flops.items():
         alone = f"alone {figures.flops_alone[precision] / 1e9:.4g}" if figures.actors_per_node > 1 else ""
-        table.add_row(f"scoring in {precision}, per actor", f"{rate / 1e9:.4g} GFLOP/s", alone)
+        add_cells(table, [f"scoring in {precision}, per actor", f"{rate / 1e9:.4g} GFLOP/s", alone])
     read_from = lake or "a temporary folder: the page cache"
-    table.add_row("read, per node", f"{figures.read_bytes / 1e9:.3g} GB/s", read_from)
-    table.add_row("object store, per node", f"{figures.network_bytes / 1e9:.3g} GB/s", "this machine, no network")
-    table.add_row("overhead of a call", f"{figures.task_seconds * 1e3:.3g} ms", "")
-    table.add_row("start of the actors", f"{figures.start_seconds:.3g} s", "")
-    table.add_row("at work at once", actors, f"{figures.device}, {figures.threads} threads each")
+    add_cells(table, ["read, per node", f"{figures.read_bytes / 1e9:.3g} GB/s", read_from])
+    add_cells(table, ["object store, per node", f"{figures.network_bytes / 1e9:.3g} GB/s", "this machine, no network"])
+    add_cells(table, ["overhead of a call", f"{figures.task_seconds * 1e3:.3g} ms", ""])
+    add_cells(table, ["start of the actors", f"{figures.start_seconds:.3g} s", ""])
+    add_cells(table, ["at work at once", actors, f"{figures.device}, {figures.threads} threads each"])
     return table

@@ -16,6 +16,7 @@ from patchead.forecast.survey import Survey, actor_count, limits_on, survey_arch
 from patchead.plan.group_plan import GroupPlan, Limits, Plan
 from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
+from patchead.printed import add_cells, say
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
@@ -52,7 +53,7 @@ def print_plan(
     cluster, why_not = _cluster(count, figures, limits)
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
     for line in [*_facts(config, survey, plan), *_scoring(plan, limits), *_estimate(plan, count, cluster, why_not)]:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, line)
 
 
 def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:
@@ -75,9 +76,9 @@ def _groups(plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None)
         "group", columns["images"], columns["references"], "schedule", *(columns[name] for name in numbers[2:])
     )
     for group in plan.groups[:MOST_ROWS]:
-        table.add_row(*_row(group, plan, limits, seconds))
+        add_cells(table, _row(group, plan, limits, seconds))
     if len(plan.groups) > MOST_ROWS:
-        table.add_row(f"… and {len(plan.groups) - MOST_ROWS} more groups")
+        add_cells(table, [f"… and {len(plan.groups) - MOST_ROWS} more groups"])
     return table
 
 

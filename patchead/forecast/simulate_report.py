@@ -20,6 +20,7 @@ from patchead.nightly import wiring
 from patchead.nightly.prompts import prompt_counts
 from patchead.plan.group_plan import Plan, PromptCounts
 from patchead.plan.tasks import PlannedTasks
+from patchead.printed import add_cells, say
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
@@ -73,7 +74,7 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
         columns[_name(disturbances)] = simulate(tasks, cluster, disturbances)
     console.print(_table(columns, request.price_per_gpu_hour))
     for line in _lines(plan, cluster, figures):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def _prompts_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, PromptCounts] | None:
@@ -125,7 +126,7 @@ def _table(columns: dict[str, Outcome], price: float | None) -> Table:
     if price is not None:
         rows["cost"] = lambda o: f"{o.cost(price):.2f}"
     for name, show in rows.items():
-        table.add_row(name, *(show(outcome) for outcome in columns.values()))
+        add_cells(table, [name, *(show(outcome) for outcome in columns.values())])
     return table
 
 

@@ -26,6 +26,7 @@ from patchead.nightly.refusals import refuse_too_many_failures
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score_actor import ScoreSpec
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
+from patchead.printed import say
 from patchead.runtime.executor import Executor
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.scoring.precision_probe import probe_with, to_time, warning
@@ -81,7 +82,7 @@ class Night:
         self.probes = probes
         where = "" if len(probes) == 1 else f"the slowest of {len(probes)} nodes"
         if text := warning(asked, probes, where):
-            self.stages.console.print(f"warning: {in_settings(text)}", highlight=False, soft_wrap=True, markup=False)
+            say(self.stages.console, f"warning: {in_settings(text)}")
 
     def embedded(self, manifest: pa.Table) -> EmbeddedNight:
         """Decode and embed; what cannot be scored is refused before anything is embedded."""
@@ -161,7 +162,7 @@ class Night:
             # Prompts are all usable by now, or the night has ended.
             done = self._embed(manifest, encoder, store, guides, advance, proven=wiring.few_shot(self.config))
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
-        self.stages.console.print(f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
+        say(self.stages.console, f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
         try:
             refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
         except TooManyFailuresError:

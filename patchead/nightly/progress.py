@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from patchead.printed import say
+
 
 class Stages:
     """Run the stages of a night under a progress bar each and keeps their wall-clock seconds."""
@@ -45,7 +47,7 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - started, 3)
         self.items[name] = done
         if not self.console.is_terminal:
-            self.console.print(f"{name:<8} {self.describe(name)}", highlight=False)
+            say(self.console, f"{name:<8} {self.describe(name)}")
 
     def describe(self, name: str) -> str:
         """Sum a stage up: ``"400 images in 12.3 s, 32.5 images/s"``."""

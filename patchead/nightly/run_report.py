@@ -8,50 +8,43 @@ from rich.table import Table
 from patchead.archive.left_out import LeftOut
 from patchead.lake.tables import table_uri
 from patchead.nightly.run_record import RunRecord
+from patchead.printed import add_cells, say
 
 
 def print_record(record: RunRecord, console: Console) -> None:
     """Print counts, seconds per stage, and where the results are."""
     lake = record.config.lake.uri
     if record.state == "already published":
-        console.print(
-            f"run {record.run_id} is already published in {lake}: nothing to do.", highlight=False, soft_wrap=True
-        )
+        say(console, f"run {record.run_id} is already published in {lake}: nothing to do.")
         return
-    console.print(f"run {record.run_id}: {record.state}", highlight=False, soft_wrap=True)
+    say(console, f"run {record.run_id}: {record.state}")
     stages = Table("stage", "seconds")
     for name, seconds in record.seconds.items():
-        stages.add_row(name, f"{seconds:.1f}")
+        add_cells(stages, [name, f"{seconds:.1f}"])
     console.print(stages)
     if record.state.startswith("stopped"):
-        console.print(
+        say(
+            console,
             f"{record.images} images found, {record.embedded} embedded, {record.reused} reused, {record.failed} "
             f"failed. Nothing was published; --run-id {record.run_id} goes on from here.",
-            highlight=False,
-            soft_wrap=True,
         )
         _print_ignored(record, console)
         return
-    console.print(
+    say(
+        console,
         f"found {record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
         f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",
-        highlight=False,
-        soft_wrap=True,
     )
     _print_ignored(record, console)
     if record.config.align.enabled:
         left = record.scoring["not_aligned"]
-        console.print(f"{record.ok - left} of {record.ok} images aligned; the others were compared as they are.")
-    console.print(
-        "\n".join(f"{name}: {table_uri(lake, name)}" for name in ("scores", "regions", "verdicts")),
-        highlight=False,
-        soft_wrap=True,
-    )
+        say(console, f"{record.ok - left} of {record.ok} images aligned; the others were compared as they are.")
+    say(console, "\n".join(f"{name}: {table_uri(lake, name)}" for name in ("scores", "regions", "verdicts")))
 
 
 def _print_ignored(record: RunRecord, console: Console) -> None:
     if not record.ignored_files:
         return
-    console.print(f"{record.ignored_files} other files ignored:", highlight=False)
+    say(console, f"{record.ignored_files} other files ignored:")
     for line in LeftOut.of_json(record.ignored).lines():
-        console.print(f"  {line}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"  {line}")

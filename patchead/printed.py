@@ -1,0 +1,54 @@
+"""Text for a terminal or a log: names from archives are shown as what they are, and can do nothing.
+
+A name may hold escape sequences, characters that turn the direction of writing, or what Rich takes for markup. Whatever
+this package prints goes through here; a test sees to it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from patchead.redaction import redacted
+
+_JOINERS = "\u200c\u200d"  # without them, words of Persian and of Indian scripts are misspelt
+_REFUSED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def plain(text: object, keep: str = "") -> str:
+    r"""Write every character that steers a terminal as its escape, e.g. ``\x1b``.
+
+    Controls, marks of direction, surrogates and what Unicode does not assign.
+
+    Args:
+        text: anything; its ``str`` is taken.
+        keep: control characters to leave, e.g. a newline between lines of our own.
+    """
+    whole = str(text)
+    if whole.isascii() and whole.isprintable():
+        return whole
+    return "".join(_escaped(c) if unicodedata.category(c) in _REFUSED and c not in keep else c for c in whole)
+
+
+def cell(value: object) -> Text:
+    """Make a table's cell, or a part of a line, of a value: no markup, no control characters, no secrets."""
+    return Text("" if value is None else redacted(plain(value)))
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print lines as they are: not wrapped, no markup, no colours of their own, no control characters, no secrets."""
+    console.print(Text(redacted(plain(text, keep="\n")), style=style), soft_wrap=True)
+
+
+def add_cells(table: Table, values: Iterable[object], **options: Any) -> None:
+    """Add a row of values to a table, each as `cell` makes it."""
+    table.add_row(*map(cell, values), **options)
+
+
+def _escaped(character: str) -> str:
+    return character if character in _JOINERS else character.encode("unicode_escape", "backslashreplace").decode()
