@@ -40,6 +40,22 @@ class LakeError(PatcheadError):
     """Embeddings, tables or heatmaps cannot be read or written."""
 
 
+class DamagedFileError(LakeError):
+    """One file of the lake does not hold what was written; ``uri`` names it, so that it can be set aside."""
+
+    def __init__(self, text: str, uri: str = "") -> None:
+        super().__init__(text, uri)  # both, so that it survives pickling
+
+    def __str__(self) -> str:
+        """Give the text alone."""
+        return str(self.args[0])
+
+    @property
+    def uri(self) -> str:
+        """Name the file."""
+        return str(self.args[1])
+
+
 class PlanError(PatcheadError):
     """A group cannot be scored within the limits of the settings."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +17,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from patchead.errors import LakeError, bad_value
+from patchead.errors import DamagedFileError, LakeError, bad_value
 from patchead.storage import Storage, explained, join
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -27,19 +29,40 @@ Result = TypeVar("Result")
 def written_atomically(path: Path) -> Iterator[Path]:
     """Give a temporary file that takes the place of ``path`` when the block ends well and is gone when it does not.
 
-    It lies in the same folder, made where it is not there, because a rename is atomic only within one file system.
+    It lies in the same folder, made where it is not there, because a rename is atomic only within one file system. Its
+    bytes, and then its name, are on the disk when this ends: a machine that loses its power has the old file or the
+    new one, never an empty one.
 
     Raises:
         OSError: the folder cannot be made or written, or ``path`` cannot be replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         temporary.touch(exist_ok=False)
         yield temporary
+        _on_disk(temporary)
         temporary.replace(path)
+        _on_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each with its name on the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _on_disk(folder.parent)
+
+
+def _on_disk(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -136,6 +159,14 @@ class Folder:
         size = _unless_missing(lambda: filesystem.size(path), uri)
         return pa.PythonFile(_RemoteFile(filesystem, path, uri, size), mode="r")
 
+    def stamp(self, name: str) -> tuple[int, int] | None:
+        """Tell a local file's time of change in ns and its size, as long as it is not written again; None elsewhere."""
+        filesystem, path = self.storage.filesystem(self.uri_of(name))
+        if not isinstance(filesystem, LocalFileSystem):
+            return None
+        found = Path(path).stat()
+        return found.st_mtime_ns, found.st_size
+
     def head(self, name: str, size: int) -> bytes:
         """Read the first ``size`` bytes of a file. Raises as :meth:`open` does."""
         uri = self.uri_of(name)
@@ -155,6 +186,25 @@ class Folder:
                 filesystem.rm_file(path)
             except FileNotFoundError:
                 return
+
+    def set_aside(self, name: str) -> str:
+        """Move one file to the folder ``damaged`` next to this one, and return its URI there; a missing one is left.
+
+        Raises:
+            LakeError: the file cannot be moved.
+        """
+        away = Folder(join(self.uri.rstrip("/").rpartition("/")[0], "damaged"), self.storage)
+        target = away.uri_of(f"{self.uri.rstrip('/').rpartition('/')[2]}-{name}")
+        filesystem, path = self.storage.filesystem(self.uri_of(name))
+        with explained("set aside", self.uri_of(name), LakeError):
+            _, there = self.storage.filesystem(target)
+            if isinstance(filesystem, LocalFileSystem):
+                Path(there).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                filesystem.mv(path, there)
+            except FileNotFoundError:
+                return target
+        return target
 
     def _inside(self, *, detail: bool) -> list[Any]:
         """What fsspec lists: paths, or with ``detail`` mappings with name and size."""
@@ -207,11 +257,15 @@ def plain_name(parameter: str, value: str) -> str:
 
 @contextmanager
 def undamaged(uri: str, remedy: str) -> Iterator[None]:
-    """Turn what Arrow raises on broken bytes into one ``LakeError`` that names the file and what to do."""
+    """Turn what Arrow raises on broken bytes into one ``DamagedFileError`` that names the file and what to do."""
     try:
         yield
+    except pa.ArrowMemoryError:
+        raise  # the file is well
     except (pa.ArrowException, OSError) as exc:
-        raise LakeError(f"{uri} is damaged ({exc}). {remedy}") from exc
+        if getattr(exc, "errno", None) not in (None, errno.EIO):
+            raise LakeError(f"cannot read {uri}: {exc}.") from exc
+        raise DamagedFileError(f"{uri} is damaged ({exc}). {remedy}", uri) from exc
 
 
 def _unless_missing(read: Callable[[], Result], uri: str) -> Result:

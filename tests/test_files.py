@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from patchead.files import write_atomically, written_atomically
+from patchead.files import Folder, write_atomically, written_atomically
+from patchead.storage import Storage
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -38,3 +40,29 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) 
     with pytest.raises(IsADirectoryError):
         write_atomically(tmp_path / "folder", "text")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_bytes_and_then_the_name_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of the calls that a loss of power cannot reorder: file, rename, folder; of new folders their names."""
+    path, calls = tmp_path / "a" / "b" / "x", []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(number: int) -> None:
+        calls.append(Path(f"/proc/self/fd/{number}").readlink())
+        fsync(number)
+
+    def noted_replace(source: str, target: str) -> None:
+        assert calls[-1] == Path(source)
+        assert Path(source).read_bytes() == b"whole"
+        calls.append("renamed")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    write_atomically(path, b"whole")
+    assert calls[:2] == [tmp_path, tmp_path / "a"]
+    assert calls[-2:] == ["renamed", path.parent]
+    calls.clear()
+    Folder(str(tmp_path / "c"), Storage()).write("y", lambda sink: sink.write(b"whole"))
+    assert calls[0] == tmp_path
+    assert calls[-2:] == ["renamed", tmp_path / "c"]

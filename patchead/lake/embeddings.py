@@ -18,15 +18,18 @@ import pyarrow.compute as pc
 
 from patchead.arrow_columns import digest
 from patchead.batches import concurrently, stream_batches
-from patchead.errors import LakeError, bad_value
+from patchead.errors import DamagedFileError, LakeError, bad_value
 from patchead.files import Folder, plain_name, undamaged
 from patchead.lake import index_part
+from patchead.lake.checked_batches import read_checked, write_checked
 from patchead.lake.index_part import REMEDY
 from patchead.lake.receipt_index import ReceiptIndex
 from patchead.schema import OK, RECEIPTS, SAMPLE_KEY, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
 _UNITS_AT_ONCE = 4096
+#: Local files whose checksum this process has compared, with their time and size then.
+_VERIFIED: dict[str, tuple[int, int]] = {}
 
 
 class EmbeddingStore:
@@ -123,6 +126,35 @@ class EmbeddingStore:
         with self._opened(uri) as batch:
             return _rows(batch.column("embedding").to_numpy_ndarray(), rows, uri)
 
+    def damage(self, uri: str) -> str | None:
+        """Compare one file with its checksum: None if it is as it was written, else what is wrong.
+
+        Raises:
+            LakeError: it cannot be read.
+        """
+        _VERIFIED.pop(uri, None)
+        try:
+            with self._opened(uri):
+                return None
+        except DamagedFileError as exc:
+            return str(exc)
+
+    def set_aside(self, uri: str) -> str | None:
+        """Move a damaged file of this store out of the way, of an index part all three; None if it is none of these.
+
+        Its images are embedded again: receipts without a file are not taken.
+
+        Raises:
+            LakeError: it cannot be moved.
+        """
+        for folder in (self._units, self._pending, self._old_index, self.index.folder):
+            if uri.startswith(f"{folder.uri}/"):
+                name = uri.removeprefix(f"{folder.uri}/")
+                names = index_part.files_of(name) if folder is self.index.folder else [name]
+                moved = [folder.set_aside(each) for each in names]
+                return moved[0]
+        return None
+
     def read_side_arrays(self, uri: str, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Read the side arrays that were written with the embeddings of ``rows`` (n,), by name: (n, …) each.
 
@@ -138,15 +170,19 @@ class EmbeddingStore:
         try:
             file = self._units.open(self.index.name_of(uri))
         except FileNotFoundError as exc:
-            raise LakeError(
-                f"{uri} is gone, although receipts name it. Run again: its images are then embedded anew."
+            raise DamagedFileError(
+                f"{uri} is gone, although receipts name it. Run again: its images are then embedded anew.", uri
             ) from exc
         with undamaged(uri, REMEDY), file:
             reader = pa.ipc.open_file(file)
             written_by = (reader.schema.metadata or {}).get(b"encoder_id", b"").decode()
             if written_by != self.encoder_id:
-                raise LakeError(f"{uri} was written by encoder {written_by!r}, not {self.encoder_id!r}. {REMEDY}")
-            yield reader.get_batch(0)
+                text = f"{uri} was written by encoder {written_by!r}, not {self.encoder_id!r}. {REMEDY}"
+                raise DamagedFileError(text, uri)
+            stamp = self._units.stamp(self.index.name_of(uri))
+            yield read_checked(reader, 0, verify=stamp is None or _VERIFIED.get(uri) != stamp)
+            if stamp is not None:
+                _VERIFIED[uri] = stamp
 
     def _write_vectors(
         self, name: str, content_hash: pa.ChunkedArray, embeddings: np.ndarray, side_arrays: Mapping[str, np.ndarray]
@@ -164,7 +200,7 @@ class EmbeddingStore:
 
         def fill(sink: pa.NativeFile) -> None:
             with pa.ipc.new_file(sink, schema) as writer:
-                writer.write_batch(batch)
+                write_checked(writer, batch)
 
         self._units.write(name, fill)
 

@@ -98,8 +98,15 @@ def delete_part(folder: Folder, part: str) -> None:
     Raises:
         LakeError: a file cannot be removed.
     """
-    for suffix in (RECEIPTS_FILE, _FOLDERS_FILE, _HASHES_FILE):
-        folder.delete(f"{part}{suffix}")
+    for name in files_of(f"{part}{RECEIPTS_FILE}"):
+        folder.delete(name)
+
+
+def files_of(name: str) -> list[str]:
+    """Name the files of the part that the file ``name`` belongs to, the receipts first: without them it is no part."""
+    suffixes = (RECEIPTS_FILE, _FOLDERS_FILE, _HASHES_FILE)
+    part = next(name.removesuffix(suffix) for suffix in suffixes if name.endswith(suffix))
+    return [f"{part}{suffix}" for suffix in suffixes]
 
 
 def row_groups_of(folder: Folder, part: str, wanted: pa.Array) -> list[int]:

@@ -19,6 +19,7 @@ from patchead.batches import concurrently
 from patchead.errors import LakeError
 from patchead.files import Folder, plain_name, undamaged
 from patchead.hashing import text_digest
+from patchead.lake.checked_batches import read_checked, write_checked
 from patchead.lake.run_tables import read_table, write_table
 from patchead.schema import MANIFEST, SCHEMA_VERSION
 from patchead.storage import Storage, join
@@ -110,7 +111,8 @@ class RunFolder:
 
         def fill(sink: pa.NativeFile) -> None:
             with pa.ipc.new_file(sink, schema) as writer:
-                writer.write_table(pa.Table.from_batches([batch]), max_chunksize=_IMAGES_PER_BATCH)
+                for start in range(0, max(1, batch.num_rows), _IMAGES_PER_BATCH):
+                    write_checked(writer, batch.slice(start, _IMAGES_PER_BATCH))
 
         self._groups.write(_file_name(group_id), fill)
 
@@ -121,7 +123,7 @@ class RunFolder:
             LakeError: it is missing or damaged.
         """
         with self._opened(group_id, self._groups.open) as reader:
-            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            batches = [read_checked(reader, number) for number in range(reader.num_record_batches)]
             rows = pa.Table.from_batches(batches)
             return StagedGroup(
                 image_ids=rows["image_id"].to_pylist(),
@@ -155,7 +157,7 @@ class RunFolder:
             out = np.empty((len(indices), *reader.schema.field("patch_scores").type.shape), np.float32)
             for number in np.unique(batch).tolist():
                 here = batch == number
-                out[here] = reader.get_batch(number).column("patch_scores").to_numpy_ndarray()[row[here]]
+                out[here] = read_checked(reader, number).column("patch_scores").to_numpy_ndarray()[row[here]]
             return out
 
     @contextmanager
@@ -184,6 +186,17 @@ class RunFolder:
 
         found = concurrently(group_of, self._groups.names(".arrow"))
         return {group_id for group_id in found if group_id is not None}
+
+    def set_aside(self, uri: str) -> str | None:
+        """Move a damaged file of this folder out of the way: what it held is then done again; None for another file.
+
+        Raises:
+            LakeError: it cannot be moved.
+        """
+        for folder in (self._groups, self._run):
+            if uri.startswith(f"{folder.uri}/"):
+                return folder.set_aside(uri.removeprefix(f"{folder.uri}/"))
+        return None
 
     def write_manifest(self, manifest: pa.Table, ignored: Any, *, listing: str) -> None:
         """Keep what the catalog found, so that the run does not list the archive again.

@@ -69,6 +69,10 @@ class Night:
         executor.require_shared_folders([uri for uri in places if uri is not None])
         record.seconds = stages.seconds
         self.probes: list[dict[str, float]] = []
+        self.store: EmbeddingStore | None = None
+        """Where embeddings are, once the encoder is known."""
+        self.files: set[str] = set()
+        """The embedding files that this night reads, once they are there."""
         self._settle_precision()
 
     def _settle_precision(self) -> None:
@@ -182,7 +186,8 @@ class Night:
         *,
         proven: bool,
     ) -> Embedded:
-        return embed(
+        self.store = store
+        done = embed(
             self.executor,
             manifest,
             wiring.encoder_spec(self.config, self.embed_pool.device),
@@ -196,6 +201,8 @@ class Night:
             guides=guides,
             proven=proven,
         )
+        self.files |= set(pc.unique(done.receipts["embedding_uri"]).drop_null().to_pylist())
+        return done
 
     def plan(
         self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: Mapping[str, PromptCounts] | None

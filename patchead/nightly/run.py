@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.console import Console
 
 from patchead.errors import SettingsError, bad_value
@@ -9,6 +11,7 @@ from patchead.lake.preflight import preflight
 from patchead.lake.staging import RunFolder
 from patchead.lake.tables import published_settings
 from patchead.nightly import wiring
+from patchead.nightly.damage import without_damage
 from patchead.nightly.night import Night
 from patchead.nightly.progress import Stages
 from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
@@ -55,22 +58,31 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     try:
         with executor.session(), named_as_settings():
             night = Night(config, record, folder, Stages(console), executor)
-            manifest = night.catalog()
-            if until == "catalog":
-                return record.stopped_after(until)
-            embedded = night.embedded(manifest)
-            if until == "embed":
-                return record.stopped_after(until)
-            spec, group_of = night.score_spec(embedded), embedded.group_of
-            with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
-                done = score_groups(executor, embedded.plan, group_of, spec, night.score_pool, advance=advance)
-            record.scoring |= done
-            if until == "score":
-                return record.stopped_after(until)
-            night.publish(embedded.manifest, night.explain(embedded))
+            without_damage(night, partial(_go, night, until))
     except BaseException as exc:
         record.finish("failed", str(exc) or type(exc).__name__)
         raise
     finally:
         folder.write_json("run.json", record.as_json())
     return record
+
+
+def _go(night: Night, until: str) -> None:
+    """The stages; what was done by an earlier call is not done again."""
+    record, executor = night.record, night.executor
+    manifest = night.catalog()
+    if until == "catalog":
+        record.stopped_after(until)
+        return
+    embedded = night.embedded(manifest)
+    if until == "embed":
+        record.stopped_after(until)
+        return
+    spec, group_of = night.score_spec(embedded), embedded.group_of
+    with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
+        done = score_groups(executor, embedded.plan, group_of, spec, night.score_pool, advance=advance)
+    record.scoring |= done
+    if until == "score":
+        record.stopped_after(until)
+        return
+    night.publish(embedded.manifest, night.explain(embedded))
