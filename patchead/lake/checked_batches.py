@@ -34,7 +34,7 @@ def checksum(batch: pa.RecordBatch) -> bytes:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         found = zlib.crc32(name.encode(), found)
         if isinstance(column, pa.FixedShapeTensorArray):
-            found = zlib.crc32(np.ascontiguousarray(column.to_numpy_ndarray()).reshape(-1).view(np.uint8), found)
+            found = zlib.crc32(np.ascontiguousarray(column.to_numpy_ndarray()).reshape(-1).view(np.uint8).data, found)
         else:
             found = zlib.crc32(repr(column.to_pylist()).encode(errors="surrogatepass"), found)
     return b"%08x" % found
