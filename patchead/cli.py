@@ -1,4 +1,4 @@
-"""The `patchead` command: score, plan, calibrate, query, evaluate, encoders, settings.
+"""The `patchead` command: score, plan, calibrate, query, runs, evaluate, encoders, settings.
 
 Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images failed; 4 not published, too
 many images failed; 1 anything else. With --until, 0 also where some images failed so far: nothing is published then.
@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from patchead.commands.runs import runs
 from patchead.errors import PatcheadError, SettingsError
 from patchead.printed import add_cells, cell, say
 from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
@@ -239,6 +240,9 @@ def settings() -> None:
             say(out, f"preset {name}: {given}")
 
 
+app.command()(runs)
+
+
 def _executor(settings: Config, *, local: bool) -> Executor:
     """This process, or the cluster of RAY_ADDRESS, or a Ray that is started here."""
     if local:
@@ -276,6 +280,18 @@ def run_command(command: Callable[[], Any]) -> None:
     except PatcheadError as exc:
         say(err, f"error: {exc}", style="red")
         sys.exit(exc.exit_code)
+    except (MemoryError, *_outside()) as exc:
+        say(err, f"error: {type(exc).__name__}: {' '.join(str(exc).split())[:1000]}", style="red")
+        sys.exit(PatcheadError.exit_code)
+
+
+def _outside() -> tuple[type[Exception], ...]:
+    """What the world does to a command, and nothing that is a fault of this package."""
+    from pyarrow import ArrowException
+
+    from patchead.storage import storage_errors
+
+    return ArrowException, *storage_errors()
 
 
 def main() -> None:

@@ -30,10 +30,10 @@ STATUSES = {
 """Meaning of each status. Every image of the manifest ends as exactly one row with one of these."""
 
 STATES = {
-    "running": "The run has begun; only in `run.json`.",
-    "published": "Its rows are in the tables. The only state that a row of `runs` has.",
+    "running": "The run has begun; only in `run.json`. Of a run that was killed too: `patchead runs` calls it dead.",
+    "published": "Its rows are in the tables.",
     "stopped after STAGE": "`--until STAGE` asked for no more; the same run id goes on from there. Only in `run.json`.",
-    "failed": "It ended before it published; `error` of `run.json` says why. Only in `run.json`.",
+    "failed": "It ended before it published; `reason` in `runs` and `error` of `run.json` say why.",
 }
 """Meaning of each state of a run."""
 
@@ -195,14 +195,17 @@ _VERDICTS = Described(
 
 _RUNS = Described(
     "`tables/runs`",
-    "One row per published run, written last: a run that has a row here is complete in the other tables. "
-    "`runs/<run_id>/run.json` says the same of every run, also of those that failed.",
+    "One row per run that ended. One that is `published` is written last: it is complete in the other tables. One that "
+    "`failed` has nothing there. A run that was killed has no row until it is tried again; `patchead runs` tells it "
+    "from one that still works.",
     [
         ("run_id", pa.string(), "Name of the run, unique."),
-        ("night", pa.date32(), "The night asked for; null where the run covered several."),
+        ("night", pa.date32(), "The night that it covered, or was to cover; null if several or not known."),
+        ("nights", pa.list_(pa.date32()), "All nights that it covered; null where it failed before they were known."),
         ("started_at", _timestamp, "When it began."),
-        ("finished_at", _timestamp, "When it published."),
-        ("state", pa.string(), "`published`; see below."),
+        ("finished_at", _timestamp, "When it published, or failed."),
+        ("state", pa.string(), "`published` or `failed`."),
+        ("reason", pa.string(), "Why it failed; else null."),
         ("images", pa.int64(), "Images of the manifest: `ok` + `failed` + `skipped`."),
         ("ok", pa.int64(), "Images with a score."),
         ("failed", pa.int64(), "Images with status `failed`."),

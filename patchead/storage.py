@@ -6,6 +6,7 @@ AWS_SESSION_TOKEN), from an AWS profile or from an instance role, on every node.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,14 +81,20 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
+def storage_errors() -> tuple[type[Exception], ...]:
+    """List what storage libraries raise when a store or the way to it fails."""
+    from aiohttp import ClientError as AiohttpError  # of a body that was cut, no OSError
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return OSError, BotoCoreError, ClientError, AiohttpError, asyncio.TimeoutError
+
+
 @contextmanager
 def explained(action: str, uri: str, error: Callable[[str], PatcheadError]) -> Iterator[None]:
     """Turn what a storage library raises into one ``error`` that says what was tried, where, and what to check.
 
     Programming errors (TypeError, KeyError …) pass through unchanged.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     try:
         yield
     except FileNotFoundError as exc:
@@ -97,7 +104,7 @@ def explained(action: str, uri: str, error: Callable[[str], PatcheadError]) -> I
             f"cannot {action} {uri}: access denied ({exc}). Check the keys (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY), the bucket policy, or the folder's permissions."
         ) from exc
-    except (OSError, BotoCoreError, ClientError) as exc:
+    except storage_errors() as exc:
         raise error(
             f"cannot {action} {uri}: {type(exc).__name__}: {exc}. Check the address, storage.endpoint_url and the keys."
         ) from exc

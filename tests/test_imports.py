@@ -40,7 +40,8 @@ ALLOWED = {
     "runtime": BASE,
     "nightly": BASE | ROOMS | {"plan", "runtime", "settings"},
     "forecast": BASE | ROOMS | {"plan", "runtime", "settings", "nightly"},
-    "cli": BASE | ROOMS | {"evaluation", "forecast", "nightly", "runtime", "settings"},
+    "commands": BASE | ROOMS | {"evaluation", "forecast", "nightly", "runtime", "settings"},
+    "cli": BASE | ROOMS | {"commands", "evaluation", "forecast", "nightly", "runtime", "settings"},
     "__init__": {"notebook"},
 }
 RAY = {"runtime", "nightly", "forecast"}

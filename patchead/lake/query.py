@@ -100,6 +100,8 @@ def _select(lake_uri: str, storage: Storage, name: str, there: set[str]) -> str:
 
 def _type(of: pa.DataType) -> str:
     """DuckDB's name of a column's type."""
+    if pa.types.is_list(of):
+        return f"{_type(of.value_type)}[]"
     names = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN", "date32[day]": "DATE"}
     return (names | {"double": "DOUBLE", "timestamp[us, tz=UTC]": "TIMESTAMPTZ"})[str(of)]
 

@@ -22,7 +22,7 @@ from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError, bad_value
 from patchead.lake.replaced_groups import groups_predicate, sql_literal
 from patchead.lake.validation import validate
-from patchead.schema import PARTITIONS, TABLES
+from patchead.schema import PARTITIONS, TABLES, completed
 from patchead.storage import Storage, join
 
 _COMMIT_ATTEMPTS = 10
@@ -114,7 +114,7 @@ def published(lake_uri: str, storage: Storage, run_id: str) -> bool:
     Raises:
         LakeError: the table of runs cannot be read.
     """
-    return _runs(lake_uri, storage, "run_id", [("run_id", "=", run_id)]).num_rows > 0
+    return bool(published_settings(lake_uri, storage, run_id))
 
 
 def published_settings(lake_uri: str, storage: Storage, run_id: str | None = None) -> list[str]:
@@ -123,19 +123,49 @@ def published_settings(lake_uri: str, storage: Storage, run_id: str | None = Non
     Raises:
         LakeError: the table of runs cannot be read.
     """
-    filters = None if run_id is None else [("run_id", "=", run_id)]
-    return _runs(lake_uri, storage, "config_json", filters)["config_json"].to_pylist()
+    filters = [("state", "=", "published")] + ([] if run_id is None else [("run_id", "=", run_id)])
+    return read_runs(lake_uri, storage, ["config_json"], filters)["config_json"].to_pylist()
 
 
-def _runs(lake_uri: str, storage: Storage, column: str, filters: list[tuple[str, str, str]] | None = None) -> pa.Table:
-    """One column of the table of runs; no row where the table does not exist."""
+def record_failure(lake_uri: str, storage: Storage, run: pa.Table) -> bool:
+    """Add the row of a run that failed to the table of runs; another one of that run is replaced.
+
+    Args:
+        lake_uri, storage: the lake; the table is made if it is not there.
+        run: RUNS, one row.
+
+    Returns:
+        False if the run is published, which it stays; else True.
+
+    Raises:
+        LakeError: the table cannot be written.
+    """
+    run_id = run["run_id"][0].as_py()
+    if published(lake_uri, storage, run_id):
+        return False
+    _create(lake_uri, storage, "runs")
+    clean = redacted_column(run, "reason")
+    _replace(lake_uri, storage, "runs", clean, f"run_id = {sql_literal(run_id)} AND state <> 'published'", run_id)
+    return True
+
+
+def read_runs(
+    lake_uri: str, storage: Storage, columns: list[str], filters: list[tuple[str, str, str]] | None = None
+) -> pa.Table:
+    """Read columns of the table of runs; no row where the table does not exist, null where it is of an earlier version.
+
+    Raises:
+        LakeError: the table cannot be read.
+    """
     uri = delta_uri(lake_uri, storage, "runs")
     with delta_errors("read", uri):
         try:
             table = DeltaTable(uri, storage_options=storage.delta_options(uri))
         except TableNotFoundError:
-            return TABLES["runs"].empty_table().select([column])
-        return table.to_pyarrow_table(columns=[column], filters=filters)
+            return TABLES["runs"].empty_table().select(columns)
+        known = [name for name in columns if name in {field.name for field in table.schema().fields}]
+        found = table.to_pyarrow_table(columns=known, filters=filters)
+    return completed(found, pa.schema([TABLES["runs"].field(name) for name in columns]))
 
 
 def _create(lake_uri: str, storage: Storage, name: str) -> None:

@@ -117,6 +117,7 @@ class Night:
         with self.stages.stage("catalog") as advance:
             manifest, left_out = make_manifest(wiring.catalog_request(self.config), self.folder, self.executor)
             advance(manifest.num_rows)
+        self.record.nights = sorted(pc.unique(manifest["night"]).drop_null().to_pylist())
         self.record.images, self.record.ignored_files = manifest.num_rows, left_out.total
         self.record.ignored = left_out.as_json()
         return manifest

@@ -6,10 +6,11 @@ from functools import partial
 
 from rich.console import Console
 
-from patchead.errors import SettingsError, bad_value
+from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.lake.heartbeat import heartbeat
 from patchead.lake.preflight import preflight
 from patchead.lake.staging import RunFolder
-from patchead.lake.tables import published_settings
+from patchead.lake.tables import published_settings, record_failure
 from patchead.nightly import wiring
 from patchead.nightly.damage import without_damage
 from patchead.nightly.night import Night
@@ -17,10 +18,12 @@ from patchead.nightly.progress import Stages
 from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score_groups
+from patchead.printed import say
 from patchead.runtime.executor import Executor
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.resolve import concrete
+from patchead.storage import Storage
 
 STAGES = ("catalog", "embed", "score", "publish")
 """Stages that a run may end with; the same run id goes on from there. The last is the whole run."""
@@ -56,15 +59,26 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     folder = RunFolder(config.lake.uri, storage, record.run_id)
     folder.write_json("run.json", record.as_json())
     try:
-        with executor.session(), named_as_settings():
+        with heartbeat(folder.write_json) as missed, executor.session(), named_as_settings():
             night = Night(config, record, folder, Stages(console), executor)
             without_damage(night, partial(_go, night, until))
+        if missed:
+            say(console, f"warning: {len(missed)} heartbeats could not be written, e.g. {missed[-1]}")
     except BaseException as exc:
         record.finish("failed", str(exc) or type(exc).__name__)
+        _record_failure(record, storage, console)
         raise
     finally:
         folder.write_json("run.json", record.as_json())
     return record
+
+
+def _record_failure(record: RunRecord, storage: Storage, console: Console) -> None:
+    """Have SQL see that the night is missing; where the table cannot be written, the error of the run is told alone."""
+    try:
+        record_failure(record.config.lake.uri, storage, record.as_row())
+    except PatcheadError as exc:
+        say(console, f"warning: the failure could not be written to the table of runs: {exc}")
 
 
 def _go(night: Night, until: str) -> None:

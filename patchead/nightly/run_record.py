@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import platform
+import re
 import secrets
 import subprocess
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from patchead.redaction import redacted_values
 from patchead.schema import RUNS, SCHEMA_VERSION, table
 from patchead.settings.model import Config
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PACKAGES = ("ray", "torch", "timm", "open_clip_torch", "pyarrow", "numpy", "pillow", "opencv-python-headless")
 
 
@@ -41,6 +43,8 @@ class RunRecord:
     error: str | None = None
     started_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.timezone.utc))
     finished_at: dt.datetime | None = None
+    nights: list[dt.date] | None = None
+    """Nights of its images, once they are listed."""
     images: int = 0
     ok: int = 0
     failed: int = 0
@@ -60,7 +64,8 @@ class RunRecord:
 
     def finish(self, state: str, error: str | None = None) -> None:
         """Close the record."""
-        self.state, self.error, self.finished_at = state, error, dt.datetime.now(dt.timezone.utc)
+        self.state, self.finished_at = state, dt.datetime.now(dt.timezone.utc)
+        self.error = error if error is None else shortened(_COLOURS.sub("", error))
 
     def stopped_after(self, stage: str) -> RunRecord:
         """Close the record of a run that was asked for no more than ``stage``, and return it."""
@@ -77,7 +82,8 @@ class RunRecord:
         """Make the one row of the runs table."""
         fields = {name: redacted_values(getattr(self, name)) for name in RUNS.names if hasattr(self, name)}
         fields |= {
-            "night": self.config.archive.night,
+            "night": self.nights[0] if self.nights and len(self.nights) == 1 else self.config.archive.night,
+            "reason": redacted_values(self.error),
             "config_json": json.dumps(redacted_values(self.config.model_dump(mode="json")), separators=(",", ":")),
             "versions_json": json.dumps(versions()),
             "seconds_json": json.dumps(self.seconds),
@@ -86,6 +92,12 @@ class RunRecord:
             "schema_version": SCHEMA_VERSION,
         }
         return table([fields], RUNS)
+
+
+def shortened(text: str, length: int = 2000) -> str:
+    """Leave out the middle of a text that is too long to be recorded."""
+    half = length // 2
+    return text if len(text) <= length else f"{text[:half]} … {text[-half:]}"
 
 
 def versions() -> dict[str, str]:

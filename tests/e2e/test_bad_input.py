@@ -169,7 +169,8 @@ def test_an_empty_archive_is_one_clear_message(tmp_path: Path, score_night: Scor
     (tmp_path / "archive").mkdir()
     with pytest.raises(ArchiveError, match=f"no image.*{re.escape(str(tmp_path / 'archive'))}"):
         score_night(tmp_path / "archive", tmp_path / "lake")
-    assert not (tmp_path / "lake/tables").exists()
+    assert [path.name for path in (tmp_path / "lake/tables").iterdir()] == ["runs"]
+    assert [run["state"] for run in rows(tmp_path / "lake", "runs")] == ["failed"]
 
 
 def test_an_unreachable_endpoint_is_one_clear_message(tmp_path: Path, pauses: list[float]) -> None:

@@ -1,0 +1,67 @@
+"""`patchead runs`: which nights are published, failed, dead or under way."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from patchead.printed import plain, say
+from patchead.settings.load import UNUSED_PLACES, load_config
+
+if TYPE_CHECKING:
+    from patchead.lake.run_list import Run
+
+_INDENT = " " * 10
+
+
+def runs(
+    lake: Annotated[str, typer.Option(help="Folder or URL of the lake.")],
+    limit: Annotated[int, typer.Option(min=1, help="The newest LIMIT runs only.")] = 30,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting; see `patchead settings`."),
+    ] = None,
+) -> None:
+    """List the runs of a lake, the newest first: published, failed, dead (killed), running, or stopped after a stage.
+
+    In a pipe each run is one line; in a terminal the reason stands below it.
+    """
+    from patchead.lake.run_list import list_runs
+    from patchead.settings.resolve import storage
+
+    settings = load_config(None, overrides or [], {**UNUSED_PLACES, "lake.uri": lake})
+    found = list_runs(lake, storage(settings))
+    console, piped = Console(), not sys.stdout.isatty()
+    say(console, _line("state", "night", "started (UTC)", "images", "failed", "run"))
+    for run in found[:limit]:
+        state, _, stage = run.state.partition(" ")  # "stopped after embed"
+        reason = plain(stage or run.reason or "")
+        line = _line(state, _nights(run), _started(run), str(run.images), str(run.failed), run.run_id)
+        say(console, f"{line}  {reason}".rstrip() if piped else line)
+        if reason and not piped:
+            say(console, _indented(reason, console.width))
+    if len(found) > limit:
+        say(console, f"… and {len(found) - limit} more: --limit {len(found)}")
+
+
+def _line(state: str, night: str, started: str, images: str, failed: str, run: str) -> str:
+    """One run in at most 80 columns, if its id is one that this program makes."""
+    return f"{state:<9} {night:<10} {started:<16} {images:>6} {failed:>6} {run}"
+
+
+def _nights(run: Run) -> str:
+    if not run.nights:
+        return "-"
+    return run.nights[0] if len(run.nights) == 1 else f"{len(run.nights)} nights"
+
+
+def _started(run: Run) -> str:
+    return f"{run.started_at:%Y-%m-%d %H:%M}" if run.started_at else "-"
+
+
+def _indented(reason: str, width: int) -> str:
+    room = max(20, width - len(_INDENT))
+    return "\n".join(_INDENT + reason[start : start + room] for start in range(0, len(reason), room))
