@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, pixels_and_hash, pixels_of
+from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, pixels_and_hash, pixels_of, settled_reading
 from patchead.batches import stream_batches
 from patchead.encoders import Encoder
 from patchead.samples.align import Alignment
@@ -112,6 +112,7 @@ def embed_images(
     if prompts is not None and align is not None:
         batch_size = max(1, batch_size // (1 + 2 * len(prompts.images)))  # each image brings its warped prompts along
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
+    reading = settled_reading(images, reading)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=prompts is not None)
     guides = {} if align is None else _guides(images, prompts, reading)
     decoded = (pixels_and_hash(image, index, reading) for index, image in enumerate(images))

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, name_of, pixels_and_hash
+from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, name_of, pixels_and_hash, settled_reading
 from patchead.encoders import Encoder
 from patchead.errors import PatcheadError
 from patchead.local import Prompts, Samples, codes, embedded, prompt_guides
@@ -45,6 +45,7 @@ def embed_prompts(
     """
     if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
         raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
+    reading = settled_reading(images, reading)
     found = [pixels_and_hash(image, index, reading, "prompt") for index, image in enumerate(images)]
     pixels, digests = [image for image, _ in found], [digest for _, digest in found]
     turns = [(turned(image, angle), digest) for angle in (0, *rotations) for image, digest in found]

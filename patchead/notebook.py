@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from patchead.archive.given import ImageLike
+from patchead.archive.given import ImageLike, settled_reading
 from patchead.encoders import build
 from patchead.errors import SettingsError, arguments_named, bad_value, with_names
 from patchead.local import Samples, SampleScores, embed_images, score_samples, unscored
@@ -166,12 +166,10 @@ def score(
     with arguments_named(_NAMES):
         network = build(resolve.encoder_spec(config, where))
         alignment = align if isinstance(align, Alignment) else resolve.alignment_of(config)
-        normal = (
-            embed_prompts(prompts, network, align=alignment, rotations=rotations, batch_size=batch_size)
-            if len(prompts)
-            else None
-        )
-        samples = embed_images(images, network, align=alignment, prompts=normal, batch_size=batch_size)
+        reading = settled_reading([*images, *prompts])
+        given: dict[str, Any] = {"align": alignment, "batch_size": batch_size, "reading": reading}
+        normal = embed_prompts(prompts, network, rotations=rotations, **given) if len(prompts) else None
+        samples = embed_images(images, network, prompts=normal, **given)
         comparable = int(samples.usable.sum())
         if normal is None and comparable < min_batch:
             why_none = f"{comparable} images that can be compared, fewer than min_batch={min_batch}"
@@ -196,7 +194,7 @@ def score(
             views_of=0 if normal is None else normal.views_of,
         )
         table = _table(images, samples, found, judged, why_none)
-        return Scored(table, found.patch_scores, judged, images, network.fit)
+        return Scored(table, found.patch_scores, judged, images, network.fit, reading)
 
 
 def _checked(**given: Any) -> Config:

@@ -83,6 +83,8 @@ _OF_A_SAMPLE = [
     ),
     ("turn", pa.int32(), "Degrees by which a prompt is turned clockwise before it is embedded; null: as it is."),
     ("guides_digest", pa.string(), "Hash of the images that it is aligned with; null without alignment."),
+    ("reading", pa.int32(), "Counts the changes of decoding that give other pixels; null before the first."),
+    ("bit_depth", pa.int32(), "Bits in use of its group's 16-bit images, with `archive.bit_depth: auto`; else null."),
 ]
 
 _RECEIPTS = Described(

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from patchead.archive.given import ImageLike, pixels_of
+from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, pixels_of
 from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.maps.regions import Region, image_regions, region_threshold
 from patchead.scoring.verdict import Verdict
@@ -41,13 +41,15 @@ class Scored:
     """On the images that have a score: its rule, centre, scale and thresholds (method.md §7)."""
     images: Sequence[ImageLike]
     fit: str
+    reading: Reading = DEFAULT_READING
+    """How the images were decoded: of 16-bit ones, the bits that all of them use."""
 
     def heatmap(self, index: int) -> np.ndarray:
         """Draw the photo with its patch scores over it: uint8 RGB (H, W, 3), at most 1,024 px, colours alike for all.
 
         Just the photo where it has no score: it cannot be compared, or has no reference.
         """
-        image = pixels_of(self.images[index], index)
+        image = pixels_of(self.images[index], index, self.reading)
         if not np.isfinite(self.patch_scores[index]).all():
             return image
         height, width = image.shape[:2]

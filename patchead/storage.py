@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import fsspec
@@ -20,6 +21,8 @@ from patchead.errors import PatcheadError
 
 CONNECT_TIMEOUT_S = 10
 _ATTEMPTS = 3
+VERSION = "?versionId="
+"""What s3fs would cut off a key; here it is a part of the name."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,11 @@ class Storage:
 
     def filesystem(self, uri: str) -> tuple[AbstractFileSystem, str]:
         """Find the fsspec filesystem of ``uri`` and the path inside it (no trailing slash)."""
-        protocol = fsspec.utils.get_protocol(uri)
-        options = self._s3fs_options() if protocol in ("s3", "s3a") else {}
+        is_s3 = fsspec.utils.get_protocol(uri) in ("s3", "s3a")
+        options = self._s3fs_options() if is_s3 else {}
+        if is_s3 and VERSION in uri:
+            literal = _literal_keys()(use_listings_cache=False, **options)
+            return literal, literal._strip_protocol(uri).rstrip("/")
         filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
         return filesystem, path.rstrip("/")
 
@@ -89,6 +95,26 @@ def storage_errors() -> tuple[type[Exception], ...]:
     return OSError, BotoCoreError, ClientError, AiohttpError, asyncio.TimeoutError
 
 
+@lru_cache(maxsize=1)
+def _literal_keys() -> type[AbstractFileSystem]:
+    """The S3 filesystem, with a key that contains `VERSION` taken as it is written."""
+    from s3fs import S3FileSystem
+
+    instead = "\0" + VERSION[1:]
+
+    class LiteralKeys(S3FileSystem):
+        def split_path(self, path: str) -> tuple[str, str, str | None]:
+            bucket, key, version = super().split_path(path.replace(VERSION, instead))
+            return bucket, key.replace(instead, VERSION), version
+
+    return LiteralKeys
+
+
+def _is_archived(fault: BaseException) -> bool:
+    code = getattr(fault.__cause__, "response", {}).get("Error", {}).get("Code")
+    return code == "InvalidObjectState" or "InvalidObjectState" in str(fault)
+
+
 @contextmanager
 def explained(action: str, uri: str, error: Callable[[str], PatcheadError]) -> Iterator[None]:
     """Turn what a storage library raises into one ``error`` that says what was tried, where, and what to check.
@@ -100,6 +126,10 @@ def explained(action: str, uri: str, error: Callable[[str], PatcheadError]) -> I
     except FileNotFoundError as exc:
         raise error(f"cannot {action} {uri}: it does not exist. Check the address and the bucket.") from exc
     except PermissionError as exc:
+        if _is_archived(exc):
+            raise error(
+                f"cannot {action} {uri}: it is archived (S3 Glacier or Deep Archive). Restore it first, or exclude it."
+            ) from exc
         raise error(
             f"cannot {action} {uri}: access denied ({exc}). Check the keys (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY), the bucket policy, or the folder's permissions."

@@ -25,20 +25,26 @@ from patchead.errors import DecodeError, SettingsError, bad_argument
 Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "AVIF")
+READING = 2
+"""Counts the changes of `decode` that give other pixels of the same file: what was embedded before is embedded anew."""
 FITS = ("squash", "crop", "pad")
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
 
 
 def decode(
-    data: bytes, *, max_pixels: int = 100_000_000, bit_depth: Literal["auto"] | int = "auto", clip: bool = True
+    data: bytes,
+    *,
+    max_pixels: int = 100_000_000,
+    bit_depth: Literal["auto"] | int | None = "auto",
+    clip: bool = True,
 ) -> np.ndarray:
     """Decode an image to RGB uint8 (H, W, 3) (method.md §1): upright, palette and alpha resolved, alpha on black.
 
     Of several frames the first. Values of more than 8 bits are scaled by 255 / (2^bits - 1); bits are those of the
     header where it tells (12-bit TIFF, PNM, JPEG), else ``bit_depth``, or for auto what this image's sBIT and largest
-    value say. Images that are compared need one ``bit_depth``: see `archive.bit_depth`. A larger value is white, or
-    without ``clip`` an error.
+    value say, and for None an error. Images that are compared need one ``bit_depth``: see `archive.bit_depth`. A larger
+    value is white, or without ``clip`` an error.
 
     Raises:
         DecodeError: not an image, damaged, cut off, transparent everywhere, larger than ``max_pixels``, or a layout

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from patchead.archive.bit_depth import HEAD_BYTES, largest_of, may_need_scale, settled
 from patchead.archive.decode import decode
 from patchead.errors import DecodeError
 from patchead.hashing import content_hash
@@ -25,6 +27,36 @@ class Reading:
 
 
 DEFAULT_READING = Reading()
+
+
+def settled_reading(images: Sequence[ImageLike], reading: Reading = DEFAULT_READING) -> Reading:
+    """Settle one bit depth for all images that are compared, where ``reading`` leaves it open (method.md §1.1).
+
+    Of images that have not 16 bits only the first bytes are read.
+
+    Raises:
+        OSError: a path cannot be read.
+
+    Examples:
+        >>> settled_reading([np.zeros((40, 60), np.uint8)]).bit_depth
+        'auto'
+    """
+    if reading.bit_depth != "auto":
+        return reading
+    asked = [image for image in images if not isinstance(image, np.ndarray) and _may_need_scale(image)]
+    found = (largest_of(_bytes_of(image), reading.max_pixels) for image in asked)
+    return replace(reading, bit_depth=settled(found) or "auto")
+
+
+def _may_need_scale(image: str | Path | bytes) -> bool:
+    if isinstance(image, bytes):
+        return may_need_scale(image[:HEAD_BYTES])
+    with Path(image).open("rb") as file:
+        return may_need_scale(file.read(HEAD_BYTES))
+
+
+def _bytes_of(image: str | Path | bytes) -> bytes:
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
 def name_of(image: ImageLike, index: int, what: str = "image") -> str:
@@ -49,7 +81,7 @@ def pixels_of(image: ImageLike, index: int, reading: Reading = DEFAULT_READING, 
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise ValueError(f"{name} must be uint8 RGB (H, W, 3) or grey (H, W); got {image.dtype} {image.shape}")
         return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    data = image if isinstance(image, bytes) else Path(image).read_bytes()
+    data = _bytes_of(image)
     try:
         return decode(data, max_pixels=reading.max_pixels, bit_depth=reading.bit_depth)
     except DecodeError as exc:

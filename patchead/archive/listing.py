@@ -86,6 +86,17 @@ def resolve(uri: str, storage: Storage) -> tuple[AbstractFileSystem, str]:
     return filesystem, filesystem._strip_protocol(uri)
 
 
+def etag_of(filesystem: AbstractFileSystem, path: str) -> str | None:
+    """Look up what changes when a file changes, as `list_files` tells it.
+
+    Raises:
+        OSError, botocore errors: as the filesystem raises them.
+    """
+    if _is_local(filesystem):
+        return _dated(Path(path).stat())
+    return _from_info(path, filesystem.info(path)).etag
+
+
 def list_files(root: Root, keep: Keep = lambda folder: True) -> Iterator[pa.RecordBatch]:
     """Yield batches of `LISTING`, in no order, without hidden files and folders ('.' first, or a tool's own).
 
@@ -161,7 +172,11 @@ def _from_entry(entry: os.DirEntry[str], path: str) -> _File:
         status = entry.stat()
     except FileNotFoundError:
         return _File(path, -1, None, error or "the file vanished while the archive was listed")
-    return _File(path, status.st_size, f"{status.st_size}-{status.st_mtime_ns}", error)
+    return _File(path, status.st_size, _dated(status), error)
+
+
+def _dated(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def _folders(root: Root, keep: Keep) -> Iterator[_File]:
@@ -195,7 +210,7 @@ def _single(root: Root, name: str) -> _File:
         return _from_info(name, root.filesystem.info(full))
     status = Path(full).stat()
     name, error = storable(name)
-    return _File(name, status.st_size, f"{status.st_size}-{status.st_mtime_ns}", error)
+    return _File(name, status.st_size, _dated(status), error)
 
 
 def _s3_pages(root: Root, keep: Keep) -> Iterator[pa.RecordBatch]:

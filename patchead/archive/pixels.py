@@ -49,14 +49,14 @@ def bits_in_use(largest: int, significant: int | None = None) -> int:
     return next(bits for bits in BIT_DEPTHS if largest < 1 << bits)
 
 
-def scaled(deep: Deep, bit_depth: Literal["auto"] | int, *, clip: bool = True) -> np.ndarray:
+def scaled(deep: Deep, bit_depth: Literal["auto"] | int | None, *, clip: bool = True) -> np.ndarray:
     """Scale to RGB uint8 (H, W, 3) by 255 / (2^bits - 1) (method.md §1).
 
     ``bit_depth`` counts where the header announces no largest value; auto is `bits_in_use` of this picture alone. A
     larger value is white, or without ``clip`` an error.
 
     Raises:
-        DecodeError: without ``clip``, a value is larger than ``bit_depth`` bits hold.
+        DecodeError: ``bit_depth`` is None; without ``clip``, a value is larger than ``bit_depth`` bits hold.
     """
     if deep.white is not None:
         white = deep.white
@@ -64,9 +64,14 @@ def scaled(deep: Deep, bit_depth: Literal["auto"] | int, *, clip: bool = True) -
         white = (1 << bit_depth) - 1
         if not clip and (largest := deep.largest) > white:
             raise DecodeError(
-                f"its largest value {largest} is above the {bit_depth} bits that its group's images use; "
-                "`bit_depth` fixes the bits for all"
+                f"its largest value {largest} is above the {bit_depth} bits that its group was seen to use, and "
+                "another scale would be another picture; set `bit_depth`, where larger values are white"
             )
+    elif bit_depth is None:
+        raise DecodeError(
+            "a 16-bit image in a group of others: how many of its bits are used was told by none that was looked at; "
+            "set `bit_depth`"
+        )
     else:
         white = (1 << bits_in_use(deep.largest, deep.significant)) - 1
     steps = np.minimum(np.arange(1 << 16) * (255 / white) + 0.5, 255).astype(np.uint8)

@@ -10,17 +10,18 @@ from typing import IO, Any
 
 from fsspec.spec import AbstractFileSystem
 
-from patchead.archive.listing import resolve
+from patchead.archive.listing import etag_of, resolve
 from patchead.archive.parquet import read_parquet
 from patchead.archive.tar import read_tar
-from patchead.batches import stream_batches
 from patchead.errors import ArchiveError
-from patchead.storage import Storage, explained
+from patchead.storage import VERSION, Storage, explained
 
 # Members of a few hundred KiB follow each other: whole blocks read ahead beat one request per member.
 _BLOCK_BYTES = 4 << 20
 AT_ONCE = 32
-"""Files or byte ranges that are fetched at the same time, and held."""
+"""Files or byte ranges that are fetched at the same time, and held, at most."""
+BYTES_IN_FLIGHT = 1 << 28
+"""Bytes of them, at most, unless a single one has more."""
 
 
 def read_images(
@@ -31,52 +32,84 @@ def read_images(
     storage: Storage,
     image_column: str = "image",
     id_column: str | None = None,
+    etag: str | None = None,
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Yield, once for each of ``keys`` and in the shard's order, its index and the image's bytes or its error.
 
-    ``uri``, ``format`` (files, tar, parquet) and ``keys`` are those of the manifest; a loose file has the one key
-    None. Where the shard as a whole cannot be read, every key that is left gets that error.
+    ``uri``, ``format`` (files, tar, parquet), ``keys`` and ``etag`` are those of the manifest; a loose file has the one
+    key None. Where the shard as a whole cannot be read, every key that is left gets that error, and likewise where its
+    ``etag`` is another one by now: what was read may be another image.
     """
     left = dict.fromkeys(range(len(keys)))
-    failure = None
-    try:
-        with explained("read", uri, ArchiveError):
-            for index, data in _read(uri, format, [key or "" for key in keys], storage, image_column, id_column):
-                del left[index]
-                yield index, data
-    except ArchiveError as exc:
-        failure = exc
+    found = _read(uri, format, [key or "" for key in keys], storage, image_column, id_column)
+    failure, more = None, True
+    while more and failure is None:
+        part, failure, more = _next_part(found, uri)
+        if format != "files" and (replaced := _replaced(uri, etag, storage)):
+            failure = replaced
+            break
+        for index, data in part:
+            del left[index]
+            yield index, data
     for index in left:
         yield index, failure or ArchiveError(f"{keys[index]!r} is no longer in {uri}")
 
 
-def read_files(uris: Sequence[str], storage: Storage) -> Iterator[tuple[int, bytes | ArchiveError]]:
-    """Yield index and bytes, or error, of each file in order; `AT_ONCE` files are fetched concurrently and held."""
-    for batch in stream_batches(enumerate(uris), AT_ONCE):
-        # A batch has one filesystem: a manifest's files lie in one archive.
-        filesystem = resolve(batch[0][1], storage)[0]
-        paths = [resolve(uri, storage)[1] for _, uri in batch]
-        for (index, uri), data in zip(batch, _fetch(filesystem, paths), strict=True):
-            yield index, data if isinstance(data, bytes) else _explain(data, uri)
+def read_files(
+    uris: Sequence[str],
+    storage: Storage,
+    *,
+    sizes: Sequence[int] = (),
+    first: int | None = None,
+    bytes_in_flight: int = BYTES_IN_FLIGHT,
+) -> Iterator[tuple[int, bytes | ArchiveError]]:
+    """Yield index and bytes, or error, of each file in order; of each the ``first`` bytes, or all.
+
+    Files are fetched concurrently and held, as many as `AT_ONCE` and ``bytes_in_flight`` allow, at least one;
+    ``sizes`` are those of the manifest.
+    """
+    for places in _portions(sizes or [0] * len(uris), first, bytes_in_flight):
+        # A portion has one filesystem: a manifest's files lie in one archive.
+        filesystem = resolve(next((uris[p] for p in places if VERSION in uris[p]), uris[places[0]]), storage)[0]
+        paths = [resolve(uris[place], storage)[1] for place in places]
+        ends = None if first is None else [first] * len(paths)
+        fetched = _fetch(filesystem, paths, None if first is None else [0] * len(paths), ends)[::-1]
+        for place in places:
+            data = b"" if _is_past_the_end(fetched[-1]) else fetched[-1]
+            del fetched[-1]  # what is used is not held
+            yield place, data if isinstance(data, bytes) else _explain(data, uris[place])
 
 
 def read_ranges(
-    uri: str, offsets: Sequence[int], sizes: Sequence[int], storage: Storage
+    uri: str,
+    offsets: Sequence[int],
+    sizes: Sequence[int],
+    storage: Storage,
+    *,
+    etag: str | None = None,
+    bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Yield index and bytes, or error, of each byte range of one shard in order; nothing else of it is read.
 
-    ``offsets`` and ``sizes``, in bytes, are those of the manifest (tar members whose offset is not null). `AT_ONCE`
-    ranges are fetched concurrently and held. A range that the shard no longer holds as a whole is an error.
+    ``offsets``, ``sizes``, in bytes, and ``etag`` are those of the manifest (tar members whose offset is not null).
+    Ranges are fetched as the files of `read_files`. A range that the shard no longer holds as a whole is an error, and
+    so is every one where the shard has another ``etag`` by now.
     """
     filesystem, path = resolve(uri, storage)
-    for batch in stream_batches(enumerate(zip(offsets, sizes, strict=True)), AT_ONCE):
-        asked = [place for _, place in batch if place[1]]
+    for places in _portions(sizes, None, bytes_in_flight):
+        asked = [(offsets[place], sizes[place]) for place in places if sizes[place]]
         starts, ends = [offset for offset, _ in asked], [offset + size for offset, size in asked]
-        fetched = iter(_fetch(filesystem, [path] * len(asked), starts, ends) if asked else [])
-        for index, (offset, size) in batch:
-            data = next(fetched) if size else b""
+        fetched = _fetch(filesystem, [path] * len(asked), starts, ends)[::-1] if asked else []
+        replaced = _replaced(uri, etag, storage)
+        for place in places:
+            data = fetched.pop() if sizes[place] else b""
             data = b"" if _is_past_the_end(data) else data
-            yield index, _whole(data, uri, offset, size) if isinstance(data, bytes) else _explain(data, uri)
+            if replaced is not None:
+                yield place, replaced
+            elif isinstance(data, bytes):
+                yield place, _whole(data, uri, offsets[place], sizes[place])
+            else:
+                yield place, _explain(data, uri)
 
 
 @contextmanager
@@ -112,6 +145,53 @@ def _fetch(
     return filesystem.cat_ranges(paths, starts, ends, on_error="return", **options)
 
 
+def _next_part(
+    found: Iterator[tuple[int, bytes | ArchiveError]], uri: str
+) -> tuple[list[tuple[int, bytes | ArchiveError]], ArchiveError | None, bool]:
+    """Some images, what ended the reading of the shard before its end, and whether there may be more."""
+    part, held = list[tuple[int, bytes | ArchiveError]](), 0
+    try:
+        with explained("read", uri, ArchiveError):
+            for index, data in found:
+                part.append((index, data))
+                held += len(data) if isinstance(data, bytes) else 0
+                if len(part) == AT_ONCE or held > BYTES_IN_FLIGHT:
+                    return part, None, True
+    except ArchiveError as exc:
+        return part, exc, False
+    return part, None, False
+
+
+def _portions(sizes: Sequence[int], first: int | None, most: int) -> Iterator[list[int]]:
+    """Places of what is fetched together."""
+    portion, total = list[int](), 0
+    for place, size in enumerate(sizes):
+        wanted = max(0, size if first is None else min(size, first))
+        if portion and (len(portion) == AT_ONCE or total + wanted > most):
+            yield portion
+            portion, total = [], 0
+        portion.append(place)
+        total += wanted
+    if portion:
+        yield portion
+
+
+def _replaced(uri: str, etag: str | None, storage: Storage) -> ArchiveError | None:
+    """The error of what was read of a shard that is another one than when it was listed; None where it is not."""
+    if etag is None:
+        return None
+    try:
+        with explained("read", uri, ArchiveError):
+            now = etag_of(*resolve(uri, storage))
+    except ArchiveError as exc:
+        return exc
+    if now == etag:
+        return None
+    return ArchiveError(
+        f"{uri} was replaced since it was listed: this may be another image now. A new run lists it again"
+    )
+
+
 def _is_past_the_end(answer: object) -> bool:
     from botocore.exceptions import ClientError
 
@@ -131,6 +211,8 @@ def _whole(data: bytes, uri: str, offset: int, size: int) -> bytes | ArchiveErro
 
 
 def _explain(fault: BaseException, uri: str) -> ArchiveError:
+    if isinstance(fault, FileNotFoundError):
+        return ArchiveError(f"cannot read {uri}: it does not exist. It is gone since it was listed")
     try:
         with explained("read", uri, ArchiveError):
             raise fault

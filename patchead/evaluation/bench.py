@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from patchead.archive.given import Reading
+from patchead.archive.given import Reading, settled_reading
 from patchead.encoders import Encoder
 from patchead.errors import SettingsError, bad_value
 from patchead.evaluation.datasets import DatasetClass
@@ -44,6 +44,7 @@ class Bench:
         self._plain: dict[str, tuple[Samples, float]] = {}
         self._aligned: dict[str, tuple[Samples, float]] = {}
         self._prompts: dict[str, tuple[Prompts, float]] = {}
+        self._readings: dict[Reading, Reading] = {}
 
     def score(self, variant: Variant, seed: int | None) -> Scored:
         """Score the class as a batch (``seed`` None), or few-shot with the prompts of this seed.
@@ -74,7 +75,9 @@ class Bench:
             return _once(
                 self._plain,
                 "",
-                lambda: embed_images(paths, self._encoder, batch_size=encoder.batch_size, reading=_reading(variant)),
+                lambda: embed_images(
+                    paths, self._encoder, batch_size=encoder.batch_size, reading=self._reading(variant)
+                ),
             )
         key = repr((variant.align, variant.config.prompts if variant.few_shot else None, seed))
         if key not in self._aligned:
@@ -88,7 +91,7 @@ class Bench:
                 align=variant.align,
                 prompts=prompts,
                 batch_size=encoder.batch_size,
-                reading=_reading(variant),
+                reading=self._reading(variant),
             ),
         )
 
@@ -107,9 +110,17 @@ class Bench:
                 align=variant.align,
                 rotations=rotations,
                 batch_size=config.encoder.batch_size,
-                reading=_reading(variant),
+                reading=self._reading(variant),
             ),
         )
+
+    def _reading(self, variant: Variant) -> Reading:
+        archive = variant.config.archive
+        asked = Reading(max_pixels=archive.max_pixels, bit_depth=archive.bit_depth)
+        if asked not in self._readings:
+            every = [sample.path for sample in (*self._class.train, *self._class.test)]
+            self._readings[asked] = settled_reading(every, asked)
+        return self._readings[asked]
 
     def _panel(self, variant: Variant) -> np.ndarray | None:
         size = variant.config.scoring.max_references
@@ -143,11 +154,6 @@ def draw(names: Sequence[str], k: int, seed: int) -> np.ndarray:
 def _names(paths: Sequence[object]) -> list[str]:
     """What tells the files of one class apart wherever the dataset lies: folder and name."""
     return ["/".join(str(path).replace("\\", "/").split("/")[-2:]) for path in paths]
-
-
-def _reading(variant: Variant) -> Reading:
-    archive = variant.config.archive
-    return Reading(max_pixels=archive.max_pixels, bit_depth=archive.bit_depth)
 
 
 def _once(kept: dict[str, tuple[Made, float]], key: str, make: Callable[[], Made]) -> tuple[Made, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -32,15 +33,16 @@ class Contents:
     run: str = field(default_factory=lambda: uuid4().hex)
     """Tells this run from the next one, which must not trust what a process has seen before."""
 
-    def find(self, content_hash: str, turn: int | None, role: str | None = None) -> dict[str, Any] | None:
+    def find(self, content_hash: str, turn: int | None, role: str | None = None, **same: Any) -> dict[str, Any] | None:
         """Find a receipt of an image of this content, turned like this, whose embedding file is there; or None.
 
         Views of a prompt are found for the same view alone; a prompt as it is is an image like any other.
+        ``same`` are more columns of it, e.g. how it was read and scaled.
 
         Raises:
             LakeError: a part of the index is damaged, or the lake cannot be read.
         """
-        return _loaded(self).find(content_hash, turn, role)
+        return _loaded(self).find(content_hash, role, {"turn": turn, **same})
 
 
 class _Loaded:
@@ -50,10 +52,10 @@ class _Loaded:
         self._index = index
         self._load()
 
-    def find(self, content_hash: str, turn: int | None, role: str | None) -> dict[str, Any] | None:
+    def find(self, content_hash: str, role: str | None, same: Mapping[str, Any]) -> dict[str, Any] | None:
         while True:
             try:
-                return self._find(content_hash, turn, role)
+                return self._find(content_hash, role, same)
             except FileNotFoundError as exc:  # a part was joined with others meanwhile
                 before = set(self._hashes)
                 self._load()
@@ -72,13 +74,13 @@ class _Loaded:
                 return
             self._hashes[part] = hashes
 
-    def _find(self, content_hash: str, turn: int | None, role: str | None) -> dict[str, Any] | None:
+    def _find(self, content_hash: str, role: str | None, same: Mapping[str, Any]) -> dict[str, Any] | None:
         for part, hashes in self._hashes.items():
             for group in hashes.row_groups(content_hash):
                 rows = self._row_group(part, group)
                 for receipt in rows.filter(pc.equal(rows["content_hash"], content_hash)).to_pylist():
-                    same = receipt["turn"] == turn and _view(receipt["role"]) == _view(role)
-                    if same and self._exists(receipt["embedding_uri"]):
+                    alike = all(receipt[name] == value for name, value in same.items())
+                    if alike and _view(receipt["role"]) == _view(role) and self._exists(receipt["embedding_uri"]):
                         return receipt
         return None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from patchead.archive.decode import decode
-from patchead.archive.readers import read_files, read_images, read_ranges
+from patchead.archive.readers import BYTES_IN_FLIGHT, read_files, read_images, read_ranges
 from patchead.errors import ArchiveError, DecodeError
 from patchead.hashing import content_hash
 from patchead.lake.contents import Contents
@@ -23,6 +23,20 @@ from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, table
 from patchead.settings.argument_names import in_settings
 from patchead.storage import Storage
 
+_ASKED = ("turn", "role", "part_id", "reading")
+
+
+class Scaling(NamedTuple):
+    """Say how values of more than 8 bits are scaled, see `archive.decode.decode`."""
+
+    bit_depth: int | None
+    clip: bool
+
+    @property
+    def settled(self) -> int | None:
+        """Give the bits that were settled for the group; None where the settings fix them, or none were."""
+        return None if self.clip else self.bit_depth
+
 
 @dataclass(frozen=True)
 class DecodeSettings:
@@ -34,11 +48,17 @@ class DecodeSettings:
     max_pixels: int
     bit_depth: Literal["auto"] | int
     recipe: SampleRecipe
+    max_bytes: int = 1_000_000_000
+    bytes_in_flight: int = BYTES_IN_FLIGHT
 
     @property
     def fit(self) -> str:
         """Say how an image becomes square."""
         return self.recipe.fit
+
+    def scaling(self, settled: int | None) -> Scaling:
+        """Scale by the setting or, with auto, by what was ``settled`` for the group."""
+        return Scaling(settled, False) if self.bit_depth == "auto" else Scaling(self.bit_depth, True)
 
 
 @dataclass(frozen=True)
@@ -89,12 +109,13 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[S
     """
     (unit,) = batch.to_pylist()
     common = shared[0]  # fetched here, once per process: see `Executor.stream`
-    guides = _guides(common.guides.get(unit["group_id"]), settings)
+    scaling = settings.scaling(next(iter(unit["bit_depth"]), None))
+    guides = _guides(common.guides.get(unit["group_id"]), settings, scaling)
     receipts: list[dict[str, Any]] = [{} for _ in unit["image_id"]]
     views: list[Views | None] = [None] * len(receipts)
     for index, data in encoded(unit, settings):
         receipts[index], views[index] = _decode_one(
-            data, unit["turn"][index], unit["role"][index], unit["part_id"][index], common.known, guides, settings
+            data, {name: unit[name][index] for name in _ASKED}, common.known, guides, settings, scaling
         )
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in SAMPLE_KEY}
@@ -111,7 +132,7 @@ class _Candidate(NamedTuple):
     guide: Guide
 
 
-def _guides(candidates: pa.Table | None, settings: DecodeSettings) -> list[_Candidate]:
+def _guides(candidates: pa.Table | None, settings: DecodeSettings, scaling: Scaling) -> list[_Candidate]:
     """The images to align with: all prompts, or the first candidate for the template that is an image.
 
     Raises:
@@ -129,7 +150,7 @@ def _guides(candidates: pa.Table | None, settings: DecodeSettings) -> list[_Cand
                 "changed needs a new run id, which lists the archive anew."
             ) from data
         try:
-            image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
+            image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
         except DecodeError as exc:
             if settings.recipe.few_shot:
                 raise ArchiveError(f"{name} cannot be used: {exc}. Mend or remove it.") from exc
@@ -141,62 +162,81 @@ def _guides(candidates: pa.Table | None, settings: DecodeSettings) -> list[_Cand
 
 
 def encoded(
-    images: Mapping[str, Sequence[Any]], settings: DecodeSettings
+    images: Mapping[str, Sequence[Any]], settings: DecodeSettings, *, first: int | None = None
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Read encoded bytes, or the error in their place, of loose files or members of one shard, each with its index.
 
-    ``images`` holds the manifest's columns format, uri, key, offset and size. A tar member with a known place is read
-    by its byte range, so a shard is not walked again for every unit.
+    ``images`` holds the columns `units.PLACE` of the manifest. A tar member with a known place is read by its byte
+    range, so a shard is not walked again for every unit. Loose files and such members may be read up to their ``first``
+    bytes. What has more than ``settings.max_bytes`` is not read.
     """
-    format = images["format"][0]
-    if format == "files":
-        yield from read_files(images["uri"], settings.storage)
-        return
-    placed = [index for index, offset in enumerate(images["offset"]) if offset is not None]
-    offsets, sizes = ([images[name][index] for index in placed] for name in ("offset", "size"))
-    for place, data in read_ranges(images["uri"][0], offsets, sizes, settings.storage):
+    format, uris, sizes, keys = (images[name] for name in ("format", "uri", "size", "key"))
+    placed, walked = list[int](), list[int]()
+    for index, size in enumerate(sizes):
+        if size > settings.max_bytes:
+            yield index, _too_long(size, settings)
+        else:
+            whole = format[0] != "files" and images["offset"][index] is None
+            (walked if whole else placed).append(index)
+    asked = [sizes[index] if first is None else min(first, sizes[index]) for index in placed]
+    options: dict[str, Any] = {"bytes_in_flight": settings.bytes_in_flight}
+    if format[0] == "files":
+        found = read_files([uris[index] for index in placed], settings.storage, sizes=asked, first=first, **options)
+    else:
+        offsets = [images["offset"][index] for index in placed]
+        found = read_ranges(uris[0], offsets, asked, settings.storage, etag=images["etag"][0], **options)
+    for place, data in found:
         yield placed[place], data
-    walked = sorted(set(range(len(images["key"]))) - set(placed))
     if not walked:
         return
     found = read_images(
-        images["uri"][0],
-        format,
-        [images["key"][index] for index in walked],
+        uris[0],
+        format[0],
+        [keys[index] for index in walked],
         storage=settings.storage,
         image_column=settings.image_column,
         id_column=settings.id_column,
+        etag=images["etag"][0],
     )
     for place, data in found:
+        if isinstance(data, bytes) and len(data) > settings.max_bytes:
+            data = _too_long(len(data), settings)  # noqa: PLW2901
         yield walked[place], data
+
+
+def _too_long(size: int, settings: DecodeSettings) -> ArchiveError:
+    return ArchiveError(f"too many bytes: {size} > `max_bytes` {settings.max_bytes}")
 
 
 def _decode_one(
     data: bytes | ArchiveError,
-    turn: int | None,
-    role: str | None,
-    part: str | None,
+    asked: Mapping[str, Any],
     known: Contents,
     guides: list[_Candidate],
     settings: DecodeSettings,
+    scaling: Scaling,
 ) -> tuple[dict[str, Any], Views | None]:
     if isinstance(data, ArchiveError):
-        return {"status": FAILED, "error": str(data)}, None
+        return {"status": FAILED, "error": in_settings(str(data))}, None
     recipe = settings.recipe
     digest = content_hash(data)
     # An aligned sample depends on its group's guides: another group's image of the same content is another sample.
-    if recipe.align is None and (earlier := known.find(digest, turn, role)):
+    same = {"reading": asked["reading"], "bit_depth": scaling.settled}
+    if recipe.align is None and (earlier := known.find(digest, asked["turn"], asked["role"], **same)):
         return earlier, None
     try:
-        image = decode(data, max_pixels=settings.max_pixels, bit_depth=settings.bit_depth)
+        image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": in_settings(str(exc))}, None
-    image, view = turned(image, turn or 0), view_number(role)
+    image, view = turned(image, asked["turn"] or 0), view_number(asked["role"])
     if view is not None:
         image = stand_in(image, view)
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
     if recipe.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect
-        usable = [None if g.content == digest or (part and g.part == part) else g.guide for g in guides]
+        usable = [
+            None if g.content == digest or (asked["part_id"] and g.part == asked["part_id"]) else g.guide
+            for g in guides
+        ]
         return receipt, recipe.views(image, usable)
     return receipt, recipe.views(image, [g.guide for g in guides])

@@ -20,7 +20,7 @@ from patchead.errors import WeightsError
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
-from patchead.nightly.units import samples, units
+from patchead.nightly.units import as_read_now, samples, units
 from patchead.runtime.executor import Executor
 from patchead.runtime.pool import Pool
 from patchead.samples.embed import SampleEmbedder
@@ -63,7 +63,7 @@ def embed(
         PatcheadError: the encoder cannot be built on the workers, or the lake cannot be written. Units that were
             finished before stay in the lake and are skipped by the next run.
     """
-    wanted = samples(manifest, guides or {}, settings.max_pixels)
+    wanted = as_read_now(samples(manifest, guides or {}, settings.max_pixels))
     readable = wanted.filter(pc.is_null(wanted["status"]))
     store.settle()
     unchanged = store.index.unchanged(readable)

@@ -120,7 +120,7 @@ def _cut(images: pa.Table, found: Judged, size: int) -> list[np.ndarray]:
 
 def _portion(images: pa.Table, indices: np.ndarray, found: Judged, settings: ExplainSettings) -> Portion:
     return Portion(
-        images=images.select(COLUMNS).take(indices),
+        images=images.select([name for name in images.column_names if name in (*COLUMNS, "bit_depth")]).take(indices),
         indices=indices,
         flagged=found.flagged[indices],
         drawn=settings.judging.heatmaps != "none",

@@ -23,7 +23,7 @@ from patchead.schema import REGIONS, table
 from patchead.settings.argument_names import in_settings
 
 COLUMNS = ("image_id", "night", "product", "group_id", "content_hash", "width", "height", *PLACE)
-"""Columns of the manifest and the receipts that drawing needs."""
+"""Columns of the manifest and the receipts that drawing needs; a group that was settled has ``bit_depth`` as well."""
 
 FILES = pa.schema([("image_id", pa.string()), ("heatmap_uri", pa.string()), ("note", pa.string())])
 """The heatmap file of an explained image, null where it has none, and why it has none where it should have one."""
@@ -101,7 +101,9 @@ def _originals(
         return
     for _, part in groupby(images, key=lambda one: (one[1]["format"], one[1]["uri"] if one[1]["key"] else "")):
         together = list(part)
-        for number, data in encoded({name: [image[name] for _, image in together] for name in PLACE}, settings):
+        places = {name: [image[name] for _, image in together] for name in PLACE}
+        places["etag"] = [None] * len(together)  # each image's own hash says whether it is the same
+        for number, data in encoded(places, settings):
             yield *together[number], data
 
 
@@ -126,7 +128,9 @@ def _write(
         raise data
     if content_hash(data) != image["content_hash"]:
         raise ArchiveError(f"{image['uri']} has another content than when it was scored")
-    photo = decode(data, max_pixels=settings.decode.max_pixels, bit_depth=settings.decode.bit_depth)
+    photo = decode(
+        data, max_pixels=settings.decode.max_pixels, **settings.decode.scaling(image.get("bit_depth"))._asdict()
+    )
     uri = heatmap_uri(
         settings.lake_uri, image["night"], image["product"], settings.run_id, image["image_id"], settings.format
     )

@@ -15,6 +15,7 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.lake.tables import publish
 from patchead.nightly import wiring
+from patchead.nightly.bit_depth import settle_night, with_bits
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import Explained, explain, failed_rows
 from patchead.nightly.group import Group, GroupPrompts
@@ -73,6 +74,8 @@ class Night:
         """Where embeddings are, once the encoder is known."""
         self.files: set[str] = set()
         """The embedding files that this night reads, once they are there."""
+        self.bits: dict[str, int] = {}
+        """By group, the bits that its 16-bit images use."""
         self._settle_precision()
 
     def _settle_precision(self) -> None:
@@ -96,8 +99,10 @@ class Night:
         self.plan(readable, encoder, prompts.counts(readable) if prompts else None)
         guides = self.guides(readable, prompts)
         store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
+        decoding = wiring.decode_settings(self.config, encoder.grid)
+        self.bits = settle_night(readable, prompts, decoding, self.executor.run_tasks, self.stages.console)
         filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
-        images = self.embed(manifest, encoder, store, guides)
+        images = self.embed(with_bits(manifest, self.bits), encoder, store, guides)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
         of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else {}
         plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} if prompts else None)
@@ -148,14 +153,16 @@ class Night:
         self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore
     ) -> dict[str, GroupPrompts]:
         """Embed the prompts, as references and as what is scored to know how normal images score; by group."""
-        wanted = prompts.to_embed()
+        wanted = with_bits(prompts.to_embed(), self.bits)
         with self.stages.stage("prompts", wanted.num_rows) as advance:
             receipts = self._embed(wanted, encoder, store, {}, advance, proven=False).receipts
             require_usable(receipts)
             references = prompts.embedded(receipts)
             nulls = NullSamples.of(prompts.upright(), references)
             guides = prompts.own_guides() if self.config.align.enabled else {}
-            receipts = self._embed(nulls.to_embed, encoder, store, guides, lambda count: None, proven=True).receipts
+            receipts = self._embed(
+                with_bits(nulls.to_embed, self.bits), encoder, store, guides, lambda count: None, proven=True
+            ).receipts
             require_usable(receipts)
         return nulls.with_references(references, receipts)
 
@@ -218,6 +225,7 @@ class Night:
             "precision": wiring.precision(self.config, self.score_pool.device),
             "actors": self.score_pool.size,
             "probes": self.probes,
+            "bit_depth": self.bits,
         }
         return plan
 

@@ -91,6 +91,18 @@ class PromptSet:
         known = self._by_group()
         return {name: known[_without_night(name)] for name in groups}
 
+    def with_their_groups(self, groups: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+        """Put the prompts and all images that are compared with them together, by the prompts' group."""
+        together = {name: [rows] for name, rows in self._by_group().items()}
+        for name, rows in groups.items():
+            together[_without_night(name)].append(rows.select(self.chosen.column_names))
+        return {name: pa.concat_tables(rows) for name, rows in together.items()}
+
+    @staticmethod
+    def name_of(group: str) -> str:
+        """Name the group of prompts that a group of the archive is compared with."""
+        return _without_night(group)
+
     def own_guides(self) -> dict[str, pa.Table]:
         """Give what the prompts themselves are aligned with: those of their group."""
         return self._by_group()

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from patchead.archive.decode import READING
 from patchead.arrow_columns import digest, keys, run_boundaries, values
 from patchead.batches import slices
 from patchead.hashing import text_digest
 from patchead.schema import SAMPLE_KEY, TO_EMBED, completed
 
-PLACE = ("format", "uri", "key", "offset", "size")
+PLACE = ("format", "uri", "key", "offset", "size", "etag")
 """Columns of the manifest that say where an image's bytes are."""
 
 _IN_A_UNIT = [TO_EMBED.field(name) for name in dict.fromkeys((*SAMPLE_KEY, "part_id", *PLACE))]
@@ -44,6 +46,12 @@ def samples(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int)
 
     digests = map(of, found["group_id"].to_pylist(), found["part_id"].to_pylist())
     return found.set_column(TO_EMBED.get_field_index("guides_digest"), "guides_digest", pa.array(digests, pa.string()))
+
+
+def as_read_now(wanted: pa.Table) -> pa.Table:
+    """Ask for `TO_EMBED` rows as `archive.decode` reads images now: what it read otherwise before is embedded anew."""
+    read = pa.array(np.full(wanted.num_rows, READING, np.int32))
+    return wanted.set_column(TO_EMBED.get_field_index("reading"), "reading", read)
 
 
 def units(wanted: pa.Table, images_per_file: int, run_id: str) -> pa.Table:

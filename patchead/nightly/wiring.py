@@ -73,7 +73,7 @@ def absolute(config: Config) -> Config:
 
 def catalog_request(config: Config) -> CatalogRequest:
     """Say what to list."""
-    wanted = config.archive.model_dump(exclude={"max_pixels", "bit_depth"})
+    wanted = config.archive.model_dump(exclude={"max_pixels", "max_bytes", "bytes_in_flight", "bit_depth"})
     return CatalogRequest(**wanted, lake=config.lake.uri, storage=storage(config))
 
 
@@ -99,6 +99,8 @@ def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
         image_column=archive.image_column,
         id_column=archive.id_column,
         max_pixels=archive.max_pixels,
+        max_bytes=archive.max_bytes,
+        bytes_in_flight=archive.bytes_in_flight,
         bit_depth=archive.bit_depth,
         recipe=recipe(config, grid),
     )

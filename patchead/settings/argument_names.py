@@ -15,6 +15,8 @@ KEYS: Mapping[str, str] = {
     # archive
     "group_by": "archive.group_by",
     "max_pixels": "archive.max_pixels",
+    "max_bytes": "archive.max_bytes",
+    "bit_depth": "archive.bit_depth",
     # encoders, and how an image becomes what they take
     "name": "encoder.name",
     "weights": "encoder.weights",

@@ -33,7 +33,7 @@ class Decides(Enum):
 _IMAGES = (
     *("archive.uri", "archive.format", "archive.template", "archive.night", "archive.products", "archive.limit"),
     *("archive.assume", "archive.group_by", "archive.image_column", "archive.id_column", "archive.part_id_column"),
-    "archive.max_pixels",  # an image above it fails
+    *("archive.max_pixels", "archive.max_bytes"),  # an image above them fails
     *("prompts.uri", "prompts.template", "prompts.manifest"),
 )
 _EMBEDDINGS = (
@@ -59,6 +59,7 @@ _EXPLANATIONS = (
 )
 _NOTHING = (
     "preset",  # stands for the settings that it gives, each of which is in a list of its own
+    "archive.bytes_in_flight",  # how many are read at a time
     *("encoder.batch_size", "encoder.device"),
     *("scoring.schedule", "scoring.memory_gb"),  # the order of the work: the same numbers
     "scoring.max_group_size",  # refuses, or changes nothing

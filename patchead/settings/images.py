@@ -37,8 +37,12 @@ class ArchiveConfig(Section):
     """Score the first images only, in order of image id; for trials, in a lake of their own."""
     max_pixels: Positive = 100_000_000
     """An image whose header announces more pixels than this fails without being decoded."""
+    max_bytes: Positive = 1_000_000_000
+    """An image whose file, member or value has more bytes than this fails without being decoded."""
+    bytes_in_flight: Positive = 256_000_000
+    """Bytes of encoded images that one decoding task fetches and holds at a time; a larger image is fetched alone."""
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = "auto"
-    """Bits in use in 16-bit images; auto reads sBIT, else the smallest of 8, 10, 12, 14, 16 that holds the maximum."""
+    """Bits in use in 16-bit images; auto settles one answer per group: sBIT, or the maximum of up to 32 images."""
 
     @field_validator("group_by")
     @classmethod

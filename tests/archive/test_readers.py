@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import http.server
 import io
 import tarfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -59,7 +61,7 @@ def test_loose_files_are_read_in_order_and_a_missing_one_fails_alone(place: Plac
     for index, name in enumerate(names):
         if name == "gone.png":
             assert isinstance(results[index], ArchiveError)
-            assert "gone.png: it does not exist" in str(results[index])
+            assert "gone.png: it does not exist. It is gone since it was listed" in str(results[index])
         else:
             assert results[index] == files[name]
 
@@ -201,7 +203,7 @@ def test_ranges_of_a_shard_that_is_gone_all_fail_but_the_empty(place: Place) -> 
     assert results[1] == b""
     for index in (0, 2):
         assert isinstance(results[index], ArchiveError)
-        assert "gone.tar: it does not exist" in str(results[index])
+        assert "gone.tar: it does not exist. It is gone" in str(results[index])
 
 
 def test_ranges_that_may_not_be_read_all_fail(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,3 +238,76 @@ def test_three_members_of_a_thousand_cost_their_own_bytes(monkeypatch: pytest.Mo
     results = list(read_ranges(f"{uri}/s.tar", offsets, sizes, Storage()))
     assert results == [(place, bytes([number % 256]) * (number + 1)) for place, number in enumerate(wanted)]
     assert [end - start for start, end in asked] == sizes == [4, 999, 501]
+
+
+def test_what_is_fetched_together_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sizes = [10, 10, 10, 100, 5, 30, 8]
+    uri = write(tmp_path, {f"{number}.png": bytes(size) for number, size in enumerate(sizes)})
+    filesystem, _ = Storage().filesystem(uri)
+    asked: list[list[str]] = []
+    fetch = filesystem.cat_ranges
+
+    def cat_ranges(paths: list[str], *args: object, **options: object) -> list[bytes]:
+        asked.append([path.rpartition("/")[2][0] for path in paths])
+        return fetch(paths, *args, **options)
+
+    monkeypatch.setattr(filesystem, "cat_ranges", cat_ranges)
+    uris = [f"{uri}/{number}.png" for number in range(len(sizes))]
+    found = list(read_files(uris, Storage(), sizes=sizes, bytes_in_flight=25))
+    assert found == [(number, bytes(size)) for number, size in enumerate(sizes)]
+    assert asked == [["0", "1"], ["2"], ["3"], ["4"], ["5"], ["6"]]
+    asked.clear()
+    assert list(read_files(uris, Storage(), sizes=sizes, first=4)) == [
+        (n, bytes(min(s, 4))) for n, s in enumerate(sizes)
+    ]
+    assert len(asked) == 1
+
+
+def test_a_key_with_a_version_in_its_name_is_that_key(s3: S3Server) -> None:
+    bucket = s3.bucket()
+    names = ["a?versionId=abc.png", "b?versionId=", "a", "x?versionId=1/c.png"]
+    for name in names:
+        s3.client.put_object(Bucket=bucket.removeprefix("s3://"), Key=name, Body=name.encode())
+    uris = [f"{bucket}/{name}" for name in names]
+    assert list(read_files(uris, s3.storage)) == [(n, name.encode()) for n, name in enumerate(names)]
+    listed = found(bucket, storage=s3.storage, group_by=("x",), assume={"x": "1"}).manifest["image_id"].to_pylist()
+    assert listed == ["a?versionId=abc.png", "x?versionId=1/c.png"]
+
+
+class _Glacier(http.server.BaseHTTPRequestHandler):
+    """Answers as S3 does for an object that was moved to an archive."""
+
+    def do_GET(self) -> None:
+        body = (
+            b"<?xml version='1.0'?><Error><Code>InvalidObjectState</Code><Message>The operation is not valid for the "
+        )
+        body += b"object's storage class</Message><StorageClass>GLACIER</StorageClass></Error>"
+        self.send_response(403)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_an_object_in_an_archive_is_to_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Glacier) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            storage = Storage(endpoint_url=f"http://127.0.0.1:{server.server_port}", region="us-west-1")
+            errors = [
+                *dict(read_files(["s3://bucket/a.png"], storage)).values(),
+                *dict(read_ranges("s3://bucket/a.tar", [512], [10], storage)).values(),
+            ]
+        finally:
+            server.shutdown()
+            thread.join()
+    assert len(errors) == 2
+    for error in errors:
+        assert "is archived (S3 Glacier or Deep Archive). Restore it first" in str(error)
+        assert "keys" not in str(error)

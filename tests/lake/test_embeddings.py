@@ -233,7 +233,7 @@ def test_images_are_known_by_id_etag_and_size(local: Any) -> None:
     assert [known(store, "a", etag=etag)["etag"].to_pylist() for etag in ("e1", "e2", "e3")] == [["e1"], ["e2"], []]
     assert known(store, "a", size=11).num_rows == 0
     assert known(store, "no etag", etag=None).num_rows == 0  # who knows whether it changed
-    for column, value in {"role": PROMPT, "turn": 90, "guides_digest": "d"}.items():
+    for column, value in {"role": PROMPT, "turn": 90, "guides_digest": "d", "reading": 2, "bit_depth": 12}.items():
         assert known(store, "a", **{column: value}).num_rows == 0
         store.write_unit(f"u-{column}", receipts("a", **{column: value}), vectors(1))
         assert known(store, "a", **{column: value})[column].to_pylist() == [value]
@@ -340,7 +340,9 @@ def test_the_index_of_an_earlier_version_is_taken_over(lake: Any) -> None:
     filled = [store.write_unit(unit, receipts(f"{unit}a", f"{unit}b"), vectors(2)) for unit in ("u1", "u2")]
     pending = Folder(f"{lake.uri}/embeddings/{ENCODER}/pending", lake.storage)
     for unit in ("u1", "u2"):
-        old = pq.read_table(pending.open(f"{unit}.parquet")).drop_columns(["role", "turn", "guides_digest"])
+        old = pq.read_table(pending.open(f"{unit}.parquet")).drop_columns(
+            ["role", "turn", "guides_digest", "reading", "bit_depth"]
+        )
         folder = before if unit == "u1" else pending  # one run was finished, one was killed
         folder.write(f"{unit}.parquet", lambda sink, old=old: pq.write_table(old, sink))
     pending.delete("u1.parquet")

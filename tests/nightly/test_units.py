@@ -43,7 +43,7 @@ def test_unit_ids_depend_on_the_samples_and_the_run_alone() -> None:
     ids = units(manifest(rows), 2, "run")["unit_id"].to_pylist()
     assert units(manifest(rows[::-1]), 2, "run")["unit_id"].to_pylist() == ids
     assert not set(units(manifest(rows), 2, "other")["unit_id"].to_pylist()) & set(ids)
-    for change in ({"etag": "new"}, {"role": PROMPT}, {"turn": 90}, {"guides_digest": "d"}):
+    for change in ({"etag": "new"}, {"role": PROMPT}, {"turn": 90}, {"guides_digest": "d"}, {"bit_depth": 12}):
         changed = units(manifest([row | change for row in rows[:2]] + rows[2:]), 2, "run")["unit_id"].to_pylist()
         assert len(set(changed) & set(ids)) == 1, change
 

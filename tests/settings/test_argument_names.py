@@ -45,7 +45,8 @@ NAMING_ARGUMENTS = [
         for room in ("scoring", "samples", "maps", "plan", "encoders")
         for module in (PACKAGE / room).glob("*.py")
     ),
-    PACKAGE / "archive" / "decode.py",
+    *(PACKAGE / "archive" / f"{name}.py" for name in ("decode", "pixels", "damage")),
+    PACKAGE / "nightly" / "decode.py",
 ]
 
 

@@ -47,6 +47,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "archive.products": (["screw"], {}),
     "archive.limit": (10, {}),
     "archive.max_pixels": (10**6, {}),
+    "archive.max_bytes": (10**6, {}),
+    "archive.bytes_in_flight": (10**6, {}),
     "archive.bit_depth": (12, {}),
     "encoder.name": ("timm/vit_tiny_patch16_224", {}),
     "encoder.weights": ("random", {}),
