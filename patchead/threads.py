@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CoreMap = Callable[[Callable[[Any], None], Iterable[Any]], Iterator[None]]
 """As the built-in ``map``."""
@@ -44,3 +45,15 @@ def over_threads(work: Callable[[Item], None], items: Sequence[Item], device: to
     with core_map(device, len(items)) as run:
         for _ in run(work, items):
             pass
+
+
+def on_one_core(work: Callable[[], Result], device: torch.device) -> Result:
+    """Call ``work`` with one thread: many small operations lose more by waiting for cores than they win by them."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        return work()
+    torch.set_num_threads(1)
+    try:
+        return work()
+    finally:
+        torch.set_num_threads(threads)

@@ -46,7 +46,7 @@ def test_a_public_docstring_begins_with_a_verb(module: Path) -> None:
 
 
 def test_a_product_is_a_screw_and_no_multiplication() -> None:
-    """In the rooms that multiply: scoring, samples, maps and runtime never say product but for a dot product."""
-    for room in ("scoring", "samples", "maps", "runtime"):
+    """In the rooms that multiply, which never say product but for a dot product."""
+    for room in ("scoring", "search", "samples", "maps", "runtime"):
         for module in sorted((PACKAGE / room).rglob("*.py")):
             assert re.findall(r"(?i)(?<!dot )\b_?products?\b", module.read_text(encoding="utf-8")) == [], module

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "patchead"
 BASE = {"schema", "errors", "storage", "threads", "batches", "arrow_columns", "files", "hashing", "markdown"}
 BASE |= {"redaction", "printed"}
-NUMERICS = {"scoring", "samples", "maps"}
+NUMERICS = {"scoring", "search", "samples", "maps"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
     "schema": set(),
@@ -25,11 +25,12 @@ ALLOWED = {
     "storage": {"errors"},
     "files": {"errors", "storage"},
     "scoring": BASE,
+    "search": BASE | {"scoring"},
     "maps": BASE,
     "archive": BASE,
     "encoders": BASE,
     "lake": BASE,
-    "samples": BASE | {"archive", "encoders", "scoring"},
+    "samples": BASE | {"archive", "encoders", "scoring", "search"},
     "settings": BASE | ROOMS,
     "local": BASE | ROOMS,
     "local_prompts": BASE | ROOMS | {"local"},

@@ -102,6 +102,17 @@ def neighbours(n_references: np.ndarray | int, fraction: float) -> np.ndarray:
     return np.array(floors, np.int64).reshape(np.shape(n_references))
 
 
+def top_count(n_patches: int, top_fraction: float) -> int:
+    """Count M = max(1, floor(top_fraction · P)), the patches that an image score is the mean of (method.md §4).
+
+    Raises:
+        SettingsError: the fraction is not in [0, 1].
+    """
+    if not 0 <= top_fraction <= 1:
+        raise SettingsError(bad_argument("top_fraction", top_fraction, "from 0 to 1"))
+    return int(neighbours(n_patches, top_fraction)) if top_fraction > 0 else 1
+
+
 def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
     """Average each row's M = max(1, floor(top_fraction · P)) largest: (N, P) → float64 (N,) (method.md §4).
 
@@ -115,10 +126,8 @@ def image_scores(patch_scores: np.ndarray, top_fraction: float) -> np.ndarray:
         >>> image_scores(patches, 0.0).tolist(), image_scores(patches, 0.5).tolist()
         ([0.8], [0.55])
     """
-    if not 0 <= top_fraction <= 1:
-        raise SettingsError(bad_argument("top_fraction", top_fraction, "from 0 to 1"))
     n_patches = patch_scores.shape[1]
-    m = int(neighbours(n_patches, top_fraction)) if top_fraction > 0 else 1
+    m = top_count(n_patches, top_fraction)
     largest = np.partition(patch_scores, n_patches - m, axis=1)[:, n_patches - m :]
     return largest.mean(axis=1, dtype=np.float64)
 

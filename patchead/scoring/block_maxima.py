@@ -45,7 +45,7 @@ def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -
     multiply = torch._int_mm if a.dtype == torch.int8 else torch.mm
     (_, p, d), (_, q, _) = a.shape, b.shape
     rows, columns = shape
-    by_row, by_column = _multiples(a)
+    by_row, by_column = multiples(a)
     plans: dict[tuple[int, int], _Plan] = {}
     for i in slices(len(a), rows // p):
         x = padded(a[i].reshape(-1, d), by_row)
@@ -72,7 +72,7 @@ def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -
 
 def new_scratch(vectors: Tensor, shape: tuple[int, int]) -> Tensor:
     """Allocate room for one similarity matrix of ``shape`` of such vectors (..., D)."""
-    rows, columns = _padded_shape(*shape, vectors)
+    rows, columns = padded_shape(*shape, vectors)
     return allocate((rows * columns,), matmul_dtype(vectors.dtype), vectors.device)
 
 
@@ -136,7 +136,7 @@ class _Plan(NamedTuple):
         row, column = scratch.new_empty(len(cuts), i, p, j), scratch.new_empty(i, j * q)
         parts = []
         for place, cut in zip(row, cuts, strict=True):
-            m, n = _padded_shape(i * p, cut.stop - cut.start, a)
+            m, n = padded_shape(i * p, cut.stop - cut.start, a)
             parts.append(_Part.of(scratch[: m * n].view(m, n), cut, place, column[:, cut]))
         return cls(parts, row, column)
 
@@ -149,16 +149,17 @@ def _rows_at_once(matrix: Tensor) -> int:
     return max(1, int(_MAXIMA_SHARE * l2_bytes()) // (i * j * w * matrix.itemsize))
 
 
-def _multiples(vectors: Tensor) -> tuple[int, int]:
-    """What rows and columns of a similarity matrix must be multiples of.
+def multiples(vectors: Tensor) -> tuple[int, int]:
+    """Say what rows and columns of a similarity matrix must be multiples of.
 
     CUDA's integer multiplication wants more than 16 rows and a multiple of 8 columns.
     """
     return (32, 8) if vectors.is_cuda and vectors.dtype == torch.int8 else (1, 1)
 
 
-def _padded_shape(rows: int, columns: int, vectors: Tensor) -> tuple[int, int]:
-    by_row, by_column = _multiples(vectors)
+def padded_shape(rows: int, columns: int, vectors: Tensor) -> tuple[int, int]:
+    """Round rows and columns of a similarity matrix up to their `multiples`."""
+    by_row, by_column = multiples(vectors)
     return -(-rows // by_row) * by_row, -(-columns // by_column) * by_column
 
 

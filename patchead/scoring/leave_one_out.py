@@ -6,7 +6,7 @@ strip (N, N, P). *row_stationary*: a block of query images stays while the refer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import isqrt
@@ -50,6 +50,10 @@ class GroupScores:
     """int32 (N,)."""
     repeats: list[Repeat] = field(default_factory=list)
     """Regions that some images share, with `Aggregation.repeats`; those images were scored without each other."""
+    exact: np.ndarray | None = None
+    """bool (N, P), False where a patch score is an upper bound (method.md §10); None: all are exact."""
+    search: Mapping[str, Any] = field(default_factory=dict)
+    """How bound and refine went, see `bounded_group.BoundedScores`; empty for the full search."""
 
 
 def score_group(

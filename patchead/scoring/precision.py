@@ -68,12 +68,14 @@ def prepare(
     device: str = "cpu",
     precision: str = "fp32",
     positions: np.ndarray | None = None,
+    first_patch: int | np.ndarray = 0,
 ) -> Tensor:
     """Turn patch embeddings (N, P, D) float16 into unit vectors (N, P, D) of ``precision`` on ``device``.
 
     Stored vectors are unit vectors rounded to float16; the norm is made exact again in float32 before the cast (or
     the rotation and the rounding of `quantize`). ``positions`` (N,) are the images' places in their group, for the
-    text of an error; default: 0, 1, 2 …
+    text of an error; default: 0, 1, 2 …; ``first_patch``, or (N,) of them, is
+    the number of the first patch in its image, for the same.
 
     Raises:
         ValueError: not a three-dimensional array of floats, or an empty one.
@@ -99,6 +101,7 @@ def prepare(
         bad = ~(torch.isfinite(norm) & (norm > 0))
         if bool(bad.any()):
             image, patch = divmod(rows.start + int(bad[:, 0].nonzero()[0]), patches)
+            patch += int(np.broadcast_to(first_patch, len(embeddings))[image])
             raise _no_direction(image if positions is None else int(positions[image]), patch)
         part.div_(norm)
         target[rows] = quantize.quantize(part) if dtype == torch.int8 else part

@@ -72,6 +72,38 @@ def patch_scores(
     return a
 
 
+def window_patch_scores(
+    embeddings: np.ndarray,
+    grid: tuple[int, int],
+    radius: int,
+    content: list[int],
+    part: list[int],
+    aggregate: str = "nearest",
+    percent: int = 30,
+    panel: list[int] | None = None,
+) -> np.ndarray:
+    """Section 11: as `patch_scores`, q within Chebyshev distance ``radius`` of p on the grid (views one by one)."""
+    z = unit(embeddings)
+    n, patches = z.shape[:2]
+    h, w = grid
+    a = np.full((n, patches), math.nan)
+    for i in range(n):
+        chosen = references(i, content, part, panel)
+        if not chosen:
+            continue
+        k = count(len(chosen), percent)
+        for p in range(patches):
+            near = []
+            for q in range(patches):
+                same_view = p // (h * w) == q // (h * w)
+                down, right = abs(p % (h * w) // w - q % (h * w) // w), abs(p % w - q % w)
+                if same_view and down <= radius and right <= radius:
+                    near.append(q)
+            s = sorted((min(distance(z[i, p], z[j, q]) for q in near) for j in chosen), reverse=aggregate == "farthest")
+            a[i, p] = sum(s[:k]) / k
+    return a
+
+
 def image_scores(a: np.ndarray, percent: int = 1) -> np.ndarray:
     """Section 4 (eq. 4): mean of the M largest patch scores, M = max(1, floor(percent / 100 · P)); 0: the maximum."""
     scores = []

@@ -1,0 +1,178 @@
+"""Where a group's bounds come from: a full search among a few of its images tells what each way would cost.
+
+method.md §10. The same sample says how far the nearest match of a patch lies from its own place, which is what the
+window rule of method.md §11 asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchead.batches import slices
+from patchead.scoring.aggregate import neighbours, reference_mask, top_count
+from patchead.search.bounded import Search
+from patchead.search.nearest_rows import cosines_to_distances_, mean_of_nearest
+from patchead.search.projection import COMPONENTS, Projection
+from patchead.search.window import Grid
+from patchead.threads import over_threads
+
+FULL = "full"
+WINDOW = "window"
+PROJECTION = "projection"
+
+_IMAGES = (4, 10)  # of the sample: a twelfth of the group within these
+_PART = 12
+_ROWS = 256
+_SMALL = 1.5  # times as slow as their share of the work: small multiplications
+_FAST = 3.0  # times the speed of fp32 that another arithmetic is presumed to have; components are float32
+_GATHER = 16.0  # dot products of rows in their order that one with a gathered row costs
+_WORTH = 0.9  # of the full search's cost, above which bounds are not
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Hold what the sample showed. Costs are in units of all patch pairs, B · P by R · P."""
+
+    images: int
+    offset: float
+    """Median Chebyshev distance in patches from a patch to its nearest match in another image."""
+    cost: dict[str, float]
+    """Predicted for `WINDOW` and `PROJECTION`; `FULL` is what it is measured against."""
+    searched: dict[str, float]
+    """Predicted share of patches that need the full search."""
+
+    @property
+    def cheapest(self) -> str:
+        """Choose where the bounds come from, or the full search."""
+        best = min((WINDOW, PROJECTION), key=self.cost.__getitem__)
+        return best if self.cost[best] < _WORTH * self.cost[FULL] else FULL
+
+
+def sample(search: Search, grid: Grid, radius: int, projection: Projection, *, symmetric: bool) -> Sampled:
+    """Search a few images of the group fully, with both bounds at hand.
+
+    Args:
+        search: of the group.
+        grid: of its patches.
+        radius: of the window.
+        projection: of the references.
+        symmetric: whether the full search would multiply each pair once only.
+    """
+    queries = _evenly(search.queries)
+    references = np.unique(_evenly(search.vectors.references))
+    allowed = reference_mask(search.content, search.part, queries, references)
+    found = _Pairs.of(search, projection, grid, radius, queries, references)
+    k = neighbours(allowed.sum(axis=1), search.aggregation.fraction)
+    kept = np.flatnonzero(allowed.any(axis=1)).tolist()
+    shares = {WINDOW: [0.0], PROJECTION: [0.0]}
+    loose, m = [0.0], top_count(search.vectors.patches, search.aggregation.image_top_fraction)
+
+    def scores(cosines: np.ndarray, image: int) -> np.ndarray:
+        distances = cosines_to_distances_(torch.from_numpy(cosines[image].copy()), search.vectors.step)
+        allowed_here = np.broadcast_to(allowed[image], distances.shape)
+        return mean_of_nearest(
+            distances, allowed_here, np.repeat(k[image], len(distances)), search.aggregation.aggregate
+        )
+
+    for image in kept:
+        full, window, projected = (scores(of, image) for of in (found.full, found.window, found.projected))
+        enough = np.partition(full, len(full) - m)[len(full) - m]
+        loose.append(float((window >= enough).mean()))
+        shares[WINDOW].append(float((np.minimum(window, projected) >= enough).mean()))
+        shares[PROJECTION].append(float((projected >= enough).mean()))
+    searched = {name: float(np.mean(found[1:] or found)) for name, found in shares.items()}
+    return Sampled(
+        images=len(queries),
+        offset=float(np.median(found.offset[np.broadcast_to(allowed[:, None], found.offset.shape)]))
+        if len(kept)
+        else 0.0,
+        cost=_costs(search, radius, float(np.mean(loose[1:] or loose)), searched, symmetric=symmetric),
+        searched=searched,
+    )
+
+
+def _costs(
+    search: Search, radius: int, loose: float, searched: dict[str, float], *, symmetric: bool
+) -> dict[str, float]:
+    vectors, nearest = search.vectors, search.aggregation.aggregate == "nearest"
+    fast = 1.0 if search.vectors.dtype == torch.float32 else _FAST
+    chosen = float(search.k.max(initial=1)) / len(vectors.references) if nearest else 1.0
+    projecting = _SMALL * fast * (COMPONENTS / vectors.dim + chosen * _GATHER / vectors.patches)
+    window = _SMALL * (2 * radius + 1) ** 2 / vectors.patches
+    return {
+        FULL: 0.5 if symmetric else 1.0,
+        WINDOW: window + loose * projecting + searched[WINDOW],
+        PROJECTION: projecting + searched[PROJECTION],
+    }
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The largest cosines (s, P, t) of s images to t: of all patches, of the window, of the projection's choice."""
+
+    full: np.ndarray
+    window: np.ndarray
+    projected: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        search: Search,
+        projection: Projection,
+        grid: Grid,
+        radius: int,
+        queries: np.ndarray,
+        references: np.ndarray,
+    ) -> _Pairs:
+        p = search.vectors.patches
+        shape = (len(queries), p, len(references))
+        full, window, projected = (np.empty(shape, np.float32) for _ in range(3))
+        out = cls(full, window, projected, np.empty(shape, np.int16))
+        near, outside = _neighbours(grid, radius, p)
+        held = dict(
+            zip(all_of := sorted({*queries, *references}), search.vectors.images(np.array(all_of)), strict=True)
+        )
+        work = [(i, j) for i in range(len(queries)) for j in range(len(references))]
+
+        def compare(pair: tuple[int, int]) -> None:
+            a, b = held[queries[pair[0]]], held[references[pair[1]]]
+            asked, low = projection.of_query(a), projection.of_reference(b)
+            for cut in slices(p, _ROWS):
+                cosines = _cosines(a[cut], b)
+                at, rows = (pair[0], cut, pair[1]), np.arange(len(cosines))
+                best = cosines.argmax(axis=1)
+                guess = (asked[cut] @ low.t()).cpu().numpy().argmax(axis=1)
+                out.full[at], out.projected[at] = cosines[rows, best], cosines[rows, guess]
+                out.window[at] = np.where(outside[cut], -np.inf, cosines[rows[:, None], near[cut]]).max(axis=1)
+                out.offset[at] = grid.offsets(np.arange(p)[cut], best)
+
+        over_threads(compare, work, search.vectors.device)
+        return out
+
+
+def _cosines(a: Tensor, b: Tensor) -> np.ndarray:
+    """float32 (n, P), in units of `GroupVectors.step`."""
+    if a.dtype == torch.int8:  # sums of whole numbers below 2^24: float32 holds them
+        a, b = a.float(), b.float()
+    return (a @ b.t()).float().cpu().numpy()
+
+
+def _neighbours(grid: Grid, radius: int, patches: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places near each place, int (P, (2 r + 1)²), and where there is none, bool of the same shape."""
+    near = np.zeros((patches, (2 * radius + 1) ** 2), np.int64)
+    outside = np.ones(near.shape, bool)
+    for place in range(patches):
+        found = grid.near(place, radius)
+        near[place, : len(found)], outside[place, : len(found)] = found, False
+    return near, outside
+
+
+def _evenly(positions: np.ndarray) -> np.ndarray:
+    """Some positions, as many from each end."""
+    count = min(len(positions), max(_IMAGES[0], min(_IMAGES[1], len(positions) // _PART)))
+    return positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]

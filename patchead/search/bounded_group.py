@@ -1,0 +1,137 @@
+"""The image scores of a group by bound and refine: bounds from where they are cheapest (method.md §10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchead.batches import slices
+from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.memory_budget import Workload, matmul_bytes
+from patchead.search.bound_choice import FULL, PROJECTION, WINDOW, Sampled, sample
+from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds
+from patchead.search.bounded_memory import Portions, portions
+from patchead.search.goals import Goal
+from patchead.search.group_vectors import Blocks, GroupVectors
+from patchead.search.projection import COMPONENTS, Projection
+from patchead.search.window import Grid
+from patchead.threads import threads_of
+
+RADIUS = 1
+"""Of the window that bounds: nine places; a larger one costs more than it saves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Hold who is compared with whom.
+
+    ``blocks`` hold the stored embeddings of all images concerned; ``queries`` int64 (B,) and ``references`` int64 (R,)
+    are positions in the group, ascending; ``n_references`` int (B,); ``content`` and ``part`` int64 (N,), of the group.
+    """
+
+    blocks: Blocks
+    queries: np.ndarray
+    references: np.ndarray
+    content: np.ndarray
+    part: np.ndarray
+    n_references: np.ndarray
+    aggregation: Aggregation
+    device: str
+    precision: str
+    memory_bytes: int
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class BoundedScores:
+    """Hold patch scores float32 (B, P), which of them are exact, bool (B, P), and how they were found."""
+
+    patch_scores: np.ndarray
+    exact: np.ndarray
+    facts: dict[str, Any]
+    """generator, images_sampled, offset, searched, projected and multiplications, shares of the full search's."""
+
+
+def score_bounded(
+    compared: Comparison, goal: Goal, *, symmetric: bool, generator: str | None = None
+) -> BoundedScores | None:
+    """Score images by bound and refine; None where the full search costs less.
+
+    Args:
+        compared: who is compared with whom.
+        goal: what must be exact; of all B queries.
+        symmetric: whether the full search would multiply each pair of images once only.
+        generator: where bounds come from, `bound_choice.WINDOW` or `PROJECTION`; default: what costs least, as a
+            sample of the group tells.
+
+    Raises:
+        PlanError: the budget is too small.
+        PatcheadError: an embedding is zero, infinite or NaN.
+    """
+    queries, threads = compared.queries, threads_of(torch.device(compared.device))
+    _, p, d = compared.blocks[0][1].shape
+    work = Workload(
+        images=len(queries),
+        patches=p,
+        dim=d,
+        references=len(compared.references),
+        precision=compared.precision,
+        fraction=compared.aggregation.fraction,
+    )
+    sizes = portions(work, len(queries), compared.memory_bytes, threads)
+    search = _search(compared, sizes)
+    projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
+    sampled = sample(search, compared.grid, RADIUS, projection, symmetric=symmetric)
+    chosen = generator or sampled.cheapest
+    if chosen == FULL:
+        return None
+    parts = []
+    for cut in slices(len(queries), sizes.queries):
+        some = replace(search, queries=queries[cut], n_references=compared.n_references[cut])
+        bounds = None
+        if chosen == WINDOW:
+            bounds = window_bounds(some, compared.grid, RADIUS, slab_bytes=sizes.slab_bytes, bound=True)
+        parts.append(refine(some, bounds, projection, goal.of(cut)))
+    return _together(parts, chosen, sampled, search)
+
+
+def _search(compared: Comparison, sizes: Portions) -> Search:
+    vectors = GroupVectors(
+        compared.blocks,
+        compared.references,
+        device=compared.device,
+        precision=compared.precision,
+        hold=sizes.hold,
+    )
+    return Search(
+        vectors=vectors,
+        queries=compared.queries,
+        content=compared.content,
+        part=compared.part,
+        n_references=compared.n_references,
+        aggregation=compared.aggregation,
+        matmul_bytes=matmul_bytes(compared.memory_bytes),
+        block_images=sizes.block_images,
+        rows=sizes.rows,
+    )
+
+
+def _together(parts: list[Bounded], generator: str, sampled: Sampled, search: Search) -> BoundedScores:
+    scores, level = (np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "level"))
+    vectors = search.vectors
+    searched = float((level == EXACT).mean())
+    projected = 1.0 if generator == PROJECTION else float((level != 0).mean())
+    near = (2 * RADIUS + 1) ** 2 if generator == WINDOW else 0
+    pairs = sampled.images**2 / (len(level) * len(vectors.references))
+    facts = {
+        "generator": generator,
+        "images_sampled": sampled.images,
+        "offset": sampled.offset,
+        "searched": searched,
+        "projected": projected,
+        "multiplications": searched + projected * COMPONENTS / vectors.dim + near / vectors.patches + pairs,
+    }
+    return BoundedScores(scores, level == EXACT, facts)

@@ -1,0 +1,87 @@
+"""The scores of a group by any schedule: the full search, or bound and refine where that costs less."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+
+from patchead.scoring import leave_one_out
+from patchead.scoring.aggregate import Aggregation, count_references, image_scores
+from patchead.scoring.leave_one_out import GroupScores
+from patchead.scoring.memory_budget import Workload
+from patchead.search.bounded_group import Comparison, score_bounded
+from patchead.search.goals import Goal, TopPatches
+from patchead.search.window import Grid
+
+BOUNDED = "bounded"
+
+
+def score_group(
+    embeddings: np.ndarray,
+    content: np.ndarray,
+    part: np.ndarray | None = None,
+    *,
+    aggregation: Aggregation,
+    device: str = "cpu",
+    precision: str = "fp32",
+    schedule: str = "auto",
+    memory_bytes: int,
+    panel: np.ndarray | None = None,
+    queries: int | None = None,
+    grid: tuple[int, int] | None = None,
+    goal: Goal | None = None,
+) -> GroupScores:
+    """Score a whole group in this process, as `leave_one_out.score_group`, or with schedule ``bounded``.
+
+    ``bounded`` gives the same image scores and largest patches, up to rounding; other patch scores may be upper bounds
+    (method.md §10). Where a sample of the group shows that bounds cost more than they save, it is searched fully.
+
+    Args:
+        embeddings, content, part, aggregation, device, precision, memory_bytes, panel, queries: see
+            `leave_one_out.score_group`.
+        schedule: ``bounded``, or one of the full search.
+        grid: (h, w) of a view's patches, for ``bounded``; default: a square.
+        goal: what ``bounded`` must find exactly; default: image scores and largest patches.
+
+    Raises:
+        As `leave_one_out.score_group`.
+    """
+    n, p, d = embeddings.shape
+    if schedule == BOUNDED:
+        part = np.full(n, -1, np.int64) if part is None else part
+        asked = n if queries is None else queries
+        references = np.arange(n) if panel is None else panel
+        counts = count_references(content, part, panel)[:asked]
+        compared = Comparison(
+            blocks=[(np.arange(n), embeddings)],
+            queries=np.arange(asked),
+            references=references,
+            content=content,
+            part=part,
+            n_references=counts,
+            aggregation=aggregation,
+            device=device,
+            precision=precision,
+            memory_bytes=memory_bytes,
+            grid=Grid.of(grid or (isqrt(p), isqrt(p)), p),
+        )
+        whole = Workload(images=n, patches=p, dim=d, references=n, precision=precision, fraction=aggregation.fraction)
+        symmetric = panel is None and queries is None and whole.choose_schedule(memory_bytes) == "symmetric"
+        wanted = goal or TopPatches(aggregation.image_top_fraction)
+        if (found := score_bounded(compared, wanted, symmetric=symmetric)) is not None:
+            scores = image_scores(found.patch_scores, aggregation.image_top_fraction)
+            return GroupScores(found.patch_scores, scores, counts, found.exact, found.facts)
+        schedule = "auto"
+    return leave_one_out.score_group(
+        embeddings,
+        content,
+        part,
+        aggregation=aggregation,
+        device=device,
+        precision=precision,
+        schedule=schedule,
+        memory_bytes=memory_bytes,
+        panel=panel,
+        queries=queries,
+    )
