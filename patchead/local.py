@@ -17,9 +17,10 @@ from patchead.samples.mask import ForegroundMask
 from patchead.samples.recipe import SampleRecipe, stacked
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.views import Guide
+from patchead.samples.wanted import FinishedImages
 from patchead.scoring.aggregate import Aggregation
-from patchead.scoring.leave_one_out import score_group
 from patchead.scoring.memory_budget import GIGABYTE
+from patchead.search.score import score_group
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def score_samples(
         prompts: the only references, instead of the batch.
         part: the physical part of each image, None where unknown: images of one part are never references of each
             other.
-        precision, device, schedule, memory_bytes, panel: see `leave_one_out.score_group`.
+        precision, device, schedule, memory_bytes, panel: see `search.score.score_group`.
 
     Raises:
         As `leave_one_out.score_group`; ValueError: a mask without attention, parts and prompts (which have none),
@@ -184,6 +185,8 @@ def score_samples(
         memory_bytes=memory_bytes,
         panel=panel,
         queries=queries,
+        grid=samples.grid,
+        goal=FinishedImages(samples.grid, side_arrays, mask, aggregation.image_top_fraction),
     )
     done = finish_samples(
         found.patch_scores, samples.grid, side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction

@@ -7,9 +7,9 @@ A run that is started again under its id goes on from here. Once it is published
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class StagedGroup:
     aligned: np.ndarray | None
     null_scores: np.ndarray | None = None
     views_of: int = 0
+    search: dict[str, Any] = field(default_factory=dict)
+    """How bound and refine went; empty where the search was full."""
 
 
 class RunFolder:
@@ -71,6 +73,7 @@ class RunFolder:
         null_scores: np.ndarray | None = None,
         views_of: int = 0,
         digest: str,
+        search: Mapping[str, Any] | None = None,
     ) -> None:
         """Stage one scored group; an earlier one of that id is replaced.
 
@@ -81,6 +84,7 @@ class RunFolder:
             scores, n_references, aligned: of the same images, see `StagedGroup`.
             null_scores, views_of: of few-shot mode, see `StagedGroup`.
             digest: of everything else that the scores depend on; see :meth:`scored_groups`.
+            search: how bound and refine went, as plain JSON values; default: the search was full.
 
         Raises:
             LakeError: the file cannot be written.
@@ -97,6 +101,7 @@ class RunFolder:
         ]
         metadata = {"group_id": group_id, "digest": digest, "schema_version": str(SCHEMA_VERSION)}
         metadata["views_of"] = str(views_of)
+        metadata["search"] = json.dumps(dict(search or {}))
         schema = pa.schema(fields, metadata=metadata)
         known = pa.nulls(len(image_ids), pa.bool_()) if aligned is None else aligned
         null = [None if null_scores is None else null_scores.tolist(), *[None] * (len(image_ids) - 1)]
@@ -133,6 +138,7 @@ class RunFolder:
                 aligned=None if rows["aligned"].null_count else np.array(rows["aligned"]),
                 null_scores=_null_scores(rows),
                 views_of=int((reader.schema.metadata or {}).get(b"views_of", 0)),
+                search=json.loads((reader.schema.metadata or {}).get(b"search", b"{}")),
             )
 
     def read_patch_scores(self, group_id: str, indices: np.ndarray) -> np.ndarray:

@@ -95,7 +95,7 @@ def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings)
     drawn = settings.heatmaps != "none" and explained.any()
     return Judged(
         columns=_columns(staged, compared, rank, verdict),
-        verdict=_verdict_row(len(compared), scored, verdict, threshold),
+        verdict=_verdict_row(len(compared), scored, verdict, threshold) | _search_columns(staged.search),
         flagged=flagged,
         explained=explained,
         threshold=threshold,
@@ -144,6 +144,11 @@ def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict, threshold: f
         "region_threshold": threshold,
         **asdict(diagnose(scored, verdict)),
     }
+
+
+def _search_columns(search: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of `VERDICTS`: how the group was searched."""
+    return {"search": search.get("generator", "full"), "search_share": search.get("multiplications", 1.0)}
 
 
 def _placed(values: np.ndarray, where: np.ndarray) -> np.ndarray:

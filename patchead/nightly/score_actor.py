@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,13 @@ from patchead.runtime.pool import Pool
 from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.side_arrays import SideArrays
-from patchead.scoring.leave_one_out import Aggregation, reduce_query_block, score_group, score_query_block
+from patchead.samples.wanted import FinishedImages
+from patchead.scoring.leave_one_out import Aggregation, reduce_query_block, score_query_block
 from patchead.scoring.memory_budget import matmul_bytes
 from patchead.scoring.precision import prepare
 from patchead.scoring.similarity import tile, tile_self
+from patchead.search.score import BOUNDED, score_group
+from patchead.search.score import score_query_block as score_bounded_block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,7 @@ class ScoreActor:
             everything = np.arange(len(group.image_ids))
             embeddings = load(self._store, group, everything)
             self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes)
+            side_arrays = self._side_arrays(group)
             scores = score_group(
                 embeddings,
                 group.content,
@@ -85,8 +90,10 @@ class ScoreActor:
                 memory_bytes=settings.memory_bytes,
                 panel=job.panel,
                 queries=group.scored if group.scored < len(group.image_ids) else None,
+                grid=settings.grid,
+                goal=self._goal(side_arrays),
             )
-            self._stage(group, scores.patch_scores, scores.n_references)
+            self._stage(group, scores.patch_scores, scores.n_references, side_arrays, scores.search)
 
     def tile(self, task: Task, job: GroupJob, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compare two blocks of images, both directions: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
@@ -129,6 +136,10 @@ class ScoreActor:
             if len(blocks) > count:
                 held[0].append(job.images_of(count + task.blocks[0]))
                 held[1].append(blocks[count])
+            if job.plan.schedule == BOUNDED:
+                found = self._bounded(job, index, [*columns, *held[0][len(holders) :]], blocks)
+                if found is not None:
+                    return found
             return score_query_block(
                 gather(index, *held),
                 index,
@@ -142,10 +153,31 @@ class ScoreActor:
                 memory_bytes=settings.memory_bytes,
             )
 
+    def _bounded(
+        self, job: GroupJob, index: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]
+    ) -> np.ndarray | None:
+        """Bound and refine a block of queries: float32 (B, P), or None where the full search costs less."""
+        settings, group = self._settings, job.group
+        return score_bounded_block(
+            index,
+            [(of, blocks[number]) for number, of in enumerate(columns) if len(of)],
+            job.references,
+            group.content,
+            group.part,
+            aggregation=settings.aggregation,
+            n_references=group.n_references(job.panel)[index],
+            device=self._device,
+            precision=settings.precision,
+            memory_bytes=settings.memory_bytes,
+            grid=settings.grid,
+            goal=self._goal(self._side_arrays(group)).of(slice(int(index[0]), int(index[-1]) + 1)),
+        )
+
     def finish(self, task: Task, job: GroupJob, *blocks: np.ndarray) -> None:
         """Stage a group whose patch scores came block by block."""
         with self._counted(task):
-            self._stage(job.group, np.concatenate(blocks), job.group.n_references(job.panel))
+            counts, side_arrays = job.group.n_references(job.panel), self._side_arrays(job.group)
+            self._stage(job.group, np.concatenate(blocks), counts, side_arrays)
 
     @contextmanager
     def _counted(self, task: Task) -> Iterator[None]:
@@ -157,10 +189,24 @@ class ScoreActor:
     def _prepared(self, block: np.ndarray) -> torch.Tensor:
         return prepare(block, device=self._device, precision=self._settings.precision)
 
-    def _stage(self, group: Group, raw: np.ndarray, n_references: np.ndarray) -> None:
+    def _side_arrays(self, group: Group) -> SideArrays:
+        return load_side_arrays(self._store, group) if self._settings.has_side_arrays else SideArrays()
+
+    def _goal(self, side_arrays: SideArrays) -> FinishedImages:
+        """What bound and refine must find exactly."""
+        settings = self._settings
+        return FinishedImages(settings.grid, side_arrays, settings.mask, settings.aggregation.image_top_fraction)
+
+    def _stage(
+        self,
+        group: Group,
+        raw: np.ndarray,
+        n_references: np.ndarray,
+        side_arrays: SideArrays,
+        search: Mapping[str, Any] | None = None,
+    ) -> None:
         """Finish the patch scores (N, V · P) that matching gave, and stage them."""
         settings = self._settings
-        side_arrays = load_side_arrays(self._store, group) if settings.has_side_arrays else SideArrays()
         done = finish_samples(
             raw,
             settings.grid,
@@ -179,4 +225,5 @@ class ScoreActor:
             null_scores=done.image_scores[group.queries :] if group.nulls else None,
             views_of=group.views_of,
             digest=settings.digest,
+            search=search,
         )

@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 from patchead.batches import slices
 from patchead.errors import PlanError
 from patchead.scoring.memory_budget import Workload
+from patchead.search.bounded_memory import portions
+from patchead.search.score import BOUNDED
 
+_REDUCTION = {"symmetric": 2, BOUNDED: 20}
+"""Of the work of all pairs, by schedule: symmetric does each once; bounded did a thirtieth on solar cells, and is
+presumed to do a twentieth. What it does is known when it has looked into the group (`verdicts.search_share`)."""
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work
 _TILES_PER_SHARE = 20
 
@@ -38,7 +43,7 @@ class GroupPlan:
     group_id: str
     images: int
     references: int
-    schedule: str  # symmetric | row_stationary | none (too few images)
+    schedule: str  # symmetric | row_stationary | bounded | none (too few images)
     block_images: int
     flops: int = 0
     prompts: int = 0
@@ -173,7 +178,10 @@ def _plan_group(
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
     _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
     schedule = "row_stationary"  # prompts and panels are not symmetric
-    if few_shot is None and references == n:
+    if limits.schedule == BOUNDED:
+        schedule = BOUNDED
+        portions(work, n, limits.memory_bytes, threads=1)  # refuses what the memory does not hold
+    elif few_shot is None and references == n:
         schedule = work.choose_schedule(limits.memory_bytes, limits.schedule)
     flops = _flops(n, references, work.patches, work.dim)
     fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
@@ -184,7 +192,7 @@ def _plan_group(
         references=references,
         schedule=schedule,
         block_images=n if fits and not straggler else _block_images(work, limits, schedule, flops / share),
-        flops=flops // (2 if schedule == "symmetric" else 1),
+        flops=flops // _REDUCTION.get(schedule, 1),
         prompts=prompts,
         nulls=nulls,
     )
@@ -213,6 +221,11 @@ def _block_images(work: Workload, limits: Limits, schedule: str, shares: float) 
     pieces = shares * _TILES_PER_SHARE
     blocks = math.sqrt(2 * pieces) if schedule == "symmetric" else pieces
     return min(fitting, max(1, math.ceil(work.images / math.ceil(blocks))))
+
+
+def flops_of(group: GroupPlan, queries: int, p: int, d: int) -> int:
+    """Count what the first ``queries`` images of a group take by its schedule, with ``p`` patches, ``d`` dimensions."""
+    return _flops(queries, group.references, p, d) // _REDUCTION.get(group.schedule, 1)
 
 
 def _flops(n: int, references: int, p: int, d: int) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from patchead.plan.group_plan import GroupPlan, Plan
+from patchead.plan.group_plan import GroupPlan, Plan, flops_of
 from patchead.scoring.memory_budget import SCORE_BYTES, STORED_BYTES
 
 LOAD = "load"
@@ -183,7 +183,7 @@ def _query_blocks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
             group_id=group.group_id,
             kind="query_block",
             blocks=(number,),
-            flops=2 * size * group.references * p * p * d,
+            flops=flops_of(group, start, p, d) - flops_of(group, start - size, p, d),
             needs=needs,
             gives=(("scores", 0),),
             frees=needs if last else needs[count:],

@@ -23,6 +23,11 @@ class SideArrays:
     aligned: np.ndarray | None = None
     """bool (N,): whether at least one view could be made. Alignment only."""
 
+    def of(self, images: slice) -> SideArrays:
+        """Take some of the samples."""
+        there = {f.name: getattr(self, f.name) for f in fields(self)}
+        return SideArrays(**{name: None if value is None else value[images] for name, value in there.items()})
+
     @classmethod
     def joined(cls, parts: Sequence[SideArrays]) -> SideArrays:
         """Join several portions of samples, one after the other."""

@@ -130,9 +130,7 @@ def bring_back(scores: np.ndarray, valid: np.ndarray, motion: np.ndarray) -> tup
 
     Bilinear between the centres of the valid patches.
     """
-    h, w = scores.shape
-    centres = np.stack(np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h), axis=-1)
-    at = ((centres @ motion[:, :2].T + motion[:, 2]) * (w, h) - 0.5).astype(np.float32)
+    at = _in_view(scores.shape, motion)
     known = np.where(valid, scores, 0).astype(np.float32)
     total, weight = (
         cv2.remap(part, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
@@ -140,6 +138,29 @@ def bring_back(scores: np.ndarray, valid: np.ndarray, motion: np.ndarray) -> tup
     )
     seen = weight >= _SEEN
     return np.where(seen, total / np.maximum(weight, _SEEN), 0), seen
+
+
+def _in_view(grid: tuple[int, ...], motion: np.ndarray) -> np.ndarray:
+    """Where the centres of the sample's patches lie in a view, in its patches: float32 (h, w, xy)."""
+    h, w = grid
+    centres = np.stack(np.meshgrid((np.arange(w) + 0.5) / w, (np.arange(h) + 0.5) / h), axis=-1)
+    return ((centres @ motion[:, :2].T + motion[:, 2]) * (w, h) - 0.5).astype(np.float32)
+
+
+def patches_behind(place: int, valid: np.ndarray, motions: np.ndarray) -> list[tuple[int, int]]:
+    """List the patches, as (view, patch), that the merged map has its value at ``place`` from; ``valid`` (V, h, w).
+
+    Those of each view's bilinear square, also where the warp has left the view empty there.
+    """
+    _, h, w = valid.shape
+    found = [(0, place)]
+    for view in range(1, len(valid)):
+        if not valid[view].any():
+            continue
+        x, y = np.floor(_in_view((h, w), motions[view])[divmod(place, w)]).astype(int).tolist()
+        square = [(row, column) for row in (y, y + 1) for column in (x, x + 1)]
+        found += [(view, row * w + column) for row, column in square if 0 <= row < h and 0 <= column < w]
+    return [at for at in found if valid.reshape(len(valid), -1)[at]]
 
 
 def merge_views(scores: np.ndarray, valid: np.ndarray, motions: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
 from patchead.search.bounded_group import Comparison, score_bounded
 from patchead.search.goals import Goal, TopPatches
+from patchead.search.group_vectors import Blocks
 from patchead.search.window import Grid
 
 BOUNDED = "bounded"
@@ -35,20 +36,21 @@ def score_group(
     """Score a whole group in this process, as `leave_one_out.score_group`, or with schedule ``bounded``.
 
     ``bounded`` gives the same image scores and largest patches, up to rounding; other patch scores may be upper bounds
-    (method.md §10). Where a sample of the group shows that bounds cost more than they save, it is searched fully.
+    (method.md §10). Where a sample of the group shows that bounds cost more than they save, or repeats are looked for
+    (they need every patch), the group is searched fully.
 
     Args:
         embeddings, content, part, aggregation, device, precision, memory_bytes, panel, queries: see
             `leave_one_out.score_group`.
         schedule: ``bounded``, or one of the full search.
-        grid: (h, w) of a view's patches, for ``bounded``; default: a square.
+        grid: (h, w) of a view's patches; default: a square.
         goal: what ``bounded`` must find exactly; default: image scores and largest patches.
 
     Raises:
         As `leave_one_out.score_group`.
     """
     n, p, d = embeddings.shape
-    if schedule == BOUNDED:
+    if schedule == BOUNDED and not aggregation.finds_repeats:
         part = np.full(n, -1, np.int64) if part is None else part
         asked = n if queries is None else queries
         references = np.arange(n) if panel is None else panel
@@ -64,15 +66,15 @@ def score_group(
             device=device,
             precision=precision,
             memory_bytes=memory_bytes,
-            grid=Grid.of(grid or (isqrt(p), isqrt(p)), p),
+            grid=Grid.of(grid or _square(p), p),
         )
         whole = Workload(images=n, patches=p, dim=d, references=n, precision=precision, fraction=aggregation.fraction)
         symmetric = panel is None and queries is None and whole.choose_schedule(memory_bytes) == "symmetric"
         wanted = goal or TopPatches(aggregation.image_top_fraction)
         if (found := score_bounded(compared, wanted, symmetric=symmetric)) is not None:
             scores = image_scores(found.patch_scores, aggregation.image_top_fraction)
-            return GroupScores(found.patch_scores, scores, counts, found.exact, found.facts)
-        schedule = "auto"
+            return GroupScores(found.patch_scores, scores, counts, exact=found.exact, search=found.facts)
+    schedule = "auto" if schedule == BOUNDED else schedule
     return leave_one_out.score_group(
         embeddings,
         content,
@@ -84,4 +86,58 @@ def score_group(
         memory_bytes=memory_bytes,
         panel=panel,
         queries=queries,
+        grid=grid,
     )
+
+
+def score_query_block(
+    index: np.ndarray,
+    blocks: Blocks,
+    references: np.ndarray,
+    content: np.ndarray,
+    part: np.ndarray,
+    *,
+    aggregation: Aggregation,
+    n_references: np.ndarray,
+    device: str,
+    precision: str,
+    memory_bytes: int,
+    grid: tuple[int, int],
+    goal: Goal,
+) -> np.ndarray | None:
+    """Score a block of a group's images with schedule ``bounded``: float32 (B, P).
+
+    None where the full search costs less.
+
+    Args:
+        index: int64 (B,), positions of the images in the group.
+        blocks: the embeddings of these images and of all references, in any blocks; held as they are.
+        references: int64 (R,), positions of the references.
+        content, part: int64 (N,), of the whole group.
+        aggregation, device, precision, memory_bytes, grid, goal: see `score_group`.
+        n_references: int (B,), of these images.
+
+    Raises:
+        As `score_group`.
+    """
+    compared = Comparison(
+        blocks=blocks,
+        queries=index,
+        references=references,
+        content=content,
+        part=part,
+        n_references=n_references,
+        aggregation=aggregation,
+        device=device,
+        precision=precision,
+        memory_bytes=memory_bytes,
+        grid=Grid.of(grid, blocks[0][1].shape[1]),
+    )
+    found = score_bounded(compared, goal, symmetric=False)
+    return None if found is None else found.patch_scores
+
+
+def _square(patches: int) -> tuple[int, int]:
+    """(h, w) of a grid that nobody has named: a square, or one row."""
+    side = isqrt(patches)
+    return (side, side) if side * side == patches else (1, patches)

@@ -131,6 +131,26 @@ def test_scores_are_the_same_for_any_number_of_actors_and_each_block_is_read_onc
     assert (summary["tasks_done"] > 1) == (actors > 1)
 
 
+@pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 4), ("ray", 2)], indirect=["executor"])
+def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, executor: Executor, actors: int) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((1, 100, 64)) + 0.2 * rng.standard_normal((60, 100, 64))
+    z[7, 30:33] = rng.standard_normal((3, 64))
+    embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+    store, group = stored(tmp_path, embeddings)
+    expected = score_group(embeddings, np.arange(60), aggregation=Aggregation(), memory_bytes=MEMORY)
+    stage = Stage(tmp_path, store, [group], executor, actors, grid=(10, 10), schedule="bounded")
+    summary, _ = stage.run()
+    staged = stage.folder.read_group("g")
+    np.testing.assert_allclose(staged.scores, expected.image_scores, rtol=0, atol=1e-6)
+    assert (staged.patch_scores.reshape(60, -1) - expected.patch_scores).min() > -1e-6
+    assert summary["reads_of_a_block_per_node"] == 1
+    assert (summary["tasks_done"] > 1) == (actors > 1)
+    if actors == 1:
+        assert staged.search["generator"] == "window"
+        assert staged.search["multiplications"] < 0.5
+
+
 @BOTH
 def test_groups_in_blocks_and_whole_ones_go_through_together(tmp_path: Path, executor: Executor) -> None:
     sizes, groups, expected = {"large": 24, "middle": 14, "small": 5}, [], {}

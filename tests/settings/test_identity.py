@@ -82,7 +82,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.alpha": (0.05, FEW_SHOT),
     "scoring.flag_top": (5, {"scoring.verdict": "top"}),
     "scoring.precision": ("bf16", {}),  # auto is fp32 or int8
-    "scoring.schedule": ("symmetric", {}),
+    "scoring.schedule": ("bounded", {}),
     "scoring.memory_gb": (1.0, {}),
     "scoring.max_group_size": (100, {}),
     "scoring.max_references": (50, {}),
@@ -179,6 +179,7 @@ def test_levels_build_on_each_other() -> None:
     assert explanations - scores == {
         *("scoring.verdict", "scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
         *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
+        "scoring.schedule",
     }
 
 
