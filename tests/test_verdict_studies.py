@@ -153,7 +153,7 @@ def test_what_is_flagged_alone_is_told_per_product_and_k() -> None:
     assert sheet.rows[len(alone.SHOTS) - 1][4:6] == ("100.0% ± 0.0%", "at least 95%")
 
 
-def test_a_pooled_spread_is_that_of_alike_products() -> None:
+def test_a_pooled_deviation_is_that_of_alike_products() -> None:
     null = np.array([0.09, 0.10, 0.11])
     pooled = alone.pooled_interval("a", {"a": null, "b": 2 * null})
     assert pooled.centre == pytest.approx(0.10)
@@ -209,14 +209,18 @@ def test_scores_of_a_night_are_those_of_its_images_alone() -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_prompts_are_good_photos_of_other_lots() -> None:
+def test_prompts_are_good_photos_and_apart_those_of_other_lots() -> None:
     for number in range(2):
-        prompts, good, defective = prompted.places("mono", number)
+        prompts, good, defective = prompted.places("mono", number, apart=True)
         assert len(set(prompts)) == 16
         assert all(lot != number and at < 24 for lot, at in prompts)
         assert [at for _, at in good] == list(range(good[0][1], good[0][1] + 6))
         assert {lot for lot, _ in good} == {number}
         assert all(at >= 24 for _, at in defective)
+        prompts, good, defective = prompted.places("mono", number)
+        assert len({*prompts, *good}) == 16 + 6
+        assert {lot for lot, _ in prompts} == {0, 1}
+        assert all(at < 24 for _, at in prompts + good)
     given = prompted.draw_of("mono", 0, "fp32")
     assert given.to_prompts.shape == (12, 16, 16)
     assert given.truth.sum() == 6

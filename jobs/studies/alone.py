@@ -14,12 +14,13 @@ from patchead.settings.resolve import settled_precision
 from studies.cells import PRODUCTS
 from studies.features import DINO
 from studies.findings import Case, Finding, Say, Sheet, find
-from studies.lots import SIZE, arithmetic
+from studies.lots import LOTS, SIZE, arithmetic
 from studies.prompted import ASKED, DRAWS, NAMES, Draw, draw_of
 
 STUDY = "alone"
 SHOTS = (3, 4, 8, 16)
-OWN, POOLED = "prompts of the product", "spread pooled over products"
+#: Where prompts and good cells come from, and whose deviation it is.
+OWN, POOLED, APART = "at random", "at random; deviation pooled over products", "prompts of other blocks than the cells"
 #: What the verdict should do at its default level: of good cells at most, of defective mono cells at least.
 GOOD_TARGET = 0.02
 TARGETS = {4: 0.50, 8: 0.85, 16: 0.95}
@@ -35,31 +36,48 @@ def run(say: Say) -> list[Finding]:
         for key, value in of_draw(drawn):
             values.setdefault(key, []).append(value)
         say(f"alone: draw {number}")
+    for product in PRODUCTS:
+        for number in range(LOTS[product]):
+            apart = draw_of(product, number, precision, apart=True)
+            for key, value in of_product(product, apart, APART):
+                values.setdefault(key, []).append(value)
+        say(f"alone: {product}, prompts of other blocks")
+    used = arithmetic(precision)
     return [
-        Finding(
-            STUDY, {"product": product, "k": k, "null": null, "arithmetic": arithmetic(precision)}, metric, tuple(found)
-        )
+        Finding(STUDY, {"product": product, "k": k, "null": null, "arithmetic": used}, metric, tuple(found))
         for (product, k, null, metric), found in values.items()
     ]
 
 
-def of_draw(drawn: Mapping[str, Draw]) -> Iterator[tuple[tuple[str, int, str, str], float]]:
-    """(product, k, null, metric) and its value."""
+Measured = Iterator[tuple[tuple[str, int, str, str], float]]
+
+
+def of_draw(drawn: Mapping[str, Draw]) -> Measured:
+    """(product, k, null, metric) and its value, with the prompts' own deviation and with one pooled over products."""
+    for product in PRODUCTS:
+        yield from of_product(product, drawn[product], OWN)
+        for k in SHOTS:
+            nulls = {name: draw.null_scores(k) for name, draw in drawn.items()}
+            p = pooled_interval(product, nulls).p_values(drawn[product].scores(k))
+            yield from _shares((product, k, POOLED), p < VerdictSettings().alpha, drawn[product].truth)
+
+
+def of_product(product: str, draw: Draw, null: str) -> Measured:
+    """The shares flagged by the prompts' own deviation, and AUROC; no image has a say in the verdict on another."""
     for k in SHOTS:
-        nulls = {name: draw.null_scores(k) for name, draw in drawn.items()}
-        for product in PRODUCTS:
-            scores, truth = drawn[product].scores(k), drawn[product].truth
-            # No image of the list has a say in the verdict on another one: together or alone is the same.
-            own = judge(scores, VerdictSettings(), null_scores=nulls[product]).flagged
-            pooled = pooled_interval(product, nulls).p_values(scores) < VerdictSettings().alpha
-            for null, flagged in ((OWN, own), (POOLED, pooled)):
-                yield (product, k, null, METRICS[0]), float(flagged[~truth].mean())
-                yield (product, k, null, METRICS[1]), float(flagged[truth].mean())
-            yield (product, k, OWN, METRICS[2]), float(roc_auc_score(truth, scores))
+        scores = draw.scores(k)
+        flagged = judge(scores, VerdictSettings(), null_scores=draw.null_scores(k)).flagged
+        yield from _shares((product, k, null), flagged, draw.truth)
+        yield (product, k, null, METRICS[2]), float(roc_auc_score(draw.truth, scores))
+
+
+def _shares(key: tuple[str, int, str], flagged: np.ndarray, truth: np.ndarray) -> Measured:
+    for metric, of in zip(METRICS[:2], (~truth, truth), strict=True):
+        yield (*key, metric), float(flagged[of].mean())
 
 
 def pooled_interval(product: str, nulls: Mapping[str, np.ndarray]) -> PredictionInterval:
-    """The product's prompts say the centre; the spread, relative to the centre, is that of all products' prompts."""
+    """The product's prompts say the centre; the deviation, relative to the centre, is that of all products' prompts."""
     every = {name: PredictionInterval.of(scores) for name, scores in nulls.items()}
     own, degrees = every[product], sum(interval.degrees for interval in every.values())
     relative = sum(i.degrees * (i.scale / i.centre) ** 2 for i in every.values()) / degrees
@@ -70,23 +88,24 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
     """One row per product, null and k."""
     rows = []
     for product in PRODUCTS:
-        for null in (OWN, POOLED):
+        for null in (OWN, POOLED, APART):
             for k in SHOTS:
                 case: Case = {"product": product, "null": null, "k": k}
-                good, bad, _ = (find(findings, metric, **case) for metric in METRICS)
-                auroc = find(findings, "AUROC", product=product, k=k)
-                if good and bad and auroc:
-                    target = f"at least {TARGETS[k]:.0%}" if product == "mono" and k in TARGETS else ""
-                    rows.append((product, null, str(k), _share(good), _share(bad), target, f"{auroc.mean:.3f}"))
+                good, bad, auroc = (find(findings, metric, **case) for metric in METRICS)
+                if good and bad:
+                    target = f"at least {TARGETS[k]:.0%}" if (product, null) == ("mono", OWN) and k in TARGETS else ""
+                    ranking = f"{auroc.mean:.3f}" if auroc else ""
+                    rows.append((product, null, str(k), _share(good), _share(bad), target, ranking))
     used = ", ".join(dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings))
     caption = (
-        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {used}; level 0.01, the default. {DRAWS} "
-        f"draws: the first k of 16 good cells as prompts, {ASKED} neighbouring good cells of another block and {ASKED} "
-        "defective ones, every one judged by the prompts alone (method.md §7.3): mean ± standard error over the draws. "
-        f"Target: of good cells at most {GOOD_TARGET:.0%}. Pooled: the standard deviation, in units of the mean, is "
-        f"that of the prompts of {', '.join(NAMES)} together."
+        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {used}; level 0.01, the default. {DRAWS} draws: the first k "
+        f"of 16 good cells as prompts, {ASKED} other good cells and {ASKED} defective ones, every one judged by the "
+        f"prompts alone (method.md §7.3): mean ± standard error over the draws. Target: of good cells at most "
+        f"{GOOD_TARGET:.0%}. Pooled: the standard deviation, in units of the mean, is that of the prompts of "
+        f"{', '.join(NAMES)} together. Other blocks: the good cells are neighbours in one block of the file, prompts "
+        "are of the other four, one draw a block."
     )
-    header = ("cells", "null", "k", "good flagged", "defective flagged", "target", "AUROC")
+    header = ("cells", "drawn", "k", "good flagged", "defective flagged", "target", "AUROC")
     return [Sheet("Few-shot, one image alone: what is flagged", caption, header, tuple(rows))]
 
 

@@ -40,28 +40,30 @@ class Draw:
         return image_scores(among.min(axis=1), _TOP)
 
 
-def places(name: str, draw: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[tuple[int, int]]]:
+Places = list[tuple[int, int]]
+
+
+def places(name: str, draw: int, *, apart: bool = False) -> tuple[Places, Places, Places]:
     """(lot, position) of the 16 prompts, of the good and of the defective photos of a draw.
 
-    The good ones are neighbours in one lot, the lots taking turns; prompts are good photos of the other lots, and the
-    defective ones are of any.
+    Prompts and good photos are drawn at random from all lots. With ``apart`` the good ones are neighbours in one lot, the
+    lots taking turns, and the prompts are of the other lots.
     """
-    rng = np.random.default_rng([draw, *name.encode()])
-    own, good = draw % LOTS[name], GOOD[name]
-    others = [(lot, at) for lot in range(LOTS[name]) if lot != own for at in range(good)]
-    defective = [(lot, at) for lot in range(LOTS[name]) for at in range(good, len(embedded(name, lot)))]
-    first = int(rng.integers(good - ASKED))
-    return (
-        [others[i] for i in rng.permutation(len(others))[:MOST]],
-        [(own, first + i) for i in range(ASKED)],
-        [defective[i] for i in rng.permutation(len(defective))[:ASKED]],
-    )
+    rng = np.random.default_rng([draw, apart, *name.encode()])
+    own, count = draw % LOTS[name], GOOD[name]
+    good = [(lot, at) for lot in range(LOTS[name]) for at in range(count)]
+    bad = [(lot, at) for lot in range(LOTS[name]) for at in range(count, len(embedded(name, lot)))]
+    good, bad = ([of[i] for i in rng.permutation(len(of))] for of in (good, bad))
+    if not apart:
+        return good[:MOST], good[MOST : MOST + ASKED], bad[:ASKED]
+    first = int(rng.integers(count - ASKED))
+    return [place for place in good if place[0] != own][:MOST], [(own, first + i) for i in range(ASKED)], bad[:ASKED]
 
 
-@lru_cache(maxsize=len(NAMES) * DRAWS)
-def draw_of(name: str, draw: int, precision: str) -> Draw:
+@lru_cache(maxsize=2 * len(NAMES) * DRAWS)
+def draw_of(name: str, draw: int, precision: str, *, apart: bool = False) -> Draw:
     """The ``draw``-th of a product or texture; the same for every study that asks."""
-    prompts, good, defective = places(name, draw)
+    prompts, good, defective = places(name, draw, apart=apart)
     references, queries = (
         np.stack([embedded(name, lot)[at] for lot, at in chosen]) for chosen in (prompts, good + defective)
     )
