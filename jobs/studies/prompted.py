@@ -46,7 +46,7 @@ Places = list[tuple[int, int]]
 def places(name: str, draw: int, *, apart: bool = False) -> tuple[Places, Places, Places]:
     """(lot, position) of the 16 prompts, of the good and of the defective photos of a draw.
 
-    Prompts and good photos are drawn at random from all lots. With ``apart`` the good ones are neighbours in one lot, the
+    Prompts and good photos are drawn from all lots. With ``apart`` the good ones are neighbours in one lot, the
     lots taking turns, and the prompts are of the other lots.
     """
     rng = np.random.default_rng([draw, apart, *name.encode()])
