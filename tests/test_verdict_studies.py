@@ -138,18 +138,18 @@ def test_an_image_alone_gets_the_verdict_that_it_has_in_a_list() -> None:
 
 def test_what_is_flagged_alone_is_told_per_product_and_k() -> None:
     drawn = {name: draw(seed, 0.1) for seed, name in enumerate(prompted.NAMES)}
-    values = dict(alone.of_draw(drawn))
+    values = dict(alone.of_draw(drawn)) | dict(alone.of_product("mono", drawn["mono"], prompted.ONE))
     for product in PRODUCTS:
-        assert values[product, 16, alone.OWN, "defective flagged"] == 1.0
-        assert values[product, 16, alone.OWN, "good flagged"] <= 0.1
-        assert values[product, 8, alone.OWN, "AUROC"] == 1.0
+        assert values[product, 16, prompted.ALL, "defective flagged"] == 1.0
+        assert values[product, 16, prompted.ALL, "good flagged"] <= 0.1
+        assert values[product, 8, prompted.ALL, "AUROC"] == 1.0
     found = [
         Finding("alone", {"product": p, "k": k, "null": n, "arithmetic": "fp32"}, m, (v, v))
         for (p, k, n, m), v in values.items()
     ]
     (sheet,) = alone.sheets(found)
-    assert len(sheet.rows) == 2 * 2 * len(alone.SHOTS)
-    assert sheet.rows[len(alone.SHOTS) - 1][:3] == ("mono", alone.OWN, "16")
+    assert len(sheet.rows) == 5 * len(alone.SHOTS)
+    assert sheet.rows[len(alone.SHOTS) - 1][:3] == ("mono", prompted.ONE, "16")
     assert sheet.rows[len(alone.SHOTS) - 1][4:6] == ("100.0% ± 0.0%", "at least 95%")
 
 
@@ -211,13 +211,16 @@ def test_scores_of_a_night_are_those_of_its_images_alone() -> None:
 @pytest.mark.usefixtures("tiny")
 def test_prompts_are_good_photos_and_apart_those_of_other_lots() -> None:
     for number in range(2):
-        prompts, good, defective = prompted.places("mono", number, apart=True)
+        prompts, good, defective = prompted.places("mono", number, prompted.APART)
         assert len(set(prompts)) == 16
         assert all(lot != number and at < 24 for lot, at in prompts)
         assert [at for _, at in good] == list(range(good[0][1], good[0][1] + 6))
         assert {lot for lot, _ in good} == {number}
         assert all(at >= 24 for _, at in defective)
-        prompts, good, defective = prompted.places("mono", number)
+        prompts, good, _ = prompted.places("mono", number, prompted.ONE)
+        assert len({*prompts, *good}) == len(prompts) + len(good)
+        assert {lot for lot, _ in prompts + good} == {number}
+        prompts, good, _ = prompted.places("mono", number, prompted.ALL)
         assert len({*prompts, *good}) == 16 + 6
         assert {lot for lot, _ in prompts} == {0, 1}
         assert all(at < 24 for _, at in prompts + good)

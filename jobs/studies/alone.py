@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -14,13 +15,12 @@ from patchead.settings.resolve import settled_precision
 from studies.cells import PRODUCTS
 from studies.features import DINO
 from studies.findings import Case, Finding, Say, Sheet, find
-from studies.lots import LOTS, SIZE, arithmetic
-from studies.prompted import ASKED, DRAWS, NAMES, Draw, draw_of
+from studies.lots import SIZE, arithmetic
+from studies.prompted import ALL, APART, ASKED, DRAWS, NAMES, ONE, Draw, draw_of
 
 STUDY = "alone"
 SHOTS = (3, 4, 8, 16)
-#: Where prompts and good cells come from, and whose deviation it is.
-OWN, POOLED, APART = "at random", "at random; deviation pooled over products", "prompts of other blocks than the cells"
+POOLED = f"{ALL}; deviation pooled over products"
 #: What the verdict should do at its default level: of good cells at most, of defective mono cells at least.
 GOOD_TARGET = 0.02
 TARGETS = {4: 0.50, 8: 0.85, 16: 0.95}
@@ -36,12 +36,11 @@ def run(say: Say) -> list[Finding]:
         for key, value in of_draw(drawn):
             values.setdefault(key, []).append(value)
         say(f"alone: draw {number}")
-    for product in PRODUCTS:
-        for number in range(LOTS[product]):
-            apart = draw_of(product, number, precision, apart=True)
-            for key, value in of_product(product, apart, APART):
+    for product, source in itertools.product(PRODUCTS, (ONE, APART)):
+        for number in range(DRAWS):
+            for key, value in of_product(product, draw_of(product, number, precision, source), source):
                 values.setdefault(key, []).append(value)
-        say(f"alone: {product}, prompts of other blocks")
+        say(f"alone: {product}, {source}")
     used = arithmetic(precision)
     return [
         Finding(STUDY, {"product": product, "k": k, "null": null, "arithmetic": used}, metric, tuple(found))
@@ -55,7 +54,7 @@ Measured = Iterator[tuple[tuple[str, int, str, str], float]]
 def of_draw(drawn: Mapping[str, Draw]) -> Measured:
     """(product, k, null, metric) and its value, with the prompts' own deviation and with one pooled over products."""
     for product in PRODUCTS:
-        yield from of_product(product, drawn[product], OWN)
+        yield from of_product(product, drawn[product], ALL)
         for k in SHOTS:
             nulls = {name: draw.null_scores(k) for name, draw in drawn.items()}
             p = pooled_interval(product, nulls).p_values(drawn[product].scores(k))
@@ -88,12 +87,12 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
     """One row per product, null and k."""
     rows = []
     for product in PRODUCTS:
-        for null in (OWN, POOLED, APART):
+        for null in (ONE, ALL, POOLED, APART):
             for k in SHOTS:
                 case: Case = {"product": product, "null": null, "k": k}
                 good, bad, auroc = (find(findings, metric, **case) for metric in METRICS)
                 if good and bad:
-                    target = f"at least {TARGETS[k]:.0%}" if (product, null) == ("mono", OWN) and k in TARGETS else ""
+                    target = f"at least {TARGETS[k]:.0%}" if (product, null) == ("mono", ONE) and k in TARGETS else ""
                     ranking = f"{auroc.mean:.3f}" if auroc else ""
                     rows.append((product, null, str(k), _share(good), _share(bad), target, ranking))
     used = ", ".join(dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings))
@@ -101,9 +100,9 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
         f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {used}; level 0.01, the default. {DRAWS} draws: the first k "
         f"of 16 good cells as prompts, {ASKED} other good cells and {ASKED} defective ones, every one judged by the "
         f"prompts alone (method.md §7.3): mean ± standard error over the draws. Target: of good cells at most "
-        f"{GOOD_TARGET:.0%}. Pooled: the standard deviation, in units of the mean, is that of the prompts of "
-        f"{', '.join(NAMES)} together. Other blocks: the good cells are neighbours in one block of the file, prompts "
-        "are of the other four, one draw a block."
+        f"{GOOD_TARGET:.0%}. One block: prompts and good cells of the same contiguous block; all blocks: of the "
+        f"five of the file; {APART}: the good cells are neighbours in one block, prompts are of the rest. Pooled: the "
+        f"standard deviation, in units of the mean, is that of the prompts of {', '.join(NAMES)} together."
     )
     header = ("cells", "drawn", "k", "good flagged", "defective flagged", "target", "AUROC")
     return [Sheet("Few-shot, one image alone: what is flagged", caption, header, tuple(rows))]

@@ -41,29 +41,34 @@ class Draw:
 
 
 Places = list[tuple[int, int]]
+#: Where the good photos of a draw come from: prompts and others from one lot, from all lots, or from different ones.
+ONE, ALL, APART = "one block", "all blocks", "prompts of other blocks"
 
 
-def places(name: str, draw: int, *, apart: bool = False) -> tuple[Places, Places, Places]:
+def places(name: str, draw: int, source: str) -> tuple[Places, Places, Places]:
     """(lot, position) of the 16 prompts, of the good and of the defective photos of a draw.
 
-    Prompts and good photos are drawn from all lots. With ``apart`` the good ones are neighbours in one lot, the
-    lots taking turns, and the prompts are of the other lots.
+    Prompts and good photos are drawn from ``ONE`` lot, the lots taking turns, or from ``ALL``. ``APART``: the good ones
+    are neighbours in one lot, the prompts are of the others. Defective photos are of any lot.
     """
-    rng = np.random.default_rng([draw, apart, *name.encode()])
+    rng = np.random.default_rng([draw, *source.encode(), *name.encode()])
     own, count = draw % LOTS[name], GOOD[name]
     good = [(lot, at) for lot in range(LOTS[name]) for at in range(count)]
     bad = [(lot, at) for lot in range(LOTS[name]) for at in range(count, len(embedded(name, lot)))]
     good, bad = ([of[i] for i in rng.permutation(len(of))] for of in (good, bad))
-    if not apart:
-        return good[:MOST], good[MOST : MOST + ASKED], bad[:ASKED]
-    first = int(rng.integers(count - ASKED))
-    return [place for place in good if place[0] != own][:MOST], [(own, first + i) for i in range(ASKED)], bad[:ASKED]
+    if source == APART:
+        first = int(rng.integers(count - ASKED))
+        prompts = [place for place in good if place[0] != own]
+        return prompts[:MOST], [(own, first + i) for i in range(ASKED)], bad[:ASKED]
+    if source == ONE:
+        good = [place for place in good if place[0] == own]
+    return good[:MOST], good[MOST : MOST + ASKED], bad[:ASKED]
 
 
-@lru_cache(maxsize=2 * len(NAMES) * DRAWS)
-def draw_of(name: str, draw: int, precision: str, *, apart: bool = False) -> Draw:
+@lru_cache(maxsize=3 * len(NAMES) * DRAWS)
+def draw_of(name: str, draw: int, precision: str, source: str = ALL) -> Draw:
     """The ``draw``-th of a product or texture; the same for every study that asks."""
-    prompts, good, defective = places(name, draw, apart=apart)
+    prompts, good, defective = places(name, draw, source)
     references, queries = (
         np.stack([embedded(name, lot)[at] for lot, at in chosen]) for chosen in (prompts, good + defective)
     )
