@@ -24,7 +24,8 @@ from studies.strips import Sorted, strip
 STUDY = "boxes"
 RULE = Aggregation()
 SIZES = (0.5, 1.0, 2.0)
-GOOD = 72
+GOOD = {224: 72, 448: 56}
+"""Good photos of a night, by size in pixels."""
 TOP = 20
 """Images with the highest scores that are explained beside the flagged ones."""
 GROUPS = {"solar cells": cells.PRODUCTS, "textures": ("brick", "grass", "gravel")}
@@ -71,20 +72,20 @@ def arithmetic(px: int) -> Case:
 
 def nights(group: str, px: int) -> Iterator[tuple[float, Night]]:
     """For each size of defects the good photos and one defect of each kind, scored at the defaults."""
-    encoder = DINO_AUTO.build(px)
-    photos = (crops if group in GROUPS["textures"] else cells_of)(group, GOOD + len(SIZES) * len(KINDS))
+    encoder, count = DINO_AUTO.build(px), GOOD[px]
+    photos = (crops if group in GROUPS["textures"] else cells_of)(group, count + len(SIZES) * len(KINDS))
     order = np.random.default_rng(0).permutation(len(photos)).tolist()
-    shots = [good(photos[i]) for i in order[:GOOD]]
+    shots = [good(photos[i]) for i in order[:count]]
     of_size: dict[float, list[int]] = {}
-    for i in order[GOOD:]:
-        size, kind = SIZES[(len(shots) - GOOD) // len(KINDS)], list(KINDS)[(len(shots) - GOOD) % len(KINDS)]
+    for i in order[count:]:
+        size, kind = SIZES[(len(shots) - count) // len(KINDS)], list(KINDS)[(len(shots) - count) % len(KINDS)]
         defect = plant(photos[i], kind, len(shots), size)
         of_size.setdefault(size, []).append(len(shots))
         shots.append(Shot(defect.image, defect.mask, kind))
     pixels = np.stack([fit(shot.image, px, "squash") for shot in shots])
     distances = strip(embed_pixels(encoder, pixels), settled_precision("auto", "cpu"))
     for size, places in of_size.items():
-        chosen = np.array([*range(GOOD), *places])
+        chosen = np.array([*range(count), *places])
         patches = Sorted.of(distances, chosen).patch_scores(RULE.aggregate, RULE.fraction)
         scores = image_scores(patches, RULE.image_top_fraction)
         verdict = judge(scores, VerdictSettings())
@@ -205,7 +206,8 @@ def _by_way(findings: list[Finding]) -> Sheet:
                     )
                 )
     caption = (
-        f"{DINO_AUTO.label}, blocks 6+9+12, nearest {RULE.fraction:.0%}; a night is {GOOD} good photos and one of each "
+        f"{DINO_AUTO.label}, blocks 6+9+12, nearest {RULE.fraction:.0%}; a night is "
+        f"{' or '.join(f'{count} good photos ({px} px)' for px, count in GOOD.items())} and one of each "
         f"of {len(KINDS)} planted defects; a night for each product and for defects of "
         f"{', '.join(f'{size:g}' for size in SIZES)} times the stated size. Explained: the flagged "
         f"and the {TOP} highest scores. Covered: one or two boxes meet the defect, and the box around them has an "
