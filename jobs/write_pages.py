@@ -52,8 +52,9 @@ def settings_page() -> str:
         "One YAML file holds a run's settings, one section per heading; `--set section.key=value` overrides one of "
         "them. `none` stands for a value that is left out. An unknown key is refused by name. `patchead settings` "
         "prints this list.",
-        "*Decides* says what changes with a setting: which images are scored, their embeddings, their scores, or only "
-        "verdicts, heatmaps and regions; what decides one decides those behind it. `-`: it changes none of them.",
+        "*Decides* says what changes with a setting: which images are scored, their embeddings, their scores, their "
+        "verdicts, or only heatmaps and regions (explanations); what decides one decides those behind it. `-`: it "
+        "changes none of them.",
     ]
     for name, field in Config.model_fields.items():
         found = [(key, setting) for key, setting in iter_fields() if key == name or key.startswith(f"{name}.")]

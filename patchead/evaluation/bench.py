@@ -18,16 +18,22 @@ from patchead.local import Prompts, Samples, SampleScores, embed_images, score_s
 from patchead.local_prompts import embed_prompts
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.panel import reference_panel
+from patchead.scoring.verdict import Verdict, judge
+from patchead.settings import resolve
 
 Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Hold the scores of a class's test images, and the seconds they took; embedding is shared by variants."""
+    """Hold the scores of a class's test images, the verdict on those that have one, and the seconds they took.
+
+    Embedding is shared by variants.
+    """
 
     samples: Samples
     scores: SampleScores
+    verdict: Verdict
     embed_seconds: float
     score_seconds: float
 
@@ -67,7 +73,13 @@ class Bench:
             memory_bytes=int(variant.config.scoring.memory_gb * GIGABYTE),
             panel=self._panel(variant),
         )
-        return Scored(samples, scores, embed_seconds + prompt_seconds, time.perf_counter() - started)
+        verdict = judge(
+            scores.image_scores[np.isfinite(scores.image_scores)],
+            resolve.verdict_of(variant.config, self._class.name),
+            null_scores=scores.null_scores,
+            views_of=0 if prompts is None else prompts.views_of,
+        )
+        return Scored(samples, scores, verdict, embed_seconds + prompt_seconds, time.perf_counter() - started)
 
     def _samples(self, variant: Variant, prompts: Prompts | None, seed: int | None) -> tuple[Samples, float]:
         paths, encoder = [sample.path for sample in self._class.test], variant.config.encoder

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from patchead.evaluation.datasets import Sample, read_mask
-from patchead.evaluation.metrics import ImageMetrics, PixelHistogram, PixelMetrics, image_metrics
+from patchead.evaluation.metrics import (
+    ImageMetrics,
+    PixelHistogram,
+    PixelMetrics,
+    VerdictMetrics,
+    image_metrics,
+    verdict_metrics,
+)
 from patchead.maps.heatmap import heatmap
 
 
@@ -21,6 +28,7 @@ class Figures:
     """
 
     image: ImageMetrics
+    verdict: VerdictMetrics
     pixel: PixelMetrics
     unscored: int
     mapped: int
@@ -33,6 +41,7 @@ def measure(
     patch_scores: np.ndarray,
     sizes: Sequence[tuple[int, int]],
     *,
+    flagged: np.ndarray,
     fit: str,
     map_side: int,
 ) -> Figures:
@@ -43,6 +52,7 @@ def measure(
         image_scores: float64 (N,); NaN where there is none.
         patch_scores: float32 (N, h, w), in [0, 1].
         sizes: (width, height) of each image.
+        flagged: bool, the verdict on each image that has a score.
         fit: how the images became square.
         map_side: see `score_map`.
 
@@ -64,6 +74,7 @@ def measure(
     image = image_metrics(image_scores[scored], labels[scored])
     return Figures(
         image=image,
+        verdict=verdict_metrics(flagged, labels[scored]),
         pixel=histogram.metrics(),
         unscored=int((~scored).sum()),
         mapped=mapped,

@@ -51,6 +51,33 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> ImageMetrics:
     return ImageMetrics(*curves.threshold_metrics(labels, scores))
 
 
+@dataclass(frozen=True)
+class VerdictMetrics:
+    """Hold what a verdict flags of one class. F1 is None without both kinds of image, a share without its kind."""
+
+    f1: float | None
+    defective_flagged: float | None
+    good_flagged: float | None
+
+
+def verdict_metrics(flagged: np.ndarray, labels: np.ndarray) -> VerdictMetrics:
+    """Compute the F1 of a verdict and the shares of anomalous and of good images that it flags.
+
+    Args:
+        flagged, labels: bool (N,).
+
+    Examples:
+        >>> verdict_metrics(np.array([True, True, False, False]), np.array([True, False, True, False]))
+        VerdictMetrics(f1=0.5, defective_flagged=0.5, good_flagged=0.5)
+    """
+    hits, both = int((flagged & labels).sum()), bool(labels.any() and not labels.all())
+    return VerdictMetrics(
+        f1=2 * hits / int(flagged.sum() + labels.sum()) if both else None,
+        defective_flagged=float(flagged[labels].mean()) if labels.any() else None,
+        good_flagged=float(flagged[~labels].mean()) if not labels.all() else None,
+    )
+
+
 class PixelHistogram:
     """Count maps and masks of any number of images in 4,096 bins on [0, 1]; parts from workers add up exactly.
 

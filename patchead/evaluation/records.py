@@ -18,7 +18,7 @@ from patchead.evaluation.variants import Variant
 from patchead.files import write_atomically
 from patchead.hashing import bytes_sha256
 
-RULE = 1  # raise it when a change to the evaluation changes its figures: records of before are then not reused
+RULE = 2  # raise it when a change to the evaluation changes its figures: records of before are then not reused
 OK, TOO_FEW = "ok", "too_few_images"
 RECORDS = "records"
 
@@ -31,7 +31,7 @@ class Row:
     all others); no metric counts them. ``mapped``: images that the pixel metrics count; ``without_mask``: anomalous
     ones that they leave out. ``aligned``: how many were, None without alignment. Seconds of embedding are of all test
     images (and prompts), and the same in every row that shares the embeddings. ``settings``: JSON, all that the figures
-    depend on; ``weights_digest``: SHA-256 of the loaded weights.
+    depend on; ``verdict_rule``: by which images were flagged; ``weights_digest``: SHA-256 of the loaded weights.
     """
 
     dataset: str
@@ -43,10 +43,14 @@ class Row:
     image_auroc: float | None
     image_ap: float | None
     image_f1_max: float | None
+    verdict_f1: float | None
+    verdict_defective_flagged: float | None
+    verdict_good_flagged: float | None
     pixel_auroc: float | None
     pixel_ap: float | None
     pixel_pro: float | None
     pixel_f1_max: float | None
+    verdict_rule: str | None
     images: int
     anomalous: int
     unscored: int
@@ -59,7 +63,8 @@ class Row:
     settings: str
 
 
-METRICS = tuple(name for name in Row.__annotations__ if name.startswith(("image_", "pixel_")))
+_PARTS = ("image_", "verdict_", "pixel_")
+METRICS = tuple(name for name, of in Row.__annotations__.items() if name.startswith(_PARTS) and of.startswith("float"))
 SCHEMA = pa.schema(
     [
         (name, {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}[type.removesuffix(" | None")])

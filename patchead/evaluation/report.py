@@ -13,7 +13,8 @@ from patchead.evaluation.summary import MEAN, Figure, Line, notes, summarise
 from patchead.markdown import markdown_table
 from patchead.printed import add_cells, say
 
-_NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "pro": "PRO"}
+_NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "pro": "PRO", "f1": "F1"}
+_NAMES |= {"defective_flagged": "defective flagged", "good_flagged": "good flagged"}
 _FIGURES = tuple(f"{of} {_NAMES[name]}" for of, _, name in (metric.partition("_") for metric in METRICS))
 HEADER = ("variant", "class", "images", "anomalous", *_FIGURES, "seconds")
 UNDEFINED = "-"

@@ -131,7 +131,7 @@ def _row(bench: Bench, group: _Served, variant: Variant, members: DatasetClass, 
     }
     if seed is None and len(members.test) < variant.config.scoring.min_batch:
         nothing: dict[str, Any] = {"unscored": len(members.test), "mapped": 0, "without_mask": 0, "aligned": None}
-        nothing |= {**dict.fromkeys(METRICS), "embed_seconds": 0.0, "score_seconds": 0.0}
+        nothing |= {**dict.fromkeys(METRICS), "verdict_rule": None, "embed_seconds": 0.0, "score_seconds": 0.0}
         return Row(**base, status=TOO_FEW, **nothing)
     scored = bench.score(variant, seed)
     started = time.perf_counter()
@@ -140,6 +140,7 @@ def _row(bench: Bench, group: _Served, variant: Variant, members: DatasetClass, 
         scored.scores.image_scores,
         scored.scores.patch_scores,
         scored.samples.sizes,
+        flagged=scored.verdict.flagged,
         fit=variant.config.encoder.fit,
         map_side=setup.map_side,
     )
@@ -148,6 +149,7 @@ def _row(bench: Bench, group: _Served, variant: Variant, members: DatasetClass, 
         **base,
         status=OK,
         **_metrics(figures),
+        verdict_rule=scored.verdict.rule,
         unscored=figures.unscored,
         mapped=figures.mapped,
         without_mask=figures.without_mask,
@@ -158,7 +160,7 @@ def _row(bench: Bench, group: _Served, variant: Variant, members: DatasetClass, 
 
 
 def _metrics(figures: Figures) -> dict[str, Any]:
-    parts = (("image", figures.image), ("pixel", figures.pixel))
+    parts = (("image", figures.image), ("verdict", figures.verdict), ("pixel", figures.pixel))
     return {f"{prefix}_{name}": value for prefix, part in parts for name, value in asdict(part).items()}
 
 

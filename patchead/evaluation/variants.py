@@ -84,7 +84,7 @@ class Variant:
 
         The device is none of them, nor how memory is shared.
         """
-        return identity(self.config, Decides.SCORES, self.device)
+        return identity(self.config, Decides.VERDICTS, self.device)
 
 
 def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> list[Variant]:

@@ -20,12 +20,13 @@ from patchead.settings.model import Config
 
 
 class Decides(Enum):
-    """What a setting decides. What decides embeddings decides scores, and what decides scores decides explanations."""
+    """What a setting decides. What decides embeddings decides scores, these verdicts, and these explanations."""
 
     IMAGES = "which images there are and which of them are compared"
     EMBEDDINGS = "embeddings"
     SCORES = "scores"
-    EXPLANATIONS = "verdicts, heatmaps and regions"
+    VERDICTS = "verdicts"
+    EXPLANATIONS = "heatmaps and regions"
     NOTHING = "nothing: where and how fast"
 
 
@@ -52,10 +53,12 @@ _SCORES = (
     *("prompts.k", "prompts.seed", "prompts.rotations"),
     *("mask.threshold", "mask.background"),  # weigh patch scores after matching
 )
+_VERDICTS = (
+    "scoring.verdict",
+    *("scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
+)
 _EXPLANATIONS = (
     "scoring.schedule",  # `bounded` leaves upper bounds in the maps; the others are the order of the work
-    # flags; a score does not depend on them
-    *("scoring.verdict", "scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
     *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
 )
 _NOTHING = (
@@ -76,6 +79,7 @@ _LEVELS = {
     Decides.IMAGES: _IMAGES,
     Decides.EMBEDDINGS: _EMBEDDINGS,
     Decides.SCORES: _SCORES,
+    Decides.VERDICTS: _VERDICTS,
     Decides.EXPLANATIONS: _EXPLANATIONS,
     Decides.NOTHING: _NOTHING,
 }
@@ -84,7 +88,7 @@ DECIDES: Mapping[str, Decides] = MappingProxyType({key: level for level, keys in
 #: Settings of how numbers are rounded. ``auto`` means something else on another machine: they tell apart what is kept
 #: (embeddings, staged scores), and not a run from the same run tried again elsewhere.
 ARITHMETIC = ("encoder.dtype", "scoring.precision")
-_CHAIN = (Decides.EMBEDDINGS, Decides.SCORES, Decides.EXPLANATIONS)
+_CHAIN = (Decides.EMBEDDINGS, Decides.SCORES, Decides.VERDICTS, Decides.EXPLANATIONS)
 
 
 def settings_that_decide(level: Decides) -> tuple[str, ...]:

@@ -116,12 +116,13 @@ def aggregation_of(config: Config) -> Aggregation:
     return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
 
 
-def verdict_of(config: Config) -> VerdictSettings:
-    """Make the rule of verdicts."""
+def verdict_of(config: Config, product: str | None = None) -> VerdictSettings:
+    """Make the rule of verdicts: of a product, which may have its own threshold, or of all that have none."""
     scoring = config.scoring
+    own = scoring.thresholds.get(product or "")
     return VerdictSettings(
         verdict=scoring.verdict,
-        threshold_z=scoring.threshold_z,
+        threshold_z=scoring.threshold_z if own is None else own.z,
         alpha=scoring.alpha,
         flag_top=scoring.flag_top,
     )

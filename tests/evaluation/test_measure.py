@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchead.evaluation.datasets import Sample
-from patchead.evaluation.measure import measure, score_map
+from patchead.evaluation.measure import Figures, score_map
+from patchead.evaluation.measure import measure as measure_all
 from patchead.maps.heatmap import heatmap
 
 
@@ -23,6 +25,11 @@ def spot() -> np.ndarray:
     mask = np.zeros((120, 200), bool)
     mask[30:60, 50:100] = True
     return mask
+
+
+def measure(samples: list[Sample], scores: np.ndarray, patches: np.ndarray, *sizes: Any, **options: Any) -> Figures:
+    """What scores above 0.2 is flagged."""
+    return measure_all(samples, scores, patches, *sizes, flagged=scores[np.isfinite(scores)] > 0.2, **options)
 
 
 GOOD = Sample(Path("good.png"), False, None, "good")
@@ -81,6 +88,7 @@ def test_what_has_no_mask_or_no_score_is_left_out_and_counted(tmp_path: Path, sp
     assert (got.mapped, got.without_mask, got.unscored) == (2, 1, 1)
     assert got.pixel.auroc is not None and got.pixel.auroc > 0.999
     assert got.image.auroc == 1
+    assert (got.verdict.f1, got.verdict.defective_flagged, got.verdict.good_flagged) == (1, 1, 0)  # the last has none
     alone = measure(samples[1:], image[1:], scores[1:], [(200, 120)] * 3, fit="squash", map_side=128)
     assert set(vars(alone.pixel).values()) == {None}
     assert alone.image.auroc == 1

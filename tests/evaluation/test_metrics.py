@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from sklearn.metrics import f1_score
 
-from patchead.evaluation.metrics import BINS, FPR_LIMIT, ImageMetrics, PixelHistogram, image_metrics
+from patchead.evaluation.metrics import (
+    BINS,
+    FPR_LIMIT,
+    ImageMetrics,
+    PixelHistogram,
+    image_metrics,
+    verdict_metrics,
+)
 
 Image = tuple[np.ndarray, np.ndarray]
 
@@ -318,3 +326,15 @@ def test_nothing_warns() -> None:
         counted(some_images(0)).metrics()
         PixelHistogram().metrics()
         image_metrics(np.array([0.0, 1.0]), np.array([True, False]))
+
+
+def test_what_a_verdict_flags() -> None:
+    flagged, labels = np.array([True, True, False, True, False]), np.array([True, False, True, True, False])
+    found = verdict_metrics(flagged, labels)
+    assert (found.f1, found.defective_flagged, found.good_flagged) == pytest.approx((2 / 3, 2 / 3, 1 / 2))
+    assert found.f1 == pytest.approx(f1_score(labels, flagged))
+    good, bad = verdict_metrics(flagged, np.zeros(5, bool)), verdict_metrics(flagged, np.ones(5, bool))
+    assert (good.f1, good.defective_flagged, good.good_flagged) == (None, None, 0.6)
+    assert (bad.f1, bad.defective_flagged, bad.good_flagged) == (None, 0.6, None)
+    nothing = verdict_metrics(np.zeros(5, bool), labels)
+    assert (nothing.f1, nothing.defective_flagged, nothing.good_flagged) == (0.0, 0.0, 0.0)

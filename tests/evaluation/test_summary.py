@@ -21,8 +21,9 @@ def settings_in(precision: str) -> str:
 def row(variant: str, name: str, seed: int | None, auroc: float | None, **more: object) -> Row:
     base = Row(
         dataset="made-up", variant=variant, class_name=name, mode="batch" if seed is None else "few_shot", seed=seed,
-        status=OK, **dict.fromkeys(METRICS), images=12, anomalous=5, unscored=0, mapped=12, without_mask=0,
-        aligned=None, embed_seconds=2.0, score_seconds=1.0, weights_digest="0", settings=settings_in("fp32"),
+        status=OK, **dict.fromkeys(METRICS), verdict_rule=None, images=12, anomalous=5, unscored=0, mapped=12,
+        without_mask=0, aligned=None, embed_seconds=2.0, score_seconds=1.0, weights_digest="0",
+        settings=settings_in("fp32"),
     )  # fmt: skip
     return replace(base, image_auroc=auroc, **more)  # type: ignore[arg-type]
 

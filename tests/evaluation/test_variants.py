@@ -57,7 +57,8 @@ def test_nothing_swept_is_one_variant_and_fixed_overrides_lie_below_the_sweep() 
         (["scoring.fractoin=0.1,0.2"], (), "scoring.fractoin is not a setting"),
         (["scoring.fraction=0.1,2"], (), r"scoring\.fraction.*got 2"),
         (["scoring.fraction=0.1", "scoring.fraction=0.2"], (), "scoring.fraction twice"),
-        (["scoring.threshold_z=3,4"], (), "the same figures"),
+        (["scoring.alpha=0.05,0.1"], (), "the same figures"),
+        (["explain.top=3,4"], (), "the same figures"),
         (["scoring.seed=0,1"], (), "the same figures"),
         (["scoring.fraction=0.1,0.3"], FEW_SHOT, "the same figures"),
         (["prompts.k=1,2"], (), "the same figures"),
@@ -73,7 +74,7 @@ def test_what_cannot_be_evaluated_is_refused(sweeps: list[str], fixed: tuple[str
 
 def test_figures_do_not_depend_on_where_and_how_fast_they_are_computed() -> None:
     (plain,) = variants(loader(), [])
-    for same in ("scoring.memory_gb=1", "scoring.schedule=symmetric", "encoder.batch_size=3", "scoring.threshold_z=9"):
+    for same in ("scoring.memory_gb=1", "scoring.schedule=symmetric", "encoder.batch_size=3", "explain.top=9"):
         assert variants(loader(same), [])[0].settings == plain.settings
-    for other in ("scoring.precision=int8", "encoder.fit=crop", "scoring.image_top_fraction=0", "archive.bit_depth=12"):
+    for other in ("scoring.precision=int8", "encoder.fit=crop", "scoring.threshold_z=9", "archive.bit_depth=12"):
         assert variants(loader(other), [])[0].settings != plain.settings

@@ -112,6 +112,7 @@ CHANGES = {
     Decides.IMAGES: {"run"},
     Decides.EMBEDDINGS: {"store", "staged scores", "run", "variant"},
     Decides.SCORES: {"staged scores", "run", "variant"},
+    Decides.VERDICTS: {"run", "variant"},
     Decides.EXPLANATIONS: {"run"},
     Decides.NOTHING: set(),
 }
@@ -170,14 +171,17 @@ def test_a_setting_changes_the_identities_that_it_decides_and_no_other(key: str)
 
 
 def test_levels_build_on_each_other() -> None:
-    embeddings, scores, explanations = (
-        set(settings_that_decide(level)) for level in (Decides.EMBEDDINGS, Decides.SCORES, Decides.EXPLANATIONS)
+    embeddings, scores, verdicts, explanations = (
+        set(settings_that_decide(level))
+        for level in (Decides.EMBEDDINGS, Decides.SCORES, Decides.VERDICTS, Decides.EXPLANATIONS)
     )
-    assert embeddings < scores < explanations
+    assert embeddings < scores < verdicts < explanations
     assert {"encoder.fit", "align.ratio"} <= embeddings
     assert {"scoring.fraction", "mask.threshold"} <= scores - embeddings
-    assert explanations - scores == {
+    assert verdicts - scores == {
         *("scoring.verdict", "scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
+    }
+    assert explanations - verdicts == {
         *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
         "scoring.schedule",
     }
