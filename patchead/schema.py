@@ -190,7 +190,7 @@ _VERDICTS = Described(
         ("skew", pa.float64(), "Skewness of the scores that are not flagged; null with fewer than three."),
         ("upper_ratio", pa.float64(), "84 % quantile minus median of those, in units of `scale`; 1 for a normal."),
         ("gap_z", pa.float64(), "From the highest that is not flagged to the lowest that is, in units of `scale`."),
-        ("search", pa.string(), "`full`, or where the bounds came from: `window` or `projection` (method.md §10)."),
+        ("search", pa.string(), "`full`; `window` or `projection`, where bounds came from; `window rule r=1`."),
         ("search_share", pa.float64(), "Multiplications done, as a share of the full search's; 1 of `full`."),
         ("encoder_id", pa.string(), "As in `scores`."),
         ("schema_version", pa.int32(), "Version of these columns."),

@@ -25,7 +25,7 @@ from patchead.scoring.leave_one_out import Aggregation, reduce_query_block, scor
 from patchead.scoring.memory_budget import matmul_bytes
 from patchead.scoring.precision import prepare
 from patchead.scoring.similarity import tile, tile_self
-from patchead.search.score import BOUNDED, score_group
+from patchead.search.score import BOUNDED, WINDOWED, score_group
 from patchead.search.score import score_query_block as score_bounded_block
 
 
@@ -136,7 +136,7 @@ class ScoreActor:
             if len(blocks) > count:
                 held[0].append(job.images_of(count + task.blocks[0]))
                 held[1].append(blocks[count])
-            if job.plan.schedule == BOUNDED:
+            if job.plan.schedule in (BOUNDED, WINDOWED):
                 found = self._bounded(job, index, [*columns, *held[0][len(holders) :]], blocks)
                 if found is not None:
                     return found
@@ -156,7 +156,7 @@ class ScoreActor:
     def _bounded(
         self, job: GroupJob, index: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]
     ) -> np.ndarray | None:
-        """Bound and refine a block of queries: float32 (B, P), or None where the full search costs less."""
+        """Score a block of queries by a window, or bound and refine: (B, P), or None where a full search costs less."""
         settings, group = self._settings, job.group
         return score_bounded_block(
             index,

@@ -123,6 +123,7 @@ def limits(config: Config, actors: int, device: str) -> Limits:
     return Limits(
         memory_bytes=memory_bytes(config),
         schedule=scoring.schedule,
+        window=aggregation_of(config).window,
         precision=precision(config, device),
         fraction=scoring.fraction,
         min_batch=scoring.min_batch,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from patchead.batches import slices
 from patchead.errors import PlanError
 from patchead.scoring.memory_budget import Workload
 from patchead.search.bounded_memory import portions
-from patchead.search.score import BOUNDED
+from patchead.search.score import BOUNDED, WINDOWED
 
 _REDUCTION = {"symmetric": 2, BOUNDED: 20}
 """Of the work of all pairs, by schedule: symmetric does each once; bounded did a thirtieth on solar cells, and is
@@ -28,6 +28,8 @@ class Limits:
 
     memory_bytes: int
     schedule: str = "auto"
+    window: int | Literal["auto"] | None = None
+    """See `Aggregation.window`."""
     precision: str = "fp32"
     fraction: float = 0.3
     min_batch: int = 5
@@ -43,13 +45,15 @@ class GroupPlan:
     group_id: str
     images: int
     references: int
-    schedule: str  # symmetric | row_stationary | bounded | none (too few images)
+    schedule: str  # symmetric | row_stationary | bounded | window | none (too few images)
     block_images: int
     flops: int = 0
     prompts: int = 0
     """References that are no images of the group: few-shot mode."""
     nulls: int = 0
     """Of ``images``: those that are scored with the group to know how normal images score (method.md §7.3)."""
+    window: int = 0
+    """Radius of the schedule ``window``."""
 
     @property
     def whole(self) -> bool:
@@ -178,24 +182,25 @@ def _plan_group(
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
     _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
     schedule = "row_stationary"  # prompts and panels are not symmetric
-    if limits.schedule == BOUNDED:
-        schedule = BOUNDED
+    if limits.window is not None or limits.schedule == BOUNDED:
+        schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
         portions(work, n, limits.memory_bytes, threads=1)  # refuses what the memory does not hold
     elif few_shot is None and references == n:
         schedule = work.choose_schedule(limits.memory_bytes, limits.schedule)
     flops = _flops(n, references, work.patches, work.dim)
     fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
     straggler = limits.actors > 1 and flops / share > _LARGEST_TASK
-    return GroupPlan(
+    planned = GroupPlan(
         group_id=name,
         images=n,
         references=references,
         schedule=schedule,
         block_images=n if fits and not straggler else _block_images(work, limits, schedule, flops / share),
-        flops=flops // _REDUCTION.get(schedule, 1),
         prompts=prompts,
         nulls=nulls,
+        window=limits.window if isinstance(limits.window, int) else 0,
     )
+    return replace(planned, flops=flops_of(planned, n, work.patches, work.dim))
 
 
 def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:
@@ -225,6 +230,8 @@ def _block_images(work: Workload, limits: Limits, schedule: str, shares: float) 
 
 def flops_of(group: GroupPlan, queries: int, p: int, d: int) -> int:
     """Count what the first ``queries`` images of a group take by its schedule, with ``p`` patches, ``d`` dimensions."""
+    if group.schedule == WINDOWED:
+        return 2 * queries * group.references * p * min(p, (2 * group.window + 1) ** 2) * d
     return _flops(queries, group.references, p, d) // _REDUCTION.get(group.schedule, 1)
 
 

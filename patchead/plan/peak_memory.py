@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patchead.plan.group_plan import GroupPlan, Limits, workload
 from patchead.scoring.memory_budget import SCORE_BYTES, matmul_bytes
-from patchead.search.score import BOUNDED
+from patchead.search.score import BOUNDED, WINDOWED
 
 
 def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
@@ -18,7 +18,7 @@ def peak_bytes(group: GroupPlan, p: int, d: int, limits: Limits) -> int:
     work = workload(group.images, group.references, p, d, limits)
     block = min(group.block_images, group.images)
     matmul = 2 * min(matmul_bytes(limits.memory_bytes), block * group.references * p * p * SCORE_BYTES)
-    if group.schedule == BOUNDED:
+    if group.schedule in (BOUNDED, WINDOWED):
         return (group.images + group.prompts if group.whole else block) * work.stored_bytes + limits.memory_bytes
     if group.schedule == "row_stationary":
         kernel = matmul + work.query_block_bytes(block, min(block, group.references))

@@ -24,7 +24,7 @@ class Aggregation:
 
     Examples:
         >>> Aggregation("farthest", fraction=0.1)
-        Aggregation(aggregate='farthest', fraction=0.1, image_top_fraction=0.01, repeats=False)
+        Aggregation(aggregate='farthest', fraction=0.1, image_top_fraction=0.01, repeats=False, window=None)
     """
 
     aggregate: Literal["nearest", "farthest"] = "nearest"
@@ -36,7 +36,13 @@ class Aggregation:
     repeats: bool = False
     """Look for defects that images share, and score those images without each other (method.md §9.2)."""
 
+    window: int | Literal["auto"] | None = None
+    """Compare a patch only with those within so many cells of its own place (method.md §11); auto: within 1 where the
+    group lies alike. None: with all."""
+
     def __post_init__(self) -> None:
+        if self.window is not None and self.window != "auto" and not self.window >= 0:
+            raise SettingsError(bad_argument("window", self.window, "off, auto, or a number of cells from 0"))
         if self.aggregate not in AGGREGATES:
             raise SettingsError(bad_argument("aggregate", self.aggregate, f"one of {', '.join(AGGREGATES)}"))
         if not 0 < self.fraction <= 1:

@@ -95,6 +95,8 @@ def score_group(
     part = np.full(n, -1, np.int64) if part is None else part
     if len(content) != n or len(part) != n:
         raise ValueError(f"content and part must have the {n} entries of embeddings; got {len(content)}, {len(part)}")
+    if aggregation.window is not None:
+        raise ValueError("the window rule is not of the full search: use search.score.score_group")
     job = _Job(
         embeddings=embeddings,
         content=content,

@@ -110,6 +110,18 @@ def _costs(
     }
 
 
+def median_offset(search: Search, grid: Grid) -> float:
+    """Measure how far the nearest match of a patch in another image lies from its own place, in cells (method.md §11).
+
+    The median over a few of the references, whatever the queries are; infinite where no two can be compared.
+    """
+    some = np.unique(_evenly(search.vectors.references))
+    allowed = reference_mask(search.content, search.part, some, some)
+    offset = _Pairs.of(search, None, grid, 0, some, some).offset
+    found = offset[np.broadcast_to(allowed[:, None], offset.shape)]
+    return float(np.median(found)) if found.size else np.inf
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """The largest cosines (s, P, t) of s images to t: of all patches, of the window, of the projection's choice."""
@@ -123,7 +135,7 @@ class _Pairs:
     def of(
         cls,
         search: Search,
-        projection: Projection,
+        projection: Projection | None,
         grid: Grid,
         radius: int,
         queries: np.ndarray,
@@ -141,12 +153,12 @@ class _Pairs:
 
         def compare(pair: tuple[int, int]) -> None:
             a, b = held[queries[pair[0]]], held[references[pair[1]]]
-            asked, low = projection.of_query(a), projection.of_reference(b)
+            low = None if projection is None else (projection.of_query(a), projection.of_reference(b).t())
             for cut in slices(p, _ROWS):
                 cosines = _cosines(a[cut], b)
                 at, rows = (pair[0], cut, pair[1]), np.arange(len(cosines))
                 best = cosines.argmax(axis=1)
-                guess = (asked[cut] @ low.t()).cpu().numpy().argmax(axis=1)
+                guess = best if low is None else (low[0][cut] @ low[1]).cpu().numpy().argmax(axis=1)
                 out.full[at], out.projected[at] = cosines[rows, best], cosines[rows, guess]
                 out.window[at] = np.where(outside[cut], -np.inf, cosines[rows[:, None], near[cut]]).max(axis=1)
                 out.offset[at] = grid.offsets(np.arange(p)[cut], best)

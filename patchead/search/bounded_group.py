@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 import torch
 
 from patchead.batches import slices
+from patchead.errors import SettingsError, bad_argument
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.memory_budget import Workload, matmul_bytes
-from patchead.search.bound_choice import FULL, PROJECTION, WINDOW, Sampled, sample
+from patchead.search.bound_choice import FULL, PROJECTION, WINDOW, Sampled, median_offset, sample
 from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds
 from patchead.search.bounded_memory import Portions, portions
 from patchead.search.goals import Goal
@@ -71,17 +73,7 @@ def score_bounded(
         PlanError: the budget is too small.
         PatcheadError: an embedding is zero, infinite or NaN.
     """
-    queries, threads = compared.queries, threads_of(torch.device(compared.device))
-    _, p, d = compared.blocks[0][1].shape
-    work = Workload(
-        images=len(queries),
-        patches=p,
-        dim=d,
-        references=len(compared.references),
-        precision=compared.precision,
-        fraction=compared.aggregation.fraction,
-    )
-    sizes = portions(work, len(queries), compared.memory_bytes, threads)
+    queries, sizes = compared.queries, _sizes(compared)
     search = _search(compared, sizes)
     projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
     sampled = sample(search, compared.grid, RADIUS, projection, symmetric=symmetric)
@@ -96,6 +88,62 @@ def score_bounded(
             bounds = window_bounds(some, compared.grid, RADIUS, slab_bytes=sizes.slab_bytes, bound=True)
         parts.append(refine(some, bounds, projection, goal.of(cut)))
     return _together(parts, chosen, sampled, search)
+
+
+def score_by_window(compared: Comparison) -> BoundedScores | None:
+    """Score images by the window rule (method.md §11); None where it is ``auto`` and the group does not lie alike.
+
+    Raises:
+        SettingsError: the group does not lie alike within the window that was asked for, and was not aligned.
+        PlanError: the budget is too small.
+        PatcheadError: an embedding is zero, infinite or NaN.
+    """
+    asked = compared.aggregation.window
+    radius = RADIUS if asked in ("auto", None) else int(asked)
+    sizes = _sizes(compared)
+    search = _search(compared, sizes)
+    offset = median_offset(search, compared.grid)
+    if offset > radius and asked == "auto":
+        return None
+    if offset > radius and compared.grid.views == 1:
+        remedy = (
+            f"In this group the nearest match of a patch lies {offset:.3g} cells from its own place (median): parts do "
+            "not lie alike. Use off or auto, or align them."
+        )
+        raise SettingsError(bad_argument("window", asked, "at least the offset of the group's nearest matches", remedy))
+    scores = np.concatenate(
+        [
+            window_bounds(some, compared.grid, radius, slab_bytes=sizes.slab_bytes, bound=False)
+            for some in _parts(search, compared, sizes)
+        ]
+    )
+    cells = sum(len(compared.grid.near(place, radius)) for place in range(search.vectors.patches))
+    facts = {
+        "generator": f"window rule r={radius}",
+        "offset": offset if np.isfinite(offset) else None,
+        "multiplications": cells / search.vectors.patches**2,
+    }
+    return BoundedScores(scores, np.ones(scores.shape, bool), facts)
+
+
+def _parts(search: Search, compared: Comparison, sizes: Portions) -> Iterator[Search]:
+    """The search, some queries at a time."""
+    for cut in slices(len(search.queries), sizes.queries):
+        yield replace(search, queries=search.queries[cut], n_references=compared.n_references[cut])
+
+
+def _sizes(compared: Comparison) -> Portions:
+    threads = threads_of(torch.device(compared.device))
+    _, p, d = compared.blocks[0][1].shape
+    work = Workload(
+        images=len(compared.queries),
+        patches=p,
+        dim=d,
+        references=len(compared.references),
+        precision=compared.precision,
+        fraction=compared.aggregation.fraction,
+    )
+    return portions(work, len(compared.queries), compared.memory_bytes, threads)
 
 
 def _search(compared: Comparison, sizes: Portions) -> Search:

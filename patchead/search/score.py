@@ -1,21 +1,24 @@
-"""The scores of a group by any schedule: the full search, or bound and refine where that costs less."""
+"""The scores of a group by any schedule: the full search, bound and refine where that costs less, the window rule."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import isqrt
 
 import numpy as np
 
+from patchead.errors import SettingsError
 from patchead.scoring import leave_one_out
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores
 from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
-from patchead.search.bounded_group import Comparison, score_bounded
+from patchead.search.bounded_group import BoundedScores, Comparison, score_bounded, score_by_window
 from patchead.search.goals import Goal, TopPatches
 from patchead.search.group_vectors import Blocks
 from patchead.search.window import Grid
 
 BOUNDED = "bounded"
+WINDOWED = "window"
 
 
 def score_group(
@@ -47,21 +50,23 @@ def score_group(
         goal: what ``bounded`` must find exactly; default: image scores and largest patches.
 
     Raises:
-        As `leave_one_out.score_group`.
+        As `leave_one_out.score_group`; SettingsError: a window for a group that does not lie alike, or with repeats.
     """
     n, p, d = embeddings.shape
-    if schedule == BOUNDED and not aggregation.finds_repeats:
-        part = np.full(n, -1, np.int64) if part is None else part
-        asked = n if queries is None else queries
-        references = np.arange(n) if panel is None else panel
-        counts = count_references(content, part, panel)[:asked]
+    part = np.full(n, -1, np.int64) if part is None else part
+    windowed, bounded = aggregation.window is not None, schedule == BOUNDED or aggregation.window == "auto"
+    if aggregation.finds_repeats:
+        if windowed:
+            raise SettingsError("`window` and `repeats` cannot be combined: repeats are looked for in the full search.")
+        bounded = False
+    if windowed or bounded:
         compared = Comparison(
             blocks=[(np.arange(n), embeddings)],
-            queries=np.arange(asked),
-            references=references,
+            queries=np.arange(n if queries is None else queries),
+            references=np.arange(n) if panel is None else panel,
             content=content,
             part=part,
-            n_references=counts,
+            n_references=count_references(content, part, panel)[:queries],
             aggregation=aggregation,
             device=device,
             precision=precision,
@@ -70,11 +75,12 @@ def score_group(
         )
         whole = Workload(images=n, patches=p, dim=d, references=n, precision=precision, fraction=aggregation.fraction)
         symmetric = panel is None and queries is None and whole.choose_schedule(memory_bytes) == "symmetric"
-        wanted = goal or TopPatches(aggregation.image_top_fraction)
-        if (found := score_bounded(compared, wanted, symmetric=symmetric)) is not None:
+        found = _found(compared, goal or TopPatches(aggregation.image_top_fraction), bounded, symmetric=symmetric)
+        if found is not None:
             scores = image_scores(found.patch_scores, aggregation.image_top_fraction)
-            return GroupScores(found.patch_scores, scores, counts, exact=found.exact, search=found.facts)
-    schedule = "auto" if schedule == BOUNDED else schedule
+            return GroupScores(found.patch_scores, scores, compared.n_references, exact=found.exact, search=found.facts)
+        aggregation = replace(aggregation, window=None)
+    schedule = "auto" if schedule in (BOUNDED, WINDOWED) else schedule
     return leave_one_out.score_group(
         embeddings,
         content,
@@ -105,7 +111,7 @@ def score_query_block(
     grid: tuple[int, int],
     goal: Goal,
 ) -> np.ndarray | None:
-    """Score a block of a group's images with schedule ``bounded``: float32 (B, P).
+    """Score a block of a group's images with schedule ``bounded`` or by a window: float32 (B, P).
 
     None where the full search costs less.
 
@@ -133,8 +139,15 @@ def score_query_block(
         memory_bytes=memory_bytes,
         grid=Grid.of(grid, blocks[0][1].shape[1]),
     )
-    found = score_bounded(compared, goal, symmetric=False)
+    found = _found(compared, goal, bounded=True, symmetric=False)
     return None if found is None else found.patch_scores
+
+
+def _found(compared: Comparison, goal: Goal, bounded: bool, *, symmetric: bool) -> BoundedScores | None:
+    """Scores by the window rule, else by bound and refine; None where the full search is to be done."""
+    if compared.aggregation.window is not None and (found := score_by_window(compared)) is not None:
+        return found
+    return score_bounded(compared, goal, symmetric=symmetric) if bounded else None
 
 
 def _square(patches: int) -> tuple[int, int]:

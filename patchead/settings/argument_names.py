@@ -38,6 +38,7 @@ KEYS: Mapping[str, str] = {
     "top_fraction": "scoring.image_top_fraction",
     "precision": "scoring.precision",
     "schedule": "scoring.schedule",
+    "window": "scoring.window",
     "memory_bytes": "scoring.memory_gb",
     "max_group_size": "scoring.max_group_size",
     "max_references": "scoring.max_references",

@@ -46,6 +46,7 @@ _EMBEDDINGS = (
     "scoring.mode",  # says what the views of an aligned image are warped with
 )
 _SCORES = (
+    "scoring.window",  # which patches are compared
     *("scoring.aggregate", "scoring.fraction", "scoring.image_top_fraction"),
     "scoring.precision",
     "scoring.min_batch",  # whether there is a score

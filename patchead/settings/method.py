@@ -90,6 +90,9 @@ class ScoringConfig(Section):
     """K as a fraction of the references: K = max(1, floor(fraction * references))."""
     image_top_fraction: Share = 0.01
     """Image score = mean of this fraction of the largest patch scores; 0 means the single maximum."""
+    window: Annotated[int, Field(ge=0)] | Literal["off", "auto"] = "off"
+    """Compare a patch only with those within so many cells of its own place: another score, for parts that lie alike;
+    a group that does not is refused. auto: 1 where it does, else the whole image."""
     min_batch: Annotated[int, Field(ge=2)] = 5
     """Groups with fewer images get status too_few_images and no score."""
     verdict: Literal["auto", "upper_fit", "mad", "top"] = "auto"
@@ -115,6 +118,13 @@ class ScoringConfig(Section):
     """Compare with a panel of this many images instead of the whole group; off by default."""
     seed: int = 0
     """Seed of the panel."""
+
+    @field_validator("window", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, window: Any) -> Any:
+        if window is True:
+            raise ValueError("must be off, auto, or a number of cells from 0")
+        return "off" if window is False else window  # YAML's off
 
     @field_validator("flag_top")
     @classmethod

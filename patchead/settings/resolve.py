@@ -113,7 +113,8 @@ def few_shot(config: Config) -> bool:
 def aggregation_of(config: Config) -> Aggregation:
     """Make the batch's rule from distances to scores; few-shot mode takes its `Aggregation.few_shot`."""
     scoring = config.scoring
-    return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction)
+    window = None if scoring.window == "off" else scoring.window
+    return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction, window=window)
 
 
 def verdict_of(config: Config, product: str | None = None) -> VerdictSettings:

@@ -29,6 +29,7 @@ from patchead.runtime.pool import Pool
 from patchead.runtime.ray_executor import RayExecutor
 from patchead.schema import OK, RECEIPTS, table
 from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
+from patchead.search.score import score_group as score_windowed
 from patchead.storage import Storage
 from tests.helpers.groups import group as embeddings_of
 
@@ -149,6 +150,22 @@ def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, execu
     if actors == 1:
         assert staged.search["generator"] == "window"
         assert staged.search["multiplications"] < 0.5
+
+
+@pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 3)], indirect=["executor"])
+def test_the_window_rule_is_the_same_for_any_number_of_actors(tmp_path: Path, executor: Executor, actors: int) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((1, 35, 32)) + 0.2 * rng.standard_normal((N, 35, 32))
+    embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+    store, group = stored(tmp_path, embeddings)
+    rule = Aggregation(window=1)
+    expected = score_windowed(embeddings, np.arange(N), aggregation=rule, memory_bytes=MEMORY, grid=GRID)
+    stage = Stage(tmp_path, store, [group], executor, actors, window=1)
+    stage.spec = dataclasses.replace(stage.spec, settings=dataclasses.replace(stage.spec.settings, aggregation=rule))
+    summary, found = stage.run()
+    np.testing.assert_array_equal(found["g"].reshape(N, -1), expected.patch_scores)
+    assert (summary["tasks_done"] > 1) == (actors > 1)
+    assert stage.plan.flops == 2 * N * N * 35 * 9 * D
 
 
 @BOTH

@@ -83,6 +83,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.flag_top": (5, {"scoring.verdict": "top"}),
     "scoring.precision": ("bf16", {}),  # auto is fp32 or int8
     "scoring.schedule": ("bounded", {}),
+    "scoring.window": (1, {}),
     "scoring.memory_gb": (1.0, {}),
     "scoring.max_group_size": (100, {}),
     "scoring.max_references": (50, {}),

@@ -1,0 +1,112 @@
+"""The window rule: the oracle's scores, whatever the portions; refused where parts do not lie alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchead.errors import SettingsError
+from patchead.scoring import leave_one_out
+from patchead.scoring.aggregate import Aggregation
+from patchead.search import bounded_group
+from patchead.search.bounded_memory import Portions
+from patchead.search.score import score_group
+from tests.helpers.groups import group
+from tests.reference import oracle
+
+MEMORY = 1 << 28
+
+
+def alike(n: int, p: int, d: int = 32, seed: int = 0) -> np.ndarray:
+    """Unit vectors of which those of one place are near each other."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((1, p, d)) + 0.3 * rng.standard_normal((n, p, d))
+    return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+
+
+def score(embeddings: np.ndarray, window: Any, grid: tuple[int, int], **options: Any) -> Any:
+    aggregation = Aggregation(options.pop("aggregate", "nearest"), options.pop("fraction", 0.3), window=window)
+    content = options.pop("content", np.arange(len(embeddings)))
+    return score_group(embeddings, content, aggregation=aggregation, memory_bytes=MEMORY, grid=grid, **options)
+
+
+@pytest.mark.parametrize("radius", [0, 1, 2, 9])
+@pytest.mark.parametrize("aggregate", ["nearest", "farthest"])
+@pytest.mark.parametrize("views", [1, 2])
+def test_scores_are_those_of_the_oracle(radius: int, aggregate: str, views: int) -> None:
+    embeddings = alike(9, views * 20)
+    content, part, panel = [0, 1, 2, 3, 4, 2, 6, 7, 8], [-1, 7, 7, -1, 3, 3, 3, 9, -1], [0, 1, 3, 4, 6, 8]
+    expected = oracle.window_patch_scores(embeddings, (4, 5), radius, content, part, aggregate, panel=panel)
+    got = score(
+        embeddings, radius, (4, 5), content=np.array(content), part=np.array(part), aggregate=aggregate,
+        panel=np.array(panel),
+    )  # fmt: skip
+    np.testing.assert_allclose(got.patch_scores, expected, atol=1e-5)
+    assert got.n_references.tolist() == [len(oracle.references(i, content, part, panel)) for i in range(9)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(2, 10), h=st.integers(1, 6), w=st.integers(1, 6), radius=st.integers(0, 3))
+def test_a_window_is_never_nearer_than_the_whole_image_and_a_wide_one_is_it(
+    n: int, h: int, w: int, radius: int
+) -> None:
+    embeddings = alike(n, h * w, 16, seed=n)
+    full = score_group(embeddings, np.arange(n), aggregation=Aggregation(), memory_bytes=MEMORY).patch_scores
+    near, wide = (score(embeddings, of, (h, w)).patch_scores for of in (radius, 6))
+    assert (near - full).min() > -1e-6
+    np.testing.assert_allclose(wide, full, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.usefixtures("threads_put_back")
+def test_no_bit_depends_on_portions_or_threads(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings, found = alike(40, 35, 64), []
+    small = Portions(queries=23, rows=50, hold=False, block_images=7, slab_bytes=1)
+    for threads, sizes in ((1, None), (2, small), (2, None)):
+        torch.set_num_threads(threads)
+        if sizes is not None:
+            monkeypatch.setattr(bounded_group, "portions", lambda *_, found=sizes: found)
+        found.append(score(embeddings, 1, (5, 7), precision=precision).patch_scores)
+        monkeypatch.undo()
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 1e-3), ("bf16", 8e-3), ("int8", 4e-3)])
+def test_lower_precision_stays_near_float32(precision: str, tolerance: float) -> None:
+    embeddings = alike(12, 35, 64)
+    expected = score(embeddings, 1, (5, 7)).patch_scores
+    got = score(embeddings, 1, (5, 7), precision=precision).patch_scores
+    np.testing.assert_allclose(got, expected, atol=tolerance)
+
+
+def test_auto_takes_the_window_where_parts_lie_alike_and_a_window_elsewhere_is_refused() -> None:
+    straight = alike(30, 36)
+    mixed = np.random.default_rng(0).permuted(straight, axis=1)
+    chosen = score(straight, "auto", (6, 6))
+    assert chosen.search["generator"] == "window rule r=1"
+    assert chosen.search["offset"] == 0
+    np.testing.assert_array_equal(chosen.patch_scores, score(straight, 1, (6, 6)).patch_scores)
+    turned = score(mixed, "auto", (6, 6))
+    full = score_group(mixed, np.arange(30), aggregation=Aggregation(), memory_bytes=MEMORY)
+    np.testing.assert_allclose(turned.image_scores, full.image_scores, rtol=0, atol=1e-6)
+    assert not turned.search.get("generator", "full").startswith("window rule")
+    with pytest.raises(SettingsError, match=r"`window` must be .*; got 1\. In this group the nearest match .* lies \d"):
+        score(mixed, 1, (6, 6))
+
+
+def test_a_window_and_repeats_are_not_combined_and_the_full_search_knows_none() -> None:
+    embeddings = group(8, 9)
+    rule = Aggregation(repeats=True, window=1)
+    with pytest.raises(SettingsError, match="`window` and `repeats` cannot be combined"):
+        score_group(embeddings, np.arange(8), aggregation=rule, memory_bytes=MEMORY)
+    with pytest.raises(ValueError, match=r"use search\.score\.score_group"):
+        leave_one_out.score_group(embeddings, np.arange(8), aggregation=Aggregation(window=1), memory_bytes=MEMORY)
+    for wrong in (-1, -3):
+        with pytest.raises(SettingsError, match="`window` must be off, auto, or a number of cells"):
+            Aggregation(window=wrong)
