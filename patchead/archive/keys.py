@@ -23,6 +23,8 @@ CAPTURED_AT = "captured_at"
 COLUMN = "column:"  # prefix of the columns of an entry table that hold values found with the image
 
 TEMPLATE = "archive.template"
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark call the folder of rows without one
+_LONGEST_FOLDER = 255  # bytes of a name, on every file system
 
 # 'lacks': the key without a value, or archive.template where the path does not fit it, '' where nothing is lacking,
 # null where the row failed before its keys were looked for.
@@ -174,16 +176,25 @@ def _group(sources: KeySources, values: tuple[str | None, ...], fits: bool) -> _
     if "night" in keys and night is None:
         error = bad_value("night", keys["night"], "a date, YYYY-MM-DD or YYYYMMDD")
         return _Group(keys, None, product, error=error)
+    if product and (size := len(_folder("product", product))) > _LONGEST_FOLDER:
+        error = (
+            f"product {product!r} is too long for a folder's name: {size} bytes as percent-encoded product=…, at most "
+            f"{_LONGEST_FOLDER}; give it a shorter name"
+        )
+        return _Group(keys, night, None, error=error)  # the tables have a folder for each product
     if night:
         keys["night"] = night.isoformat()
-    group_id = "/".join(f"{quote(name, safe='')}={quote(keys[name], safe='')}" for name in sources.group_by)
-    return _Group(keys, night, product, group_id)
+    return _Group(keys, night, product, "/".join(_folder(name, keys[name]) for name in sources.group_by))
+
+
+def _folder(name: str, value: str) -> str:
+    return f"{quote(name, safe='')}={quote(value, safe='')}"
 
 
 @lru_cache(maxsize=4096)
 def parse_night(text: str | None) -> dt.date | None:
-    """Read the date that ``YYYY-MM-DD`` or ``YYYYMMDD`` means, else None."""
-    match = re.fullmatch(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})", text or "")
+    """Read the date that ``YYYY-MM-DD`` or ``YYYYMMDD`` means, alone or before a time of day, else None."""
+    match = re.fullmatch(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})(?:[T ][0-9]{2}:.*)?", text or "")
     if not match:
         return None
     try:
@@ -193,9 +204,14 @@ def parse_night(text: str | None) -> dt.date | None:
 
 
 def parse_time(text: str | None) -> dt.datetime | None:
-    """Read the moment that an ISO 8601 text means, UTC where it names no zone, else None."""
+    """Read the moment that an ISO 8601 text means, UTC where it names no zone, else None.
+
+    A number is the time since 1970: seconds, milli-, micro- or nanoseconds by its size, from 1973 to 2286.
+    """
     if not text:
         return None
+    if re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9]+)?", text, re.IGNORECASE):
+        return _since_1970(float(text))
     try:
         time = dt.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
         return time.replace(tzinfo=dt.timezone.utc) if time.tzinfo is None else time.astimezone(dt.timezone.utc)
@@ -203,10 +219,18 @@ def parse_time(text: str | None) -> dt.datetime | None:
         return None
 
 
+def _since_1970(number: float) -> dt.datetime | None:
+    for unit in (1, 1e3, 1e6, 1e9):
+        if 1e8 * unit <= number < 1e10 * unit:
+            return dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc) + dt.timedelta(seconds=number / unit)
+    return None
+
+
 @lru_cache(maxsize=65_536)
 def _hive(folder: str) -> Mapping[str, str]:
     parts = (part.partition("=") for part in reversed(folder.split("/")))  # of two equal keys the outer one counts
-    return {unquote(key): unquote(value) for key, separator, value in parts if key and separator and value}
+    named = {unquote(key): unquote(value) for key, separator, value in parts if key and separator and value}
+    return {key: value for key, value in named.items() if value != _NO_VALUE}
 
 
 @lru_cache(maxsize=64)

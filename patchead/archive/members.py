@@ -59,7 +59,10 @@ def number_duplicates(table: pa.Table) -> pa.Table:
     later[rows] = True
     by_row = [name for _, name in sorted(zip(rows.tolist(), names, strict=True))]
     new_ids = pc.replace_with_mask(ids, pa.array(later), pa.array(by_row))
-    error = pa.scalar("duplicate key: an image of the same id comes earlier in the archive and is the one that is used")
+    error = pa.scalar(
+        "duplicate key: an image of the same id comes earlier in the archive and is the one that is used. Where the "
+        "column of a Parquet file repeats, it is a label and no id: set archive.id_column"
+    )
     errors = pc.coalesce(table["error"], pc.if_else(pa.array(later), error, pa.scalar(None, pa.string())))
     return set_column(set_column(table, "image_id", new_ids), "error", errors)
 

@@ -5,6 +5,7 @@ The image column is binary or, as Hugging Face writes it, a struct with ``bytes`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, NamedTuple
@@ -14,17 +15,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from patchead.archive.listing import BATCH_ROWS
-from patchead.archive.members import Listed, members_schema
+from patchead.archive.members import Listed, members_schema, set_column
 from patchead.errors import ArchiveError
+from patchead.hashing import content_hash
 
 ID_COLUMNS = ("image_id", "id", "key", "filename", "path")
 _IMAGES_AT_ONCE = 16
+_LONGEST_TEXT = 4096
+_ROWS = 1000  # in the smallest of files
 _BUFFER_BYTES = 1 << 20
 
 
 class _Layout(NamedTuple):
     image: str  # leaf column that holds the bytes
     id: str  # leaf column that holds the row key
+    names_itself: bool = False  # whether a row without a key is named by the hash of its image
 
 
 def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str, id_column: str | None) -> Listed:
@@ -42,9 +47,10 @@ def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str
             present = [name for name in columns if name in file.schema_arrow.names]
             schema = members_schema(present)
             leaves = list(dict.fromkeys([layout.id, *present]))
+            file = _open(stream, _texts(file.schema_arrow, leaves))
             for group in range(file.num_row_groups):  # one by one, so that damage in one leaves those before it
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves):
-                    batches.append(_members(batch, layout, present, schema))
+                found = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves)
+                batches += _filled(file, group, layout, [_members(batch, layout, present, schema) for batch in found])
     except ArchiveError as exc:
         broken = str(exc)
     return Listed(pa.Table.from_batches(batches, schema=schema), broken=broken)
@@ -70,14 +76,46 @@ def read_parquet(
         for group in range(file.num_row_groups):
             if not places:
                 return
-            rows = _rows_of(file, group, layout, places)
-            for row, data in _images(file, group, layout, rows):
-                yield from ((index, data) for index in rows[row])
+            rows, unnamed = _rows_of(file, group, layout, places)
+            for row, data in _images(file, group, layout, rows.keys() | unnamed):
+                if row in unnamed and isinstance(data, bytes):
+                    rows[row] = places.pop(content_hash(data), [])
+                yield from ((index, data) for index in rows.get(row, []))
 
 
-def _open(stream: IO[bytes]) -> pq.ParquetFile:
-    # Page by page: by default a whole row group of images would be held before the first is seen.
-    return pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+def _open(stream: IO[bytes], texts: Sequence[str] = ()) -> pq.ParquetFile:
+    # Page by page: by default a whole row group of images would be held before the first is seen. Texts as
+    # dictionaries: one long text may stand in a few bytes for a million of them.
+    file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=list(texts))
+    if file.metadata.num_rows > max(_ROWS, stream.seek(0, os.SEEK_END)):
+        raise ArchiveError(f"damaged: {file.metadata.num_rows} rows are announced, more than the file has bytes")
+    return file
+
+
+def _texts(schema: pa.Schema, leaves: Sequence[str]) -> list[str]:
+    """Those of the columns that hold text."""
+    types = {}
+    for leaf in leaves:
+        parent, _, child = leaf.rpartition(".")
+        nested = leaf not in schema.names and parent in schema.names
+        types[leaf] = schema.field(parent).type.field(child).type if nested else schema.field(leaf).type
+    return [leaf for leaf, type in types.items() if pa.types.is_string(type) or pa.types.is_binary(type)]
+
+
+def _filled(file: pq.ParquetFile, group: int, layout: _Layout, members: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Members whose path is null, as Hugging Face writes it for images without a file, named by their content."""
+    if not layout.names_itself or not any(batch["error"].null_count < batch.num_rows for batch in members):
+        return members
+    together = pa.Table.from_batches(members).combine_chunks()
+    keys, errors = together["key"].to_pylist(), together["error"].to_pylist()
+    unnamed = {row for row, error in enumerate(errors) if error}
+    for row, data in _images(file, group, layout, unnamed):
+        if isinstance(data, bytes):
+            keys[row], errors[row] = content_hash(data), None
+        else:
+            keys[row], errors[row] = f"row group {group}, row {row}", str(data)
+    filled = set_column(together, "key", pa.array(keys, pa.string()))
+    return set_column(filled, "error", pa.array(errors, pa.string())).to_batches()
 
 
 def _members(batch: pa.RecordBatch, layout: _Layout, present: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
@@ -93,16 +131,23 @@ def _members(batch: pa.RecordBatch, layout: _Layout, present: Sequence[str], sch
     return pa.record_batch(arrays, schema=schema)
 
 
-def _rows_of(file: pq.ParquetFile, group: int, layout: _Layout, places: dict[str, list[int]]) -> dict[int, list[int]]:
-    """Rows of the group that hold a key still looked for; the keys found are taken out of ``places``."""
+def _rows_of(
+    file: pq.ParquetFile, group: int, layout: _Layout, places: dict[str, list[int]]
+) -> tuple[dict[int, list[int]], set[int]]:
+    """Rows of the group that hold a key still looked for, and those that only their content names.
+
+    The keys found are taken out of ``places``.
+    """
     ids = _text(_leaf(file.read_row_group(group, columns=[layout.id]), layout.id), layout.id)
     hits = pc.indices_nonzero(pc.is_in(ids, value_set=pa.array(list(places), pa.string())))
     rows = zip(hits.to_pylist(), ids.take(hits).to_pylist(), strict=True)
-    return {row: places.pop(key) for row, key in rows if key in places}
+    named = {row: places.pop(key) for row, key in rows if key in places}
+    unnamed = pc.indices_nonzero(ids.is_null()).to_pylist() if layout.names_itself and places else []
+    return named, set(unnamed)
 
 
 def _images(
-    file: pq.ParquetFile, group: int, layout: _Layout, rows: dict[int, list[int]]
+    file: pq.ParquetFile, group: int, layout: _Layout, rows: set[int]
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     if not rows:
         return
@@ -125,6 +170,11 @@ def _layout(schema: pa.Schema, image_column: str, id_column: str | None) -> _Lay
     type = schema.field(image_column).type
     inside = {type.field(place).name: type.field(place).type for place in range(type.num_fields)}
     wrapped = pa.types.is_struct(type)
+    if pa.types.is_list(type) or pa.types.is_large_list(type):
+        raise ArchiveError(
+            f"column {image_column!r} (archive.image_column) has type {type}: several images in a row. Write one row "
+            "for each image, with an id of its own"
+        )
     if not _is_binary(inside.get("bytes") if wrapped else type):
         raise ArchiveError(
             f"column {image_column!r} (archive.image_column) has type {type}; it must be binary, or a struct with a "
@@ -138,7 +188,7 @@ def _layout(schema: pa.Schema, image_column: str, id_column: str | None) -> _Lay
     if name := next((name for name in ID_COLUMNS if name in schema.names and name != image_column), None):
         return _Layout(image, name)
     if wrapped and "path" in inside:
-        return _Layout(image, f"{image_column}.path")
+        return _Layout(image, f"{image_column}.path", names_itself=True)
     raise ArchiveError(f"no id column: none of {', '.join(ID_COLUMNS)} (set archive.id_column); {there}")
 
 
@@ -160,6 +210,10 @@ def _text(column: pa.Array, name: str) -> pa.Array:
     if name == "night" and pa.types.is_timestamp(column.type):
         column = column.cast(pa.date32())
     try:
+        if pa.types.is_dictionary(column.type):
+            longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+            if longest > _LONGEST_TEXT:
+                raise ArchiveError(f"column {name!r} holds a text of {longest} bytes; allowed are {_LONGEST_TEXT}")
         text = column.cast(pa.string())
         text.validate(full=True)  # the cast believes what the file says
     except pa.ArrowNotImplementedError as exc:

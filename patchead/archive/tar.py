@@ -24,6 +24,7 @@ from patchead.errors import ArchiveError
 _IMAGE = re.compile(suffix_pattern("files"))
 _MAX_SIDECAR_BYTES = 1 << 20
 _MAX_BYTES = (1 << 63) - 1
+_LONGEST_NAME = 4096
 _ZEROS = 1 << 20  # bytes that are looked at together, behind an end marker
 _LINKED = "a hard link to {!r}, whose bytes are not one range of the tar; store it as a plain file"
 # What tarfile raises for damaged headers.
@@ -93,6 +94,8 @@ class _Contents:
             self._left_out.add(SYMBOLIC_LINKS if member.issym() else NO_FILES, storable(name)[0])
         elif _IMAGE.search(name):
             name, error = storable(name)
+            if len(name) > _LONGEST_NAME:
+                name, error = name[:_LONGEST_NAME], f"a name of {len(name)} characters; allowed are {_LONGEST_NAME}"
             if unsafe:
                 error = f"unsafe member name {name!r}: an absolute path or one with '..'"
             self._images.add((name, member.size, self._offset(member), error))
