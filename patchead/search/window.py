@@ -19,6 +19,8 @@ from patchead.scoring.precision import matmul_dtype
 from patchead.search.group_vectors import GroupVectors
 from patchead.threads import over_threads
 
+_LEAST = 32  # images: of fewer the matrix library takes other kernels, which round otherwise
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -99,7 +101,7 @@ class _Scratch:
 
     @classmethod
     def of(cls, asked: Tensor, references: Tensor) -> _Scratch:
-        rows, columns = padded_shape(len(asked), len(references), asked)
+        rows, columns = padded_shape(max(_LEAST, len(asked)), max(_LEAST, len(references)), asked)
         dtype = matmul_dtype(asked.dtype)
         return cls(*(torch.empty(rows, columns, dtype=dtype, device=asked.device) for _ in range(2)))
 
@@ -107,13 +109,18 @@ class _Scratch:
         """Largest dot products float32 (B, R) of the queries at ``place`` with the references at ``near``."""
         multiply = torch._int_mm if asked.dtype == torch.int8 else torch.mm
         by_row, by_column = multiples(asked)
-        x = padded(asked[:, place], by_row)
+        x = _filled(asked[:, place], by_row)
         for number, q in enumerate(near):
             target = self.cosines if number else self.best
-            multiply(x, padded(references[:, q], by_column).t(), out=target)
+            multiply(x, _filled(references[:, q], by_column).t(), out=target)
             if number:
                 torch.maximum(self.best, self.cosines, out=self.best)
         return self.best[: len(asked), : len(references)].to(torch.float32, copy=True)
+
+
+def _filled(vectors: Tensor, multiple: int) -> Tensor:
+    """Vectors (n, D), the last one repeated up to a multiple, and up to `_LEAST`."""
+    return padded(vectors, multiple if len(vectors) >= _LEAST else _LEAST)
 
 
 def _rows_at_once(vectors: GroupVectors, queries: int, grid: Grid, radius: int, same: bool, slab_bytes: int) -> int:
