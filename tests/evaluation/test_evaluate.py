@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from patchead.encoders import build
 from patchead.errors import ArchiveError, SettingsError
@@ -26,6 +26,7 @@ from patchead.evaluation.records import METRICS, SCHEMA, TOO_FEW
 from patchead.evaluation.report import HEADER
 from patchead.evaluation.variants import variants
 from patchead.local import embed_images, score_samples
+from patchead.scoring.verdict import VerdictSettings, judge
 from tests.helpers.faulty_weights import edges_alone
 from tests.helpers.tiny_tree import BAD, CLASSES, FEW_SHOT, GOOD, TRAIN, loader, plant
 
@@ -87,6 +88,11 @@ def test_batch_figures_are_those_of_the_scores_and_the_three_outputs_agree(tree:
         scores = score_samples(embed_images([s.path for s in members.test], encoder), aggregation=variant.aggregation)
         labels = [sample.anomalous for sample in members.test]
         assert row["image_auroc"] == pytest.approx(roc_auc_score(labels, scores.image_scores))
+        judged, truth = judge(scores.image_scores, VerdictSettings()), np.array(labels)
+        assert row["verdict_rule"] == judged.rule == "mad"
+        assert row["verdict_good_flagged"] == judged.flagged[~truth].mean()
+        assert row["verdict_defective_flagged"] == judged.flagged[truth].mean()
+        assert row["verdict_f1"] == pytest.approx(f1_score(labels, judged.flagged))
         assert (row["images"], row["anomalous"], row["mapped"], row["without_mask"]) == (GOOD + BAD, BAD, GOOD + BAD, 0)
         assert row["weights_digest"] == encoder.weights_digest
         assert json.loads(row["settings"])["scoring.fraction"] == 0.3

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 
+import pyarrow as pa
 import pytest
 
 from patchead.hashing import text_digest
 from patchead.lake import contents as module
 from patchead.lake import index_part
 from patchead.lake.contents import Contents
+from patchead.schema import PROMPT, PROMPT_VIEW
 from tests.lake.conftest import Lake
 from tests.lake.test_receipt_index import index_of, night, opened, receipts
 
@@ -33,6 +35,20 @@ def test_a_turned_image_is_another_sample(local: Lake) -> None:
     assert contents.find(text_digest("a"), None) is None
     assert contents.find(text_digest("a"), 180) is None
     assert (contents.find(text_digest("a"), 90) or {})["image_id"] == "a"
+
+
+def test_a_view_of_a_prompt_is_another_sample(local: Lake) -> None:
+    index = index_of(local)
+    rows = receipts(index, ["a"])
+    view = rows.set_column(rows.schema.get_field_index("role"), "role", pa.array([f"{PROMPT_VIEW} 1"]))
+    index.add("run", view)
+    contents = Contents(index)
+    assert contents.find(text_digest("a"), None) is None
+    assert contents.find(text_digest("a"), None, PROMPT) is None
+    assert contents.find(text_digest("a"), None, f"{PROMPT_VIEW} 2") is None
+    assert (contents.find(text_digest("a"), None, f"{PROMPT_VIEW} 1") or {})["image_id"] == "a"
+    index.add("next", rows)
+    assert (Contents(index).find(text_digest("a"), None, PROMPT) or {})["role"] is None  # as it is: an image like any
 
 
 def test_an_image_whose_embedding_file_is_gone_is_not_known(local: Lake) -> None:

@@ -63,6 +63,19 @@ def test_a_group_comes_back_as_it_was_staged(lake: Any) -> None:
         assert staged.patch_scores.flags.owndata
 
 
+@pytest.mark.parametrize("n", [1, 200])
+def test_the_scores_of_normal_images_are_staged_with_a_group(lake: Any, n: int) -> None:
+    folder, null_scores = folder_of(lake), np.random.default_rng(3).random(3000)  # no metadata: heads are 64 kB
+    values = (patches(n), np.zeros(n), np.ones(n, np.int32))
+    folder.write_group("g", [str(i) for i in range(n)], *values, null_scores=null_scores, views_of=2, digest="d")
+    staged = folder.read_group("g")
+    assert staged.null_scores is not None
+    np.testing.assert_array_equal(staged.null_scores, null_scores)
+    assert (staged.views_of, staged.scores.shape, folder.scored_groups("d")) == (2, (n,), {"g"})
+    folder.write_group("g", [str(i) for i in range(n)], *values, digest="d")
+    assert (folder.read_group("g").null_scores, folder.read_group("g").views_of) == (None, 0)
+
+
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 300])
 def test_patch_scores_of_some_images_are_those_of_the_group(lake: Any, n: int) -> None:
     folder = folder_of(lake)
