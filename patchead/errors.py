@@ -60,6 +60,10 @@ class PlanError(PatcheadError):
     """A group cannot be scored within the limits of the settings."""
 
 
+class WorkerError(PatcheadError):
+    """A process that did a part of the work failed in a way that this package does not expect."""
+
+
 class ValidationError(PatcheadError):
     """The rows about to be published contradict the manifest; nothing was published."""
 

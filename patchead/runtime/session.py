@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.errors import PatcheadError, SettingsError, bad_value
 from patchead.runtime.pool import Pool, PoolRequest
-from patchead.runtime.worker_errors import worker_errors
+from patchead.runtime.worker_errors import one_line, worker_errors
 
 Result = TypeVar("Result")
 
@@ -33,33 +34,42 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     from ray.data import DataContext  # only the driver needs it
 
     DataContext.get_current().enable_progress_bars = False
+    DataContext.get_current().raise_original_map_exception = True  # as itself: Ray Data's own wrapper loses its cause
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
-        yield
+        with worker_errors():
+            yield
         return
     # Threads of a matrix multiplication that wait for each other must not keep the cores from the decoder.
     runtime_env = {"env_vars": {"OMP_WAIT_POLICY": "passive"}}
     if os.environ.get("RAY_ADDRESS"):
-        try:
+        with _started(f"cannot connect to the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}"):
             ray.init(log_to_driver=False, runtime_env=runtime_env)
-        except ConnectionError as exc:
-            raise PatcheadError(
-                f"cannot connect to the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}: {exc}"
-            ) from exc
     else:
         # No dashboard, and a loopback address for the node; Ray would replace 127.0.0.1 by the host's own address.
-        ray.init(
-            address="local",
-            num_cpus=local_cpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            runtime_env=runtime_env,
-            _node_ip_address="127.0.0.2",
-        )
+        with _started("Ray cannot be started on this machine; --local works without it"):
+            ray.init(
+                address="local",
+                num_cpus=local_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                runtime_env=runtime_env,
+                _node_ip_address="127.0.0.2",
+            )
     try:
-        yield
+        with worker_errors():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _started(otherwise: str) -> Iterator[None]:
+    """Turn what Ray raises when it does not start, or not in time, into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, TimeoutError, ValueError, RayError) as exc:
+        raise PatcheadError(f"{otherwise}: {type(exc).__name__}: {one_line(str(exc))}") from exc
 
 
 def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:

@@ -1,31 +1,79 @@
-"""Errors of the workers, as themselves."""
+"""Errors of the workers: as themselves, or as one clear line, whatever Ray has wrapped around them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
-from patchead.errors import PatcheadError
+from patchead.errors import PatcheadError, WorkerError
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_PLACE = re.compile(r'File "(?:[^"]*/)?(patchead/[^"]+)", line (\d+)')
+_LONGEST = 500
+_REMEDY = "Run again under the same run id: what was finished is kept."
 
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Raise a `PatcheadError` that a worker raised as itself, without Ray's wrapping and traceback."""
+    """Raise a `PatcheadError` of a worker as itself, and anything else of it as one `WorkerError`, without a traceback.
+
+    What it was made of stays its cause, for whoever debugs.
+    """
     try:
         yield
     except RayError as exc:
-        cause: BaseException | None = exc
-        while cause is not None:
-            inner = getattr(cause, "cause", None) or cause.__cause__
-            if isinstance(inner, PatcheadError):
-                # Ray's cause derives from both classes; only the plain one has the plain text.
-                raise _plain(inner) from exc
-            cause = inner
-        raise
+        raise told(exc) from exc
+
+
+def told(error: BaseException) -> PatcheadError:
+    """Find what went wrong inside of Ray's wrappers, and say it in one line."""
+    chain = list(_inside(error))
+    for inner in chain:
+        if isinstance(inner, PatcheadError):
+            # Ray's cause derives from both classes; only the plain one has the plain text.
+            return _plain(inner)
+    inner = next((each for each in chain if not isinstance(each, RayError)), chain[-1])
+    place = next((found for each in chain if (found := _place(each))), "")
+    return WorkerError(f"a worker failed{place}: {_kind(inner)}: {one_line(str(inner))} {_REMEDY}")
+
+
+def one_line(text: str) -> str:
+    """Make one line of a text: no colours, no traceback, not longer than 500 characters."""
+    lines = [line.strip() for line in _COLOURS.sub("", text).splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in lines):
+        lines = lines[-1:]  # the error stands at its end
+    whole = " ".join(lines)
+    return whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST]} …"
+
+
+def _inside(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was made of, from the outside to the inside, each once."""
+    left, seen = [error], set[int]()
+    while left:
+        each = left.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        causes = (getattr(each, "cause", None), each.__cause__, each.__context__)
+        left += [cause for cause in causes if isinstance(cause, BaseException)]
+
+
+def _place(error: BaseException) -> str:
+    """Where in this package it happened, by the traceback that Ray sends along."""
+    text = error.traceback_str if isinstance(error, RayTaskError) else ""
+    found = _PLACE.findall(text or "")
+    return f" at {found[-1][0]}:{found[-1][1]}" if found else ""
+
+
+def _kind(error: BaseException) -> str:
+    """The name of an error's own class; Ray's cause is of a class made of two."""
+    return type(error).__name__.removeprefix("RayTaskError(").removesuffix(")")
 
 
 def _plain(error: PatcheadError) -> PatcheadError:
     own = next(c for c in type(error).__mro__ if c.__module__ == PatcheadError.__module__)
-    return own(*error.args)
+    return own(*(error.cause.args if isinstance(error, RayTaskError) else error.args))

@@ -1,0 +1,61 @@
+"""Functions and actors that fail in the ways of this world; a module of its own, as Ray's workers import it by name."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pyarrow as pa
+from aiohttp import ClientPayloadError
+
+from patchead.errors import DamagedFileError
+
+
+class UnpicklableError(Exception):
+    """Cannot travel: it takes two arguments, and holds a file."""
+
+    def __init__(self, text: str, more: str) -> None:
+        super().__init__(text)
+        self.file = open(os.devnull)  # noqa: PTH123, SIM115
+
+
+def fail(how: str) -> None:
+    """Raise what ``how`` says."""
+    if how == "ours":
+        raise DamagedFileError("u1.arrow is damaged.", "/lake/u1.arrow")
+    if how == "caused":
+        try:
+            raise DamagedFileError("u1.arrow is damaged.", "/lake/u1.arrow")
+        except DamagedFileError as exc:
+            raise RuntimeError("while reading") from exc
+    faults = {
+        "disk": OSError(errno.ENOSPC, "No space left on device"),
+        "cut": ClientPayloadError("Response payload is not completed"),
+        "memory": pa.ArrowMemoryError("malloc of size 9 failed"),
+        "bug": TypeError("\x1b[31mnot a number\x1b[0m\nsecond line"),
+        "stuck": UnpicklableError("cannot travel", "at all"),
+        "long": ValueError("x" * 10_000),
+    }
+    raise faults[how]
+
+
+def failing(unit: pa.Table) -> pa.Table:
+    """Fail in the first stage, if the unit says so."""
+    if unit["stage"][0].as_py() == "function":
+        fail(unit["how"][0].as_py())
+    return unit
+
+
+class FailingActor:
+    """Fails when it is set up, or in the second stage."""
+
+    def setup(self, spec: str) -> None:
+        if spec:
+            fail(spec)
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        fail(unit["how"][0].as_py())
+        return unit
+
+    def call(self, how: str) -> None:
+        fail(how)

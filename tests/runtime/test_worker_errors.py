@@ -1,0 +1,59 @@
+"""Whatever a worker raises, in whichever kind of work, reaches the terminal as one clear line."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from patchead.errors import DamagedFileError, PatcheadError, WorkerError
+from patchead.runtime.pool import Pool
+from patchead.runtime.ray_executor import RayExecutor
+from patchead.runtime.worker_errors import one_line
+from tests.helpers.failures import FailingActor, fail, failing
+
+POOL = Pool(size=1, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
+WORDS = {
+    "ours": r"^u1\.arrow is damaged\.$",
+    "disk": "OSError: .*No space left on device",
+    "cut": "ClientPayloadError: Response payload is not completed",
+    "memory": "ArrowMemoryError: malloc of size 9 failed",
+    "bug": "TypeError: not a number second line",
+    "stuck": "cannot travel",
+    "long": "ValueError: x{400}",
+}
+
+
+@pytest.mark.parametrize("work", ["function", "actor", "setup", "task", "call"])
+@pytest.mark.parametrize("how", WORDS)
+def test_an_error_of_any_work_is_one_line(local_ray: None, how: str, work: str) -> None:
+    executor = RayExecutor()
+    with pytest.raises(PatcheadError, match=WORDS[how]) as caught, executor.session():
+        if work == "task":
+            list(executor.run_tasks(fail, [how], num_cpus=0.25))
+        elif work == "call":
+            with executor.actors(FailingActor, "", POOL) as actors:
+                actors.call("call", how)
+        else:
+            units = pa.table({"how": [how], "stage": [work]})
+            list(executor.map_units(units, failing, FailingActor, how if work == "setup" else "", POOL))
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    assert len(text) < 800
+    assert "\x1b" not in text
+    assert "Traceback" not in text
+    if how == "ours":
+        assert type(caught.value) is DamagedFileError
+        assert caught.value.uri == "/lake/u1.arrow"
+    else:
+        assert type(caught.value) is WorkerError
+        assert "same run id" in text
+
+
+def test_an_error_is_found_behind_another(local_ray: None) -> None:
+    with pytest.raises(PatcheadError), RayExecutor().session():
+        list(RayExecutor().run_tasks(fail, ["caused"], num_cpus=0.25))
+
+
+def test_of_a_traceback_its_last_line_is_told() -> None:
+    assert one_line("Traceback (most recent call last):\n  File x\n\x1b[1mValueError: no\x1b[0m\n") == "ValueError: no"
+    assert one_line("a\n b \n") == "a b"
