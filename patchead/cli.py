@@ -280,7 +280,7 @@ def run_command(command: Callable[[], Any]) -> None:
     except PatcheadError as exc:
         say(err, f"error: {exc}", style="red")
         sys.exit(exc.exit_code)
-    except (MemoryError, *_outside()) as exc:
+    except _outside() as exc:
         say(err, f"error: {type(exc).__name__}: {' '.join(str(exc).split())[:1000]}", style="red")
         sys.exit(PatcheadError.exit_code)
 
@@ -291,7 +291,7 @@ def _outside() -> tuple[type[Exception], ...]:
 
     from patchead.storage import storage_errors
 
-    return ArrowException, *storage_errors()
+    return MemoryError, ArrowException, *storage_errors()
 
 
 def main() -> None:

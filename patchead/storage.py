@@ -20,14 +20,17 @@ from fsspec.spec import AbstractFileSystem
 from patchead.errors import PatcheadError
 
 CONNECT_TIMEOUT_S = 10
-_ATTEMPTS = 3
+READ_TIMEOUT_S = 30
 VERSION = "?versionId="
 """What s3fs would cut off a key; here it is a part of the name."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Hold S3 endpoint, region and access mode; plain values, so that it travels to the workers.
+    """Hold S3 endpoint, region, access mode and how failures are met; plain values, so that it travels to the workers.
+
+    A request is made ``attempts`` times at most; an operation with all its attempts, pauses and its body takes
+    ``deadline_seconds`` at most.
 
     Other fsspec protocols (file, memory, gs, abfs …) take their defaults from their own environment.
     """
@@ -35,6 +38,8 @@ class Storage:
     endpoint_url: str | None = None
     region: str | None = None
     anonymous: bool = False
+    attempts: int = 4
+    deadline_seconds: float = 120.0
 
     @property
     def endpoint(self) -> str | None:
@@ -48,13 +53,13 @@ class Storage:
 
     def filesystem(self, uri: str) -> tuple[AbstractFileSystem, str]:
         """Find the fsspec filesystem of ``uri`` and the path inside it (no trailing slash)."""
-        is_s3 = fsspec.utils.get_protocol(uri) in ("s3", "s3a")
-        options = self._s3fs_options() if is_s3 else {}
-        if is_s3 and VERSION in uri:
-            literal = _literal_keys()(use_listings_cache=False, **options)
-            return literal, literal._strip_protocol(uri).rstrip("/")
-        filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **options)
-        return filesystem, path.rstrip("/")
+        if fsspec.utils.get_protocol(uri) not in ("s3", "s3a"):
+            filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+            return filesystem, path.rstrip("/")
+        from patchead.patient_s3 import PatientS3
+
+        kind = _literal_keys() if VERSION in uri else PatientS3
+        return kind(use_listings_cache=False, **self._s3fs_options()), kind._strip_protocol(uri).rstrip("/")
 
     def _s3fs_options(self) -> dict[str, Any]:
         return {
@@ -63,13 +68,15 @@ class Storage:
             "client_kwargs": {"region_name": self.region_name},
             "config_kwargs": {
                 "connect_timeout": CONNECT_TIMEOUT_S,
-                "read_timeout": 60,
-                "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
+                "read_timeout": min(READ_TIMEOUT_S, self.deadline_seconds),
+                "retries": {"total_max_attempts": self.attempts, "mode": "standard"},
             },
+            "attempts": self.attempts,
+            "deadline_seconds": self.deadline_seconds,
         }
 
     def delta_options(self, uri: str) -> dict[str, str] | None:
-        """Make the ``storage_options`` of delta-rs for ``uri``; None for a local path."""
+        """Make the ``storage_options`` of delta-rs for ``uri``, and of others; None for a local path."""
         if not uri.startswith(("s3://", "s3a://")):
             return None
         options = {"AWS_REGION": self.region_name}
@@ -80,6 +87,12 @@ class Storage:
         if self.anonymous:
             options |= {"AWS_SKIP_SIGNATURE": "true"}
         return options
+
+    def patient_delta_options(self, uri: str) -> dict[str, str] | None:
+        """Add the retry policy to `delta_options`, in words that delta-rs alone knows."""
+        if (options := self.delta_options(uri)) is None:
+            return None
+        return options | {"max_retries": str(self.attempts - 1), "retry_timeout": f"{self.deadline_seconds:g}s"}
 
 
 def join(uri: str, *parts: str) -> str:
@@ -98,11 +111,11 @@ def storage_errors() -> tuple[type[Exception], ...]:
 @lru_cache(maxsize=1)
 def _literal_keys() -> type[AbstractFileSystem]:
     """The S3 filesystem, with a key that contains `VERSION` taken as it is written."""
-    from s3fs import S3FileSystem
+    from patchead.patient_s3 import PatientS3
 
     instead = "\0" + VERSION[1:]
 
-    class LiteralKeys(S3FileSystem):
+    class LiteralKeys(PatientS3):
         def split_path(self, path: str) -> tuple[str, str, str | None]:
             bucket, key, version = super().split_path(path.replace(VERSION, instead))
             return bucket, key.replace(instead, VERSION), version

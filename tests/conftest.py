@@ -119,15 +119,15 @@ def s3(s3_keys: S3Server) -> Iterator[S3Server]:
 @pytest.fixture
 def use_keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
     """``use_keys(key, secret)``: as if this process had been started with other keys."""
-    from s3fs import S3FileSystem
+    from patchead.patient_s3 import PatientS3
 
     def use(key: str, secret: str) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        S3FileSystem.clear_instance_cache()
+        PatientS3.clear_instance_cache()
 
     yield use
-    S3FileSystem.clear_instance_cache()
+    PatientS3.clear_instance_cache()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "patchead"
 BASE = {"schema", "errors", "storage", "threads", "batches", "arrow_columns", "files", "hashing", "markdown"}
-BASE |= {"redaction", "printed"}
+BASE |= {"redaction", "printed", "patient_s3"}
 NUMERICS = {"scoring", "search", "samples", "maps"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
@@ -22,7 +22,8 @@ ALLOWED = {
     "redaction": set(),
     "printed": {"redaction"},
     "arrow_columns": {"hashing", "redaction"},
-    "storage": {"errors"},
+    "storage": {"errors", "patient_s3"},
+    "patient_s3": set(),
     "files": {"errors", "storage"},
     "scoring": BASE,
     "search": BASE | {"scoring"},

@@ -75,7 +75,7 @@ def _columns(lake_uri: str, storage: Storage) -> dict[str, set[str]]:
         uri = delta_uri(lake_uri, storage, name)
         with delta_errors("read", uri):
             try:
-                table = DeltaTable(uri, storage_options=storage.delta_options(uri))
+                table = DeltaTable(uri, storage_options=storage.patient_delta_options(uri))
             except TableNotFoundError:
                 if name in _FROM_THE_FIRST:
                     raise LakeError(

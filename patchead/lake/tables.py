@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,8 +26,13 @@ from patchead.lake.validation import validate
 from patchead.schema import PARTITIONS, TABLES, completed
 from patchead.storage import Storage, join
 
+Result = TypeVar("Result")
+
 _COMMIT_ATTEMPTS = 10
 _LONGEST_PAUSE_S = 5.0
+_CUT_OFF = re.compile(
+    r"error sending request|response body|incomplete message|before message length|onnection (reset|closed)"
+)
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m|\s+")
 
 
@@ -158,13 +164,17 @@ def read_runs(
         LakeError: the table cannot be read.
     """
     uri = delta_uri(lake_uri, storage, "runs")
-    with delta_errors("read", uri):
-        try:
-            table = DeltaTable(uri, storage_options=storage.delta_options(uri))
-        except TableNotFoundError:
-            return TABLES["runs"].empty_table().select(columns)
-        known = [name for name in columns if name in {field.name for field in table.schema().fields}]
-        found = table.to_pyarrow_table(columns=known, filters=filters)
+
+    def read() -> pa.Table:
+        with delta_errors("read", uri):
+            try:
+                table = DeltaTable(uri, storage_options=storage.patient_delta_options(uri))
+            except TableNotFoundError:
+                return TABLES["runs"].empty_table().select(columns)
+            known = [name for name in columns if name in {field.name for field in table.schema().fields}]
+            return table.to_pyarrow_table(columns=known, filters=filters)
+
+    found = repeated(read)
     return completed(found, pa.schema([TABLES["runs"].field(name) for name in columns]))
 
 
@@ -178,7 +188,7 @@ def _create(lake_uri: str, storage: Storage, name: str) -> None:
             mode="ignore",
             partition_by=PARTITIONS[name],
             name=name,
-            storage_options=storage.delta_options(uri),
+            storage_options=storage.patient_delta_options(uri),
         )
 
     _committed(create, uri)
@@ -194,7 +204,7 @@ def _replace(lake_uri: str, storage: Storage, name: str, rows: pa.Table, predica
             mode="overwrite",
             predicate=predicate,
             schema_mode="merge",  # a lake of an earlier version lacks columns
-            storage_options=storage.delta_options(uri),
+            storage_options=storage.patient_delta_options(uri),
             commit_properties=CommitProperties(custom_metadata={"run_id": run_id}),
         )
 
@@ -207,11 +217,12 @@ def _committed(commit: Callable[[], None], uri: str) -> None:
         try:
             with delta_errors("publish to", uri):
                 return commit()
-        except CommitFailedError as exc:
+        except (CommitFailedError, CutOffError) as exc:  # what is committed twice is the same rows
             refused = exc
         time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.1 * 2**attempt)))
+    why = "the answer was cut off" if isinstance(refused, CutOffError) else "other writers were quicker"
     raise LakeError(
-        f"cannot publish to {uri}: other writers were quicker {_COMMIT_ATTEMPTS} times ({_one_line(refused)}). "
+        f"cannot publish to {uri}: {why} {_COMMIT_ATTEMPTS} times ({_one_line(refused)}). "
         "Run again under the same run id."
     ) from refused
 
@@ -224,12 +235,35 @@ def delta_errors(action: str, uri: str) -> Iterator[None]:
     except (CommitFailedError, TableNotFoundError):
         raise
     except DeltaError as exc:
-        raise LakeError(f"cannot {action} {uri}: {_one_line(exc)}") from exc
+        raise _error_of(exc)(f"cannot {action} {uri}: {_one_line(exc)}") from exc
     except OSError as exc:
-        raise LakeError(
+        raise _error_of(exc)(
             f"cannot {action} {uri}: {_one_line(exc)} Check the address, storage.endpoint_url and the keys "
             "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
         ) from exc
+
+
+class CutOffError(LakeError):
+    """A store did not end what it began to answer; delta-rs does not ask again."""
+
+
+def _error_of(exc: Exception) -> type[LakeError]:
+    text = str(exc)
+    return CutOffError if _CUT_OFF.search(text) and "onnection refused" not in text else LakeError
+
+
+def repeated(read: Callable[[], Result]) -> Result:
+    """Read again what was cut off, `_COMMIT_ATTEMPTS` times in all.
+
+    Raises:
+        LakeError: as ``read``.
+    """
+    for attempt in range(1, _COMMIT_ATTEMPTS):
+        try:
+            return read()
+        except CutOffError:
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.1 * 2**attempt)))
+    return read()
 
 
 def _one_line(exc: Exception, length: int = 400) -> str:

@@ -18,6 +18,7 @@ from patchead.nightly.progress import Stages
 from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score_groups
+from patchead.patient_s3 import RETRIES
 from patchead.printed import say
 from patchead.runtime.executor import Executor
 from patchead.settings.argument_names import named_as_settings
@@ -56,6 +57,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
         record.finish("already published")
         return record
     refuse_trial_among_full_runs(config, storage)
+    retries = RETRIES.total
     folder = RunFolder(config.lake.uri, storage, record.run_id)
     folder.write_json("run.json", record.as_json())
     try:
@@ -69,6 +71,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
         _record_failure(record, storage, console)
         raise
     finally:
+        record.storage_retries = RETRIES.total - retries
         folder.write_json("run.json", record.as_json())
     return record
 

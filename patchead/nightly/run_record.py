@@ -59,6 +59,8 @@ class RunRecord:
     encoder_id: str | None = None
     scoring: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    storage_retries: int = 0
+    """Requests to S3 that this process made again; those of a cluster's workers are not among them."""
     gpu_seconds: float = 0.0
     cpu_seconds: float = 0.0
 

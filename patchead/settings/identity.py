@@ -70,6 +70,7 @@ _NOTHING = (
     "scoring.max_group_size",  # refuses, or changes nothing
     *("lake.uri", "lake.images_per_file"),
     *("storage.endpoint_url", "storage.region", "storage.anonymous"),
+    *("storage.attempts", "storage.deadline_seconds"),
     *("resources.expect_gpus", "resources.wait_minutes", "resources.gpus_per_actor", "resources.cpus_per_actor"),
     *("resources.embed_actors", "resources.score_actors", "resources.local_cpus"),
     "run.run_id",  # the name of all the others

@@ -27,6 +27,10 @@ class StorageConfig(Section):
     """S3 region; default: AWS_REGION, then us-east-1."""
     anonymous: bool = False
     """Use no keys: a public bucket as archive, with the lake on this machine or elsewhere without keys."""
+    attempts: Positive = 4
+    """Times that a request to S3, or a body that was cut, is tried; pauses grow between them, by chance."""
+    deadline_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds that one operation on S3 takes at most, with all its attempts and pauses."""
 
 
 class ResourcesConfig(Section):

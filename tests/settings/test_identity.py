@@ -98,6 +98,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "storage.endpoint_url": ("http://127.0.0.1:8333", {}),
     "storage.region": ("eu-central-1", {}),
     "storage.anonymous": (True, {}),
+    "storage.attempts": (2, {}),
+    "storage.deadline_seconds": (7.0, {}),
     "resources.expect_gpus": (4, {}),
     "resources.wait_minutes": (1.0, {}),
     "resources.gpus_per_actor": (0.5, {}),

@@ -1,0 +1,118 @@
+"""S3 with one retry policy: requests by botocore, bodies that were cut here, and a deadline over both.
+
+s3fs repeats what botocore has repeated already: four by five requests, and no end to the time. Here s3fs repeats
+nothing. A request is repeated by botocore, with jittered back-off, on answers 500 to 504, on throttling, and when a
+connection fails. A body that was cut or stalled is fetched again by us. Nothing takes longer than the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
+from functools import wraps
+from http.client import IncompleteRead
+from typing import Any, TypeVar
+
+from aiohttp import ClientError as AiohttpError
+from botocore.exceptions import HTTPClientError
+from s3fs import S3FileSystem
+from s3fs.core import S3File
+
+Result = TypeVar("Result")
+
+_LONGEST_PAUSE_S = 10.0
+_CUT = (AiohttpError, IncompleteRead, HTTPClientError, asyncio.TimeoutError)
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+
+
+class RetryCount:
+    """Count the requests of this process that were made again."""
+
+    def __init__(self) -> None:
+        self._lock, self.total = threading.Lock(), 0
+
+    def add(self, count: int) -> None:
+        """Add some."""
+        with self._lock:
+            self.total += count
+
+
+RETRIES = RetryCount()
+
+
+class RequestError(OSError):
+    """A request that failed as often as it may be tried, or took too long. No `TimeoutError`: fsspec drops its text."""
+
+
+class PatientS3(S3FileSystem):
+    """Be s3fs with ``attempts`` per request and body, and ``deadline_seconds`` for an operation with all of them."""
+
+    retries = 1
+
+    def __init__(self, *arguments: Any, attempts: int = 4, deadline_seconds: float = 120.0, **options: Any) -> None:
+        self.attempts, self.deadline_seconds = attempts, deadline_seconds
+        super().__init__(*arguments, **options)
+
+    async def _call_s3(self, method: str, *arguments: Any, **options: Any) -> Any:
+        async def call() -> Any:
+            try:
+                answer = await super(PatientS3, self)._call_s3(method, *arguments, **options)
+            except OSError as exc:
+                _count(getattr(exc.__cause__, "response", None))
+                raise
+            except _CUT as exc:  # tried as often as it may be: no body that was cut
+                raise RequestError(f"{type(exc).__name__}: {exc}") from exc
+            _count(answer)
+            return answer
+
+        return await self._in_time(call, method)
+
+    @wraps(S3FileSystem._cat_file)  # who asks for its arguments is told those of s3fs
+    async def _cat_file(self, path: str, *arguments: Any, **options: Any) -> Any:
+        async def fetch() -> Any:
+            for attempt in range(1, self.attempts + 1):
+                try:
+                    return await super(PatientS3, self)._cat_file(path, *arguments, **options)
+                except _CUT:
+                    if attempt == self.attempts:
+                        raise
+                RETRIES.add(1)
+                await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.2 * 2**attempt)))
+            raise AssertionError("there is at least one attempt")
+
+        return await self._in_time(fetch, path)
+
+    async def _in_time(self, work: Callable[[], Awaitable[Result]], what: str) -> Result:
+        """The work, within the deadline of the outermost operation."""
+        if _inside.get():
+            return await work()
+        token = _inside.set(True)
+        try:
+            return await asyncio.wait_for(work(), self.deadline_seconds)
+        except asyncio.TimeoutError as exc:
+            told = f"no answer to {what} in {self.deadline_seconds:g} s (storage.deadline_seconds)"
+            raise RequestError(told) from exc
+        finally:
+            _inside.reset(token)
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> S3File:
+        file = super()._open(path, mode=mode, **options)
+        if mode == "rb":
+            file.__class__ = _PatientFile
+            file.cache.fetcher = file._fetch_range
+        return file
+
+
+class _PatientFile(S3File):
+    """A file whose ranges are fetched as whole files are."""
+
+    def _fetch_range(self, start: int, end: int) -> bytes:
+        return bytes(self.fs.cat_file(self.path, start=start, end=end)) if end > start else b""
+
+
+def _count(answer: object) -> None:
+    metadata = answer.get("ResponseMetadata") if isinstance(answer, Mapping) else None
+    RETRIES.add(int((metadata or {}).get("RetryAttempts", 0)))
