@@ -13,7 +13,7 @@ import torch
 import typer
 from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
-from studies import aligned, alone, boxes, defects, elpv, fewshot, limits, nights, precision, products
+from studies import accepted, aligned, alone, boxes, defects, elpv, fewshot, limits, nights, precision, products
 from studies.findings import Finding, Sheet, load, progress, save
 
 
@@ -30,6 +30,7 @@ class Name(str, Enum):
     alone = "alone"
     products = "products"
     limits = "limits"
+    accepted = "accepted"
 
 
 #: Each has `run(say) -> findings` and `sheets(findings) -> tables`.
@@ -44,6 +45,7 @@ STUDIES: dict[Name, ModuleType] = {
     Name.alone: alone,
     Name.products: products,
     Name.limits: limits,
+    Name.accepted: accepted,
 }
 
 

@@ -14,7 +14,7 @@ import study
 import typer
 from demo_archive import elpv_cells
 from measured_page import Origin
-from studies import aligned, cells, defects, elpv, elpv_parts, fewshot
+from studies import accepted, aligned, cells, defects, elpv, elpv_parts, fewshot
 from studies.elpv_parts import PARTS, REDUCTIONS, Part, fitted
 from studies.features import Features, Model
 from studies.findings import Finding, Sheet, find, load, save
@@ -355,3 +355,59 @@ def test_every_study_can_be_named_alone_and_a_wrong_name_is_refused() -> None:
     assert set(study.STUDIES) == set(study.Name)
     with pytest.raises(typer.BadParameter, match="got 'fast'"):
         study.chosen("elpv,fast")
+
+
+def test_accepted_nights_are_disjoint_and_of_one_size() -> None:
+    for pairs, size in ((list(accepted.drawn("mono")), accepted.DRAWN), (accepted.blocks(), accepted.BLOCK)):
+        assert len(pairs) >= 20
+        for one, other in pairs:
+            assert len(one) == len(other) == size
+            assert not set(one) & set(other)
+            assert max(one.max(), other.max()) < accepted.POOL
+        for level in accepted.LEVELS:  # a level is a whole number of ranks
+            assert (size + 1) * level == pytest.approx(round((size + 1) * level))
+
+
+def test_scores_of_a_pool_are_those_of_the_kernels() -> None:
+    embeddings = unit_vectors(9, 4, 8)
+    pool = accepted.Pool(strip(embeddings))
+    queries, references = np.arange(2), np.arange(1, 9)
+    found = pool.scores(queries, references)
+    for row, query in enumerate(queries):
+        others = references[references != query]
+        group = np.concatenate([embeddings[[query]], embeddings[others]])
+        alone = score_group(
+            group,
+            np.arange(len(group)),
+            aggregation=RULE,
+            memory_bytes=10**9,
+            panel=np.arange(1, len(group)),
+            queries=1,
+        )
+        assert found[row] == pytest.approx(alone.image_scores[0], abs=1e-6)
+
+
+def test_alike_nights_fall_below_each_level_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    of_image = rng.gamma(4.0, 0.02, accepted.POOL + accepted.DEFECTIVE) + 0.1  # how odd an image is to every other
+    of_image[accepted.POOL :] += 1.0
+    shape = (len(of_image), len(of_image), 4)
+    pool = accepted.Pool(np.broadcast_to(of_image[:, None, None], shape).astype(np.float32))
+    values: dict[tuple[str, str], list[float]] = {}
+    for one, other in accepted.drawn("mono"):
+        for key, value in accepted.of_pair(pool, one, other):
+            values.setdefault(key, []).append(value)
+    for level in accepted.LEVELS:
+        for references in accepted.REFERENCES:
+            found = np.mean(values[references, accepted.metric_of(level)])
+            assert found == pytest.approx(level, rel=accepted.TOLERANCE)
+    assert np.mean(values["accepted", "defective"]) == 1.0
+    assert np.mean(values["night", "warned"]) <= 0.03
+    case = {"product": "mono", "nights": "drawn", "dtype": "fp32", "precision": "fp32"}
+    findings = [
+        Finding("accepted", {**case, "references": references}, metric, tuple(found))
+        for (references, metric), found in values.items()
+    ]
+    (sheet,) = accepted.sheets(findings)
+    assert [row[:3] for row in sheet.rows] == [("mono, drawn", "night", "120"), ("mono, drawn", "accepted", "120")]
+    assert all(cell.endswith(" ok") for row in sheet.rows for cell in row[3:5])

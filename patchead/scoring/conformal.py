@@ -31,6 +31,16 @@ def smallest_p(n_reference: int) -> float:
     return 1 / (n_reference + 1)
 
 
+def scores_needed(level: float) -> int:
+    """Count the reference scores that it takes for any p to be as low as ``level``.
+
+    Examples:
+        >>> scores_needed(0.01), scores_needed(0.05)
+        (99, 19)
+    """
+    return int(np.ceil(1 / level * (1 - 1e-9))) - 1
+
+
 def score_above(reference: np.ndarray, alpha: float) -> float:
     """Find the largest score that is not yet flagged at level ``alpha``: those above it have p <= alpha.
 

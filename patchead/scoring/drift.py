@@ -1,0 +1,84 @@
+"""Drift: whether the good images of a night still score like those of an accepted one (method.md §7.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import ks_2samp
+
+from patchead.scoring.verdict import VerdictSettings, judge
+
+LEVEL = 0.01
+"""Share of nights without drift on which `drifted` holds for any group."""
+SHIFT, SCALE = 0.25, 1.25
+"""A centre that moved by less, in scales, and a scale that changed by a smaller factor are nobody's business."""
+_FEWEST = 5
+_MOST = 0.4  # of a night that may be taken for defects; more of it is the night itself
+_MAD_TO_SIGMA = 1.4826
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Hold how the unflagged part of a night's scores differs from that of the accepted ones."""
+
+    p: float
+    """Of the two-sample Kolmogorov-Smirnov test; 1 where either part is too small to tell."""
+    shift: float
+    """Night's median minus the accepted one, in accepted scales; 0 where the accepted scores are constant."""
+    scale: float
+    """Night's scale over the accepted one; 1 where the accepted scores are constant."""
+
+    def drifted(self, groups: int = 1) -> bool:
+        """Tell whether to warn: the test is significant, and the centre or the scale has moved by something.
+
+        Args:
+            groups: of the night, each of which is tested.
+        """
+        moved = abs(self.shift) >= SHIFT or not 1 / SCALE < self.scale < SCALE
+        return moved and self.p < LEVEL / groups
+
+
+def drift(scores: np.ndarray, reference: np.ndarray, limit: float) -> Drift:
+    """Compare the unflagged parts of a night and of an accepted one (method.md §7.4).
+
+    Both are cut at the same score, the lower of ``limit`` and of what stands apart among the accepted scores
+    themselves, so that defects of either have no say, and what is left would be alike if the nights were. Where that
+    flags more than 40 % of the night, nothing is cut: it is then the night that differs.
+
+    Args:
+        scores: float (N,), of the night; NaN does not count.
+        reference: float (n,), of the accepted run.
+        limit: score above which an image is flagged; infinity where none is.
+
+    Examples:
+        >>> night = np.linspace(0.10, 0.12, 200)
+        >>> drift(night, night, 0.2)
+        Drift(p=1.0, shift=0.0, scale=1.0)
+        >>> moved = drift(night + 0.01, night, 0.2)
+        >>> moved.drifted(), round(moved.shift, 2)
+        (True, 1.34)
+    """
+    scores, reference = np.asarray(scores, np.float64), np.asarray(reference, np.float64)
+    scores = scores[~np.isnan(scores)]
+    limit = min(limit, _apart(reference))
+    if (scores > limit).sum() > _MOST * len(scores):
+        limit = np.inf
+    here, there = scores[scores <= limit], reference[reference <= limit]
+    if min(len(here), len(there)) < _FEWEST:
+        return Drift(1.0, 0.0, 1.0)
+    (centre, scale), (centre_there, scale_there) = _middle(here), _middle(there)
+    p = float(ks_2samp(here, there, method="asymp" if max(len(here), len(there)) > 1000 else "auto").pvalue)
+    if scale_there <= 0:
+        return Drift(p, 0.0, 1.0)
+    return Drift(p, (centre - centre_there) / scale_there, scale / scale_there)
+
+
+def _apart(reference: np.ndarray) -> float:
+    """The score above which an image stands apart from the others of the accepted night."""
+    return judge(reference, VerdictSettings()).threshold_score
+
+
+def _middle(scores: np.ndarray) -> tuple[float, float]:
+    median = float(np.median(scores))
+    return median, _MAD_TO_SIGMA * float(np.median(np.abs(scores - median)))
