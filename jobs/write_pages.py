@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic.fields import FieldInfo
 
 from patchead.files import write_atomically
+from patchead.kept_tables import KEPT_DICTIONARY
 from patchead.markdown import markdown_table
 from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, STATES, STATUSES, Described
 from patchead.settings.identity import DECIDES, Decides
@@ -26,6 +27,7 @@ _FILES = {"manifest", "receipts"}
 def tables_page() -> str:
     """Describe every table, file, column and status of `patchead.schema`, as Markdown."""
     tables = [_table_section(name, DICTIONARY[name]) for name in DICTIONARY if name not in _FILES]
+    tables += [_table_section(name, KEPT_DICTIONARY[name]) for name in KEPT_DICTIONARY]
     files = [_table_section(name, DICTIONARY[name]) for name in DICTIONARY if name in _FILES]
     parts = [
         _MADE,

@@ -1,4 +1,4 @@
-"""The `patchead` command: score, plan, calibrate, query, runs, evaluate, encoders, settings.
+"""The `patchead` command: score, plan, calibrate, query, evaluate, encoders, settings; `commands` has the others.
 
 Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images failed; 4 not published, too
 many images failed; 1 anything else. With --until, 0 also where some images failed so far: nothing is published then.
@@ -7,15 +7,28 @@ many images failed; 1 anything else. With --until, 0 also where some images fail
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
-from patchead.commands.runs import runs
+from patchead.commands import accept, feedback, runs
+from patchead.commands.options import (
+    ArchiveOption,
+    CalibrationOption,
+    ConfigOption,
+    LakeOption,
+    LimitOption,
+    NightOption,
+    ProductOption,
+    SetOption,
+    err,
+    out,
+    settings_of,
+    short_options,
+)
 from patchead.errors import PatcheadError, SettingsError
 from patchead.printed import add_cells, cell, say
 from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
@@ -27,24 +40,6 @@ if TYPE_CHECKING:
 PUBLISHED_WITH_FAILURES = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-# A file or a pipe has no width: lines are not cut for it.
-out = Console(width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True)
-
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the settings.")]
-ArchiveOption = Annotated[str | None, typer.Option(help="Short for --set archive.uri=…")]
-LakeOption = Annotated[str | None, typer.Option(help="Short for --set lake.uri=…")]
-NightOption = Annotated[str | None, typer.Option(help="This night only: YYYY-MM-DD.")]
-ProductOption = Annotated[list[str] | None, typer.Option(help="This product only; may be repeated.")]
-LimitOption = Annotated[int | None, typer.Option(help="The first LIMIT images only.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting; see `patchead settings`."),
-]
-CalibrationOption = Annotated[
-    Path | None,
-    typer.Option(help="Speeds written by `patchead calibrate`; default: ~/.cache/patchead/calibration.json."),
-]
 
 
 @app.command()
@@ -67,8 +62,8 @@ def score(
     Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
     many failed (run.max_failed_fraction), 1 anything else. A run that ends with --until has published nothing: 0.
     """
-    chosen = _chosen(archive, lake, night, product, limit) | {"run.run_id": run_id}
-    settings = _settings(config, overrides, chosen)
+    chosen = short_options(archive, lake, night, product, limit) | {"run.run_id": run_id}
+    settings = settings_of(config, overrides, chosen)
     if dry_run:
         from patchead.forecast.plan_report import print_plan
 
@@ -111,13 +106,13 @@ def plan(
 
     With --simulate, play the same tiles on a cluster of --gpus, with stragglers and a lost node.
     """
-    chosen = _chosen(archive, lake, night, product, limit)
+    chosen = short_options(archive, lake, night, product, limit)
     if not simulate:
         from patchead.forecast.plan_report import print_plan
 
         if images is not None or gpus is not None:
             raise SettingsError("--images and --gpus belong to a simulation: add --simulate, or use --actors.")
-        settings = _settings(config, overrides, chosen)
+        settings = settings_of(config, overrides, chosen)
         print_plan(settings, out, actors=actors, device=device, calibration=calibration)
         return
     from patchead.forecast.cluster import Disturbances
@@ -125,7 +120,7 @@ def plan(
     from patchead.forecast.survey import actor_count
 
     places = {} if images is None else UNUSED_PLACES
-    settings = _settings(config, overrides, places | chosen)
+    settings = settings_of(config, overrides, places | chosen)
     count = actor_count(settings, actors) if gpus is None else gpus
     request = SimulationRequest(
         gpus=count,
@@ -240,7 +235,8 @@ def settings() -> None:
             say(out, f"preset {name}: {given}")
 
 
-app.command()(runs)
+for command in (runs.runs, accept.accept, accept.accepted, feedback.feedback, feedback.thresholds):
+    app.command()(command)
 
 
 def _executor(settings: Config, *, local: bool) -> Executor:
@@ -252,25 +248,6 @@ def _executor(settings: Config, *, local: bool) -> Executor:
     from patchead.runtime.ray_executor import RayExecutor
 
     return RayExecutor(settings.resources.local_cpus)
-
-
-def _chosen(
-    archive: str | None, lake: str | None, night: str | None, product: list[str] | None, limit: int | None
-) -> dict[str, Any]:
-    """The settings that the short options stand for; those that were not given are left out."""
-    short = {
-        "archive.uri": archive,
-        "lake.uri": lake,
-        "archive.night": night,
-        "archive.products": product or None,
-        "archive.limit": limit,
-    }
-    return {key: value for key, value in short.items() if value is not None}
-
-
-def _settings(config: Path | None, overrides: list[str] | None, given: Mapping[str, Any]) -> Config:
-    """The checked settings: the file, ``--set`` over it, and over both what ``given`` names and is not None."""
-    return load_config(config, overrides or [], {key: value for key, value in given.items() if value is not None})
 
 
 def run_command(command: Callable[[], Any]) -> None:

@@ -200,7 +200,9 @@ def score(
 def _checked(**given: Any) -> Config:
     """The settings that the arguments of `score` are; an error calls each by the argument's name."""
     settings = {_SETTINGS[argument]: value for argument, value in given.items() if value is not None}
-    return load_config(None, given=UNUSED_PLACES | settings, names=_OF_SCORE)
+    config = load_config(None, given=UNUSED_PLACES | settings, names=_OF_SCORE)
+    resolve.refuse_accepted(config, "a list of images")
+    return config
 
 
 def _table(

@@ -18,10 +18,11 @@ from patchead.settings.load import iter_fields
 from patchead.settings.model import Config
 from tests.helpers.command import patchead
 
+COMMANDS = ["score", "plan", "calibrate", "query", "evaluate", "encoders", "settings"]
+COMMANDS += ["accept", "accepted", "feedback", "thresholds"]
 
-@pytest.mark.parametrize(
-    "command", [[], *([name] for name in ("score", "plan", "calibrate", "query", "evaluate", "encoders", "settings"))]
-)
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help(command: list[str]) -> None:
     done = CliRunner().invoke(app, [*command, "--help"])
     assert done.exit_code == 0

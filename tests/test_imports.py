@@ -1,4 +1,4 @@
-"""Imports go one way: jobs, cli → forecast, nightly → runtime, plan → the rooms of the method and the data → base."""
+"""Imports go one way: jobs, cli → forecast, nightly → review, runtime, plan → the method, the data → base."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "patchead"
 BASE = {"schema", "errors", "storage", "threads", "batches", "arrow_columns", "files", "hashing", "markdown"}
-BASE |= {"redaction", "printed", "patient_s3"}
+BASE |= {"redaction", "printed", "patient_s3", "kept_tables"}
 NUMERICS = {"scoring", "search", "samples", "maps"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
     "schema": set(),
+    "kept_tables": {"schema"},
     "errors": set(),
     "threads": set(),
     "batches": set(),
@@ -40,9 +41,10 @@ ALLOWED = {
     "evaluation": BASE | ROOMS | {"local", "local_prompts", "settings"},
     "plan": BASE | ROOMS,
     "runtime": BASE,
-    "nightly": BASE | ROOMS | {"plan", "runtime", "settings"},
-    "forecast": BASE | ROOMS | {"plan", "runtime", "settings", "nightly"},
-    "commands": BASE | ROOMS | {"evaluation", "forecast", "nightly", "runtime", "settings"},
+    "nightly": BASE | ROOMS | {"plan", "review", "runtime", "settings"},
+    "forecast": BASE | ROOMS | {"plan", "review", "runtime", "settings", "nightly"},
+    "review": BASE | ROOMS | {"settings"},
+    "commands": BASE | ROOMS | {"evaluation", "forecast", "nightly", "review", "runtime", "settings"},
     "cli": BASE | ROOMS | {"commands", "evaluation", "forecast", "nightly", "runtime", "settings"},
     "__init__": {"notebook"},
 }

@@ -192,6 +192,11 @@ def _folder(name: str, value: str) -> str:
 
 
 @lru_cache(maxsize=4096)
+def without_night(group_id: str) -> str:
+    """Cut the night from a group's id: ``night=2026-11-21/product=screw`` is ``product=screw`` on every night."""
+    return "/".join(part for part in group_id.split("/") if not part.startswith("night="))
+
+
 def parse_night(text: str | None) -> dt.date | None:
     """Read the date that ``YYYY-MM-DD`` or ``YYYYMMDD`` means, alone or before a time of day, else None."""
     match = re.fullmatch(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})(?:[T ][0-9]{2}:.*)?", text or "")

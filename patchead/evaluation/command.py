@@ -19,6 +19,7 @@ from patchead.evaluation.variants import Loader, variants
 from patchead.printed import say
 from patchead.scoring.precision_probe import warning_here
 from patchead.settings.argument_names import in_settings, named_as_settings
+from patchead.settings.resolve import refuse_accepted
 
 
 @named_as_settings()
@@ -68,6 +69,8 @@ def run_evaluation(
 
     tell = partial(say, console)
     asked = variants(load_settings, sweeps, paper)
+    for variant in asked:
+        refuse_accepted(variant.config, "a dataset")
     for slow in dict.fromkeys(warning_here(variant.precision, variant.device) for variant in asked):
         if slow:
             tell(f"warning: {in_settings(slow)}")

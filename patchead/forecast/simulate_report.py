@@ -24,6 +24,7 @@ from patchead.printed import add_cells, say
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
+from patchead.settings.resolve import accepted_references
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
     else:
         shape = describe(wiring.encoder_spec(config, device))
         sizes = even_groups(request.images, request.group_size)
-        prompts = _prompts_of_each(config, sizes)
-        survey = Survey(sizes=sizes, images=request.images, left_out=LeftOut(), shape=shape, prompts=prompts)
+        references = _references_of_each(config, sizes)
+        survey = Survey(sizes=sizes, images=request.images, left_out=LeftOut(), shape=shape, references=references)
     plan = survey.plan(config, limits)
     tasks = PlannedTasks(plan)
     columns = {"undisturbed": simulate(tasks, cluster)}
@@ -77,7 +78,14 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
         say(console, line)
 
 
-def _prompts_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, PromptCounts] | None:
+def _references_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, PromptCounts] | None:
+    if accepted_references(config):
+        if (most := config.scoring.max_references) is None:
+            raise SettingsError(
+                "--images imagines the archive: with scoring.references=accepted set scoring.max_references, the "
+                "accepted images of each group."
+            )
+        return dict.fromkeys((name for name, _ in sizes), PromptCounts(most, 0))
     if not wiring.few_shot(config):
         return None
     if config.prompts.k is None:

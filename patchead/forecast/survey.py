@@ -14,27 +14,28 @@ from patchead.forecast.device_speeds import DeviceFigures
 from patchead.nightly import wiring
 from patchead.nightly.prompts import list_prompts
 from patchead.plan.group_plan import Limits, Plan, PromptCounts, make_plan
+from patchead.review.references import counts
 from patchead.settings.model import Config
-from patchead.settings.resolve import with_precision
+from patchead.settings.resolve import accepted_references, with_precision
 
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
     """Hold the archive as counted: images per group, unreadable ones and other files; and the shape of an embedding.
 
-    ``prompts`` count those of each group in few-shot mode.
+    ``references`` counts, for each group, prompts or accepted images; None where a group is compared with itself.
     """
 
     sizes: list[tuple[str, int]]
     images: int
     left_out: LeftOut
     shape: EncoderShape
-    prompts: dict[str, PromptCounts] | None
+    references: dict[str, PromptCounts] | None
 
     def plan(self, config: Config, limits: Limits) -> Plan:
         """Plan as `nightly.run` would."""
         patches = wiring.patches_per_sample(config, self.shape)
-        return make_plan(self.sizes, patches, self.shape.dim, limits, self.prompts)
+        return make_plan(self.sizes, patches, self.shape.dim, limits, self.references)
 
     @property
     def broken(self) -> int:
@@ -85,11 +86,14 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
         images=found.manifest.num_rows,
         left_out=found.left_out,
         shape=shape,
-        prompts=_prompts(config, [name for name, _ in sizes]),
+        references=_references(config, [name for name, _ in sizes]),
     )
 
 
-def _prompts(config: Config, groups: list[str]) -> dict[str, PromptCounts] | None:
+def _references(config: Config, groups: list[str]) -> dict[str, PromptCounts] | None:
+    if accepted_references(config):
+        accepted = counts(config, config.lake.uri, wiring.storage(config), groups)
+        return {name: PromptCounts(count, 0) for name, count in accepted.items()}
     if not wiring.few_shot(config):
         return None
     request = wiring.prompt_request(config)

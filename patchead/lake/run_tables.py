@@ -12,6 +12,7 @@ from patchead.errors import LakeError
 from patchead.files import Folder, undamaged
 from patchead.schema import SCHEMA_VERSION
 
+MANIFEST_FILE, RECEIPTS_FILE = "manifest.parquet", "receipts.parquet"
 _REMEDY = "Delete it and run again: its stage is then done anew."
 
 

@@ -20,14 +20,13 @@ from patchead.errors import LakeError
 from patchead.files import Folder, plain_name, undamaged
 from patchead.hashing import text_digest
 from patchead.lake.checked_batches import read_checked, write_checked
-from patchead.lake.run_tables import read_table, write_table
+from patchead.lake.run_tables import MANIFEST_FILE, RECEIPTS_FILE, read_table, write_table
 from patchead.schema import MANIFEST, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
 _REMEDY = "Delete it and run again: the group is then scored anew."
 _MAGIC_BYTES = 8  # before the schema of an Arrow IPC file
 _HEAD_BYTES = 65_536  # holds the schema of a staged group and its metadata
-_MANIFEST_FILE, _RECEIPTS_FILE = "manifest.parquet", "receipts.parquet"
 _IMAGES_PER_BATCH = 64  # what is read of a group for one image of it
 
 
@@ -141,6 +140,18 @@ class RunFolder:
                 search=json.loads((reader.schema.metadata or {}).get(b"search", b"{}")),
             )
 
+    def read_scores(self, group_id: str) -> np.ndarray:
+        """Read the image scores of a staged group and nothing else of it: float64 (N,), NaN where there is none.
+
+        Raises:
+            LakeError: it is missing or damaged.
+        """
+        with self._opened(group_id, self._groups.open_parts) as reader:
+            found = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            scores = np.concatenate([batch.column("score").to_numpy() for batch in found])
+            compared = np.concatenate([batch.column("n_references").to_numpy() for batch in found]) > 0
+            return np.where(compared, scores, np.nan)
+
     def read_patch_scores(self, group_id: str, indices: np.ndarray) -> np.ndarray:
         """Read the patch scores of some images of a staged group, and of the group not much more than these.
 
@@ -215,7 +226,7 @@ class RunFolder:
         Raises:
             LakeError: it cannot be written.
         """
-        write_table(self._run, _MANIFEST_FILE, manifest, {"listing": listing, "ignored": json.dumps(ignored)})
+        write_table(self._run, MANIFEST_FILE, manifest, {"listing": listing, "ignored": json.dumps(ignored)})
 
     def read_manifest(self, listing: str) -> tuple[pa.Table, Any] | None:
         """Read MANIFEST and what is no image, as :meth:`write_manifest` kept them.
@@ -225,7 +236,7 @@ class RunFolder:
         Raises:
             LakeError: it is damaged or cannot be read.
         """
-        found = read_table(self._run, _MANIFEST_FILE, MANIFEST)
+        found = read_table(self._run, MANIFEST_FILE, MANIFEST)
         if found is None or found[1]["listing"] != listing:
             return None
         return found[0], json.loads(found[1]["ignored"])
@@ -236,7 +247,7 @@ class RunFolder:
         Raises:
             LakeError: the file cannot be removed.
         """
-        self._run.delete(_MANIFEST_FILE)
+        self._run.delete(MANIFEST_FILE)
 
     def write_receipts(self, receipts: pa.Table, *, store_id: str) -> None:
         """Keep the receipts of the run's images, in the manifest's order: where each one's vectors are.
@@ -250,7 +261,7 @@ class RunFolder:
         Raises:
             LakeError: they cannot be written.
         """
-        write_table(self._run, _RECEIPTS_FILE, receipts, {"store_id": store_id})
+        write_table(self._run, RECEIPTS_FILE, receipts, {"store_id": store_id})
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write plain JSON values as ``name``, e.g. ``run.json``.

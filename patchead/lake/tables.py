@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError, bad_value
+from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.replaced_groups import groups_predicate, sql_literal
 from patchead.lake.validation import validate
 from patchead.schema import PARTITIONS, TABLES, completed
@@ -28,6 +29,7 @@ from patchead.storage import Storage, join
 
 Result = TypeVar("Result")
 
+_SCHEMAS = TABLES | KEPT_TABLES
 _COMMIT_ATTEMPTS = 10
 _LONGEST_PAUSE_S = 5.0
 _CUT_OFF = re.compile(
@@ -98,7 +100,7 @@ def publish(
     if published(lake_uri, storage, run_id):
         return False
     for name in TABLES:
-        _create(lake_uri, storage, name)
+        create_table(lake_uri, storage, name)
     scores, regions, verdicts = (_without_empty_product(rows) for rows in (scores, regions, verdicts))
     groups = groups_predicate(scores)
     # Scores behind the others: whoever sees a new score finds its regions and its verdict.
@@ -149,49 +151,63 @@ def record_failure(lake_uri: str, storage: Storage, run: pa.Table) -> bool:
     run_id = run["run_id"][0].as_py()
     if published(lake_uri, storage, run_id):
         return False
-    _create(lake_uri, storage, "runs")
+    create_table(lake_uri, storage, "runs")
     clean = redacted_column(run, "reason")
     _replace(lake_uri, storage, "runs", clean, f"run_id = {sql_literal(run_id)} AND state <> 'published'", run_id)
     return True
 
 
-def read_runs(
-    lake_uri: str, storage: Storage, columns: list[str], filters: list[tuple[str, str, str]] | None = None
+def read_rows(
+    lake_uri: str, storage: Storage, name: str, columns: list[str], filters: list[tuple[str, str, Any]] | None = None
 ) -> pa.Table:
-    """Read columns of the table of runs; no row where the table does not exist, null where it is of an earlier version.
+    """Read some columns of a table, of the rows that ``filters`` hold for; no row where the table does not exist.
+
+    A column that an earlier version did not have is null.
 
     Raises:
         LakeError: the table cannot be read.
     """
-    uri = delta_uri(lake_uri, storage, "runs")
+    uri = delta_uri(lake_uri, storage, name)
+    schema = _SCHEMAS[name]
 
     def read() -> pa.Table:
         with delta_errors("read", uri):
             try:
                 table = DeltaTable(uri, storage_options=storage.patient_delta_options(uri))
             except TableNotFoundError:
-                return TABLES["runs"].empty_table().select(columns)
-            known = [name for name in columns if name in {field.name for field in table.schema().fields}]
+                return schema.empty_table().select(columns)
+            known = [column for column in columns if column in {field.name for field in table.schema().fields}]
             return table.to_pyarrow_table(columns=known, filters=filters)
 
-    found = repeated(read)
-    return completed(found, pa.schema([TABLES["runs"].field(name) for name in columns]))
+    return completed(repeated(read), pa.schema([schema.field(column) for column in columns]))
 
 
-def _create(lake_uri: str, storage: Storage, name: str) -> None:
+def read_runs(
+    lake_uri: str, storage: Storage, columns: list[str], filters: list[tuple[str, str, Any]] | None = None
+) -> pa.Table:
+    """Read columns of the table of runs, as `read_rows`.
+
+    Raises:
+        LakeError: the table cannot be read.
+    """
+    return read_rows(lake_uri, storage, "runs", columns, filters)
+
+
+def create_table(lake_uri: str, storage: Storage, name: str) -> None:
+    """Make a table where it is not there. Raises `LakeError` where it cannot be made."""
     uri = delta_uri(lake_uri, storage, name)
 
     def create() -> None:
         DeltaTable.create(
             uri,
-            schema=TABLES[name],
+            schema=_SCHEMAS[name],
             mode="ignore",
-            partition_by=PARTITIONS[name],
+            partition_by=PARTITIONS.get(name, []),
             name=name,
             storage_options=storage.patient_delta_options(uri),
         )
 
-    _committed(create, uri)
+    committed(create, uri)
 
 
 def _replace(lake_uri: str, storage: Storage, name: str, rows: pa.Table, predicate: str, run_id: str) -> None:
@@ -208,10 +224,10 @@ def _replace(lake_uri: str, storage: Storage, name: str, rows: pa.Table, predica
             commit_properties=CommitProperties(custom_metadata={"run_id": run_id}),
         )
 
-    _committed(replace, uri)
+    committed(replace, uri)
 
 
-def _committed(commit: Callable[[], None], uri: str) -> None:
+def committed(commit: Callable[[], None], uri: str) -> None:
     """Run ``commit``, which opens the table itself, until no other writer is in its way."""
     for attempt in range(_COMMIT_ATTEMPTS):
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.arrow_columns import compact, values
+from patchead.lake.accepted import Accepted
 from patchead.lake.staging import RunFolder
 from patchead.nightly.explain_drawing import COLUMNS, FILES, DrawSettings, Portion, draw_portion
-from patchead.nightly.judge_group import Judged, JudgeSettings, judge_group
+from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
 from patchead.schema import REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES, VERDICTS, table
 
 PORTION = 64
@@ -55,6 +57,7 @@ def explain(
     map_tasks: RunTasks,
     advance: Callable[[int], None],
     portion: int = PORTION,
+    accepted: Mapping[str, Accepted] = MappingProxyType({}),
 ) -> Explained:
     """Explain every image of every group from its staged scores (method.md §6, method.md §7).
 
@@ -65,11 +68,12 @@ def explain(
         map_tasks: what runs a function on many items, on a cluster or in this process.
         advance: is told how many images have been dealt with.
         portion: images that one task draws, at most.
+        accepted: the accepted group of each group, where the settings need one.
 
     Raises:
         PatcheadError: staged scores cannot be read or are of other images, or heatmaps cannot be written.
     """
-    judged = _judged(groups, folder, settings, map_tasks, advance)
+    judged = _judged(groups, accepted, folder, settings, map_tasks, advance)
     cuts = [(name, cut) for name, found in judged.items() for cut in _cut(groups[name], found, portion)]
     drawing = partial(draw_portion, folder=folder, settings=settings.drawing)
     items = (_portion(groups[name], cut, judged[name], settings) for name, cut in cuts)
@@ -94,6 +98,7 @@ def failed_rows(images: pa.Table, settings: ExplainSettings) -> pa.Table:
 
 def _judged(
     groups: Mapping[str, pa.Table],
+    accepted: Mapping[str, Accepted],
     folder: RunFolder,
     settings: ExplainSettings,
     map_tasks: RunTasks,
@@ -102,7 +107,8 @@ def _judged(
     """What is decided for every group that is large enough, in order of the groups."""
     names = [name for name, rows in groups.items() if rows.num_rows >= settings.min_batch]
     advance(sum(rows.num_rows for rows in groups.values()) - sum(groups[name].num_rows for name in names))
-    items = (compact(groups[name].select(["group_id", "image_id", "product", "width", "height"])) for name in names)
+    columns = ["group_id", "image_id", "product", "width", "height"]
+    items = (ToJudge(compact(groups[name].select(columns)), accepted.get(name)) for name in names)
     done: dict[int, Judged] = {}
     for number, found in map_tasks(partial(judge_group, folder=folder, settings=settings.judging), items):
         done[number] = found

@@ -21,10 +21,13 @@ _COLUMNS = ["image_id", "content_hash", "part_id", "embedding_uri", "row"]
 
 @dataclass(frozen=True)
 class GroupPrompts:
-    """Hold what a group is compared with in few-shot mode: rows as `Group.of` takes them."""
+    """Hold what a group is compared with in place of itself: rows as `Group.of` takes them.
+
+    In few-shot mode prompts; accepted images, without ``nulls``, where an accepted run is the reference.
+    """
 
     references: pa.Table
-    """The prompts, upright and turned."""
+    """The prompts, upright and turned; or the accepted images."""
     nulls: pa.Table
     """What is scored to know how normal images score (method.md §7.3)."""
     views_of: int

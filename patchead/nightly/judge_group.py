@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from patchead.errors import LakeError
+from patchead.lake.accepted import Accepted
 from patchead.lake.staging import RunFolder, StagedGroup
 from patchead.maps.heatmap import colour_range
 from patchead.maps.regions import region_threshold
 from patchead.schema import OK, TOO_FEW_IMAGES
 from patchead.scoring.aggregate import NO_REFERENCE, ranks
 from patchead.scoring.diagnostics import diagnose
+from patchead.scoring.drift import drift
 from patchead.scoring.verdict import Verdict, VerdictSettings, judge
 
 
@@ -31,6 +33,8 @@ class JudgeSettings:
     patch_threshold: float | None
     fit: str
     """How images became squares."""
+    level: float | None = None
+    """Of the whole night's p-values, where a false-discovery rule has found one (method.md §7.4)."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """z of products that have their own threshold."""
 
@@ -58,18 +62,29 @@ class Judged:
     """Patch scores of the darkest and of the brightest colour; (0, 0) where nothing is drawn."""
 
 
-def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings) -> Judged:
+@dataclass(frozen=True)
+class ToJudge:
+    """Hold one staged group."""
+
+    images: pa.Table
+    """Its ids of group and images, their product, width and height, in the group's order."""
+    accepted: Accepted | None = None
+    """Its accepted group, where the settings need one."""
+
+
+def judge_group(group: ToJudge, *, folder: RunFolder, settings: JudgeSettings) -> Judged:
     """Judge one staged group.
 
     Args:
-        images: its ids of group and images, their product, width and height, in the group's order.
+        group: to judge.
         folder: of the run, with the staged scores.
         settings: of the run.
 
     Raises:
         LakeError: the staged scores cannot be read, or are of other images.
     """
-    name = images["group_id"][0].as_py()
+    images = group.images
+    name, product = (images[column][0].as_py() for column in ("group_id", "product"))
     staged = folder.read_group(name)
     if staged.image_ids != images["image_id"].to_pylist():
         raise LakeError(f"the staged scores of {name} are of other images. Run again under a new run id.")
@@ -77,7 +92,9 @@ def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings)
     scored = staged.scores[compared]
     verdict = judge(
         scored,
-        settings.verdict_of(images["product"][0].as_py()),
+        settings.verdict_of(product),
+        reference=None if group.accepted is None else group.accepted.scores,
+        level=settings.level,
         null_scores=staged.null_scores,
         views_of=staged.views_of,
     )
@@ -95,7 +112,9 @@ def judge_group(images: pa.Table, *, folder: RunFolder, settings: JudgeSettings)
     drawn = settings.heatmaps != "none" and explained.any()
     return Judged(
         columns=_columns(staged, compared, rank, verdict),
-        verdict=_verdict_row(len(compared), scored, verdict, threshold) | _search_columns(staged.search),
+        verdict=_verdict_row(len(compared), scored, verdict, threshold)
+        | _search_columns(staged.search)
+        | _drift_row(group.accepted, scored, verdict),
         flagged=flagged,
         explained=explained,
         threshold=threshold,
@@ -149,6 +168,14 @@ def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict, threshold: f
 def _search_columns(search: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of `VERDICTS`: how the group was searched."""
     return {"search": search.get("generator", "full"), "search_share": search.get("multiplications", 1.0)}
+
+
+def _drift_row(accepted: Accepted | None, scored: np.ndarray, verdict: Verdict) -> dict[str, Any]:
+    """Columns of `VERDICTS` that tell how the group differs from its accepted one."""
+    if accepted is None or not len(scored):
+        return {}
+    found = drift(scored, accepted.scores, verdict.threshold_score)
+    return {"accepted": accepted.name, "drift_p": found.p, "drift_shift": found.shift, "drift_scale": found.scale}
 
 
 def _placed(values: np.ndarray, where: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.lake.tables import publish
 from patchead.nightly import wiring
+from patchead.nightly.accepted import AcceptedGroups, drift_warnings, find_accepted, level_of_night
 from patchead.nightly.bit_depth import settle_night, with_bits
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
-from patchead.nightly.explain import Explained, explain, failed_rows
+from patchead.nightly.explain import Explained, ExplainSettings, explain, failed_rows
 from patchead.nightly.group import Group, GroupPrompts
 from patchead.nightly.manifest import make_manifest
 from patchead.nightly.progress import Stages
@@ -47,13 +48,14 @@ class EmbeddedNight:
     groups: dict[str, pa.Table]
     """Those of the images that can be scored, by group."""
     prompts: dict[str, GroupPrompts]
-    """Those of each group in few-shot mode, else empty."""
+    """What each group is compared with in place of itself: prompts or accepted images; empty where it is itself."""
+    accepted: AcceptedGroups
     plan: Plan
     encoder: EncoderFacts
     store: EmbeddingStore
 
     def group_of(self, name: str) -> Group:
-        """Make the group of that id: its images, and in few-shot mode its prompts."""
+        """Make the group of that id: its images, and the references that are none of them."""
         return Group.of(name, self.groups[name], self.prompts.get(name))
 
 
@@ -96,22 +98,24 @@ class Night:
         readable = by_group(manifest.filter(pc.is_null(manifest["status"])))
         prompts = self.prompts(readable)
         encoder = self.encoder()
-        self.plan(readable, encoder, prompts.counts(readable) if prompts else None)
-        guides = self.guides(readable, prompts)
         store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
+        accepted = find_accepted(self.config, self.storage, readable, encoder.encoder_id, store)
+        self.plan(readable, encoder, prompts.counts(readable) if prompts else accepted.counts(readable))
+        guides = self.guides(readable, prompts)
         decoding = wiring.decode_settings(self.config, encoder.grid)
         self.bits = settle_night(readable, prompts, decoding, self.executor.run_tasks, self.stages.console)
         filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
         images = self.embed(with_bits(manifest, self.bits), encoder, store, guides)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
-        of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else {}
-        plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} if prompts else None)
-        self.record.scoring["prompts"] = prompts.ids() if prompts else {}
+        of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else accepted.images(groups)
+        plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} if of_groups else None)
+        self.record.scoring |= {"prompts": prompts.ids() if prompts else {}, "accepted": accepted.facts()}
         return EmbeddedNight(
             manifest=manifest,
             images=images,
             groups=groups,
             prompts=of_groups,
+            accepted=accepted,
             plan=plan,
             encoder=encoder,
             store=store,
@@ -171,8 +175,9 @@ class Night:
     ) -> pa.Table:
         """Embed the images. Returns the manifest with the receipts' columns behind its own, one row per image."""
         with self.stages.stage("embed", manifest.num_rows) as advance:
-            # Prompts are all usable by now, or the night has ended.
-            done = self._embed(manifest, encoder, store, guides, advance, proven=wiring.few_shot(self.config))
+            # Prompts are all usable by now, or the night has ended; so were accepted images on their own night.
+            proven = wiring.few_shot(self.config) or wiring.accepted_references(self.config)
+            done = self._embed(manifest, encoder, store, guides, advance, proven=proven)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         say(self.stages.console, f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
         try:
@@ -248,11 +253,30 @@ class Night:
         decoding = wiring.decode_settings(self.config, encoder.grid)
         settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
         with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
-            done = explain(embedded.groups, self.folder, settings, map_tasks=self.executor.run_tasks, advance=advance)
+            settings = self.at_level_of_night(settings, embedded)
+            done = explain(
+                embedded.groups,
+                self.folder,
+                settings,
+                map_tasks=self.executor.run_tasks,
+                advance=advance,
+                accepted=embedded.accepted.groups,
+            )
         if self.config.align.enabled:
             self.record.scoring["not_aligned"] = pc.sum(pc.invert(done.scores["aligned"]), min_count=0).as_py()
+        for text in drift_warnings(done.verdicts):
+            say(self.stages.console, f"warning: {text}")
         failed = images.filter(pc.equal(images["status"], FAILED))
         return replace(done, scores=pa.concat_tables([done.scores, failed_rows(failed, settings)]))
+
+    def at_level_of_night(self, settings: ExplainSettings, embedded: EmbeddedNight) -> ExplainSettings:
+        """Settle the level of the p-values where a false-discovery rule finds it from the whole night's."""
+        if (rate := self.config.scoring.false_discovery) is None:
+            return settings
+        judged = [name for name, rows in embedded.groups.items() if rows.num_rows >= settings.min_batch]
+        found = level_of_night(judged, embedded.accepted, self.folder, rate, map_tasks=self.executor.run_tasks)
+        self.record.scoring["level"] = found
+        return replace(settings, judging=replace(settings.judging, level=found))
 
     def publish(self, manifest: pa.Table, explained: Explained) -> None:
         """Close the record and publish the tables."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.archive.catalog import CatalogRequest, catalog
+from patchead.archive.keys import without_night
 from patchead.arrow_columns import by_group, values
 from patchead.errors import ArchiveError, SettingsError
 from patchead.nightly.prompt_nulls import null_count
@@ -43,7 +44,7 @@ class PromptSet:
     def counts(self, groups: Iterable[str]) -> dict[str, PromptCounts]:
         """Count what each group of the archive has of them: upright and turned, and those that are scored with it."""
         upright = self._by_group()
-        ks = {name: upright[_without_night(name)].num_rows for name in groups}
+        ks = {name: upright[without_night(name)].num_rows for name in groups}
         return {name: prompt_counts(k, self.rotations) for name, k in ks.items()}
 
     def require(self, groups: Iterable[str], uri: str) -> None:
@@ -53,10 +54,10 @@ class PromptSet:
             ArchiveError: naming the group and what the prompts are of.
         """
         known = self._by_group()
-        if lacking := [name for name in groups if _without_night(name) not in known]:
+        if lacking := [name for name in groups if without_night(name) not in known]:
             raise ArchiveError(
                 f"{uri} has no prompt for the group {lacking[0]} ({len(lacking)} such groups): looked for "
-                f"{_without_night(lacking[0])}, found {', '.join(list(known)[:10])}. Add normal images of it, or leave "
+                f"{without_night(lacking[0])}, found {', '.join(list(known)[:10])}. Add normal images of it, or leave "
                 "it out with archive.products."
             )
 
@@ -89,19 +90,19 @@ class PromptSet:
     def guides(self, groups: Iterable[str]) -> dict[str, pa.Table]:
         """Give the upright prompts of each group of the archive: what its images are aligned with."""
         known = self._by_group()
-        return {name: known[_without_night(name)] for name in groups}
+        return {name: known[without_night(name)] for name in groups}
 
     def with_their_groups(self, groups: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         """Put the prompts and all images that are compared with them together, by the prompts' group."""
         together = {name: [rows] for name, rows in self._by_group().items()}
         for name, rows in groups.items():
-            together[_without_night(name)].append(rows.select(self.chosen.column_names))
+            together[without_night(name)].append(rows.select(self.chosen.column_names))
         return {name: pa.concat_tables(rows) for name, rows in together.items()}
 
     @staticmethod
     def name_of(group: str) -> str:
         """Name the group of prompts that a group of the archive is compared with."""
-        return _without_night(group)
+        return without_night(group)
 
     def own_guides(self) -> dict[str, pa.Table]:
         """Give what the prompts themselves are aligned with: those of their group."""
@@ -109,7 +110,7 @@ class PromptSet:
 
     def of(self, embedded: Mapping[str, Found], group: str) -> Found:
         """Find what is filed in ``embedded`` for a group of the archive."""
-        return embedded[_without_night(group)]
+        return embedded[without_night(group)]
 
     def _by_group(self) -> dict[str, pa.Table]:
         return by_group(self.chosen)
@@ -150,7 +151,7 @@ def list_prompts(request: PromptRequest, groups: Iterable[str]) -> PromptSet:
         ) from exc
     if request.manifest is not None:
         found = _named(found, request.manifest, request.catalog.storage, request.catalog.uri)
-    wanted = {_without_night(name) for name in groups}
+    wanted = {without_night(name) for name in groups}
     if (failed := found.filter(pc.is_valid(found["status"]))).num_rows:
         raise ArchiveError(f"the prompt {failed['image_id'][0].as_py()} cannot be used: {failed['error'][0].as_py()}")
     found = found.filter(pc.is_in(found["group_id"], value_set=pa.array(sorted(wanted), pa.string())))
@@ -194,8 +195,3 @@ def _drawn(name: str, rows: pa.Table, request: PromptRequest) -> pa.Table:
             "Add some, or lower prompts.k."
         )
     return rows.take(reference_panel(rows["image_id"].to_pylist(), k, request.seed))
-
-
-def _without_night(group_id: str) -> str:
-    """``night=2026-11-21/product=screw`` → ``product=screw``: what the prompts of a group are filed under."""
-    return "/".join(part for part in group_id.split("/") if not part.startswith("night="))

@@ -25,6 +25,7 @@ from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.identity import Decides, identity_digest
 from patchead.settings.model import Config
 from patchead.settings.resolve import (
+    accepted_references,
     aggregation_of,
     alignment_of,
     encoder_spec,
@@ -38,6 +39,7 @@ from patchead.settings.resolve import (
 
 __all__ = [
     "absolute",
+    "accepted_references",
     "catalog_request",
     "decode_settings",
     "encoder_spec",
@@ -173,7 +175,7 @@ def explain_settings(config: Config, run_id: str, encoder_id: str, decoding: Dec
     explain = config.explain
     return ExplainSettings(
         encoder_id=encoder_id,
-        min_batch=1 if few_shot(config) else config.scoring.min_batch,
+        min_batch=1 if few_shot(config) or accepted_references(config) else config.scoring.min_batch,
         judging=JudgeSettings(
             verdict=verdict_of(config),
             heatmaps=explain.heatmaps,

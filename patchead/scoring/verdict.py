@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from patchead.errors import SettingsError
-from patchead.scoring.conformal import conformal_p_values, score_above, smallest_p
+from patchead.scoring.conformal import conformal_p_values, score_above, scores_needed
 from patchead.scoring.prediction import PredictionInterval, z_of_p
 from patchead.scoring.upper_fit import FLAT, Null, upper_fit
 
@@ -60,6 +60,7 @@ def judge(
     settings: VerdictSettings,
     *,
     reference: np.ndarray | None = None,
+    level: float | None = None,
     null_scores: np.ndarray | None = None,
     views_of: int = 0,
 ) -> Verdict:
@@ -69,6 +70,8 @@ def judge(
         scores: float (N,), linear and finite.
         settings: of the run.
         reference: float (n,): scores of the accepted run; the rule ``reference`` needs them.
+        level: of the rule ``reference``, in place of the settings': what a false-discovery rule found for the whole
+            night (`benjamini_hochberg`); 0 flags none.
         null_scores: float (k,): the prompts' leave-one-out scores; given in few-shot mode, where ``auto`` is
             Student's prediction interval of them (method.md §7.3).
         views_of: 1 or 2 where ``null_scores`` are those of views of so many prompts, which stand in for more.
@@ -87,7 +90,7 @@ def judge(
     if not np.isfinite(scores).all():
         raise ValueError(f"{np.sum(~np.isfinite(scores))} of {len(scores)} scores are not finite: leave them out")
     if settings.verdict == REFERENCE:
-        return _by_reference(scores, settings, reference)
+        return _by_reference(scores, settings, reference, level)
     if null_scores is not None and settings.verdict in ("auto", TOP):
         verdict = _by_prompts(scores, settings, null_scores, views_of)
     else:
@@ -174,15 +177,18 @@ def _by_prompts(scores: np.ndarray, settings: VerdictSettings, null_scores: np.n
     )
 
 
-def _by_reference(scores: np.ndarray, settings: VerdictSettings, reference: np.ndarray | None) -> Verdict:
+def _by_reference(
+    scores: np.ndarray, settings: VerdictSettings, reference: np.ndarray | None, level: float | None
+) -> Verdict:
     n, limit = 0 if reference is None else len(reference), _limit(settings)
     alpha = float(ndtr(-limit))
-    if reference is None or smallest_p(n) > alpha * (1 + _ROUNDING):
-        needed = int(np.ceil(1 / alpha * (1 - _ROUNDING))) - 1
+    if reference is None or (level is None and n < scores_needed(alpha)):
         raise SettingsError(
-            f"the verdict by an accepted reference needs at least {needed} scores at level {alpha:g}; got {n}. "
-            "Accept a larger run, or raise the level."
+            f"the verdict by an accepted reference needs at least {scores_needed(alpha)} scores at level {alpha:g}; "
+            f"got {n}. Accept a larger run, or raise the level."
         )
+    if level is not None:
+        alpha, limit = level, float(z_of_p(np.array([level]))[0]) if level > 0 else float("inf")
     p, null = conformal_p_values(scores, reference), mad_null(reference)
     return Verdict(
         rule=REFERENCE,

@@ -50,13 +50,14 @@ _SCORES = (
     *("scoring.aggregate", "scoring.fraction", "scoring.image_top_fraction"),
     "scoring.precision",
     "scoring.min_batch",  # whether there is a score
-    *("scoring.max_references", "scoring.seed"),  # who is compared with
+    *("scoring.max_references", "scoring.seed", "scoring.references"),  # who is compared with
     *("prompts.k", "prompts.seed", "prompts.rotations"),
     *("mask.threshold", "mask.background"),  # weigh patch scores after matching
 )
 _VERDICTS = (
     "scoring.verdict",
     *("scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
+    *("scoring.accepted", "scoring.false_discovery"),  # an accepted run's images stand for its name in a score
 )
 _EXPLANATIONS = (
     "scoring.schedule",  # `bounded` leaves upper bounds in the maps; the others are the order of the work
@@ -168,12 +169,17 @@ def _without_effect(config: Config) -> set[str]:
     """Settings that change nothing, as the others are."""
     unused = set()
     if resolve.few_shot(config):  # one nearest prompt, however few images
-        unused |= {f"scoring.{name}" for name in ("aggregate", "fraction", "min_batch", "max_references", "seed")}
+        few_shot = ("aggregate", "fraction", "min_batch", "max_references", "seed", "references")
+        unused |= {f"scoring.{name}" for name in few_shot}
     else:
         unused |= {key for key in DECIDES if key.startswith("prompts.")}
     scoring = config.scoring
-    if not resolve.few_shot(config) or scoring.verdict not in ("auto", "top") or scoring.threshold_z is not None:
+    rule = resolve.verdict_of(config).verdict
+    has_level = rule == "reference" or (resolve.few_shot(config) and rule in ("auto", "top"))
+    if not has_level or scoring.threshold_z is not None or scoring.false_discovery is not None:
         unused.add("scoring.alpha")
+    if resolve.accepted_references(config):  # whoever stands behind the accepted images can be scored
+        unused.add("scoring.min_batch")
     if scoring.verdict != "top":
         unused.add("scoring.flag_top")
     if config.explain.heatmaps == "all":

@@ -95,8 +95,8 @@ class ScoringConfig(Section):
     a group that does not is refused. auto: 1 where it does, else the whole image."""
     min_batch: Annotated[int, Field(ge=2)] = 5
     """Groups with fewer images get status too_few_images and no score."""
-    verdict: Literal["auto", "upper_fit", "mad", "top"] = "auto"
-    """Rule of is_anomalous: auto is upper_fit, mad below 60 scored images, with prompts their prediction interval."""
+    verdict: Literal["auto", "upper_fit", "mad", "reference", "top"] = "auto"
+    """Rule of is_anomalous: auto is upper_fit, mad below 60 images, with prompts theirs; reference: an accepted run."""
     threshold_z: Annotated[float, Field(gt=0)] | None = None
     """An image is anomalous when its z is above this; default: the rule's own, 3 of upper_fit and 3.5 of mad."""
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
@@ -118,6 +118,12 @@ class ScoringConfig(Section):
     """Compare with a panel of this many images instead of the whole group; off by default."""
     seed: int = 0
     """Seed of the panel."""
+    references: Literal["night", "accepted"] = "night"
+    """In batch mode: compare images with the others of their night, or with the accepted run's (verdict: reference)."""
+    accepted: str | None = None
+    """Name that `patchead accept` gave; default: the newest accepted run of the same group, encoder and settings."""
+    false_discovery: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """In place of alpha with an accepted run: the share of the night's flagged images that may be good."""
 
     @field_validator("window", mode="before")
     @classmethod

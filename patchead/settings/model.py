@@ -69,6 +69,31 @@ class Config(Section):
             raise ValueError("prompts.uri is given, but scoring.mode is batch; set it to few_shot or remove prompts")
         return self
 
+    @model_validator(mode="after")
+    def _accepted_run_has_a_use(self) -> Config:
+        scoring = self.scoring
+        with_embeddings = scoring.references == "accepted"
+        by_reference = scoring.verdict == "reference" or (with_embeddings and scoring.verdict == "auto")
+        if with_embeddings and scoring.mode == "few_shot":
+            raise ValueError("scoring.references accepted is for scoring.mode batch; in few_shot mode prompts are it")
+        if with_embeddings and self.align.enabled:
+            raise ValueError(
+                "scoring.references accepted cannot be aligned (align.enabled): the accepted photos were moved onto "
+                "one of their own night"
+            )
+        if (by_reference or with_embeddings) and scoring.window == "auto":
+            raise ValueError(
+                "scoring.window auto is settled night by night, and such scores are not comparable with an accepted "
+                "run's; set it off or to a number of cells"
+            )
+        if scoring.accepted is not None and not (by_reference or with_embeddings):
+            raise ValueError("scoring.accepted is given; set scoring.verdict reference or scoring.references accepted")
+        if scoring.false_discovery is not None and not by_reference:
+            raise ValueError("scoring.false_discovery needs the p-values of scoring.verdict reference")
+        if scoring.false_discovery is not None and (scoring.threshold_z is not None or scoring.thresholds):
+            raise ValueError("scoring.false_discovery takes the place of threshold_z and thresholds; remove these")
+        return self
+
 
 def _comparable(uri: str) -> str:
     """An address in the one form in which two of them can be compared."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from scipy.special import ndtr
 
 from patchead.encoders import EncoderSpec
 from patchead.encoders.build import chosen
 from patchead.encoders.registry import resolve
+from patchead.errors import SettingsError
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
@@ -121,12 +123,47 @@ def verdict_of(config: Config, product: str | None = None) -> VerdictSettings:
     """Make the rule of verdicts: of a product, which may have its own threshold, or of all that have none."""
     scoring = config.scoring
     own = scoring.thresholds.get(product or "")
+    # Scores against an accepted night have that night's scores as their null, however few there are tonight.
+    rule = "reference" if accepted_references(config) and scoring.verdict == "auto" else scoring.verdict
     return VerdictSettings(
-        verdict=scoring.verdict,
+        verdict=rule,
         threshold_z=scoring.threshold_z if own is None else own.z,
         alpha=scoring.alpha,
         flag_top=scoring.flag_top,
     )
+
+
+def accepted_references(config: Config) -> bool:
+    """Tell whether images are compared with those of an accepted run instead of each other."""
+    return config.scoring.references == "accepted"
+
+
+def needs_accepted(config: Config) -> bool:
+    """Tell whether a night needs an accepted run: for its references, or for its verdict."""
+    return accepted_references(config) or verdict_of(config).verdict == "reference"
+
+
+def refuse_accepted(config: Config, where: str) -> None:
+    """Refuse settings that need an accepted run where there is no lake to find it in.
+
+    Raises:
+        SettingsError: naming the settings and ``where``.
+    """
+    if needs_accepted(config):
+        raise SettingsError(
+            f"scoring.verdict reference and scoring.references accepted are for nights of a lake: {where} has no "
+            "accepted run. Take another verdict, or give normal images as prompts."
+        )
+
+
+def level_of(config: Config, product: str | None) -> float:
+    """Give the level of p-values below which a product's images are flagged, or may be by the false-discovery rule."""
+    rule = verdict_of(config, product)
+    if rule.verdict != "reference":
+        return 1.0  # p-values flag nothing
+    if config.scoring.false_discovery is not None:
+        return config.scoring.false_discovery
+    return rule.alpha if rule.threshold_z is None else float(ndtr(-rule.threshold_z))
 
 
 def alignment_of(config: Config) -> Alignment | None:

@@ -80,6 +80,9 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.threshold_z": (3.0, {}),
     "scoring.thresholds": ({"screw": {"z": 2.6}}, {}),
     "scoring.alpha": (0.05, FEW_SHOT),
+    "scoring.references": ("accepted", {}),
+    "scoring.accepted": ("october", {"scoring.verdict": "reference"}),
+    "scoring.false_discovery": (0.1, {"scoring.verdict": "reference"}),
     "scoring.flag_top": (5, {"scoring.verdict": "top"}),
     "scoring.precision": ("bf16", {}),  # auto is fp32 or int8
     "scoring.schedule": ("bounded", {}),
@@ -183,6 +186,7 @@ def test_levels_build_on_each_other() -> None:
     assert {"scoring.fraction", "mask.threshold"} <= scores - embeddings
     assert verdicts - scores == {
         *("scoring.verdict", "scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
+        *("scoring.accepted", "scoring.false_discovery"),
     }
     assert explanations - verdicts == {
         *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
@@ -198,6 +202,8 @@ def test_levels_build_on_each_other() -> None:
         ({"scoring.seed": 7}, {}),
         ({"scoring.alpha": 0.05, "scoring.flag_top": 5}, {}),
         ({"scoring.alpha": 0.05}, FEW_SHOT | {"scoring.threshold_z": 3.0}),
+        ({"scoring.alpha": 0.05}, {"scoring.verdict": "reference", "scoring.false_discovery": 0.1}),
+        ({"scoring.min_batch": 9}, {"scoring.references": "accepted"}),
         ({"explain.top": 3}, {"explain.heatmaps": "all"}),
         ({"prompts.k": 3}, {}),
         ({"scoring.fraction": 0.1, "scoring.aggregate": "farthest", "scoring.min_batch": 9}, FEW_SHOT),

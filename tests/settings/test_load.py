@@ -78,7 +78,10 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
         ("scoring.fraction=2", ["scoring.fraction", "less than or equal to 1", "got 2"]),
         ("scoring.fraction=0", ["scoring.fraction", "greater than 0", "got 0"]),
         ("scoring.aggregate=median", ["scoring.aggregate", "'nearest' or 'farthest'", "got 'median'"]),
-        ("scoring.verdict=log", ["scoring.verdict: must be 'auto', 'upper_fit', 'mad' or 'top'", "got 'log'"]),
+        (
+            "scoring.verdict=log",
+            ["scoring.verdict: must be 'auto', 'upper_fit', 'mad', 'reference' or 'top'", "got 'log'"],
+        ),
         ("scoring.threshold_z=0", ["scoring.threshold_z", "greater than 0", "got 0"]),
         ("scoring.alpha=1", ["scoring.alpha", "less than 0.5", "got 1"]),
         ("scoring.flag_top=2.5", ["scoring.flag_top: must be a share below 1 or a whole number from 1", "got 2.5"]),
@@ -105,6 +108,26 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
 def test_a_bad_value_is_refused_by_name(override: str, words: list[str]) -> None:
     text = refusal(override)
     assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["scoring.accepted=october"], "set scoring.verdict reference or scoring.references accepted"),
+        (["scoring.accepted=october", "scoring.verdict=mad"], "set scoring.verdict reference"),
+        (["scoring.false_discovery=0.1"], "needs the p-values of scoring.verdict reference"),
+        (["scoring.false_discovery=0.1", "scoring.references=accepted", "scoring.verdict=mad"], "needs the p-values"),
+        (["scoring.false_discovery=0.1", "scoring.verdict=reference", "scoring.threshold_z=3"], "takes the place of"),
+        (["scoring.false_discovery=1", "scoring.verdict=reference"], "less than 1"),
+        (["scoring.references=accepted", "align.enabled=true"], "cannot be aligned"),
+        (["scoring.references=accepted", "scoring.window=auto"], "scoring.window auto is settled night by night"),
+        (["scoring.verdict=reference", "scoring.window=auto"], "scoring.window auto is settled night by night"),
+        (["scoring.references=accepted", "scoring.mode=few_shot", "prompts.uri=/n"], "is for scoring.mode batch"),
+    ],
+)
+def test_settings_of_accepted_runs_that_contradict_others_are_refused(overrides: list[str], words: str) -> None:
+    assert words in refusal(*overrides)
+    load_config(None, ["scoring.references=accepted", "scoring.false_discovery=0.1", "scoring.accepted=x"], MINIMUM)
 
 
 def test_a_product_has_its_own_threshold() -> None:

@@ -1,0 +1,106 @@
+"""`patchead feedback` and `patchead thresholds`: what people say of images, and what follows from it."""
+
+from __future__ import annotations
+
+import getpass
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import yaml
+from rich.table import Column, Table
+
+from patchead.commands.options import ProductOption, SetOption, out, settings_of
+from patchead.printed import add_cells, plain, say
+from patchead.settings.load import UNUSED_PLACES
+
+if TYPE_CHECKING:
+    from patchead.review.thresholds import ProductThresholds
+
+_EXAMPLES = 5
+
+
+def feedback(
+    *,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet: image_id, verdict (good or defect).")],
+    lake: Annotated[str, typer.Option(help="Folder or URL of the lake.")],
+    by: Annotated[str | None, typer.Option(help="Who says so; default: the account that runs this.")] = None,
+    allow_unknown: Annotated[bool, typer.Option("--allow-unknown", help="Keep images without a score too.")] = False,
+    overrides: SetOption = None,
+) -> None:
+    """Record what people say of images: columns image_id, verdict (good or defect), and maybe run_id and note.
+
+    Of several verdicts on one image the newest counts. `patchead thresholds` and `patchead accept` read them.
+    """
+    from patchead.errors import SettingsError
+    from patchead.review import labels
+    from patchead.settings.resolve import storage
+
+    settings = settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake})
+    files = storage(settings)
+    rows = labels.read_file(file, files)
+    unknown = labels.unknown_images(lake, files, rows)
+    if unknown and not allow_unknown:
+        examples = ", ".join(map(repr, unknown[:_EXAMPLES])) + (", …" if len(unknown) > _EXAMPLES else "")
+        raise SettingsError(
+            f"{len(unknown)} of {len(rows)} images of {file} have no row in the table scores of {lake}: {examples}. "
+            "Nothing was recorded. Check their ids, or add --allow-unknown."
+        )
+    labels.keep(lake, files, rows, by or getpass.getuser())
+    said = Counter(row["verdict"] for row in rows)
+    told = ", ".join(f"{said[verdict]} {verdict}" for verdict in labels.VERDICTS)
+    beyond = f"; {len(unknown)} of them have no score" if unknown else ""
+    say(out, f"{file}: {told} recorded{beyond}.")
+
+
+def thresholds(
+    *,
+    lake: Annotated[str, typer.Option(help="Folder or URL of the lake.")],
+    product: ProductOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Print precision and recall of each product at its threshold of z, and at those that people's labels suggest.
+
+    Of labelled images alone: where only flagged images were looked at, the true recall is lower.
+    """
+    from patchead.errors import SettingsError
+    from patchead.review.thresholds import thresholds as of_products
+    from patchead.settings.resolve import storage
+
+    settings = settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake})
+    found = of_products(lake, storage(settings), product or ())
+    known = {each.product or "" for each in found}
+    if lacking := [name for name in product or () if name not in known]:
+        raise SettingsError(f"{lake} has no verdict on a product {lacking[0]!r}. Without --product all are listed.")
+    if not found:
+        say(out, f"No night is judged in {lake} yet: `patchead score` does.")
+    for each in found:
+        _print_product(each)
+    suggested = {each.product or "": {"z": each.suggested.z} for each in found if each.suggested}
+    if suggested:
+        line = yaml.safe_dump(suggested, default_flow_style=True, width=10**6, allow_unicode=True).strip()
+        say(out, "\nTo take the best F1, in the settings file:\nscoring:")
+        say(out, f"  thresholds: {line}")
+
+
+def _print_product(found: ProductThresholds) -> None:
+    table = Table(
+        "threshold", *(Column(name, justify="right") for name in ("z", "precision", "recall", "flagged last night"))
+    )
+    for each in found.thresholds:
+        z = "" if each.z is None else f"{each.z:g}" if each.what != "now" else f"{each.z:.3g}"
+        add_cells(table, (each.what, z, _share(each.precision), _share(each.recall), each.flagged))
+    name = plain(found.product or "(no product)")
+    say(out, f"\n{name}: {found.good} good, {found.defects} defect labelled")
+    say(out, f"last night {found.night}, {found.images} images, judged by {found.rule}")
+    out.print(table)
+    good, defects = found.missing
+    if good or defects:
+        lacking = " and ".join(f"{count} {what}" for count, what in ((good, "good"), (defects, "defect")) if count)
+        say(out, f"Nothing is suggested: {lacking} labels more are needed.")
+    if found.other_rule:
+        say(out, f"{found.other_rule} labels of images without z, or judged by another rule, do not count.")
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

@@ -1,0 +1,52 @@
+"""What the commands share: where they print, their options, and the settings that they read."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from patchead.settings.load import load_config
+from patchead.settings.model import Config
+
+# A file or a pipe has no width: lines are not cut for it.
+out = Console(width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True)
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the settings.")]
+ArchiveOption = Annotated[str | None, typer.Option(help="Short for --set archive.uri=…")]
+LakeOption = Annotated[str | None, typer.Option(help="Short for --set lake.uri=…")]
+NightOption = Annotated[str | None, typer.Option(help="This night only: YYYY-MM-DD.")]
+ProductOption = Annotated[list[str] | None, typer.Option(help="This product only; may be repeated.")]
+LimitOption = Annotated[int | None, typer.Option(help="The first LIMIT images only.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting; see `patchead settings`."),
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(help="Speeds written by `patchead calibrate`; default: ~/.cache/patchead/calibration.json."),
+]
+
+
+def short_options(
+    archive: str | None, lake: str | None, night: str | None, product: list[str] | None, limit: int | None
+) -> dict[str, Any]:
+    """Give the settings that the short options stand for; those that were not given are left out."""
+    short = {
+        "archive.uri": archive,
+        "lake.uri": lake,
+        "archive.night": night,
+        "archive.products": product or None,
+        "archive.limit": limit,
+    }
+    return {key: value for key, value in short.items() if value is not None}
+
+
+def settings_of(config: Path | None, overrides: list[str] | None, given: Mapping[str, Any]) -> Config:
+    """Read the checked settings: the file, ``--set`` over it, and over both what ``given`` names and is not None."""
+    return load_config(config, overrides or [], {key: value for key, value in given.items() if value is not None})

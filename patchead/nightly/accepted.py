@@ -1,0 +1,132 @@
+"""The accepted run of a night: which accepted group each of its groups is compared with, and its embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.lake.accepted import Accepted
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.staging import RunFolder
+from patchead.nightly.explain import RunTasks
+from patchead.nightly.group import GroupPrompts
+from patchead.plan.group_plan import PromptCounts
+from patchead.review.references import choose, embeddings_of, require_scores
+from patchead.scoring.conformal import benjamini_hochberg, conformal_p_values
+from patchead.scoring.drift import Drift
+from patchead.settings.model import Config
+from patchead.settings.resolve import accepted_references, level_of, needs_accepted
+from patchead.storage import Storage
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class AcceptedGroups:
+    """Hold the accepted group of each group of a night; empty where the settings need none."""
+
+    groups: Mapping[str, Accepted]
+    references: Mapping[str, pa.Table]
+    """Rows of the accepted images that are the references; empty where the night itself is."""
+
+    def counts(self, groups: Iterable[str]) -> dict[str, PromptCounts] | None:
+        """Count the references of groups for the plan; None where they are of the night itself."""
+        return {name: of.counts for name, of in self.images(groups).items()} or None
+
+    def images(self, groups: Iterable[str]) -> dict[str, GroupPrompts]:
+        """Give groups what they are compared with in place of themselves; empty where it is themselves."""
+        found = {name: self.references[name] for name in groups if name in self.references}
+        return {name: GroupPrompts(rows, _none_of(rows), 0) for name, rows in found.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Collect what the run record says of them, by group."""
+        return {
+            name: {"name": row.name, "run_id": row.run_id, "scores": len(row.scores)}
+            for name, row in self.groups.items()
+        }
+
+
+def find_accepted(
+    config: Config, storage: Storage, groups: Iterable[str], encoder_id: str, store: EmbeddingStore
+) -> AcceptedGroups:
+    """Find the accepted groups that the settings ask for, and all that is needed of them, before anything is embedded.
+
+    Raises:
+        SettingsError: a group has none of its encoder and settings, or too few scores for its level.
+        LakeError: the receipts or the embeddings of an accepted run are gone, or cannot be read.
+    """
+    if not needs_accepted(config):
+        return AcceptedGroups({}, {})
+    lake = config.lake.uri
+    found = choose(config, lake, storage, groups, encoder_id)
+    require_scores(found, {name: level_of(config, row.values["product"]) for name, row in found.items()})
+    embeddings = {}
+    if accepted_references(config):
+        scoring = config.scoring
+        embeddings = embeddings_of(
+            found, lake, storage, store, max_references=scoring.max_references, seed=scoring.seed
+        )
+    return AcceptedGroups({name: row.without_images() for name, row in found.items()}, embeddings)
+
+
+def level_of_night(
+    groups: Iterable[str], accepted: AcceptedGroups, folder: RunFolder, rate: float, *, map_tasks: RunTasks
+) -> float:
+    """Find the level of p-values at which at most ``rate`` of what the whole night flags is good (method.md §7.4).
+
+    Args:
+        groups: ids of those that are scored.
+        accepted: what each is compared with.
+        folder: of the run, with the staged scores.
+        rate: of Benjamini and Hochberg's rule.
+        map_tasks: what runs a function on many items.
+
+    Returns:
+        The largest p-value that is flagged; 0 where none is.
+
+    Raises:
+        LakeError: staged scores cannot be read.
+    """
+    items = [(name, accepted.groups[name].scores) for name in groups]
+    found = np.concatenate([np.empty(0), *(p for _, p in map_tasks(partial(_p_values, folder=folder), items))])
+    flagged = benjamini_hochberg(found, rate)
+    return float(found[flagged].max()) if flagged.any() else 0.0
+
+
+def drift_warnings(verdicts: pa.Table) -> list[str]:
+    """Write what a person is told of groups whose good images no longer score like the accepted ones: a line, or none.
+
+    Args:
+        verdicts: VERDICTS of a night.
+    """
+    known = verdicts.filter(pc.is_valid(verdicts["drift_p"])).to_pylist()
+    found = {row["group_id"]: Drift(row["drift_p"], row["drift_shift"], row["drift_scale"]) for row in known}
+    moved = sorted((each.p, group) for group, each in found.items() if each.drifted(len(found)))
+    if not moved:
+        return []
+    told = [
+        f"{group} (centre {found[group].shift:+.2f} scales, scale x {found[group].scale:.2f}, p = {p:.1g})"
+        for p, group in moved[:_NAMED]
+    ]
+    more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+    return [
+        f"drift: in {len(moved)} of {len(found)} groups the images that are not flagged no longer score like the "
+        f"accepted ones, so that p-values do not hold: {', '.join(told)}{more}. Look at them, and accept a new night "
+        "where they are good."
+    ]
+
+
+def _none_of(rows: pa.Table) -> pa.Table:
+    """No images: how normal ones score is known from the accepted scores."""
+    return rows.slice(0, 0).append_column("role", pa.nulls(0, pa.string()))
+
+
+def _p_values(group: tuple[str, np.ndarray], *, folder: RunFolder) -> np.ndarray:
+    name, reference = group
+    return conformal_p_values(folder.read_scores(name), reference)

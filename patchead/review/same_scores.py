@@ -1,0 +1,49 @@
+"""Whether the scores of two runs may be compared: the same encoder and the same settings that decide a score."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from patchead.lake.accepted import Accepted
+from patchead.settings.identity import Decides, identity
+from patchead.settings.model import Config
+from patchead.settings.resolve import few_shot
+
+# Whether there is a score, and whose embeddings it is made of: the score itself means the same.
+_NOT_COMPARED = ("scoring.min_batch", "scoring.references")
+_PROMPTS = ("uri", "template", "manifest")
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """Collect the settings that decide a score, by dotted name, as plain JSON values, but not the arithmetic.
+
+    The encoder's own are among them, to be named where two encoders differ; whether they do, its id says.
+    """
+    found = {key: value for key, value in identity(config, Decides.SCORES).items() if key not in _NOT_COMPARED}
+    if few_shot(config):  # with other prompts it is another score
+        found |= {f"prompts.{name}": getattr(config.prompts, name) for name in _PROMPTS}
+    return found
+
+
+def difference(config: Config, encoder_id: str, accepted: Accepted) -> str | None:
+    """Say why scores of a run cannot be compared with accepted ones, naming both sides; None where they can.
+
+    Args:
+        config, encoder_id: of the run.
+        accepted: what it would be compared with.
+    """
+    there, here = json.loads(accepted.values["settings_json"]), json.loads(json.dumps(deciding(config)))
+    keys = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+
+    def told(names: list[str]) -> str:
+        return ", ".join(f"{key} {_value(there, key)} there, {_value(here, key)} here" for key in names)
+
+    if accepted.values["encoder_id"] != encoder_id:
+        return f"encoder {accepted.values['encoder_id']} there, {encoder_id} here{f' ({told(keys)})' if keys else ''}"
+    # An encoder's settings may be written in two ways, and its weights lie in two places: its id tells.
+    return told([key for key in keys if not key.startswith("encoder.")]) or None
+
+
+def _value(settings: dict[str, Any], key: str) -> str:
+    return json.dumps(settings[key]) if key in settings else "not in use"
