@@ -31,10 +31,10 @@ class PredictionInterval:
     """Of freedom: k - 1."""
 
     @classmethod
-    def of(cls, null_scores: np.ndarray, least_spread: float = 0.0) -> PredictionInterval:
+    def of(cls, null_scores: np.ndarray, least_deviation: float = 0.0) -> PredictionInterval:
         """Make it of the scores of k normal images, float (k,), k >= 2.
 
-        ``least_spread`` bounds their standard deviation from below, as a share of their mean.
+        ``least_deviation`` bounds their standard deviation from below, as a share of their mean.
 
         Raises:
             ValueError: fewer than two, or one that is not finite.
@@ -43,8 +43,8 @@ class PredictionInterval:
         if len(scores) < 2 or not np.isfinite(scores).all():
             raise ValueError(f"need at least two finite scores of normal images; got {scores!r}")
         k = len(scores)
-        spread = max(float(scores.std(ddof=1)), least_spread * float(scores.mean()))
-        scale = float(spread * np.sqrt(1 + 1 / k))
+        deviation = max(float(scores.std(ddof=1)), least_deviation * float(scores.mean()))
+        scale = float(deviation * np.sqrt(1 + 1 / k))
         return cls(float(scores.mean()), scale if scale > FLAT else 0.0, k - 1)
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:

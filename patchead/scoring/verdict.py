@@ -20,7 +20,7 @@ FEW_SHOT, FEW_PROMPTS = "few_shot", "few_prompts"
 _DEFAULT_Z = {UPPER_FIT: 3.0, MAD: 3.5}
 _MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
 _MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
-_LEAST_SPREAD = 0.25  # of normal images around one prompt, by the mean of its views' scores
+_LEAST_DEVIATION = 0.25  # of normal images around one prompt, by the mean of its views' scores
 _ROUNDING = 1e-9  # relative, of a level
 
 
@@ -162,7 +162,7 @@ def _top(scores: np.ndarray, settings: VerdictSettings, verdict: Verdict) -> Ver
 
 def _by_prompts(scores: np.ndarray, settings: VerdictSettings, null_scores: np.ndarray, views_of: int) -> Verdict:
     # Views of one prompt against itself say nothing of how other normal images differ.
-    interval = PredictionInterval.of(null_scores, _LEAST_SPREAD if views_of == 1 else 0.0)
+    interval = PredictionInterval.of(null_scores, _LEAST_DEVIATION if views_of == 1 else 0.0)
     p = interval.p_values(scores)
     z, limit = z_of_p(p), _limit(settings)
     return Verdict(
