@@ -29,6 +29,7 @@ from patchead.commands.options import (
     settings_of,
     short_options,
 )
+from patchead.commands.outside import errors_from_outside
 from patchead.errors import PatcheadError, SettingsError
 from patchead.printed import add_cells, cell, say
 from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
@@ -56,6 +57,7 @@ def score(
     until: Annotated[str, typer.Option(help="Last stage: catalog, embed, score or publish.")] = "publish",
     local: Annotated[bool, typer.Option("--local", help="Work in this process; no Ray is started.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing, start nothing.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Of --night, products with failures.")] = False,
 ) -> None:
     """Score a night of the archive and publish the tables scores, regions and runs to the lake.
 
@@ -64,6 +66,12 @@ def score(
     """
     chosen = short_options(archive, lake, night, product, limit) | {"run.run_id": run_id}
     settings = settings_of(config, overrides, chosen)
+    if retry_failed:
+        from patchead.nightly.retry_failed import only_failed
+
+        if (narrowed := only_failed(settings, out)) is None:
+            return
+        settings = narrowed
     if dry_run:
         from patchead.forecast.plan_report import print_plan
 
@@ -257,18 +265,9 @@ def run_command(command: Callable[[], Any]) -> None:
     except PatcheadError as exc:
         say(err, f"error: {exc}", style="red")
         sys.exit(exc.exit_code)
-    except _outside() as exc:
+    except errors_from_outside() as exc:
         say(err, f"error: {type(exc).__name__}: {' '.join(str(exc).split())[:1000]}", style="red")
         sys.exit(PatcheadError.exit_code)
-
-
-def _outside() -> tuple[type[Exception], ...]:
-    """What the world does to a command, and nothing that is a fault of this package."""
-    from pyarrow import ArrowException
-
-    from patchead.storage import storage_errors
-
-    return MemoryError, ArrowException, *storage_errors()
 
 
 def main() -> None:

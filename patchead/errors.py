@@ -28,6 +28,10 @@ class ArchiveError(PatcheadError):
     """The archive, or one shard of it, cannot be listed or read."""
 
 
+class UnreadError(ArchiveError):
+    """The storage did not give an image's bytes: nothing is known of the picture."""
+
+
 class DecodeError(PatcheadError):
     """One image cannot be decoded. It becomes a row with this text, never the end of a run."""
 

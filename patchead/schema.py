@@ -21,6 +21,9 @@ TOO_FEW_IMAGES = "too_few_images"
 PROMPT = "prompt"
 PROMPT_VIEW = "prompt view"
 SKIPPED = (TOO_FEW_IMAGES,)
+UNREAD = "unread"
+"""Of a receipt whose image the storage did not give; the embed stage tries it again, and no row of a table has it."""
+
 STATUSES = {
     OK: "The image has a score.",
     FAILED: "The image could not be read, decoded or embedded; `error` says why. It is nobody's reference.",

@@ -13,7 +13,7 @@ from fsspec.spec import AbstractFileSystem
 from patchead.archive.listing import etag_of, resolve
 from patchead.archive.parquet import read_parquet
 from patchead.archive.tar import read_tar
-from patchead.errors import ArchiveError
+from patchead.errors import ArchiveError, UnreadError
 from patchead.storage import VERSION, Storage, explained
 
 # Members of a few hundred KiB follow each other: whole blocks read ahead beat one request per member.
@@ -151,7 +151,7 @@ def _next_part(
     """Some images, what ended the reading of the shard before its end, and whether there may be more."""
     part, held = list[tuple[int, bytes | ArchiveError]](), 0
     try:
-        with explained("read", uri, ArchiveError):
+        with explained("read", uri, UnreadError):
             for index, data in found:
                 part.append((index, data))
                 held += len(data) if isinstance(data, bytes) else 0
@@ -214,7 +214,7 @@ def _explain(fault: BaseException, uri: str) -> ArchiveError:
     if isinstance(fault, FileNotFoundError):
         return ArchiveError(f"cannot read {uri}: it does not exist. It is gone since it was listed")
     try:
-        with explained("read", uri, ArchiveError):
+        with explained("read", uri, UnreadError):
             raise fault
     except ArchiveError as exc:
         return exc

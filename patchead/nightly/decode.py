@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from patchead.archive.decode import decode
 from patchead.archive.readers import BYTES_IN_FLIGHT, read_files, read_images, read_ranges
-from patchead.errors import ArchiveError, DecodeError
+from patchead.errors import ArchiveError, DecodeError, UnreadError
 from patchead.hashing import content_hash
 from patchead.lake.contents import Contents
 from patchead.nightly.prompt_nulls import view_number
@@ -19,7 +19,7 @@ from patchead.nightly.units import PLACE
 from patchead.samples.recipe import SampleRecipe, stacked, turned
 from patchead.samples.stand_ins import stand_in
 from patchead.samples.views import Guide, Views
-from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, table
+from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, UNREAD, table
 from patchead.settings.argument_names import in_settings
 from patchead.storage import Storage
 
@@ -217,7 +217,7 @@ def _decode_one(
     scaling: Scaling,
 ) -> tuple[dict[str, Any], Views | None]:
     if isinstance(data, ArchiveError):
-        return {"status": FAILED, "error": in_settings(str(data))}, None
+        return {"status": UNREAD if isinstance(data, UnreadError) else FAILED, "error": in_settings(str(data))}, None
     recipe = settings.recipe
     digest = content_hash(data)
     # An aligned sample depends on its group's guides: another group's image of the same content is another sample.

@@ -14,19 +14,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.arrow_columns import keys
+from patchead.arrow_columns import count, keys
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
 from patchead.nightly.units import as_read_now, samples, units
+from patchead.nightly.unread import Outage, as_failed
 from patchead.runtime.executor import Executor
 from patchead.runtime.pool import Pool
 from patchead.samples.embed import SampleEmbedder
 from patchead.samples.recipe import SampleRecipe
-from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, completed
+from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, UNREAD, completed
 from patchead.settings.argument_names import in_settings
+
+_PASSES = 2  # over what the storage did not give
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Embedded:
     embedded: int
     reused: int
     failed: int
+    unread: pa.Table
+    """Receipts of those of the failed that the storage did not give, in any of the passes."""
 
 
 def embed(
@@ -69,19 +74,27 @@ def embed(
     unchanged = store.index.unchanged(readable)
     advance(unchanged.num_rows)
     todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
-    fresh, embedded = [RECEIPTS.empty_table()], 0
     embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads, proven)
-    work = units(todo, images_per_file, run_id)
     shared = Shared(Contents(store.index), guides or {})
-    for receipts, written in _run(executor, work, settings, shared, embed_spec, pool):
-        fresh.append(receipts)
-        embedded += written
-        advance(receipts.num_rows)
-    store.consolidate(run_id, pa.concat_tables(fresh), work["unit_id"].to_pylist())
+    fresh, unread, embedded, unit_ids = [RECEIPTS.empty_table()], RECEIPTS.empty_table(), 0, list[str]()
+    for _ in range(_PASSES):
+        work = units(todo, images_per_file, run_id)
+        unit_ids += work["unit_id"].to_pylist()
+        outage = Outage()
+        for receipts, written in _run(executor, work, settings, shared, embed_spec, pool):
+            fresh.append(receipts.filter(pc.not_equal(receipts["status"], UNREAD)))
+            outage.add(receipts)
+            embedded += written
+            advance(fresh[-1].num_rows)
+        unread = outage.unread
+        if not unread.num_rows:
+            break
+        todo = todo.filter(pc.is_in(keys(todo, SAMPLE_KEY), value_set=keys(unread, SAMPLE_KEY)))
+    store.consolidate(run_id, pa.concat_tables(fresh), unit_ids)
     failed_before = completed(wanted.filter(pc.is_valid(wanted["status"])), RECEIPTS)
-    everything = _in_order_of(wanted, pa.concat_tables([unchanged, *fresh, failed_before]))
-    failed = pc.sum(pc.equal(everything["status"], FAILED)).as_py() or 0
-    return Embedded(everything, embedded, everything.num_rows - failed - embedded, failed)
+    everything = _in_order_of(wanted, pa.concat_tables([unchanged, *fresh, as_failed(unread), failed_before]))
+    failed = count(everything, FAILED)
+    return Embedded(everything, embedded, everything.num_rows - failed - embedded, failed, unread)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from patchead.nightly.manifest import make_manifest
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
 from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
-from patchead.nightly.refusals import refuse_too_many_failures
+from patchead.nightly.refusals import refuse_too_many_failures, refuse_unread
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score_actor import ScoreSpec
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
@@ -179,8 +179,10 @@ class Night:
             proven = wiring.few_shot(self.config) or wiring.accepted_references(self.config)
             done = self._embed(manifest, encoder, store, guides, advance, proven=proven)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
+        self.record.unread = done.unread.num_rows
         say(self.stages.console, f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed")
         try:
+            refuse_unread(self.record, done.unread, self.config.run.max_unread_fraction)
             refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
         except TooManyFailuresError:
             self.folder.forget_manifest()  # the remedy is to mend the archive: it is another one then

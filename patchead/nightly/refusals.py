@@ -36,6 +36,18 @@ def refuse_trial_among_full_runs(config: Config, storage: Storage) -> None:
         )
 
 
+def refuse_unread(record: RunRecord, unread: pa.Table, allowed: float) -> None:
+    """Refuse to publish where the storage kept more than the fraction ``allowed`` of the images back."""
+    if record.unread <= allowed * record.images:
+        return
+    examples = "\n".join(f"  {row['image_id']}: {row['error']}" for row in unread.slice(0, 5).to_pylist())
+    raise TooManyFailuresError(
+        f"{record.unread} of {record.images} images could not be read, tried twice, more than "
+        f"run.max_unread_fraction={allowed:g} allows; nothing was published. The first ones:\n{examples}\n"
+        f"See to the storage and run again with --run-id {record.run_id}: what was embedded is kept."
+    )
+
+
 def refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:
     """Refuse to publish where more than the fraction ``allowed`` of the images failed; names the first ones."""
     if record.failed <= allowed * record.images:

@@ -48,6 +48,8 @@ class RunRecord:
     images: int = 0
     ok: int = 0
     failed: int = 0
+    unread: int = 0
+    """Those of the failed that the storage did not give."""
     skipped: int = 0
     embedded: int = 0
     reused: int = 0

@@ -64,5 +64,7 @@ class RunConfig(Section):
 
     run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """Name of the run; the same name published again is a no-op. Default: time and a random suffix."""
+    max_unread_fraction: Share = 0.0
+    """Publish only if the storage kept at most this fraction of the images back, which was tried twice."""
     max_failed_fraction: Share = 0.01
     """Publish only if at most this fraction of the images failed."""

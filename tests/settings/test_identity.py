@@ -112,6 +112,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "resources.local_cpus": (2, {}),
     "run.run_id": ("second", {}),
     "run.max_failed_fraction": (0.5, {}),
+    "run.max_unread_fraction": (0.5, {}),
 }
 # Which identities change with a setting of each level.
 CHANGES = {
