@@ -31,4 +31,4 @@ def keep_rows(lake_uri: str, storage: Storage, name: str, rows: pa.Table, *, ins
         else:
             write_deltalake(uri, rows, mode="overwrite", predicate=instead_of, storage_options=options)
 
-    committed(add, uri)
+    committed(add, uri, repeatable=instead_of is not None)

@@ -227,13 +227,20 @@ def _replace(lake_uri: str, storage: Storage, name: str, rows: pa.Table, predica
     committed(replace, uri)
 
 
-def committed(commit: Callable[[], None], uri: str) -> None:
-    """Run ``commit``, which opens the table itself, until no other writer is in its way."""
+def committed(commit: Callable[[], None], uri: str, *, repeatable: bool = True) -> None:
+    """Run ``commit``, which opens the table itself, until no other writer is in its way.
+
+    Where the answer was cut off it may have been done: it is run again if it is ``repeatable``, twice as good as once.
+    """
     for attempt in range(_COMMIT_ATTEMPTS):
         try:
             with delta_errors("publish to", uri):
                 return commit()
-        except (CommitFailedError, CutOffError) as exc:  # what is committed twice is the same rows
+        except CommitFailedError as exc:
+            refused = exc
+        except CutOffError as exc:  # it may have been committed
+            if not repeatable:
+                raise
             refused = exc
         time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.1 * 2**attempt)))
     why = "the answer was cut off" if isinstance(refused, CutOffError) else "other writers were quicker"
