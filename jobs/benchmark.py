@@ -11,7 +11,7 @@ from typing import Annotated
 
 import torch
 import typer
-from benchmarks import arithmetic, embedding, fidelity, growth, index, memory, one_pool, scoring, stage
+from benchmarks import arithmetic, embedding, fidelity, growth, index, memory, one_pool, scoring, searching, stage
 from benchmarks.records import Record, load, markdown, save, show
 from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
@@ -48,6 +48,7 @@ class Name(str, Enum):
     embed = "embed"
     fidelity = "fidelity"
     lake_index = "index"
+    search = "search"
     one_pool = "one-pool"
 
 
@@ -66,6 +67,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.actors: lambda: stage.actors(100, 256, 384, precision="fp32", repeats=3),
     Name.embed: lambda: embedding.embedding(192, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
+    Name.search: lambda: searching.searching(54, 6, 224, 0, repeats=3),
     Name.lake_index: lambda: index.index(200_000, 20, 2_000),
     Name.one_pool: lambda: one_pool.one_pool(96, repeats=1),
 }
@@ -79,6 +81,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.actors: lambda: stage.actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.embed: lambda: embedding.embedding(400, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
+    Name.search: lambda: searching.searching(180, 20, 448, 60, repeats=1),
     Name.lake_index: lambda: index.index(5_000_000, 50, 10_000),
     Name.one_pool: lambda: one_pool.one_pool(400, repeats=3),
 }

@@ -66,12 +66,17 @@ def scoring(
     return records + not_measured(name, f"N={n} P={p} D={d}", asked, "speed over the cdist loop")
 
 
-def cdist_loop(embeddings: torch.Tensor, fraction: float = 0.3, top: float = 0.01) -> torch.Tensor:
-    """The baseline: per image, all distances to all references by ``torch.cdist``. (N, P, D) to image scores (N,)."""
+def cdist_loop(
+    embeddings: torch.Tensor, fraction: float = 0.3, top: float = 0.01, queries: int | None = None
+) -> torch.Tensor:
+    """The baseline: per image, all distances to all references by ``torch.cdist``. (N, P, D) to image scores (N,).
+
+    ``queries``: the first images only.
+    """
     n, p, _ = embeddings.shape
     k, m = max(1, int(fraction * (n - 1))), max(1, int(top * p))
     scores = []
-    for i in range(n):
+    for i in range(queries or n):
         references = torch.cat([embeddings[:i], embeddings[i + 1 :]]).flatten(0, 1)
         nearest = torch.cdist(embeddings[i], references).view(p, n - 1, p).min(dim=2).values ** 2 / 4
         patches = nearest.topk(k, dim=1, largest=False).values.mean(dim=1)

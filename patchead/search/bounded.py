@@ -140,7 +140,8 @@ def refine(search: Search, bounds: np.ndarray | None, projection: Projection, go
         active = int(np.isfinite(wanted).any(axis=1).sum())
         if not active:
             return Bounded(state.scores, state.level)
-        count = max(m if not (state.level == EXACT).any() else -(-m // 4), -(-_LEAST_ROWS // active))
+        begun = bool((state.level == EXACT).any())
+        count = min(m, max(-(-m // 4), -(-_LEAST_ROWS // active))) if begun else m
         query, patch = _largest(wanted, _MORE_BOUNDS * count)
         loose = state.level[query, patch] == LOOSE
         state.project(search, projection, query[loose], patch[loose])

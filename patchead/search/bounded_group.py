@@ -90,8 +90,12 @@ def score_bounded(
     return _together(parts, chosen, sampled, search)
 
 
-def score_by_window(compared: Comparison) -> BoundedScores | None:
+def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedScores | None:
     """Score images by the window rule (method.md §11); None where it is ``auto`` and the group does not lie alike.
+
+    Args:
+        compared: who is compared with whom.
+        anyway: do not look whether the group lies alike.
 
     Raises:
         SettingsError: the group does not lie alike within the window that was asked for, and was not aligned.
@@ -102,7 +106,7 @@ def score_by_window(compared: Comparison) -> BoundedScores | None:
     radius = RADIUS if asked in ("auto", None) else int(asked)
     sizes = _sizes(compared)
     search = _search(compared, sizes)
-    offset = median_offset(search, compared.grid)
+    offset = 0.0 if anyway else median_offset(search, compared.grid)
     if offset > radius and asked == "auto":
         return None
     if offset > radius and compared.grid.views == 1:

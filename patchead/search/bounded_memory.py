@@ -61,8 +61,9 @@ def portions(work: Workload, queries: int, memory_bytes: int, threads: int) -> P
             f"{work.references} references of {work.patches} patches and {work.dim} dimensions. Set `schedule` to "
             "auto, or raise it."
         )
-    hold = work.references * vectors <= rest
-    return Portions(together, rows, hold, max(1, rest // 2 // work.vector_bytes), rest // 2)
+    held = work.references * vectors
+    hold = held <= rest
+    return Portions(together, rows, hold, max(1, rest // 2 // work.vector_bytes), rest - held if hold else rest // 2)
 
 
 def fits(work: Workload, queries: int, memory_bytes: int, threads: int) -> bool:

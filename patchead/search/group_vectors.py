@@ -34,7 +34,7 @@ class GroupVectors:
         Raises:
             ValueError: a reference is in no block.
         """
-        self._blocks, self._hold = blocks, hold
+        self._blocks, self.hold = blocks, hold
         self._options: dict[str, str] = {"device": device, "precision": precision}
         self.references = references
         last = max((int(columns.max(initial=0)) for columns, _ in blocks), default=0)
@@ -53,7 +53,7 @@ class GroupVectors:
     def images(self, positions: np.ndarray, patches: slice | None = None) -> Tensor:
         """Prepare the images at ``positions`` (n,), or a run of their patches: (n, P, D)."""
         cut = patches or slice(0, self.patches)
-        if self._hold and patches is not None and positions is self.references:
+        if self.hold and patches is not None and positions is self.references:
             return self._held[:, cut]
         stored = self._gathered(positions, cut)
         return prepare(stored, **self._options, positions=positions, first_patch=cut.start)
@@ -69,14 +69,14 @@ class GroupVectors:
 
     def of_references(self, number: np.ndarray, patches: np.ndarray) -> Tensor:
         """Give patches of references, counted by their place among the references: (R, D)."""
-        if not self._hold:
+        if not self.hold:
             return self.single(self.references[number], patches)
         at = torch.from_numpy(number * self.patches + patches).to(self._held.device)
         return self._held.view(-1, self.dim)[at]
 
     def reference_blocks(self, images: int) -> Iterator[tuple[slice, Tensor]]:
         """Yield all references in blocks of at most ``images``: places among the references, vectors (n, P, D)."""
-        if self._hold:
+        if self.hold:
             yield slice(0, len(self.references)), self._held
             return
         for cut in slices(len(self.references), images):

@@ -15,10 +15,13 @@ from torch import Tensor
 
 from patchead.batches import slices
 from patchead.scoring.block_maxima import multiples, padded, padded_shape
+from patchead.scoring.memory_budget import SCORE_BYTES
 from patchead.scoring.precision import matmul_dtype
 from patchead.search.group_vectors import GroupVectors
-from patchead.threads import over_threads
+from patchead.threads import over_threads, threads_of
 
+_SHARES = 8  # of a band's places: threads take them in turn
+_MOST_AGAIN = 0.7  # of a thread's places: of nine multiplications of each, five are left
 _LEAST = 32  # images: of fewer the matrix library takes other kernels, which round otherwise
 
 
@@ -70,52 +73,87 @@ def window_scores(
         grid: of the P places.
         radius: of the window, 0 for the same place only.
         reduce: makes scores of the largest cosines (B, R) of a place, in units of `GroupVectors.step`.
-        slab_bytes: prepared vectors held at a time, unless one row of the grid with its window takes more.
+        slab_bytes: prepared vectors and maxima held at a time, unless one row of the grid with its window takes more.
     """
     out = np.empty((len(queries), vectors.patches), np.float32)
     same = np.array_equal(queries, vectors.references)
-    for band, slab in _bands(grid, radius, _rows_at_once(vectors, len(queries), grid, radius, same, slab_bytes)):
+    # Of places whose window is not through yet, the maxima are held.
+    open_places = threads_of(vectors.device) * (radius * (grid.w + 1) + 2)
+    symmetric = same and open_places * len(queries) ** 2 * SCORE_BYTES <= slab_bytes // 4
+    rows = grid.h if same and vectors.hold else 0  # of what is held anyway, all
+    rows = rows or _rows_at_once(vectors, len(queries), grid, radius, same, slab_bytes * 3 // 4)
+    for band, slab in _bands(grid, radius, rows):
         references = vectors.images(vectors.references, slab)
         asked = references if same else vectors.images(queries, slab)
 
-        def score(
-            places: range, asked: Tensor = asked, references: Tensor = references, first: int = slab.start
-        ) -> None:
-            scratch = _Scratch.of(asked, references)
-            for place in places:
-                near = [q - first for q in grid.near(place, radius)]
-                out[:, place] = reduce(scratch.maxima(asked, references, place - first, near))
-
+        work = _Places(grid, radius, reduce, out, asked, references, slab.start, symmetric=symmetric)
         places = range(band.start, band.stop)
-        over_threads(score, [places[cut] for cut in slices(len(places), -(-len(places) // 8))], references.device)
+        over_threads(work.score, [places[cut] for cut in slices(len(places), work.share(len(places)))], vectors.device)
+        del work
         del references, asked
     return out
 
 
 @dataclass(frozen=True)
-class _Scratch:
-    """Room for the cosines of one place with another, and for their maxima."""
+class _Places:
+    """Scores some places of a band: vectors ``asked`` (B, m, D) and ``references`` (R, m, D) of places from ``first``.
 
-    cosines: Tensor
-    best: Tensor
+    Where both are the same images (``symmetric``), two places are multiplied once for both directions.
+    """
 
-    @classmethod
-    def of(cls, asked: Tensor, references: Tensor) -> _Scratch:
-        rows, columns = padded_shape(max(_LEAST, len(asked)), max(_LEAST, len(references)), asked)
-        dtype = matmul_dtype(asked.dtype)
-        return cls(*(torch.empty(rows, columns, dtype=dtype, device=asked.device) for _ in range(2)))
+    grid: Grid
+    radius: int
+    reduce: Reduce
+    out: np.ndarray
+    asked: Tensor
+    references: Tensor
+    first: int
+    symmetric: bool
 
-    def maxima(self, asked: Tensor, references: Tensor, place: int, near: list[int]) -> Tensor:
-        """Largest dot products float32 (B, R) of the queries at ``place`` with the references at ``near``."""
-        multiply = torch._int_mm if asked.dtype == torch.int8 else torch.mm
-        by_row, by_column = multiples(asked)
-        x = _filled(asked[:, place], by_row)
-        for number, q in enumerate(near):
-            target = self.cosines if number else self.best
-            multiply(x, _filled(references[:, q], by_column).t(), out=target)
-            if number:
-                torch.maximum(self.best, self.cosines, out=self.best)
-        return self.best[: len(asked), : len(references)].to(torch.float32, copy=True)
+    def share(self, places: int) -> int:
+        """Choose the places that one thread takes at a time."""
+        large = -(-places // threads_of(self.references.device))
+        return large if self._once(large) else -(-places // _SHARES)
+
+    def _once(self, places: int) -> bool:
+        """Whether multiplying once pays: the places before a thread's first are multiplied for its sake again."""
+        return self.symmetric and self._reach < _MOST_AGAIN * places
+
+    @property
+    def _reach(self) -> int:
+        """Places between one and the last that its window reaches."""
+        return self.radius * (self.grid.w + 1)
+
+    def score(self, places: range) -> None:
+        best: dict[int, Tensor] = {}
+        once, shape = self._once(len(places)), (len(self.asked), len(self.references))
+        room = padded_shape(max(_LEAST, shape[0]), max(_LEAST, shape[1]), self.asked)
+        scratch = torch.empty(room, dtype=matmul_dtype(self.asked.dtype), device=self.asked.device)
+        for place in range(max(self.first, places.start - self._reach) if once else places.start, places.stop):
+            for other in self.grid.near(place, self.radius):
+                if once and (other < place or not (place in places or other in places)):
+                    continue
+                found = self._cosines(place, other, scratch)[: shape[0], : shape[1]]
+                if place in places:
+                    _keep(best, place, found)
+                if once and other != place and other in places:
+                    _keep(best, other, found.t())
+            if place in places:
+                self.out[:, place] = self.reduce(best.pop(place).to(torch.float32))
+
+    def _cosines(self, place: int, other: int, out: Tensor) -> Tensor:
+        """Dot products of the queries at ``place`` with the references at ``other``, written to ``out``."""
+        by_row, by_column = multiples(self.asked)
+        x = _filled(self.asked[:, place - self.first], by_row)
+        y = _filled(self.references[:, other - self.first], by_column)
+        return (torch._int_mm if x.dtype == torch.int8 else torch.mm)(x, y.t(), out=out)
+
+
+def _keep(best: dict[int, Tensor], place: int, found: Tensor) -> None:
+    if place in best:
+        torch.maximum(best[place], found, out=best[place])
+    else:
+        best[place] = found.clone(memory_format=torch.contiguous_format)
 
 
 def _filled(vectors: Tensor, multiple: int) -> Tensor:

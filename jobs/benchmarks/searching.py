@@ -1,0 +1,153 @@
+"""What do bound and refine and the window rule save? Beside the symmetric full search, on real embeddings and worse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from math import isqrt
+
+import cv2
+import numpy as np
+import torch
+from skimage import data
+from sklearn.metrics import average_precision_score, roc_auc_score
+from studies import cells
+from studies.features import DINO, Features
+
+from benchmarks.records import Record, interleaved, ratio
+from benchmarks.scoring import MEMORY, cdist_loop
+from patchead.forecast.calibrate import unit_vectors
+from patchead.scoring.aggregate import Aggregation, image_scores
+from patchead.scoring.leave_one_out import GroupScores
+from patchead.search.bounded_group import Comparison, score_by_window
+from patchead.search.score import score_group
+from patchead.search.window import Grid
+
+FRACTIONS = (0.05, 0.3)
+_CDIST_QUERIES = 2  # images of the cdist loop, whose time grows with them in a straight line
+_TARGETS: Mapping[tuple[str, int, int], str] = {  # case, N, P: of the speed of bounded over the symmetric kernel
+    ("poly", 200, 1024): ">= 12",
+    ("poly", 200, 256): ">= 5",
+    ("grass", 60, 1024): ">= 5",
+    ("brick", 60, 1024): ">= 5",
+    ("no structure", 200, 256): ">= 0.9",
+}
+
+
+def searching(good: int, bad: int, size: int, textures: int, *, repeats: int) -> list[Record]:
+    """Poly-crystalline cells of the first split, textures turned at random, and vectors without structure.
+
+    Args:
+        good, bad: cells.
+        size: pixels of a side; P = (size / 14)².
+        textures: images of each texture.
+        repeats: turns, after one that warms up.
+    """
+    features, split = Features(DINO, size), cells.split("poly", 0)
+    names = split.good[:good] + split.defective[:bad]
+    truth = np.arange(good + bad) >= good
+    records = _measured("poly", features.take(names, DINO.layers), repeats, truth)
+    for name in ("grass", "brick") if textures else ():
+        pictures = _turned(getattr(data, name)(), textures, size)
+        batches = (features.encoder.embed(part).all_vectors() for part in np.array_split(pictures, -(-textures // 8)))
+        records += _measured(name, np.concatenate(list(batches)), repeats)
+    return records + _measured("no structure", unit_vectors(good + bad, 256, 384), repeats)
+
+
+def _measured(name: str, embeddings: np.ndarray, repeats: int, truth: np.ndarray | None = None) -> list[Record]:
+    n, p, d = embeddings.shape
+    records = []
+    for fraction in FRACTIONS:
+        aggregation = Aggregation(fraction=fraction)
+        found: dict[str, GroupScores] = {}
+        cases = _cases(embeddings, aggregation, found, window=truth is not None)
+        if truth is not None and fraction == FRACTIONS[-1]:
+            floats = torch.from_numpy(embeddings.astype(np.float32))
+            cases["cdist"] = partial(cdist_loop, floats, fraction, queries=_CDIST_QUERIES)
+        seconds = interleaved(cases, repeats)
+        case = f"{name}, N={n} P={p} D={d}, nearest {fraction:.0%}"
+        figure = partial(Record, benchmark="search", case=case, precision="fp32")
+        speed = ratio(seconds["symmetric"], seconds["bounded"])
+        target = _TARGETS.get((name, n, p))
+        records.append(figure(metric="speed of bounded over symmetric", value=speed, unit="x", target=target))
+        records += [figure(metric=metric, value=value, target=bound) for metric, value, bound in _facts(found)]
+        if "window" in seconds and truth is not None:
+            target = ">= 60" if p == 1024 and n == 200 else None
+            speed = ratio(seconds["symmetric"], seconds["window"])
+            records.append(figure(metric="speed of the window over symmetric", value=speed, unit="x", target=target))
+            for rule in ("symmetric", "window"):
+                scores = found[rule].image_scores
+                records.append(figure(metric=f"AUROC, {rule}", value=float(roc_auc_score(truth, scores))))
+                records.append(figure(metric=f"AP, {rule}", value=float(average_precision_score(truth, scores))))
+        if "cdist" in seconds:
+            speed = n / _CDIST_QUERIES * ratio(seconds["cdist"], seconds["bounded"])
+            target = ">= 25" if p == 1024 and n == 200 else None
+            records.append(figure(metric="speed of bounded over the cdist loop", value=speed, unit="x", target=target))
+    return records
+
+
+def _cases(
+    embeddings: np.ndarray, aggregation: Aggregation, found: dict[str, GroupScores], *, window: bool
+) -> dict[str, Callable[[], object]]:
+    """Each case puts its scores into ``found``."""
+    content = np.arange(len(embeddings))
+
+    def score(name: str, schedule: str, rule: Aggregation) -> None:
+        found[name] = score_group(embeddings, content, aggregation=rule, schedule=schedule, memory_bytes=MEMORY)
+
+    cases: dict[str, Callable[[], object]] = {
+        "symmetric": partial(score, "symmetric", "symmetric", aggregation),
+        "bounded": partial(score, "bounded", "bounded", aggregation),
+    }
+    if window:
+        cases["window"] = partial(_windowed, embeddings, aggregation, found)
+    return cases
+
+
+def _windowed(embeddings: np.ndarray, aggregation: Aggregation, found: dict[str, GroupScores]) -> None:
+    """The window rule with r = 1, whether the group lies alike or not: which it does is among the figures."""
+    n, everyone = len(embeddings), np.arange(len(embeddings))
+    compared = Comparison(
+        blocks=[(everyone, embeddings)],
+        queries=everyone,
+        references=everyone,
+        content=everyone,
+        part=np.full(n, -1),
+        n_references=np.full(n, n - 1),
+        aggregation=replace(aggregation, window=1),
+        device="cpu",
+        precision="fp32",
+        memory_bytes=MEMORY,
+        grid=Grid(isqrt(embeddings.shape[1]), isqrt(embeddings.shape[1])),
+    )
+    scored = score_by_window(compared, anyway=True)
+    assert scored is not None
+    images = image_scores(scored.patch_scores, aggregation.image_top_fraction)
+    found["window"] = GroupScores(scored.patch_scores, images, compared.n_references)
+
+
+def _facts(found: Mapping[str, GroupScores]) -> list[tuple[str, float, str | None]]:
+    full, bounded = found["symmetric"], found["bounded"]
+    difference = float(np.abs(full.image_scores - bounded.image_scores).max())
+    facts: list[tuple[str, float, str | None]] = [("largest difference of an image score", difference, "<= 1e-6")]
+    for metric, key in (
+        ("patches searched", "searched"),
+        ("multiplications, of all pairs", "multiplications"),
+        ("offset of the nearest match, cells", "offset"),
+    ):
+        if key in bounded.search:
+            facts.append((metric, float(bounded.search[key]), None))
+    return facts
+
+
+def _turned(texture: np.ndarray, count: int, size: int) -> np.ndarray:
+    """Pieces of a grey texture of 512 x 512, each turned by a random angle: uint8 (count, size, size, 3)."""
+    draws, pieces = np.random.default_rng(0), []
+    for _ in range(count):
+        turn = cv2.getRotationMatrix2D((256, 256), draws.uniform(0, 360), 1.0)
+        whole = cv2.warpAffine(texture, turn, (512, 512), borderMode=cv2.BORDER_REFLECT)
+        y, x = draws.integers(75, 137, 2)
+        piece = cv2.resize(whole[y : y + 300, x : x + 300], (size, size), interpolation=cv2.INTER_CUBIC)
+        pieces.append(np.repeat(piece[..., None], 3, axis=2))
+    return np.stack(pieces)
