@@ -1,4 +1,4 @@
-"""SQL over the published tables, by DuckDB in this process: the views scores, regions, verdicts and runs."""
+"""SQL over the tables, by DuckDB in this process: a view of each, those of what people decide too."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 from patchead.errors import LakeError
+from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.tables import delta_errors, delta_uri
 from patchead.schema import TABLES
 from patchead.storage import Storage
@@ -18,6 +19,7 @@ from patchead.storage import Storage
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_VIEWS = TABLES | KEPT_TABLES
 _EXTENSIONS = ("httpfs", "delta")
 _FROM_THE_FIRST = ("scores", "regions", "runs")  # tables that every version publishes
 
@@ -25,7 +27,8 @@ _FROM_THE_FIRST = ("scores", "regions", "runs")  # tables that every version pub
 def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
     """Open an in-memory DuckDB with a view of every table of the schema; each query reads the newest version.
 
-    A table or a column that the lake does not have yet, because an earlier version wrote it, is there as empty or null.
+    A table or a column that the lake does not have yet, because an earlier version wrote it or nobody has accepted or
+    said anything, is there as empty or null.
 
     Raises:
         LakeError: DuckDB is not installed, nothing is published in the lake yet, or it cannot be read.
@@ -37,7 +40,7 @@ def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
         _load_extensions(connection)
         if delta_uri(lake_uri, storage, "scores").startswith("s3://"):
             _create_secret(connection, storage)
-        for name in TABLES:
+        for name in _VIEWS:
             connection.execute(f"CREATE VIEW {name} AS {_select(lake_uri, storage, name, columns[name])}")
     except duckdb.Error as exc:
         raise LakeError(f"DuckDB cannot read the tables of {lake_uri}: {exc}") from exc
@@ -71,7 +74,7 @@ def _duckdb() -> ModuleType:
 def _columns(lake_uri: str, storage: Storage) -> dict[str, set[str]]:
     """The columns that each table of the lake has; none where an earlier version did not make the table."""
     found: dict[str, set[str]] = {}
-    for name in TABLES:
+    for name in _VIEWS:
         uri = delta_uri(lake_uri, storage, name)
         with delta_errors("read", uri):
             try:
@@ -90,7 +93,7 @@ def _columns(lake_uri: str, storage: Storage) -> dict[str, set[str]]:
 
 def _select(lake_uri: str, storage: Storage, name: str, there: set[str]) -> str:
     lacking = [
-        f'CAST(NULL AS {_type(field.type)}) AS "{field.name}"' for field in TABLES[name] if field.name not in there
+        f'CAST(NULL AS {_type(field.type)}) AS "{field.name}"' for field in _VIEWS[name] if field.name not in there
     ]
     if not there:
         return f"SELECT {', '.join(lacking)} WHERE false"

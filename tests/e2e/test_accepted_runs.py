@@ -269,6 +269,22 @@ def test_a_panel_of_the_accepted_images(scored: Accepted, score_night: Score, tm
         tonight(scored, score_night, tmp_path, **ACCEPTED, **{"scoring.max_references": 7})
 
 
+def test_a_plan_counts_the_accepted_images(scored: Accepted) -> None:
+    places = ["--archive", str(scored.archive), "--lake", str(scored.lake), "--night", NIGHT, *SMALL_OPTIONS]
+    done = patchead("plan", *places, "--set=scoring.references=accepted")
+    assert done.code == 0, done.err
+    assert [line.split("│")[3].strip() for line in done.out.splitlines() if "product=" in line] == ["24", "24"], (
+        done.out
+    )
+    refused = patchead("plan", *places, "--set=scoring.references=accepted", "--set=scoring.accepted=november")
+    assert (refused.code, "no run is accepted as 'november'" in refused.err) == (2, True)
+    imagined = patchead(
+        *("plan", "--simulate", "--images", "1000", "--gpus", "2", "--device", "H100"),
+        *("--lake", str(scored.lake), "--set=scoring.references=accepted", *SMALL_OPTIONS),
+    )
+    assert (imagined.code, "set scoring.max_references" in imagined.err) == (2, True), imagined.err
+
+
 @pytest.mark.parametrize("what", ["runs/r1/receipts.parquet", "runs/r1/manifest.parquet", "embeddings"])
 def test_what_is_gone_of_the_accepted_run_is_named(
     scored: Accepted, score_night: Score, tmp_path: Path, what: str

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from patchead.lake.query import query
 from patchead.lake.tables import publish, read_rows
 from patchead.review.labels import DEFECT, GOOD, labels
 from patchead.storage import Storage
@@ -39,6 +40,14 @@ def test_the_newest_of_an_image_counts_and_all_are_kept(lake: str) -> None:
     assert {"image_id": "b", "verdict": DEFECT, "run_id": None, "note": " deep scratch", "given_by": "ann"} in kept
     assert [row["run_id"] for row in kept if row["image_id"] == "b"].count("r1") == 1
     assert len(kept) == 3
+
+
+def test_sql_joins_them_with_the_scores(lake: str) -> None:
+    sql = "SELECT image_id, score, verdict FROM scores LEFT JOIN feedback USING (image_id) ORDER BY image_id"
+    assert query(lake, Storage(), sql)["verdict"].to_pylist() == [None, None, None]
+    assert give(lake, "image_id,verdict\nb,defect\n").code == 0
+    assert query(lake, Storage(), sql)["verdict"].to_pylist() == [None, "defect", None]
+    assert query(lake, Storage(), "SELECT name, scores FROM accepted").num_rows == 0
 
 
 def test_parquet_is_read_too(lake: str, tmp_path: Path) -> None:
