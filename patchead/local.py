@@ -20,6 +20,7 @@ from patchead.samples.views import Guide
 from patchead.samples.wanted import FinishedImages
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.memory_budget import GIGABYTE
+from patchead.scoring.repeats import repeat_groups
 from patchead.search.score import score_group
 
 
@@ -76,6 +77,8 @@ class SampleScores:
     """int32 (N,)."""
     aligned: np.ndarray | None
     """bool (N,), False where an image cannot be compared; None without alignment."""
+    repeat_group: np.ndarray
+    """int32 (N,): equal for images that share a region no other shows (`Aggregation.repeats`); 0 for none."""
     null_scores: np.ndarray | None = None
     """float64 (m,): of `Prompts.nulls`; None without prompts."""
 
@@ -197,6 +200,7 @@ def score_samples(
         _placed(done.image_scores[:n], samples.usable, np.nan),
         _placed(found.n_references[:n], samples.usable, 0),
         None if aligned is None else _placed(aligned, samples.usable, False),
+        _placed(repeat_groups(found.repeats, n), samples.usable, 0),
         None if prompts is None else done.image_scores[n:],
     )
 
@@ -209,6 +213,7 @@ def unscored(samples: Samples) -> SampleScores:
         np.full(n, np.nan),
         np.zeros(n, np.int32),
         None if aligned is None else _placed(aligned, samples.usable, False),
+        np.zeros(n, np.int32),
     )
 
 

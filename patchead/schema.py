@@ -130,6 +130,13 @@ _SCORES = Described(
         ("threshold_score", pa.float64(), "Scores above it are flagged in this group; null where none can be."),
         ("verdict_rule", pa.string(), "As in `verdicts`. Null unless `ok`."),
         ("max_patch", pa.float64(), "The highest patch score, in [0, 1]. Null unless `ok`."),
+        ("score_subspace", pa.float64(), "Distance from the directions in which the group varies. Null unless asked."),
+        (
+            "repeat_group",
+            pa.int32(),
+            "Equal for images of a group that share a region no other shows; they were scored without each other. Null "
+            "for all others.",
+        ),
         ("aligned", pa.bool_(), "Whether the alignment found a motion. Null unless `align.enabled`."),
         ("heatmap_uri", pa.string(), "The heatmap file; null where none was drawn."),
         ("width", pa.int32(), "Of the original image, in pixels, upright."),
@@ -193,6 +200,12 @@ _VERDICTS = Described(
         ("threshold_z", pa.float64(), "Images with a higher z are flagged; null where none can be."),
         ("threshold_score", pa.float64(), "The score there; null where none can be flagged."),
         ("region_threshold", pa.float64(), "Value of a map above which a region reaches; null without a score."),
+        (
+            "repeats_json",
+            pa.string(),
+            "Each `repeat_group`: how many images, and x, y, width, height of the region as shares of the picture; "
+            "null where it lies elsewhere in each. Null where none was looked for.",
+        ),
         ("median", pa.float64(), "Of the group's scores."),
         ("skew", pa.float64(), "Skewness of the scores that are not flagged; null with fewer than three."),
         ("upper_ratio", pa.float64(), "84 % quantile minus median of those, in units of `scale`; 1 for a normal."),

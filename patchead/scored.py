@@ -33,8 +33,8 @@ class Scored:
 
     table: pa.Table
     """image_id, score, rank (1 = most anomalous), z, p_value (null where the rule has none), is_anomalous, max_patch,
-    n_references, aligned (null without alignment), width, height, status (ok, failed, too_few_images), error (why there
-    is no score, else null)."""
+    n_references, repeat_group (equal for images that share a region), aligned (null without alignment), width, height,
+    status (ok, failed, too_few_images), error (why there is no score, else null)."""
     patch_scores: np.ndarray
     """float32 (N, h, w), in [0, 1]."""
     verdict: Verdict

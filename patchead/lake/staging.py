@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from patchead.files import Folder, plain_name, undamaged
 from patchead.hashing import text_digest
 from patchead.lake.checked_batches import read_checked, write_checked
 from patchead.lake.run_tables import MANIFEST_FILE, RECEIPTS_FILE, read_table, write_table
+from patchead.lake.staged_group import StagedGroup, known, null_scores_of
 from patchead.schema import MANIFEST, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
@@ -28,25 +28,6 @@ _REMEDY = "Delete it and run again: the group is then scored anew."
 _MAGIC_BYTES = 8  # before the schema of an Arrow IPC file
 _HEAD_BYTES = 65_536  # holds the schema of a staged group and its metadata
 _IMAGES_PER_BATCH = 64  # what is read of a group for one image of it
-
-
-@dataclass(frozen=True)
-class StagedGroup:
-    """Hold one group's ``patch_scores`` float32 (N, h, w), ``scores`` float64 (N,), ``n_references`` int32 (N,).
-
-    ``aligned`` bool (N,); None where the run did not align. ``null_scores`` float64 (m,), those of normal images that
-    were scored with the group, in few-shot mode; ``views_of`` is 1 or 2 if they are views of so many prompts.
-    """
-
-    image_ids: list[str]
-    patch_scores: np.ndarray
-    scores: np.ndarray
-    n_references: np.ndarray
-    aligned: np.ndarray | None
-    null_scores: np.ndarray | None = None
-    views_of: int = 0
-    search: dict[str, Any] = field(default_factory=dict)
-    """How bound and refine went; empty where the search was full."""
 
 
 class RunFolder:
@@ -71,6 +52,9 @@ class RunFolder:
         *,
         null_scores: np.ndarray | None = None,
         views_of: int = 0,
+        repeat_group: np.ndarray | None = None,
+        score_subspace: np.ndarray | None = None,
+        repeats: Sequence[Mapping[str, Any]] = (),
         digest: str,
         search: Mapping[str, Any] | None = None,
     ) -> None:
@@ -80,7 +64,7 @@ class RunFolder:
             group_id: any text.
             image_ids: (N,), in the order of the scores.
             patch_scores: float32 (N, h, w).
-            scores, n_references, aligned: of the same images, see `StagedGroup`.
+            scores, n_references, aligned, repeat_group, score_subspace, repeats: of these images, see `StagedGroup`.
             null_scores, views_of: of few-shot mode, see `StagedGroup`.
             digest: of everything else that the scores depend on; see :meth:`scored_groups`.
             search: how bound and refine went, as plain JSON values; default: the search was full.
@@ -96,15 +80,21 @@ class RunFolder:
             ("score", pa.float64()),
             ("n_references", pa.int32()),
             ("aligned", pa.bool_()),
+            ("repeat_group", pa.int32()),
+            ("score_subspace", pa.float64()),
             ("null_scores", pa.list_(pa.float64())),  # all in the first row
         ]
         metadata = {"group_id": group_id, "digest": digest, "schema_version": str(SCHEMA_VERSION)}
         metadata["views_of"] = str(views_of)
         metadata["search"] = json.dumps(dict(search or {}))
+        metadata["repeats"] = json.dumps([dict(repeat) for repeat in repeats])
         schema = pa.schema(fields, metadata=metadata)
-        known = pa.nulls(len(image_ids), pa.bool_()) if aligned is None else aligned
-        null = [None if null_scores is None else null_scores.tolist(), *[None] * (len(image_ids) - 1)]
-        columns = [pa.array(image_ids, pa.string()), tensor, scores, n_references, known, pa.array(null, fields[-1][1])]
+        given = {"aligned": aligned, "repeat_group": repeat_group, "score_subspace": score_subspace}
+        n = len(image_ids)
+        given_too = [pa.nulls(n, schema.field(key).type) if found is None else found for key, found in given.items()]
+        null = [None if null_scores is None else null_scores.tolist(), *[None] * (n - 1)]
+        columns = [pa.array(image_ids, pa.string()), tensor, scores, n_references, *given_too]
+        columns.append(pa.array(null, fields[-1][1]))
         batch = pa.record_batch(
             [
                 pa.array(c, field.type) if isinstance(c, np.ndarray) else c
@@ -129,15 +119,18 @@ class RunFolder:
         with self._opened(group_id, self._groups.open) as reader:
             batches = [read_checked(reader, number) for number in range(reader.num_record_batches)]
             rows = pa.Table.from_batches(batches)
+            optional = {name: known(rows, name) for name in ("aligned", "repeat_group", "score_subspace")}
+            metadata = reader.schema.metadata or {}
             return StagedGroup(
                 image_ids=rows["image_id"].to_pylist(),
                 patch_scores=np.concatenate([batch.column("patch_scores").to_numpy_ndarray() for batch in batches]),
                 scores=rows["score"].to_numpy().copy(),
                 n_references=rows["n_references"].to_numpy().copy(),
-                aligned=None if rows["aligned"].null_count else np.array(rows["aligned"]),
-                null_scores=_null_scores(rows),
-                views_of=int((reader.schema.metadata or {}).get(b"views_of", 0)),
-                search=json.loads((reader.schema.metadata or {}).get(b"search", b"{}")),
+                **optional,
+                null_scores=null_scores_of(rows),
+                views_of=int(metadata.get(b"views_of", 0)),
+                search=json.loads(metadata.get(b"search", b"{}")),
+                repeats=tuple(json.loads(metadata.get(b"repeats", b"[]"))),
             )
 
     def read_scores(self, group_id: str) -> np.ndarray:
@@ -276,12 +269,6 @@ class RunFolder:
         with undamaged(self._groups.uri_of(name), _REMEDY):
             head = self._groups.head(name, _HEAD_BYTES)
             return pa.ipc.read_schema(pa.py_buffer(head[_MAGIC_BYTES:])).metadata or {}
-
-
-def _null_scores(rows: pa.Table) -> np.ndarray | None:
-    """None without prompts, and of a run that an earlier version began."""
-    found = rows["null_scores"][0].as_py() if "null_scores" in rows.column_names else None
-    return None if found is None else np.array(found)
 
 
 def _file_name(group_id: str) -> str:

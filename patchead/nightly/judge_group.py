@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -114,7 +115,8 @@ def judge_group(group: ToJudge, *, folder: RunFolder, settings: JudgeSettings) -
         columns=_columns(staged, compared, rank, verdict),
         verdict=_verdict_row(len(compared), scored, verdict, threshold)
         | _search_columns(staged.search)
-        | _drift_row(group.accepted, scored, verdict),
+        | _drift_row(group.accepted, scored, verdict)
+        | {"repeats_json": _repeats_json(staged)},
         flagged=flagged,
         explained=explained,
         threshold=threshold,
@@ -142,6 +144,12 @@ def _columns(staged: StagedGroup, compared: np.ndarray, rank: np.ndarray, verdic
         "threshold_score": pa.array([limit if known else None for known in compared], pa.float64()),
         "verdict_rule": pa.array([verdict.rule if known else None for known in compared], pa.string()),
         "max_patch": column(staged.patch_scores.max(axis=(1, 2)).astype(np.float64)),
+        "score_subspace": pa.nulls(n, pa.float64())
+        if staged.score_subspace is None
+        else pa.array(staged.score_subspace, mask=~compared),
+        "repeat_group": pa.nulls(n, pa.int32())
+        if staged.repeat_group is None
+        else pa.array(staged.repeat_group, mask=staged.repeat_group == 0),
         "aligned": pa.nulls(n, pa.bool_()) if staged.aligned is None else pa.array(staged.aligned),
         "status": pa.array(np.where(compared, OK, TOO_FEW_IMAGES)),
         "error": pa.array([None if known else NO_REFERENCE for known in compared], pa.string()),
@@ -176,6 +184,10 @@ def _drift_row(accepted: Accepted | None, scored: np.ndarray, verdict: Verdict) 
         return {}
     found = drift(scored, accepted.scores, verdict.threshold_score)
     return {"accepted": accepted.name, "drift_p": found.p, "drift_shift": found.shift, "drift_scale": found.scale}
+
+
+def _repeats_json(staged: StagedGroup) -> str | None:
+    return None if staged.repeat_group is None else json.dumps(staged.repeats)
 
 
 def _placed(values: np.ndarray, where: np.ndarray) -> np.ndarray:

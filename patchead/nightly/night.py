@@ -25,6 +25,7 @@ from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
 from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
 from patchead.nightly.refusals import refuse_too_many_failures, refuse_unread
+from patchead.nightly.repeated import found_in
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score_actor import ScoreSpec
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
@@ -264,12 +265,11 @@ class Night:
                 advance=advance,
                 accepted=embedded.accepted.groups,
             )
-        if self.config.align.enabled:
-            self.record.scoring["not_aligned"] = pc.sum(pc.invert(done.scores["aligned"]), min_count=0).as_py()
         for text in drift_warnings(done.verdicts):
             say(self.stages.console, f"warning: {text}")
-        failed = images.filter(pc.equal(images["status"], FAILED))
-        return replace(done, scores=pa.concat_tables([done.scores, failed_rows(failed, settings)]))
+        self.record.scoring |= found_in(done, aligned=self.config.align.enabled)
+        failed = failed_rows(images.filter(pc.equal(images["status"], FAILED)), settings)
+        return replace(done, scores=pa.concat_tables([done.scores, failed]))
 
     def at_level_of_night(self, settings: ExplainSettings, embedded: EmbeddedNight) -> ExplainSettings:
         """Settle the level of the p-values where a false-discovery rule finds it from the whole night's."""

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from patchead.archive.left_out import LeftOut
 from patchead.lake.tables import table_uri
+from patchead.nightly.repeated import repeat_line
 from patchead.nightly.run_record import RunRecord
 from patchead.printed import add_cells, say
 
@@ -39,6 +40,9 @@ def print_record(record: RunRecord, console: Console) -> None:
     if record.config.align.enabled:
         left = record.scoring["not_aligned"]
         say(console, f"{record.ok - left} of {record.ok} images aligned; the others were compared as they are.")
+    for group_id, repeats in record.scoring.get("repeats", {}).items():
+        for repeat in repeats:
+            say(console, repeat_line(group_id, repeat))
     say(console, "\n".join(f"{name}: {table_uri(lake, name)}" for name in ("scores", "regions", "verdicts")))
 
 

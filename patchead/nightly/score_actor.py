@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from patchead.batches import slices
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group, GroupJob, gather, load, load_side_arrays
@@ -21,12 +23,19 @@ from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.wanted import FinishedImages
+from patchead.scoring.burn_out import Evidence
 from patchead.scoring.leave_one_out import Aggregation, reduce_query_block, score_query_block
 from patchead.scoring.memory_budget import matmul_bytes
 from patchead.scoring.precision import prepare
+from patchead.scoring.rescore import Compared, Rescored, rescore
 from patchead.scoring.similarity import tile, tile_self
+from patchead.scoring.subspace import subspace_residuals
 from patchead.search.score import BOUNDED, WINDOWED, score_group
 from patchead.search.score import score_query_block as score_bounded_block
+
+BlockScores = tuple[np.ndarray, Evidence | None]
+"""Patch scores float32 (B, P) of a block of images, and what they show of repeats."""
+_IMAGES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +51,8 @@ class ScoreSettings:
     digest: str
     """Of everything that a staged score depends on besides its images."""
     mask: ForegroundMask | None = None
+    subspace: bool = False
+    """Whether `score_subspace` is filled."""
     has_side_arrays: bool = False
     """Whether the mask or the alignment left something with the embeddings."""
 
@@ -93,7 +104,9 @@ class ScoreActor:
                 grid=settings.grid,
                 goal=self._goal(side_arrays),
             )
-            self._stage(group, scores.patch_scores, scores.n_references, side_arrays, scores.search)
+            del embeddings
+            done = Rescored(scores.patch_scores, scores.n_references, scores.repeats)
+            self._stage(job, done, side_arrays, scores.search)
 
     def tile(self, task: Task, job: GroupJob, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compare two blocks of images, both directions: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
@@ -106,23 +119,27 @@ class ScoreActor:
         with self._counted(task):
             return tile_self(self._prepared(a), budget_bytes=self._matmul_bytes).cpu().numpy()
 
-    def reduce(self, task: Task, job: GroupJob, *distances: np.ndarray) -> np.ndarray:
+    def reduce(self, task: Task, job: GroupJob, *distances: np.ndarray) -> BlockScores:
         """Reduce the tiles of one block's images, in their order, to patch scores float32 (B, P)."""
         (block,) = task.blocks
         others = [b if a == block else a for a, b in job.plan.tiles() if block in (a, b)]
         images = job.queries_of(block)
         with self._counted(task):
-            return reduce_query_block(
+            counts = job.group.n_references(None)
+            test = self._compared(job).burn_out(images, distances[0].shape[2], counts)
+            scores = reduce_query_block(
                 zip([job.queries_of(other) for other in others], distances, strict=True),
                 images,
                 job.group.content,
                 job.group.part,
                 aggregation=self._settings.aggregation,
-                n_references=job.group.n_references(None)[images],
+                n_references=counts[images],
                 device=self._device,
+                burn_out=test,
             )
+            return scores, None if test is None else test.result()
 
-    def query_block(self, task: Task, job: GroupJob, blocks: Sequence[np.ndarray]) -> np.ndarray:
+    def query_block(self, task: Task, job: GroupJob, blocks: Sequence[np.ndarray]) -> BlockScores:
         """Score one block of queries while its references stream past: patch scores float32 (B, P).
 
         ``blocks`` are the references, and behind them the query block's images that are none, if the plan has such.
@@ -136,22 +153,26 @@ class ScoreActor:
             if len(blocks) > count:
                 held[0].append(job.images_of(count + task.blocks[0]))
                 held[1].append(blocks[count])
-            if job.plan.schedule in (BOUNDED, WINDOWED):
+            if job.plan.schedule in (BOUNDED, WINDOWED) and not settings.aggregation.finds_repeats:
                 found = self._bounded(job, index, [*columns, *held[0][len(holders) :]], blocks)
                 if found is not None:
-                    return found
-            return score_query_block(
-                gather(index, *held),
+                    return found, None
+            query, counts = gather(index, *held), group.n_references(job.panel)
+            test = self._compared(job).burn_out(index, query.shape[1], counts)
+            scores = score_query_block(
+                query,
                 index,
                 ((column, blocks[i]) for i, column in enumerate(columns)),
                 group.content,
                 group.part,
                 aggregation=settings.aggregation,
-                n_references=group.n_references(job.panel)[index],
+                n_references=counts[index],
                 device=self._device,
                 precision=settings.precision,
                 memory_bytes=settings.memory_bytes,
+                burn_out=test,
             )
+            return scores, None if test is None else test.result()
 
     def _bounded(
         self, job: GroupJob, index: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]
@@ -173,11 +194,15 @@ class ScoreActor:
             goal=self._goal(self._side_arrays(group)).of(slice(int(index[0]), int(index[-1]) + 1)),
         )
 
-    def finish(self, task: Task, job: GroupJob, *blocks: np.ndarray) -> None:
-        """Stage a group whose patch scores came block by block."""
+    def finish(self, task: Task, job: GroupJob, *blocks: BlockScores) -> None:
+        """Stage a group whose patch scores came block by block; images of repeats are scored again before."""
         with self._counted(task):
-            counts, side_arrays = job.group.n_references(job.panel), self._side_arrays(job.group)
-            self._stage(job.group, np.concatenate(blocks), counts, side_arrays)
+            group = job.group
+            evidence = [found for _, found in blocks if found is not None]
+            raw = np.concatenate([scores for scores, _ in blocks])
+            load_images = partial(load, self._store, group)
+            done = rescore(raw, group.n_references(job.panel), evidence, self._compared(job), load_images)
+            self._stage(job, done, self._side_arrays(group))
 
     @contextmanager
     def _counted(self, task: Task) -> Iterator[None]:
@@ -197,33 +222,52 @@ class ScoreActor:
         settings = self._settings
         return FinishedImages(settings.grid, side_arrays, settings.mask, settings.aggregation.image_top_fraction)
 
+    def _compared(self, job: GroupJob) -> Compared:
+        settings = self._settings
+        return Compared(
+            content=job.group.content,
+            part=job.group.part,
+            references=job.references,
+            aggregation=settings.aggregation,
+            device=self._device,
+            precision=settings.precision,
+            memory_bytes=settings.memory_bytes,
+            grid=settings.grid,
+        )
+
     def _stage(
-        self,
-        group: Group,
-        raw: np.ndarray,
-        n_references: np.ndarray,
-        side_arrays: SideArrays,
-        search: Mapping[str, Any] | None = None,
+        self, job: GroupJob, found: Rescored, side_arrays: SideArrays, search: Mapping[str, Any] | None = None
     ) -> None:
         """Finish the patch scores (N, V · P) that matching gave, and stage them."""
-        settings = self._settings
-        done = finish_samples(
-            raw,
-            settings.grid,
-            side_arrays,
+        settings, group = self._settings, job.group
+        finished = partial(
+            finish_samples,
+            grid=settings.grid,
+            side_arrays=side_arrays,
             mask=settings.mask,
             top_fraction=settings.aggregation.image_top_fraction,
         )
+        done = finished(found.patch_scores)
         images = slice(group.queries)
         self._folder.write_group(
             group.group_id,
             group.image_ids[images],
             done.patch_scores[images],
             done.image_scores[images],
-            n_references[images],
+            found.n_references[images],
             None if side_arrays.aligned is None else side_arrays.aligned[images],
             null_scores=done.image_scores[group.queries :] if group.nulls else None,
             views_of=group.views_of,
+            repeat_group=found.repeat_groups if settings.aggregation.finds_repeats else None,
+            score_subspace=finished(self._residuals(group)).image_scores if settings.subspace else None,
+            repeats=[repeat.facts(number, settings.grid) for number, repeat in enumerate(found.repeats, 1)],
             digest=settings.digest,
             search=search,
         )
+
+    def _residuals(self, group: Group) -> np.ndarray:
+        """Subspace residuals float32 (N, V · P) of a group that is read twice, some images at a time."""
+        cuts = [np.arange(cut.start, cut.stop) for cut in slices(group.queries, _IMAGES_AT_ONCE)]
+        dim = load(self._store, group, np.zeros(1, np.int64)).shape[2]
+        parts = subspace_residuals(lambda: (load(self._store, group, cut) for cut in cuts), dim, self._device)
+        return np.concatenate(list(parts))

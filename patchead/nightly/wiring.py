@@ -122,12 +122,15 @@ def pool_request(config: Config) -> PoolRequest:
 def limits(config: Config, actors: int, device: str) -> Limits:
     """Limit the plan."""
     scoring = config.scoring
+    repeats = aggregation_of(config).finds_repeats and not few_shot(config)
     return Limits(
         memory_bytes=memory_bytes(config),
-        schedule=scoring.schedule,
+        # Bounds leave patches out, and repeats need them all: the group is searched fully.
+        schedule="auto" if repeats and scoring.schedule == "bounded" else scoring.schedule,
         window=aggregation_of(config).window,
         precision=precision(config, device),
         fraction=scoring.fraction,
+        repeats=repeats,
         min_batch=scoring.min_batch,
         max_group_size=scoring.max_group_size,
         max_references=scoring.max_references,
@@ -163,6 +166,7 @@ def score_settings(config: Config, encoder: EncoderFacts, device: str, images: s
         memory_bytes=memory_bytes(config),
         grid=encoder.grid,
         mask=foreground_mask_of(config),
+        subspace=scoring.subspace and not few_shot(config),
         has_side_arrays=config.mask.enabled or config.align.enabled,
         max_references=scoring.max_references,
         seed=scoring.seed,

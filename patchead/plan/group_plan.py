@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from patchead.batches import slices
 from patchead.errors import PlanError
-from patchead.scoring.memory_budget import Workload
+from patchead.scoring.memory_budget import Workload, evidence_bytes
 from patchead.search.bounded_memory import portions
 from patchead.search.score import BOUNDED, WINDOWED
 
@@ -32,6 +32,7 @@ class Limits:
     """See `Aggregation.window`."""
     precision: str = "fp32"
     fraction: float = 0.3
+    repeats: bool = False
     min_batch: int = 5
     max_group_size: int = 20_000
     max_references: int | None = None
@@ -54,6 +55,8 @@ class GroupPlan:
     """Of ``images``: those that are scored with the group to know how normal images score (method.md §7.3)."""
     window: int = 0
     """Radius of the schedule ``window``."""
+    evidence_bytes: int = 0
+    """Of each image, beside its patch scores, where repeated defects are looked for."""
 
     @property
     def whole(self) -> bool:
@@ -169,6 +172,7 @@ def workload(images: int, references: int, n_patches: int, dim: int, limits: Lim
         references=references,
         precision=limits.precision,
         fraction=limits.fraction,
+        repeats=limits.repeats,
     )
 
 
@@ -199,6 +203,7 @@ def _plan_group(
         prompts=prompts,
         nulls=nulls,
         window=limits.window if isinstance(limits.window, int) else 0,
+        evidence_bytes=evidence_bytes(references) if limits.repeats else 0,
     )
     return replace(planned, flops=flops_of(planned, n, work.patches, work.dim))
 

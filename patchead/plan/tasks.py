@@ -99,6 +99,7 @@ def _together(group: GroupPlan, p: int) -> Iterator[Task]:
     if group.schedule == "symmetric":
         for block, size in enumerate(_sizes(group)):
             scores = size * p * SCORE_BYTES
+            given = scores + size * group.evidence_bytes
             yield Task(
                 group_id=group.group_id,
                 kind="reduce",
@@ -107,10 +108,10 @@ def _together(group: GroupPlan, p: int) -> Iterator[Task]:
                 gives=(("scores", 0),),
                 frees=(("row", block),),
                 bytes_in=group.images * scores,
-                bytes_out=scores,
+                bytes_out=given,
             )
     everything = (("scores", 0),)
-    size = group.images * p * SCORE_BYTES
+    size = group.images * (p * SCORE_BYTES + group.evidence_bytes)
     yield Task(group_id=group.group_id, kind=FINISH, needs=everything, frees=everything, bytes_in=size)
 
 
@@ -188,5 +189,5 @@ def _query_blocks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
             gives=(("scores", 0),),
             frees=needs if last else needs[count:],
             bytes_in=(group.references + own) * image,
-            bytes_out=size * p * SCORE_BYTES,
+            bytes_out=size * (p * SCORE_BYTES + group.evidence_bytes),
         )

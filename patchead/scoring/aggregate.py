@@ -56,8 +56,8 @@ class Aggregation:
 
     @property
     def finds_repeats(self) -> bool:
-        """Tell whether repeats are looked for: the farthest references are none that share a defect."""
-        return self.repeats and self.aggregate == "nearest"
+        """Tell whether repeats are looked for: not among the farthest references, nor within a window."""
+        return self.repeats and self.aggregate == "nearest" and self.window is None
 
 
 def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:

@@ -34,6 +34,11 @@ def neighbours_tested(references: int) -> int:
     return max(1, min(_MOST_TESTED, int(_SHARE_TESTED * references)))
 
 
+def evidence_bytes(references: int) -> int:
+    """Count the bytes that one image's evidence of repeats takes, see `burn_out.Evidence`."""
+    return PATCHES_KEPT * (4 + 8 + 4 + 4 * neighbours_tested(references))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """Describe the scoring of one group, as far as its memory goes."""

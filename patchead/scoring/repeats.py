@@ -25,6 +25,7 @@ _NAMED_BY = 0.5  # share of a region's patches that must name an image
 _COVER = 2 / 3  # Jaccard index of the images that are named and those that name
 _REACH = 2  # patches between neighbours of one region, as the six strongest of it have gaps
 _TOGETHER = 0.6  # share of an image's patches that are of its largest region
+_ONE_PLACE = 0.1  # mean deviation of a region's centres, as a share of the picture, while it lies in one place
 _MOST_PATCHES = 2048  # those of the smallest p-values; pairs of them are compared
 
 
@@ -36,6 +37,38 @@ class Repeat:
     """int64 (n,), positions in the group, ascending."""
     at: np.ndarray
     """int64 (s, 2): image and patch of what showed it."""
+
+    def box(self, grid: tuple[int, int]) -> tuple[float, float, float, float] | None:
+        """Give left, top, width and height of the region, as shares of the picture as it was embedded.
+
+        The median of the images' boxes; None where it lies elsewhere in each image, or showed in no first view.
+
+        Args:
+            grid: (h, w) of one view's patches.
+        """
+        first = self.at[self.at[:, 1] < grid[0] * grid[1]]
+        if not len(first):
+            return None
+        y, x = np.divmod(first[:, 1], grid[1])
+        _, image = np.unique(first[:, 0], return_inverse=True)
+        edges = np.empty((image.max() + 1, 4))
+        for number in range(len(edges)):
+            own = image == number
+            edges[number] = x[own].min(), y[own].min(), x[own].max() + 1, y[own].max() + 1
+        edges /= np.array([grid[1], grid[0], grid[1], grid[0]])
+        centres = (edges[:, :2] + edges[:, 2:]) / 2
+        if np.abs(centres - np.median(centres, axis=0)).max(axis=1).mean() > _ONE_PLACE:
+            return None
+        left, top, right, bottom = np.median(edges, axis=0).tolist()
+        return left, top, right - left, bottom - top
+
+    def facts(self, number: int, grid: tuple[int, int]) -> dict[str, int | float | None]:
+        """Collect what is said of it as plain JSON values: its number, how many images, and its box."""
+        box = self.box(grid) or (None, None, None, None)
+        rounded = [None if value is None else round(value, 4) for value in box]
+        return {"repeat_group": number, "images": len(self.images)} | dict(
+            zip(("x", "y", "width", "height"), rounded, strict=True)
+        )
 
 
 def find_repeats(evidence: Evidence, patch_scores: np.ndarray, grid: tuple[int, int]) -> list[Repeat]:

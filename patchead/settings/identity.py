@@ -48,6 +48,7 @@ _EMBEDDINGS = (
 _SCORES = (
     "scoring.window",  # which patches are compared
     *("scoring.aggregate", "scoring.fraction", "scoring.image_top_fraction"),
+    *("scoring.repeats", "scoring.subspace"),  # images of a repeat are scored without each other
     "scoring.precision",
     "scoring.min_batch",  # whether there is a score
     *("scoring.max_references", "scoring.seed", "scoring.references"),  # who is compared with
@@ -170,11 +171,13 @@ def _without_effect(config: Config) -> set[str]:
     """Settings that change nothing, as the others are."""
     unused = set()
     if resolve.few_shot(config):  # one nearest prompt, however few images
-        few_shot = ("aggregate", "fraction", "min_batch", "max_references", "seed", "references")
+        few_shot = ("aggregate", "fraction", "min_batch", "max_references", "seed", "references", "repeats", "subspace")
         unused |= {f"scoring.{name}" for name in few_shot}
     else:
         unused |= {key for key in DECIDES if key.startswith("prompts.")}
     scoring = config.scoring
+    if scoring.aggregate == "farthest" or scoring.window != "off" or scoring.references == "accepted":
+        unused.add("scoring.repeats")  # none is looked for
     rule = resolve.verdict_of(config).verdict
     has_level = rule == "reference" or (resolve.few_shot(config) and rule in ("auto", "top"))
     if not has_level or scoring.threshold_z is not None or scoring.false_discovery is not None:

@@ -1,7 +1,8 @@
 """Published settings by name: what ``preset`` puts beneath the settings that are given.
 
 ``patchead``: PatchEAD as in the paper (arXiv 2509.25856), as far as method.md §1, §3, §4 and §5 say it: the last layer,
-448 px squashed, the 30 % nearest references, the mean of the largest 1 % of patch scores, neither alignment nor mask.
+448 px squashed, the 30 % nearest references, the mean of the largest 1 % of patch scores, neither alignment nor mask,
+no search for repeated defects.
 Few-shot mode is K = 1 whatever is set. PatchEAD+ is `align.enabled` and `mask.enabled` on top, with the paper's weights
 of the mask; which datasets it aligns is method.md §5. The encoder stays the user's: the paper compares several.
 
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 Preset = Literal["none", "patchead", "musc"]
 
-_BATCH = {"scoring.aggregate": "nearest", "scoring.fraction": 0.3}
+_BATCH = {"scoring.aggregate": "nearest", "scoring.fraction": 0.3, "scoring.repeats": False}
 _PLAIN = {"align.enabled": False, "mask.enabled": False}
 
 #: By name of the preset: settings by dotted name.

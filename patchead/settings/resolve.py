@@ -116,7 +116,8 @@ def aggregation_of(config: Config) -> Aggregation:
     """Make the batch's rule from distances to scores; few-shot mode takes its `Aggregation.few_shot`."""
     scoring = config.scoring
     window = None if scoring.window == "off" else scoring.window
-    return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction, window=window)
+    repeats = scoring.repeats and not accepted_references(config)  # among which no image of the night hides
+    return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction, repeats=repeats, window=window)
 
 
 def verdict_of(config: Config, product: str | None = None) -> VerdictSettings:

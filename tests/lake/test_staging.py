@@ -76,6 +76,30 @@ def test_the_scores_of_normal_images_are_staged_with_a_group(lake: Any, n: int) 
     assert (folder.read_group("g").null_scores, folder.read_group("g").views_of) == (None, 0)
 
 
+def test_what_is_not_of_every_run_is_none_or_comes_back(lake: Any) -> None:
+    folder, grids = folder_of(lake), patches(3)
+    ids, scored = ["a", "b", "c"], scores(3, 0)
+    folder.write_group("plain", ids, grids, scored.image_scores, scored.n_references, digest="d")
+    plain = folder.read_group("plain")
+    assert (plain.aligned, plain.repeat_group, plain.score_subspace, plain.repeats) == (None, None, None, ())
+    found = {"repeat_group": 1, "images": 2, "x": 0.25, "y": 0.5, "width": 0.125, "height": 0.1}
+    folder.write_group(
+        "full",
+        ids,
+        grids,
+        scored.image_scores,
+        scored.n_references,
+        repeat_group=np.array([1, 0, 1], np.int32),
+        score_subspace=np.array([0.5, 0.25, 0.5]),
+        repeats=[found],
+        digest="d",
+    )
+    full = folder.read_group("full")
+    assert full.repeat_group is not None and full.score_subspace is not None
+    assert (full.repeat_group.tolist(), full.score_subspace.tolist()) == ([1, 0, 1], [0.5, 0.25, 0.5])
+    assert full.repeats == (found,)
+
+
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 300])
 def test_patch_scores_of_some_images_are_those_of_the_group(lake: Any, n: int) -> None:
     folder = folder_of(lake)

@@ -28,10 +28,14 @@ from patchead.runtime.inline_executor import InlineExecutor
 from patchead.runtime.pool import Pool
 from patchead.runtime.ray_executor import RayExecutor
 from patchead.schema import OK, RECEIPTS, table
+from patchead.scoring.aggregate import image_scores
 from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
+from patchead.scoring.repeats import repeat_groups
+from patchead.scoring.subspace import subspace_residuals
 from patchead.search.score import score_group as score_windowed
 from patchead.storage import Storage
 from tests.helpers.groups import group as embeddings_of
+from tests.helpers.repeats import shared_mark
 
 N, GRID, D = 24, (7, 5), 16
 MEMORY = 10**9
@@ -80,10 +84,11 @@ class Stage:
         executor: Executor,
         actors: int,
         grid: tuple[int, int] = GRID,
+        settings: ScoreSettings = SETTINGS,
         **changes: Any,
     ) -> None:
         limits = dataclasses.replace(LIMITS, actors=actors, **changes)
-        settings = dataclasses.replace(SETTINGS, max_references=limits.max_references, grid=grid)
+        settings = dataclasses.replace(settings, max_references=limits.max_references, grid=grid)
         self.plan = make_plan([(g.group_id, len(g.image_ids)) for g in groups], grid[0] * grid[1], D, limits)
         self.folder, self.groups = RunFolder(str(lake), Storage(), "run"), {g.group_id: g for g in groups}
         self.pool = Pool(size=actors, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
@@ -166,6 +171,32 @@ def test_the_window_rule_is_the_same_for_any_number_of_actors(tmp_path: Path, ex
     np.testing.assert_array_equal(found["g"].reshape(N, -1), expected.patch_scores)
     assert (summary["tasks_done"] > 1) == (actors > 1)
     assert stage.plan.flops == 2 * N * N * 35 * 9 * D
+
+
+@pytest.mark.parametrize(
+    ("executor", "actors", "schedule"),
+    [*(("inline", actors, schedule) for actors in (1, 4) for schedule in SCHEDULES), ("ray", 2, "symmetric")],
+    indirect=["executor"],
+)
+def test_repeats_are_found_and_scored_again_alike_by_any_number_of_actors(
+    tmp_path: Path, executor: Executor, actors: int, schedule: str
+) -> None:
+    embeddings, rule = shared_mark(40, 35, D, [2, 9, 17, 25, 30]), Aggregation(fraction=0.1, repeats=True)
+    store, group = stored(tmp_path, embeddings)
+    changes = {"max_references": 34} if schedule == "panel" else {"schedule": schedule}
+    panel = reference_panel(group.image_ids, 34, 0) if schedule == "panel" else None
+    expected = score_group(embeddings, np.arange(40), aggregation=rule, memory_bytes=MEMORY, panel=panel, grid=GRID)
+    assert expected.repeats
+    settings = dataclasses.replace(SETTINGS, aggregation=rule, subspace=True)
+    stage = Stage(tmp_path, store, [group], executor, actors, settings=settings, repeats=True, **changes)
+    _, found = stage.run()
+    staged = stage.folder.read_group("g")
+    np.testing.assert_allclose(found["g"].reshape(40, -1), expected.patch_scores, atol=1e-6)
+    np.testing.assert_array_equal(staged.repeat_group, repeat_groups(expected.repeats, 40))
+    np.testing.assert_array_equal(staged.n_references, expected.n_references)
+    assert list(staged.repeats) == [repeat.facts(number, GRID) for number, repeat in enumerate(expected.repeats, 1)]
+    residuals = np.concatenate(list(subspace_residuals(lambda: [embeddings], D)))
+    np.testing.assert_allclose(staged.score_subspace, image_scores(residuals, 0.01), atol=1e-6)
 
 
 @BOTH

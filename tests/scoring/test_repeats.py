@@ -65,6 +65,24 @@ def test_images_of_one_repeat_are_no_references_of_each_other() -> None:
     ]
 
 
+def test_where_a_region_lies_is_said_where_it_is_one_place() -> None:
+    """On a 6 x 6 grid: patches 7 and 8 are the second and third of the second line; 0 and 35 are two corners."""
+    same = Repeat(np.array([1, 4]), np.array([[1, 7], [1, 8], [4, 7], [4, 8]]))
+    assert same.box(GRID) == pytest.approx((1 / 6, 1 / 6, 2 / 6, 1 / 6))
+    assert same.facts(3, GRID) == {
+        "repeat_group": 3,
+        "images": 2,
+        "x": 0.1667,
+        "y": 0.1667,
+        "width": 0.3333,
+        "height": 0.1667,
+    }
+    elsewhere = Repeat(np.array([1, 4]), np.array([[1, 0], [4, 35]]))
+    assert elsewhere.box(GRID) is None
+    assert elsewhere.facts(1, GRID)["x"] is None
+    assert Repeat(np.array([1, 4]), np.array([[1, 40], [4, 41]])).box(GRID) is None  # of another view
+
+
 def test_images_without_a_score_take_no_part() -> None:
     n, allowed = 30, np.zeros((30, 30), bool)
     test = BurnOut(n, 36, n, 1, 3, "cpu")

@@ -14,6 +14,7 @@ from patchead.scoring.precision import prepare
 from patchead.scoring.query_block import reduce_query_block
 from patchead.scoring.rescore import Compared, rescore
 from patchead.scoring.similarity import tile_self
+from tests.helpers.repeats import shared_mark
 from tests.reference import oracle
 
 N, P, D = 36, 25, 24
@@ -23,17 +24,9 @@ MEMORY = 1 << 28
 NOBODY = np.full(N, -1)
 
 
-def shared_mark(seed: int = 0) -> np.ndarray:
-    """Unit vectors float16 (N, P, D): every place looks like itself, and five images have one mark at place 7 and 8."""
-    rng = np.random.default_rng(seed)
-    z = 2 * rng.standard_normal((1, P, D)) + rng.standard_normal((N, P, D))
-    z[np.ix_(SHARED, [7, 8])] = 4 * rng.standard_normal((1, 2, D)) + 0.1 * rng.standard_normal((len(SHARED), 2, D))
-    return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
-
-
 @pytest.fixture(scope="module")
 def embeddings() -> Iterator[np.ndarray]:
-    return shared_mark()
+    return shared_mark(N, P, D, SHARED)
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.accepted": ("october", {"scoring.verdict": "reference"}),
     "scoring.false_discovery": (0.1, {"scoring.verdict": "reference"}),
     "scoring.flag_top": (5, {"scoring.verdict": "top"}),
+    "scoring.repeats": (False, {}),
+    "scoring.subspace": (True, {}),
     "scoring.precision": ("bf16", {}),  # auto is fp32 or int8
     "scoring.schedule": ("bounded", {}),
     "scoring.window": (1, {}),
@@ -206,6 +208,8 @@ def test_levels_build_on_each_other() -> None:
         ({"scoring.alpha": 0.05}, {"scoring.verdict": "reference", "scoring.false_discovery": 0.1}),
         ({"scoring.min_batch": 9}, {"scoring.references": "accepted"}),
         ({"explain.top": 3}, {"explain.heatmaps": "all"}),
+        ({"scoring.repeats": False}, {"scoring.aggregate": "farthest"}),
+        ({"scoring.repeats": False, "scoring.subspace": True}, FEW_SHOT),
         ({"prompts.k": 3}, {}),
         ({"scoring.fraction": 0.1, "scoring.aggregate": "farthest", "scoring.min_batch": 9}, FEW_SHOT),
         ({"prompts.seed": 7}, {"scoring.mode": "few_shot", "prompts.uri": "/data/normal"}),

@@ -90,6 +90,7 @@ def test_what_is_given_wins_over_a_preset(preset: str, tmp_path: Path) -> None:
         "encoder.layers": [6],
         "encoder.fit": "pad",
         "scoring.aggregate": "farthest",
+        "scoring.repeats": True,
         "scoring.fraction": 0.1,
         "scoring.image_top_fraction": 0.02,
         "align.enabled": True,

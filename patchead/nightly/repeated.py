@@ -1,0 +1,43 @@
+"""What a run found of repeated defects and of alignment, as its record and its last lines tell it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.nightly.explain import Explained
+
+
+def found_in(explained: Explained, *, aligned: bool) -> dict[str, Any]:
+    """Collect what the record says of a run's rows: its repeats, and how many images could not be aligned."""
+    found: dict[str, Any] = {"repeats": repeats_by_group(explained.verdicts)}
+    if aligned:
+        found["not_aligned"] = pc.sum(pc.invert(explained.scores["aligned"]), min_count=0).as_py()
+    return found
+
+
+def repeats_by_group(verdicts: pa.Table) -> dict[str, list[dict[str, Any]]]:
+    """Collect the repeats of each group that has some, from rows of `VERDICTS`."""
+    return {
+        row["group_id"]: json.loads(row["repeats_json"])
+        for row in verdicts.select(["group_id", "repeats_json"]).to_pylist()
+        if row["repeats_json"] not in (None, "[]")
+    }
+
+
+def repeat_line(group_id: str, repeat: Mapping[str, Any]) -> str:
+    """Say in one line what images share, e.g. ``24 images share a region at 45 %, 60 %: repeat_group 1 of night=…``.
+
+    Args:
+        group_id: of the group.
+        repeat: see `staging.StagedGroup.repeats`; its place is said from the left and from the top.
+    """
+    where = "that lies elsewhere in each"
+    if repeat["x"] is not None:
+        x, y = repeat["x"] + repeat["width"] / 2, repeat["y"] + repeat["height"] / 2
+        where = f"at {x:.0%}, {y:.0%}"
+    return f"{repeat['images']} images share a region {where}: repeat_group {repeat['repeat_group']} of {group_id}"
