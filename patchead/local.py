@@ -16,6 +16,7 @@ from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.recipe import SampleRecipe, stacked
 from patchead.samples.side_arrays import SideArrays
+from patchead.samples.twins import named_as_references, renamed
 from patchead.samples.views import Guide
 from patchead.samples.wanted import FinishedImages
 from patchead.scoring.aggregate import Aggregation
@@ -63,6 +64,8 @@ class Prompts:
     """0, or of how many prompts ``nulls`` are views; see `NullChoice`."""
     align: Alignment | None = None
     """That of the images that are compared with them."""
+    looks: np.ndarray | None = None
+    """uint8 (k, K), of `samples.twins.look`, of the upright ones."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,12 @@ def score_samples(
     parts = [None if part is None else part[i] for i in kept]
     if panel is not None:
         panel = np.flatnonzero(np.isin(kept, panel))
+    if side_arrays.look is not None:  # twins are no references of each other
+        looks, of = side_arrays.look, prompts
+        if of is None:
+            content = renamed(content, looks)
+        elif of.looks is not None:
+            content = named_as_references(content, looks, of.content[: len(of.looks)], of.looks)
     if prompts is not None:
         queries = len(kept) + len(prompts.nulls.content)
         panel = np.arange(queries, queries + len(prompts.content))

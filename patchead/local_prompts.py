@@ -62,7 +62,9 @@ def embed_prompts(
         nulls = _some(samples, choice.places.tolist())
     else:
         nulls = _embedded_nulls(pixels, digests, choice, encoder, align, batch_size)
-    return Prompts(samples.embeddings, samples.content, pixels, nulls, choice.views_of, align)
+    return Prompts(
+        samples.embeddings, samples.content, pixels, nulls, choice.views_of, align, _upright(samples, len(found))
+    )
 
 
 def _embedded_nulls(
@@ -85,6 +87,11 @@ def _embedded_nulls(
         raise PatcheadError(f"a prompt cannot be compared with the others: {faults[0]}. Mend or remove it.")
     # Of a single prompt, views are compared with itself.
     return replace(nulls, content=[f"view {i}" for i in range(len(decoded))]) if choice.views_of == 1 else nulls
+
+
+def _upright(samples: Samples, k: int) -> np.ndarray | None:
+    """The looks of the k prompts as they are: a query that is a prompt turned is another picture."""
+    return None if samples.side_arrays.look is None else samples.side_arrays.look[:k]
 
 
 def _some(samples: Samples, places: list[int]) -> Samples:

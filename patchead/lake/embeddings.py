@@ -165,6 +165,23 @@ class EmbeddingStore:
             names = [name for name in batch.schema.names if name not in ("content_hash", "embedding")]
             return {name: _rows(_values(batch, name), rows, uri) for name in names}
 
+    def read_side_array(self, uri: str, rows: np.ndarray, name: str) -> np.ndarray | None:
+        """Read one side array of ``rows`` (n,) and, of a remote file, nothing else: (n, …), or None where it has none.
+
+        Raises:
+            LakeError: the file is missing or damaged, or has no such row.
+        """
+        try:
+            file = self._units.open_parts(self.index.name_of(uri))
+        except FileNotFoundError as exc:
+            raise DamagedFileError(f"{uri} is gone, although receipts name it. {REMEDY}", uri) from exc
+        with undamaged(uri, REMEDY), file:
+            place = pa.ipc.open_file(file).schema.get_field_index(name)
+            if place < 0:
+                return None
+            options = pa.ipc.IpcReadOptions(included_fields=[place])
+            return _rows(_values(pa.ipc.open_file(file, options=options).get_batch(0), name), rows, uri)
+
     @contextmanager
     def _opened(self, uri: str) -> Iterator[pa.RecordBatch]:
         try:

@@ -68,6 +68,8 @@ class Group:
     def of(cls, group_id: str, images: pa.Table, prompts: GroupPrompts | None = None) -> Group:
         """Take rows with image_id, content_hash, part_id, embedding_uri and row; so are the ``prompts``."""
         queries = images.num_rows
+        if "same_as" in images.column_names:  # twins have one content
+            images = images.drop_columns(["content_hash"]).rename_columns({"same_as": "content_hash"})
         if prompts is not None:
             parts = (images, prompts.nulls, prompts.references)
             images = pa.concat_tables([part.select(_COLUMNS) for part in parts])

@@ -28,6 +28,7 @@ from patchead.nightly.refusals import refuse_too_many_failures, refuse_unread
 from patchead.nightly.repeated import found_in
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score_actor import ScoreSpec
+from patchead.nightly.twins import with_twins
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.printed import say
 from patchead.runtime.executor import Executor
@@ -77,8 +78,8 @@ class Night:
         """Where embeddings are, once the encoder is known."""
         self.files: set[str] = set()
         """The embedding files that this night reads, once they are there."""
-        self.bits: dict[str, int] = {}
-        """By group, the bits that its 16-bit images use."""
+        self.bits: dict[str, int] = {}  # of 16-bit images, by group
+        self.twins = 0
         self._settle_precision()
 
     def _settle_precision(self) -> None:
@@ -109,6 +110,7 @@ class Night:
         images = self.embed(with_bits(manifest, self.bits), encoder, store, guides)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
         of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else accepted.images(groups)
+        groups, self.twins = with_twins(groups, of_groups, store, self.executor.run_tasks, self.stages.console)
         plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} if of_groups else None)
         self.record.scoring |= {"prompts": prompts.ids() if prompts else {}, "accepted": accepted.facts()}
         return EmbeddedNight(
@@ -234,6 +236,7 @@ class Night:
             "actors": self.score_pool.size,
             "probes": self.probes,
             "bit_depth": self.bits,
+            "twins": self.twins,
         }
         return plan
 
@@ -241,7 +244,7 @@ class Night:
         """Put together what the scoring actors are set up with."""
         columns = ["group_id", "image_id", "content_hash", "part_id"]
         prompts = embedded.prompts.values()
-        compared = digest(embedded.groups.values(), columns)
+        compared = digest(embedded.groups.values(), [*columns, "same_as"])
         compared += digest((of.references for of in prompts), [*columns, "turn"])
         if prompts:
             compared += digest((of.nulls for of in prompts), [*columns, "role"])

@@ -5,7 +5,7 @@ The nightly job and `patchead.local` share it; no Ray, no storage.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from patchead.hashing import content_hash
 from patchead.samples.finish import own_distances
 from patchead.samples.recipe import SampleRecipe
 from patchead.samples.side_arrays import SideArrays
+from patchead.samples.twins import look
 from patchead.samples.views import over_all_views
 
 _BATCHES_TO_JUDGE_BY = 2
@@ -71,7 +72,8 @@ class SampleEmbedder:
         """
         vectors, looks, view_faults = self._forward(pixels)
         exists = np.any(valid, axis=2)
-        owner = np.repeat(np.arange(len(valid)), exists.sum(axis=1))
+        counts = exists.sum(axis=1)
+        owner, own = np.repeat(np.arange(len(valid)), counts), np.cumsum(counts) - counts
         faults = [""] * len(valid)
         for view, fault in view_faults.items():
             faults[owner[view]] = f"the encoder gives {fault}; {_REMEDY}"
@@ -80,9 +82,11 @@ class SampleEmbedder:
             kept = usable[owner]
             vectors, looks = vectors[kept], None if looks is None else looks[kept]
             valid, motions = valid[usable], motions[usable]
+        kept_pixels = look(pixels[own[usable]]) if usable.any() else None
         if self._recipe.align is not None and len(valid):
-            return EmbeddedSamples(*self._joined(vectors, looks, valid, motions), faults)
-        return EmbeddedSamples(vectors, SideArrays(attention=looks), faults)
+            joined, side_arrays = self._joined(vectors, looks, valid, motions)
+            return EmbeddedSamples(joined, replace(side_arrays, look=kept_pixels), faults)
+        return EmbeddedSamples(vectors, SideArrays(attention=looks, look=kept_pixels), faults)
 
     def require_one(self) -> None:
         """Refuse to go on without a single usable image, once all there are have been seen.

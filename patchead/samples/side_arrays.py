@@ -1,4 +1,4 @@
-"""What is kept with the embeddings of samples, for the mask and the alignment. Without torch."""
+"""What is kept with the embeddings of samples: for the mask, the alignment and twins. Without torch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class SideArrays:
     """float32 (N, P): distances to the prompts that were warped onto each query; infinity where none was."""
     aligned: np.ndarray | None = None
     """bool (N,): whether at least one view could be made. Alignment only."""
+    look: np.ndarray | None = None
+    """uint8 (N, K): some pixels of each image, see `samples.twins`."""
 
     def of(self, images: slice) -> SideArrays:
         """Take some of the samples."""

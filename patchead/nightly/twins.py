@@ -1,0 +1,107 @@
+"""Twins of a night: before it is planned, images of a group that show the same pixels get one content."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from patchead.arrow_columns import compact
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.nightly.group import GroupPrompts
+from patchead.printed import say
+from patchead.samples.twins import named_as_references, renamed
+
+_COLUMNS = ["content_hash", "embedding_uri", "row"]
+
+RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]
+
+
+class _Rows(NamedTuple):
+    """A group's images and, in few-shot mode, its prompts: `_COLUMNS` of each."""
+
+    images: pa.Table
+    prompts: pa.Table | None
+
+
+def with_twins(
+    groups: Mapping[str, pa.Table],
+    prompts: Mapping[str, GroupPrompts],
+    store: EmbeddingStore,
+    run_tasks: RunTasks,
+    console: Console,
+) -> tuple[dict[str, pa.Table], int]:
+    """Give the images of every group the column ``same_as``: equal for twins, and for equal content.
+
+    Args:
+        groups: embedded images by group.
+        prompts: of each group in few-shot mode, else empty: what is a twin of a prompt has the prompt's content.
+        store: with their embeddings.
+        run_tasks: calls a function of every item and yields (place, result).
+        console: is told how many there are.
+
+    Returns:
+        The groups, and how many images have a twin.
+
+    Raises:
+        LakeError: an embedding file is missing or damaged.
+    """
+    names = list(groups)
+    items = (_Rows(_plain(groups[n]), _plain(_upright(prompts[n])) if n in prompts else None) for n in names)
+    found = dict(run_tasks(partial(same_as, store=store), items))
+    filled, count = dict[str, pa.Table](), 0
+    for place, name in enumerate(names):
+        same = found[place]
+        of_prompts = set(prompts[name].references["content_hash"].to_pylist()) if name in prompts else set[str]()
+        again = Counter(same)
+        count += sum(again[one] > 1 or one in of_prompts for one in same)
+        filled[name] = groups[name].append_column("same_as", pa.array(same, pa.string()))
+    if count:
+        say(console, f"         {count} images show the same pixels as another one: no references of each other")
+    return filled, count
+
+
+def same_as(rows: _Rows, *, store: EmbeddingStore) -> list[str]:
+    """Name the content of each image of one group: its own, or that of the image or the prompt that it is a twin of.
+
+    Raises:
+        LakeError: as `with_twins`.
+    """
+    content, looks = rows.images["content_hash"].to_pylist(), _looks(rows.images, store)
+    if rows.prompts is None:
+        return content if looks is None else renamed(content, looks)
+    theirs = _looks(rows.prompts, store)
+    if looks is None or theirs is None:
+        return content
+    return named_as_references(content, looks, rows.prompts["content_hash"].to_pylist(), theirs)
+
+
+def _upright(prompts: GroupPrompts) -> pa.Table:
+    """Without the turned ones: an image that is a prompt turned is another picture."""
+    return prompts.references.filter(pc.is_null(prompts.references["turn"]))
+
+
+def _plain(rows: pa.Table) -> pa.Table:
+    return compact(rows.select(_COLUMNS))
+
+
+def _looks(rows: pa.Table, store: EmbeddingStore) -> np.ndarray | None:
+    """uint8 (n, K); None where an earlier version has written one of the files."""
+    uris, places, out = np.array(rows["embedding_uri"].to_pylist()), np.asarray(rows["row"]), list[np.ndarray]()
+    order = np.argsort(uris, kind="stable")
+    for uri in np.unique(uris).tolist():
+        if (looks := store.read_side_array(uri, places[uris == uri], "look")) is None:
+            return None
+        out.append(looks)
+    if not out:
+        return None
+    together = np.concatenate(out)
+    found = np.empty_like(together)
+    found[order] = together
+    return found
