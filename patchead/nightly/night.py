@@ -32,6 +32,7 @@ from patchead.nightly.twins import with_twins
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.printed import say
 from patchead.runtime.executor import Executor
+from patchead.runtime.pool import reserved_seconds
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.scoring.precision_probe import probe_with, to_time, warning
 from patchead.settings.argument_names import in_settings
@@ -288,16 +289,10 @@ class Night:
         record, scores = self.record, explained.scores
         record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
         record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
-        record.cpu_seconds, record.gpu_seconds = self._reserved_seconds()
+        seconds = self.stages.seconds
+        held = [(self.embed_pool, seconds["embed"] + seconds.get("prompts", 0.0)), (self.score_pool, seconds["score"])]
+        record.cpu_seconds, record.gpu_seconds = reserved_seconds(held)
         with self.stages.stage("publish"):
             record.finish("published")
             rows = (scores, explained.regions, explained.verdicts, record.as_row())
             publish(self.config.lake.uri, self.storage, manifest, *rows)
-
-    def _reserved_seconds(self) -> tuple[float, float]:
-        """CPU and GPU seconds that the pools held: actors x what each reserves x the stage's seconds."""
-        seconds = self.stages.seconds
-        embedding = seconds["embed"] + seconds.get("prompts", 0.0)
-        held = [(self.embed_pool, embedding), (self.score_pool, seconds["score"])]
-        cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in held)
-        return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in held), 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,3 +37,10 @@ class PoolRequest:
     cpus_per_actor: int | None = None
     embed_actors: int | None = None
     score_actors: int | None = None
+
+
+def reserved_seconds(held: Iterable[tuple[Pool, float]]) -> tuple[float, float]:
+    """Count the CPU and GPU seconds that pools held: actors x what each reserves x the seconds, of each pool."""
+    pools = list(held)
+    cpu = sum(pool.size * (pool.num_cpus + pool.decode_cpus) * seconds for pool, seconds in pools)
+    return round(cpu, 1), round(sum(pool.size * pool.num_gpus * seconds for pool, seconds in pools), 1)
