@@ -45,6 +45,7 @@ _SETTINGS = {
     "flag_top": "scoring.flag_top",
     "min_batch": "scoring.min_batch",
     "precision": "scoring.precision",
+    "schedule": "scoring.schedule",
     "memory_gb": "scoring.memory_gb",
 }
 """Setting of each argument of `score`."""
@@ -74,6 +75,7 @@ def score(
     flag_top: float = 0.01,
     min_batch: int = 5,
     precision: str = "auto",
+    schedule: str = "auto",
     device: str = "auto",
     memory_gb: float = 4.0,
     batch_size: int = 32,
@@ -106,6 +108,8 @@ def score(
         min_batch: fewer images than this are refused without ``prompts``.
         precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
             faster. One that is slower than fp32 here gives a warning.
+        schedule: auto, symmetric, row_stationary, or bounded: the same image scores for a fraction of the work, with
+            upper bounds at the other patches.
         device: cpu, cuda, or auto: a GPU where there is one.
         memory_gb: scoring's memory in GB, above the embeddings.
         batch_size: images per forward pass.
@@ -154,6 +158,7 @@ def score(
         flag_top=flag_top,
         min_batch=min_batch,
         precision=precision,
+        schedule=schedule,
         memory_gb=memory_gb,
     )
     if len(images) < min_batch and not len(prompts):
@@ -183,6 +188,7 @@ def score(
                 prompts=normal,
                 part=part_ids,
                 precision=resolve.precision(config, where),
+                schedule=schedule,
                 device=where,
                 memory_bytes=int(memory_gb * GIGABYTE),
             )

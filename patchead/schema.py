@@ -211,7 +211,11 @@ _VERDICTS = Described(
         ("upper_ratio", pa.float64(), "84 % quantile minus median of those, in units of `scale`; 1 for a normal."),
         ("gap_z", pa.float64(), "From the highest that is not flagged to the lowest that is, in units of `scale`."),
         ("search", pa.string(), "`full`; `window` or `projection`, where bounds came from; `window rule r=1`."),
-        ("search_share", pa.float64(), "Multiplications done, as a share of the full search's; 1 of `full`."),
+        (
+            "search_share",
+            pa.float64(),
+            "Multiplications done, of those of all pairs of patches; 1 of `full`.",
+        ),
         ("accepted", pa.string(), "Name of the accepted run that the group was compared with; null without one."),
         ("drift_p", pa.float64(), "Kolmogorov-Smirnov p of the unflagged scores, its and the accepted; else null."),
         ("drift_shift", pa.float64(), "Their median less the accepted one, in accepted scales; else null."),

@@ -213,6 +213,21 @@ def test_the_notebook_call(tmp_path: Path) -> None:
     assert few.table["aligned"].to_pylist() == [None]
 
 
+def test_the_notebook_gives_the_same_scores_bounded() -> None:
+    rng = np.random.default_rng(0)
+    plates = [rng.integers(90, 110, (64, 64, 3), dtype=np.uint8) for _ in range(8)]
+    plates[2][20:36, 20:36] = 255
+    tiny: dict[str, Any] = {
+        "encoder": "timm/test_vit", "weights": "random", "image_size": 64, "precision": "fp32",
+    }  # fmt: skip
+    full, bounded = (patchead.score(plates, schedule=schedule, **tiny) for schedule in ("auto", "bounded"))
+    assert full.table["rank"].to_pylist() == bounded.table["rank"].to_pylist()
+    scores, same = (np.array(scored.table["score"]) for scored in (full, bounded))
+    np.testing.assert_allclose(same, scores, rtol=0, atol=1e-6)
+    with pytest.raises(SettingsError, match="schedule"):
+        patchead.score(plates, schedule="quick", **tiny)
+
+
 def test_a_photo_is_known_however_it_is_given(tmp_path: Path) -> None:
     paths = []
     for index in range(3):

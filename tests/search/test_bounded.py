@@ -12,6 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchead.errors import PatcheadError, PlanError
+from patchead.samples.finish import finish_samples
+from patchead.samples.mask import ForegroundMask
+from patchead.samples.side_arrays import SideArrays
+from patchead.samples.wanted import FinishedImages
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores
 from patchead.scoring.precision import DTYPES
 from patchead.search import bounded, bounded_group
@@ -44,7 +48,8 @@ def search(embeddings: np.ndarray, grid: tuple[int, int], generator: str, **opti
     } | options
     panel = None if len(given["references"]) == n else given["references"]
     counts = count_references(given["content"], given["part"], panel)[given["queries"]]
-    goal = TopPatches(given["aggregation"].image_top_fraction)
+    goal = options.pop("goal", None) or TopPatches(given["aggregation"].image_top_fraction)
+    given.pop("goal", None)
     found = score_bounded(Comparison(n_references=counts, **given), goal, symmetric=True, generator=generator)
     assert found is not None
     return found
@@ -198,6 +203,32 @@ def test_prompts_are_searched_alike() -> None:
     got = score_group(embeddings, np.arange(30), schedule="bounded", **options)
     np.testing.assert_allclose(got.image_scores, full.image_scores, rtol=0, atol=1e-6)
     assert got.n_references.tolist() == [4] * 26
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("portion", [5, 12])
+def test_aligned_views_with_a_mask_and_copies_are_finished_as_after_the_full_search(
+    generator: str, portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, grid, rng = 12, (4, 5), np.random.default_rng(0)
+    embeddings, valid = group(n, 60, 16), rng.random((n, 3, 20)) < 0.8
+    valid[:, 0], valid[5, 1:] = True, False
+    shift = np.array([[1.0, 0, 0.2], [0, 1, 0.25]])
+    motions = np.broadcast_to(np.stack([np.eye(2, 3), shift, [[-1, 0, 1], [0, -1, 1]]]), (n, 3, 2, 3)).astype(
+        np.float32
+    )
+    side = SideArrays(attention=rng.random((n, 60)).astype(np.float16), valid=valid, motions=motions)
+    mask, content, part = ForegroundMask(0.5, 0.5), np.arange(n) // 2, np.arange(n) % 5 - 1
+    aggregation = Aggregation(fraction=0.3, image_top_fraction=0.1)
+    options: dict[str, Any] = {"content": content, "part": part, "aggregation": aggregation}
+    sizes = Portions(queries=portion, rows=50, hold=True, block_images=7, slab_bytes=1 << 20)
+    monkeypatch.setattr(bounded_group, "portions", lambda *_: sizes)
+    raw = search(embeddings, grid, generator, goal=FinishedImages(grid, side, mask, 0.1), **options).patch_scores
+    everything = score_group(embeddings, memory_bytes=MEMORY, **options).patch_scores
+    found, full = (finish_samples(of, grid, side, mask=mask, top_fraction=0.1) for of in (raw, everything))
+    np.testing.assert_allclose(found.image_scores, full.image_scores, rtol=0, atol=1e-6)
+    largest = (done.patch_scores.max(axis=(1, 2)) for done in (found, full))
+    np.testing.assert_allclose(*largest, rtol=0, atol=1e-6)
 
 
 def test_a_bad_embedding_and_a_small_budget_are_named() -> None:
