@@ -6,12 +6,13 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -42,25 +43,44 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
         return
     # Threads of a matrix multiplication that wait for each other must not keep the cores from the decoder.
     runtime_env = {"env_vars": {"OMP_WAIT_POLICY": "passive"}}
-    if os.environ.get("RAY_ADDRESS"):
-        with _started(f"cannot connect to the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}"):
-            ray.init(log_to_driver=False, runtime_env=runtime_env)
-    else:
-        # No dashboard, and a loopback address for the node; Ray would replace 127.0.0.1 by the host's own address.
-        with _started("Ray cannot be started on this machine; --local works without it"):
-            ray.init(
-                address="local",
-                num_cpus=local_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                runtime_env=runtime_env,
-                _node_ip_address="127.0.0.2",
-            )
-    try:
+    with ExitStack() as ended:
+        if os.environ.get("RAY_ADDRESS"):
+            with _started(f"cannot connect to the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}"):
+                ray.init(log_to_driver=False, runtime_env=runtime_env)
+        else:
+            ended.enter_context(_loopback_only())
+            with _started("Ray cannot be started on this machine; --local works without it"):
+                ray.init(
+                    address="local",
+                    num_cpus=local_cpus,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    runtime_env=runtime_env,
+                    _node_ip_address="127.0.0.1",
+                )
+        ended.callback(ray.shutdown)
         with worker_errors():
             yield
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Have a Ray that is started inside the block listen on loopback alone, its metrics too.
+
+    Every listener of Ray is bound to loopback where the node's address is 127.0.0.1, as on Windows and macOS. On Linux
+    Ray replaces that address by the host's own, unless it is told that there will be no cluster.
+    """
+    before, named = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    try:
+        yield
     finally:
-        ray.shutdown()
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if named is None:
+            del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
+        else:
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = named
 
 
 @contextmanager

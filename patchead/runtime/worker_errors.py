@@ -64,8 +64,8 @@ def _inside(error: BaseException) -> Iterator[BaseException]:
 
 def _place(error: BaseException) -> str:
     """Where in this package it happened, by the traceback that Ray sends along."""
-    text = error.traceback_str if isinstance(error, RayTaskError) else ""
-    found = _PLACE.findall(text or "")
+    text = str(error) if isinstance(error, RayTaskError) else ""
+    found = _PLACE.findall(text)
     return f" at {found[-1][0]}:{found[-1][1]}" if found else ""
 
 

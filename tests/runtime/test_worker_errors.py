@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from patchead.errors import DamagedFileError, PatcheadError, WorkerError
 from patchead.runtime.pool import Pool
 from patchead.runtime.ray_executor import RayExecutor
-from patchead.runtime.worker_errors import one_line
+from patchead.runtime.worker_errors import one_line, told
 from tests.helpers.failures import FailingActor, fail, failing
 
 POOL = Pool(size=1, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
@@ -57,3 +58,24 @@ def test_an_error_is_found_behind_another(local_ray: None) -> None:
 def test_of_a_traceback_its_last_line_is_told() -> None:
     assert one_line("Traceback (most recent call last):\n  File x\n\x1b[1mValueError: no\x1b[0m\n") == "ValueError: no"
     assert one_line("a\n b \n") == "a b"
+
+
+@pytest.mark.parametrize("deep", [0, 1, 3])
+def test_of_errors_within_errors_the_innermost_is_told_and_ours_first(deep: int) -> None:
+    def wrapped(cause: Exception) -> Exception:
+        for _ in range(deep):
+            trace = 'Traceback (most recent call last):\n  File "/x/patchead/lake/tables.py", line 7, in f\n'
+            cause = RayTaskError("f", trace, cause, proctitle="x", pid=1, ip="1").as_instanceof_cause()
+        return cause
+
+    ours = told(wrapped(DamagedFileError("u1 is damaged.", "/lake/u1")))
+    assert (type(ours), str(ours), ours.uri) == (DamagedFileError, "u1 is damaged.", "/lake/u1")  # type: ignore[attr-defined]
+    text = str(told(wrapped(OSError(28, "No space left"))))
+    assert ("OSError: [Errno 28] No space left" in text) == (len(text.splitlines()) == 1) is True
+    assert ("patchead/lake/tables.py:7" in text) == (deep > 0)
+
+
+def test_a_lost_actor_is_one_line() -> None:
+    text = str(told(ActorDiedError()))
+    assert text.startswith("a worker failed: ActorDiedError: The actor died")
+    assert len(text.splitlines()) == 1
