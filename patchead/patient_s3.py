@@ -52,7 +52,7 @@ class PatientS3(S3FileSystem):
 
     retries = 1
 
-    def __init__(self, *arguments: Any, attempts: int = 4, deadline_seconds: float = 120.0, **options: Any) -> None:
+    def __init__(self, *arguments: Any, attempts: int = 4, deadline_seconds: float = 300.0, **options: Any) -> None:
         self.attempts, self.deadline_seconds = attempts, deadline_seconds
         super().__init__(*arguments, **options)
 
@@ -73,17 +73,26 @@ class PatientS3(S3FileSystem):
     @wraps(S3FileSystem._cat_file)  # who asks for its arguments is told those of s3fs
     async def _cat_file(self, path: str, *arguments: Any, **options: Any) -> Any:
         async def fetch() -> Any:
-            for attempt in range(1, self.attempts + 1):
-                try:
-                    return await super(PatientS3, self)._cat_file(path, *arguments, **options)
-                except _CUT:
-                    if attempt == self.attempts:
-                        raise
-                RETRIES.add(1)
-                await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.2 * 2**attempt)))
-            raise AssertionError("there is at least one attempt")
+            return await super(PatientS3, self)._cat_file(path, *arguments, **options)
 
-        return await self._in_time(fetch, path)
+        return await self._in_time(lambda: self._again(fetch), path)
+
+    @wraps(S3FileSystem._get_file)
+    async def _get_file(self, *arguments: Any, **options: Any) -> Any:
+        async def copy() -> Any:
+            return await super(PatientS3, self)._get_file(*arguments, **options)
+
+        return await self._again(copy)  # of any size: its requests have the deadline, its body has none
+
+    async def _again(self, fetch: Callable[[], Awaitable[Result]]) -> Result:
+        """Fetch what was cut off again, ``attempts`` times in all."""
+        for attempt in range(1, self.attempts):
+            try:
+                return await fetch()
+            except _CUT:
+                RETRIES.add(1)
+            await asyncio.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.2 * 2**attempt)))
+        return await fetch()
 
     async def _in_time(self, work: Callable[[], Awaitable[Result]], what: str) -> Result:
         """The work, within the deadline of the outermost operation."""

@@ -39,7 +39,7 @@ class Storage:
     region: str | None = None
     anonymous: bool = False
     attempts: int = 4
-    deadline_seconds: float = 120.0
+    deadline_seconds: float = 300.0
 
     @property
     def endpoint(self) -> str | None:

@@ -29,7 +29,7 @@ class StorageConfig(Section):
     """Use no keys: a public bucket as archive, with the lake on this machine or elsewhere without keys."""
     attempts: Positive = 4
     """Times that a request to S3, or a body that was cut, is tried; pauses grow between them, by chance."""
-    deadline_seconds: Annotated[float, Field(gt=0)] = 120.0
+    deadline_seconds: Annotated[float, Field(gt=0)] = 300.0
     """Seconds that one operation on S3 takes at most, with all its attempts and pauses."""
 
 
