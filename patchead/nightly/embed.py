@@ -43,6 +43,11 @@ class Embedded:
     unread: pa.Table
     """Receipts of those of the failed that the storage did not give, in any of the passes."""
 
+    def summary(self) -> str:
+        """Tell the counts in one line."""
+        unread = f", {self.unread.num_rows} of them not given by the storage" * bool(self.unread.num_rows)
+        return f"{self.embedded} embedded, {self.reused} reused, {self.failed} failed{unread}"
+
 
 def embed(
     executor: Executor,

@@ -184,11 +184,7 @@ class Night:
             done = self._embed(manifest, encoder, store, guides, advance, proven=proven)
         self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
         self.record.unread = done.unread.num_rows
-        unread = f", {done.unread.num_rows} of them not given by the storage" * bool(done.unread.num_rows)
-        say(
-            self.stages.console,
-            f"         {done.embedded} embedded, {done.reused} reused, {done.failed} failed{unread}",
-        )
+        say(self.stages.console, f"         {done.summary()}")
         try:
             refuse_unread(self.record, done.unread, self.config.run.max_unread_fraction)
             refuse_too_many_failures(self.record, done.receipts, self.config.run.max_failed_fraction)
