@@ -125,8 +125,7 @@ def limits(config: Config, actors: int, device: str) -> Limits:
     repeats = aggregation_of(config).finds_repeats and not few_shot(config)
     return Limits(
         memory_bytes=memory_bytes(config),
-        # Bounds leave patches out, and repeats need them all: the group is searched fully.
-        schedule="auto" if repeats and scoring.schedule == "bounded" else scoring.schedule,
+        schedule=scoring.schedule,
         window=aggregation_of(config).window,
         precision=precision(config, device),
         fraction=scoring.fraction,

@@ -55,10 +55,9 @@ def score_group(
     n, p, d = embeddings.shape
     part = np.full(n, -1, np.int64) if part is None else part
     windowed, bounded = aggregation.window is not None, schedule == BOUNDED or aggregation.window == "auto"
-    if aggregation.finds_repeats:
-        if windowed:
-            raise SettingsError("`window` and `repeats` cannot be combined: repeats are looked for in the full search.")
-        bounded = False
+    if aggregation.repeats and (windowed or bounded):
+        what = "window" if windowed else "schedule"
+        raise SettingsError(f"`{what}` and `repeats` cannot be combined: repeats are looked for in the full search.")
     if windowed or bounded:
         compared = Comparison(
             blocks=[(np.arange(n), embeddings)],

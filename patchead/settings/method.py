@@ -93,8 +93,8 @@ class ScoringConfig(Section):
     window: Annotated[int, Field(ge=0)] | Literal["off", "auto"] = "off"
     """Compare a patch only with those within so many cells of its own place: another score, for parts that lie alike;
     a group that does not is refused. auto: 1 where it does, else the whole image."""
-    repeats: bool = True
-    """Find defects that images share, score those images without each other; no window; bounded needs it off."""
+    repeats: bool = False
+    """Find defects that images share, score those images without each other; neither with a window nor with bounded."""
     subspace: bool = False
     """Also fill score_subspace: distance from the directions in which the group varies; it asks no neighbours."""
     min_batch: Annotated[int, Field(ge=2)] = 5

@@ -94,6 +94,18 @@ class Config(Section):
             raise ValueError("scoring.false_discovery takes the place of threshold_z and thresholds; remove these")
         return self
 
+    @model_validator(mode="after")
+    def _repeats_in_the_full_search(self) -> Config:
+        scoring = self.scoring
+        leave_patches_out = {"window": scoring.window != "off", "schedule": scoring.schedule == "bounded"}
+        for name, does in leave_patches_out.items():
+            if scoring.repeats and does:
+                raise ValueError(
+                    f"scoring.repeats needs the distances of every patch, and scoring.{name} "
+                    f"{getattr(scoring, name)} leaves some out; give one of the two up"
+                )
+        return self
+
 
 def _comparable(uri: str) -> str:
     """An address in the one form in which two of them can be compared."""

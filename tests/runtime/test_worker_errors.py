@@ -24,8 +24,16 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("work", ["function", "actor", "setup", "task", "call"])
-@pytest.mark.parametrize("how", WORDS)
+WORKS = ("function", "actor", "setup", "task", "call")
+QUICK = {("function", "ours"), ("actor", "cut"), ("setup", "disk"), ("call", "bug"), *(("task", how) for how in WORDS)}
+PAIRS = [
+    pytest.param(how, work, marks=() if (work, how) in QUICK else pytest.mark.slow, id=f"{how}-{work}")
+    for how in WORDS
+    for work in WORKS
+]
+
+
+@pytest.mark.parametrize(("how", "work"), PAIRS)
 def test_an_error_of_any_work_is_one_line(local_ray: None, how: str, work: str) -> None:
     executor = RayExecutor()
     with pytest.raises(PatcheadError, match=WORDS[how]) as caught, executor.session():

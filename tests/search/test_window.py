@@ -105,6 +105,10 @@ def test_a_window_and_repeats_are_not_combined_and_the_full_search_knows_none() 
     rule = Aggregation(repeats=True, window=1)
     with pytest.raises(SettingsError, match="`window` and `repeats` cannot be combined"):
         score_group(embeddings, np.arange(8), aggregation=rule, memory_bytes=MEMORY)
+    with pytest.raises(SettingsError, match="`schedule` and `repeats` cannot be combined"):
+        score_group(
+            embeddings, np.arange(8), aggregation=Aggregation(repeats=True), memory_bytes=MEMORY, schedule="bounded"
+        )
     with pytest.raises(ValueError, match=r"use search\.score\.score_group"):
         leave_one_out.score_group(embeddings, np.arange(8), aggregation=Aggregation(window=1), memory_bytes=MEMORY)
     for wrong in (-1, -3):

@@ -130,6 +130,12 @@ def test_settings_of_accepted_runs_that_contradict_others_are_refused(overrides:
     load_config(None, ["scoring.references=accepted", "scoring.false_discovery=0.1", "scoring.accepted=x"], MINIMUM)
 
 
+@pytest.mark.parametrize("other", ["scoring.window=1", "scoring.window=auto", "scoring.schedule=bounded"])
+def test_repeats_go_with_nothing_that_leaves_patches_out(other: str) -> None:
+    name = other.partition("=")[0]
+    assert f"scoring.repeats needs the distances of every patch, and {name} " in refusal("scoring.repeats=true", other)
+
+
 def test_a_product_has_its_own_threshold() -> None:
     given = MINIMUM | {"scoring.thresholds": {"a.b": {"z": 4}}}
     thresholds = load_config(None, ["scoring.thresholds.screw.z=2.6"], MINIMUM).scoring.thresholds
