@@ -172,13 +172,18 @@ class RayActors:
 
 
 class _UnitActor:
-    """What Ray Data's actor pool holds: an actor that is called with one unit."""
+    """What Ray Data's actor pool holds: an actor that is called with one unit.
+
+    It is set up by its first call: of an actor that fails to be made Ray tells no more than that it died.
+    """
 
     def __init__(self, actor_class: type[Any], spec: Any) -> None:
-        self._actor = actor_class()
-        self._actor.setup(spec)
+        self._actor, self._spec, self._is_set_up = actor_class(), spec, False
 
     def __call__(self, unit: pa.Table) -> pa.Table:
+        if not self._is_set_up:
+            self._actor.setup(self._spec)
+            self._is_set_up = True
         return self._actor(unit)
 
 

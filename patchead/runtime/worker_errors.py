@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 
 from ray.exceptions import RayError, RayTaskError
 
@@ -13,6 +14,7 @@ from patchead.errors import PatcheadError, WorkerError
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PLACE = re.compile(r'File "(?:[^"]*/)?(patchead/[^"]+)", line (\d+)')
 _LONGEST = 500
+_ADVICE = ("Failed to apply UDF transform", "To change retry attempts")
 _REMEDY = "Run again under the same run id: what was finished is kept."
 
 
@@ -35,7 +37,9 @@ def told(error: BaseException) -> PatcheadError:
         if isinstance(inner, PatcheadError):
             # Ray's cause derives from both classes; only the plain one has the plain text.
             return _plain(inner)
-    inner = next((each for each in chain if not isinstance(each, RayError)), chain[-1])
+    # Ray's own come last: those of Ray Data say nothing, and one that stands for what cannot travel has it in its text.
+    inner = next((each for each in chain if not _is_rays(each)), None)
+    inner = inner or next((each for each in reversed(chain) if str(each).strip()), error)
     place = next((found for each in chain if (found := _place(each))), "")
     return WorkerError(f"a worker failed{place}: {_kind(inner)}: {one_line(str(inner))} {_REMEDY}")
 
@@ -43,9 +47,9 @@ def told(error: BaseException) -> PatcheadError:
 def one_line(text: str) -> str:
     """Make one line of a text: no colours, no traceback, not longer than 500 characters."""
     lines = [line.strip() for line in _COLOURS.sub("", text).splitlines() if line.strip()]
-    if any(line.startswith("Traceback") for line in lines):
+    if any(line.startswith(("Traceback", 'File "')) for line in lines):
         lines = lines[-1:]  # the error stands at its end
-    whole = " ".join(lines)
+    whole = " ".join(line for line in lines if not line.startswith(_ADVICE))
     return whole if len(whole) <= _LONGEST else f"{whole[:_LONGEST]} …"
 
 
@@ -76,4 +80,11 @@ def _kind(error: BaseException) -> str:
 
 def _plain(error: PatcheadError) -> PatcheadError:
     own = next(c for c in type(error).__mro__ if c.__module__ == PatcheadError.__module__)
-    return own(*(error.cause.args if isinstance(error, RayTaskError) else error.args))
+    text, *more = error.cause.args if isinstance(error, RayTaskError) else error.args or ("",)
+    # Ray Data writes its advice behind the text.
+    lines = takewhile(lambda line: not line.startswith(_ADVICE), str(text).splitlines())
+    return own("\n".join(lines), *more)
+
+
+def _is_rays(error: BaseException) -> bool:
+    return isinstance(error, RayError) or type(error).__module__.startswith("ray.")
