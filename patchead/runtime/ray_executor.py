@@ -21,6 +21,9 @@ from patchead.runtime.pool import IN_FLIGHT, Pool, PoolRequest
 from patchead.runtime.ray_worker import RayCounter, References, Worker
 from patchead.runtime.worker_errors import worker_errors
 
+MOST_RETRIES = 4
+"""Times that a task is made again after its process, or its machine, was lost."""
+
 
 class RayExecutor:
     """Run tasks, actors and units on the cluster of RAY_ADDRESS, or on a Ray that is started here.
@@ -88,7 +91,7 @@ class RayExecutor:
     def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> Iterator[RayActors]:
         """Hold a pool of Ray actors.
 
-        A lost one is started again and its calls are retried for as long as it takes: every call is idempotent.
+        A lost one is started again, and its calls are made again, each `MOST_RETRIES` times: every call is idempotent.
         """
         key = (actor_class, pool)
         workers = self._idle.pop(key, None) or [_start(actor_class, pool) for _ in range(pool.size)]
@@ -121,7 +124,7 @@ class RayExecutor:
 
         one_each = {"batch_size": 1, "batch_format": "pyarrow"}
         decoded = from_arrow([units.slice(i, 1) for i in range(units.num_rows)]).map_batches(
-            function, num_cpus=pool.decode_cpus, **one_each
+            function, num_cpus=pool.decode_cpus, max_retries=MOST_RETRIES, **one_each
         )
         done = decoded.map_batches(
             _UnitActor,
@@ -131,7 +134,7 @@ class RayExecutor:
             num_gpus=pool.num_gpus,
             **one_each,
         )
-        with worker_errors():
+        with worker_errors("decoding and embedding"):
             yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
@@ -141,7 +144,7 @@ class RayActors:
     def __init__(self, name: str, workers: Sequence[Any], spec: ray.ObjectRef) -> None:
         self._name, self._spec = name, (uuid.uuid4().hex, [spec])
         self._free = deque([*workers] * IN_FLIGHT)
-        self._running: dict[ray.ObjectRef, tuple[Any, Callable[[], None] | None]] = {}
+        self._running: dict[ray.ObjectRef, tuple[Any, Callable[[], None] | None, str]] = {}
 
     def call(
         self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
@@ -153,7 +156,7 @@ class RayActors:
         remote = worker.call.options(num_returns=1 + results, name=f"{self._name}.{method}")
         returned = remote.remote(self._spec, method, results, *arguments)
         finished, *values = returned if results else [returned]
-        self._running[finished] = worker, done
+        self._running[finished] = worker, done, str(getattr(arguments[0], "name", method) if arguments else method)
         return values
 
     def drain(self) -> None:
@@ -163,8 +166,8 @@ class RayActors:
 
     def _finish_one(self) -> None:
         (finished,), _ = ray.wait([*self._running], num_returns=1, fetch_local=False)
-        worker, done = self._running.pop(finished)
-        with worker_errors():
+        worker, done, task = self._running.pop(finished)
+        with worker_errors(f"task {task}"):
             ray.get(finished)  # nothing, or the error of the call
         self._free.append(worker)
         if done is not None:
@@ -194,5 +197,7 @@ def _task(function: Callable[..., Any], num_cpus: float) -> Any:
 
 
 def _start(actor_class: type[Actor], pool: Pool) -> Any:
-    remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus, max_restarts=-1, max_task_retries=-1)(Worker)
+    # A machine may be lost as often as it will; a task that ends its process again and again is told at last.
+    options = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "max_restarts": -1}
+    remote = ray.remote(**options, max_task_retries=MOST_RETRIES)(Worker)
     return remote.remote(actor_class)

@@ -19,18 +19,18 @@ _REMEDY = "Run again under the same run id: what was finished is kept."
 
 
 @contextmanager
-def worker_errors() -> Iterator[None]:
+def worker_errors(work: str = "a worker") -> Iterator[None]:
     """Raise a `PatcheadError` of a worker as itself, and anything else of it as one `WorkerError`, without a traceback.
 
-    What it was made of stays its cause, for whoever debugs.
+    ``work`` names what failed. What it was made of stays its cause, for whoever debugs.
     """
     try:
         yield
     except RayError as exc:
-        raise told(exc) from exc
+        raise told(exc, work) from exc
 
 
-def told(error: BaseException) -> PatcheadError:
+def told(error: BaseException, work: str = "a worker") -> PatcheadError:
     """Find what went wrong inside of Ray's wrappers, and say it in one line."""
     chain = list(_inside(error))
     for inner in chain:
@@ -38,10 +38,10 @@ def told(error: BaseException) -> PatcheadError:
             # Ray's cause derives from both classes; only the plain one has the plain text.
             return _plain(inner)
     # Ray's own come last: those of Ray Data say nothing, and one that stands for what cannot travel has it in its text.
-    inner = next((each for each in chain if not _is_rays(each)), None)
-    inner = inner or next((each for each in reversed(chain) if str(each).strip()), error)
+    spoken = [each for each in chain if not _is_rays(each)] + [each for each in reversed(chain) if str(each).strip()]
+    inner = [*spoken, error][0]
     place = next((found for each in chain if (found := _place(each))), "")
-    return WorkerError(f"a worker failed{place}: {_kind(inner)}: {one_line(str(inner))} {_REMEDY}")
+    return WorkerError(f"{work} failed{place}: {_kind(inner)}: {one_line(str(inner))} {_REMEDY}")
 
 
 def one_line(text: str) -> str:

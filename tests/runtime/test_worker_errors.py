@@ -58,6 +58,22 @@ def test_an_error_of_any_work_is_one_line(local_ray: None, how: str, work: str) 
         assert "same run id" in text
 
 
+@pytest.mark.parametrize("work", ["function", "call"])
+def test_work_that_ends_its_process_again_and_again_is_given_up(local_ray: None, work: str) -> None:
+    """Each time a real process ends; Ray would start another one for ever."""
+    executor = RayExecutor()
+    with pytest.raises(WorkerError) as caught, executor.session():
+        if work == "call":
+            with executor.actors(FailingActor, "", POOL) as actors:
+                actors.call("call", "die")
+        else:
+            units = pa.table({"how": ["die"], "stage": [work]})
+            list(executor.map_units(units, failing, FailingActor, "", POOL))
+    text = str(caught.value)
+    assert text.startswith("task call failed: " if work == "call" else "decoding and embedding failed: ")
+    assert len(text.splitlines()) == 1
+
+
 def test_an_error_is_found_behind_another(local_ray: None) -> None:
     with pytest.raises(PatcheadError), RayExecutor().session():
         list(RayExecutor().run_tasks(fail, ["caused"], num_cpus=0.25))
