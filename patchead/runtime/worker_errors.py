@@ -62,7 +62,7 @@ def _inside(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        causes = (getattr(each, "cause", None), each.__cause__, each.__context__)
+        causes = (getattr(each, "cause", None), each.__cause__)
         left += [cause for cause in causes if isinstance(cause, BaseException)]
 
 
