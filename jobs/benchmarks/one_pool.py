@@ -79,6 +79,8 @@ class OnePool(RayExecutor):
         actor_class: type[Any],
         spec: Any,
         pool: Pool,
+        *,
+        memory: int = 0,
     ) -> Iterator[pa.Table]:
         """Send each unit through a decode task and an actor, with as many units on their way as actors take."""
         waiting: list[Any] = []

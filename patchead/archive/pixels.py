@@ -12,6 +12,7 @@ from patchead.errors import DecodeError
 FILL_ROWS = 5
 """Rows of one value at the end of a file that may mean that it was cut off."""
 _BACKGROUND = 0.1
+_ROWS = 64
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 NOT_TO_BE_SEEN = (
     "nothing can be seen: alpha is 0 (transparent) everywhere, and the picture would be black. Save it without alpha"
@@ -82,14 +83,18 @@ def scaled(deep: Deep, bit_depth: Literal["auto"] | int | None, *, clip: bool = 
 
 
 def on_black(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Lay uint8 (H, W, C) with straight ``alpha``, float32 (H, W) from 0 to 1, on black.
+    """Lay uint8 (H, W, C) with straight ``alpha``, float32 (H, W) from 0 to 1, on black, in place where it can be.
 
     Raises:
         DecodeError: alpha is zero everywhere.
     """
     if not alpha.any():
         raise DecodeError(NOT_TO_BE_SEEN)
-    return (colours * alpha[..., None] + np.float32(0.5)).astype(np.uint8)
+    out = colours if colours.flags.writeable else colours.copy()
+    for start in range(0, len(out), _ROWS):  # in stripes: as float32 the whole would take four times its memory
+        stripe = slice(start, start + _ROWS)
+        out[stripe] = out[stripe] * alpha[stripe, :, None] + np.float32(0.5)
+    return out
 
 
 def upright(pixels: np.ndarray, orientation: int | None) -> np.ndarray:

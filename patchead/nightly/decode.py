@@ -23,6 +23,7 @@ from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, UNREAD, table
 from patchead.settings.argument_names import in_settings
 from patchead.storage import Storage
 
+_BYTES_PER_PIXEL = 26  # of 16-bit RGB with alpha, at the worst moment
 _ASKED = ("turn", "role", "part_id", "reading")
 
 
@@ -55,6 +56,11 @@ class DecodeSettings:
     def fit(self) -> str:
         """Say how an image becomes square."""
         return self.recipe.fit
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bound what one task takes: what it fetches at a time, and the largest image while it is decoded."""
+        return self.bytes_in_flight + self.max_pixels * _BYTES_PER_PIXEL
 
     def scaling(self, settled: int | None) -> Scaling:
         """Scale by the setting or, with auto, by what was ``settled`` for the group."""

@@ -189,7 +189,7 @@ def _run(
 ) -> Iterator[tuple[pa.Table, int]]:
     """Receipts of each unit as it is finished, and how many images were embedded for it."""
     function = partial(decode_unit, settings=settings, shared=executor.stream([executor.put(shared)]))
-    for batch in executor.map_units(work, function, EmbedActor, spec, pool):
+    for batch in executor.map_units(work, function, EmbedActor, spec, pool, memory=settings.memory_bytes):
         yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
 
 

@@ -106,6 +106,8 @@ class Executor(Protocol):
         actor_class: type[Any],
         spec: Any,
         pool: Pool,
+        *,
+        memory: int = 0,
     ) -> Iterator[pa.Table]:
         """Send each row of ``units`` through a function on any CPU, then through an actor; yield what comes out.
 
@@ -115,4 +117,5 @@ class Executor(Protocol):
             actor_class: an `Actor` whose instances are called with that table.
             spec: what the actors are set up with.
             pool: their number and resources.
+            memory: bytes that one call of the function may take; 0 where it is not known.
         """

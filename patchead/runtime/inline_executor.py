@@ -101,6 +101,8 @@ class InlineExecutor:
         actor_class: type[Any],
         spec: Any,
         pool: Pool,
+        *,
+        memory: int = 0,  # as one call is made at a time, it gets what there is
     ) -> Iterator[pa.Table]:
         """Send each unit through the function and the actor, one after the other."""
         if not units.num_rows:

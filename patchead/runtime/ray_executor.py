@@ -116,6 +116,8 @@ class RayExecutor:
         actor_class: type[Any],
         spec: Any,
         pool: Pool,
+        *,
+        memory: int = 0,
     ) -> Iterator[pa.Table]:
         """Send each unit through Ray Data: the function by tasks, then a fixed-size pool of actors."""
         if not units.num_rows:
@@ -124,7 +126,11 @@ class RayExecutor:
 
         one_each = {"batch_size": 1, "batch_format": "pyarrow"}
         decoded = from_arrow([units.slice(i, 1) for i in range(units.num_rows)]).map_batches(
-            function, num_cpus=pool.decode_cpus, max_retries=MOST_RETRIES, **one_each
+            function,
+            num_cpus=pool.decode_cpus,
+            memory=_within_a_node(memory),
+            max_retries=MOST_RETRIES,
+            **one_each,
         )
         done = decoded.map_batches(
             _UnitActor,
@@ -188,6 +194,12 @@ class _UnitActor:
             self._actor.setup(self._spec)
             self._is_set_up = True
         return self._actor(unit)
+
+
+def _within_a_node(memory: int) -> int | None:
+    """What a task may reserve, so that at least two find room on the largest node: else none would ever begin."""
+    largest = max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
+    return min(memory, largest // 2) or None
 
 
 @lru_cache(maxsize=8)
