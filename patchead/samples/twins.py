@@ -18,6 +18,8 @@ SAME = 0.3
 NEARLY = 1.25
 """The same for a strong JPEG's loss, where no more than `FEW` others are as near: of many, it is noise between them."""
 FEW = 3
+EXACTLY = 0.05
+"""The same where there are few references to lose: an image and its prompt in another lossless file."""
 APART = 0.45
 """Of the distance to the other images, at most: where all are as near as that, they are alike and no twins."""
 NOWHERE = 16
@@ -38,11 +40,12 @@ def look(pixels: np.ndarray) -> np.ndarray:
     return found
 
 
-def twins(looks: np.ndarray) -> np.ndarray:
+def twins(looks: np.ndarray, within: float = NEARLY) -> np.ndarray:
     """Find for each image the first of those that it is a twin of, or itself: int64 (N,).
 
     Args:
         looks: uint8 (N, `LOOK`), of `look`.
+        within: grey levels by which twins differ on average, at most.
     """
     n = len(looks)
     first = np.arange(n)
@@ -50,7 +53,7 @@ def twins(looks: np.ndarray) -> np.ndarray:
         return first
     order = np.argsort(looks.mean(axis=1), kind="stable")
     sorted_looks, means = looks[order], np.sort(looks.mean(axis=1))
-    near = np.minimum(_apart(sorted_looks) * APART, NEARLY)
+    near = np.minimum(_apart(sorted_looks) * APART, within)
     near[np.ptp(sorted_looks, axis=1) <= _FLAT] = -1  # nothing in it to know it by: two photos of nothing
     pairs = list[tuple[int, int, bool]]()
     for start in range(0, n, _BLOCK):
@@ -73,7 +76,7 @@ def named_as_references(
     content: Sequence[str], looks: np.ndarray, references: Sequence[str], their_looks: np.ndarray
 ) -> list[str]:
     """Give every image that is a twin of a reference the content of that one; the others keep theirs."""
-    first = twins(np.concatenate([their_looks, looks])).tolist()
+    first = twins(np.concatenate([their_looks, looks]), EXACTLY).tolist()
     r = len(references)
     return [references[place] if place < r else own for place, own in zip(first[r:], content, strict=True)]
 

@@ -69,7 +69,7 @@ def test_a_prompt_that_is_the_query_in_other_bytes_is_no_reference_of_it(tmp_pat
     prompts = tmp_path / "prompts" / "product=screw"
     prompts.mkdir(parents=True)
     for number in range(4):
-        (prompts / f"p{number}.jpg").write_bytes(encoded(texture(number), "JPEG", quality=95, subsampling=0))
+        (prompts / f"p{number}.bmp").write_bytes(encoded(texture(number), "BMP"))
     settings = {"scoring.mode": "few_shot", "prompts.uri": str(tmp_path / "prompts")}
     record = score_night(tmp_path / "archive", tmp_path / "lake", **settings)
     found = {image_id.rpartition("/")[2]: row["n_references"] for image_id, row in by_id(tmp_path / "lake").items()}
