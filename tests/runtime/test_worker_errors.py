@@ -19,7 +19,7 @@ WORDS = {
     "cut": "ClientPayloadError: Response payload is not completed",
     "memory": "ArrowMemoryError: malloc of size 9 failed",
     "bug": "TypeError: not a number second line",
-    "stuck": "",  # of an error that cannot travel Ray tells what it will
+    "stuck": ".",  # of an error that cannot travel Ray tells what it will
     "long": "ValueError: x{400}",
 }
 
