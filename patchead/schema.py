@@ -210,11 +210,15 @@ _VERDICTS = Described(
         ("skew", pa.float64(), "Skewness of the scores that are not flagged; null with fewer than three."),
         ("upper_ratio", pa.float64(), "84 % quantile minus median of those, in units of `scale`; 1 for a normal."),
         ("gap_z", pa.float64(), "From the highest that is not flagged to the lowest that is, in units of `scale`."),
-        ("search", pa.string(), "`full`; `window` or `projection`, where bounds came from; `window rule r=1`."),
+        (
+            "search",
+            pa.string(),
+            "`full`; `window` or `projection`, where bounds came from; `window rule r=1`; `by block` of a large group.",
+        ),
         (
             "search_share",
             pa.float64(),
-            "Multiplications done, of those of all pairs of patches; 1 of `full`.",
+            "Multiplications done, of those of all pairs of patches; 1 of `full`, null `by block`.",
         ),
         ("accepted", pa.string(), "Name of the accepted run that the group was compared with; null without one."),
         ("drift_p", pa.float64(), "Kolmogorov-Smirnov p of the unflagged scores, its and the accepted; else null."),

@@ -202,7 +202,10 @@ class ScoreActor:
             raw = np.concatenate([scores for scores, _ in blocks])
             load_images = partial(load, self._store, group)
             done = rescore(raw, group.n_references(job.panel), evidence, self._compared(job), load_images)
-            self._stage(job, done, self._side_arrays(group))
+            # Each block has chosen for itself whether bounds pay, and what it searched is not added up.
+            by_block = job.plan.schedule in (BOUNDED, WINDOWED)
+            search = {"generator": "by block", "multiplications": None} if by_block else None
+            self._stage(job, done, self._side_arrays(group), search)
 
     @contextmanager
     def _counted(self, task: Task) -> Iterator[None]:

@@ -155,6 +155,8 @@ def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, execu
     if actors == 1:
         assert staged.search["generator"] == "window"
         assert staged.search["multiplications"] < 0.5
+    else:
+        assert staged.search == {"generator": "by block", "multiplications": None}
 
 
 @pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 3)], indirect=["executor"])
