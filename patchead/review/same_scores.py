@@ -10,8 +10,9 @@ from patchead.settings.identity import Decides, identity
 from patchead.settings.model import Config
 from patchead.settings.resolve import few_shot
 
-# Whether there is a score, and whose embeddings it is made of: the score itself means the same.
-_NOT_COMPARED = ("scoring.min_batch", "scoring.references")
+# Whether there is a score, whose embeddings it is made of, and whether a repeated defect hides: a good image's score
+# means the same.
+_NOT_COMPARED = ("scoring.min_batch", "scoring.references", "scoring.repeats")
 _PROMPTS = ("uri", "template", "manifest")
 
 
