@@ -13,7 +13,20 @@ import torch
 import typer
 from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
-from studies import accepted, aligned, alone, boxes, defects, elpv, fewshot, limits, nights, precision, products
+from studies import (
+    accepted,
+    aligned,
+    alone,
+    boxes,
+    defects,
+    elpv,
+    fewshot,
+    limits,
+    nights,
+    precision,
+    products,
+    repeats,
+)
 from studies.findings import Finding, Sheet, load, progress, save
 
 
@@ -29,6 +42,7 @@ class Name(str, Enum):
     nights = "nights"
     alone = "alone"
     products = "products"
+    repeats = "repeats"
     limits = "limits"
     accepted = "accepted"
 
@@ -44,6 +58,7 @@ STUDIES: dict[Name, ModuleType] = {
     Name.nights: nights,
     Name.alone: alone,
     Name.products: products,
+    Name.repeats: repeats,
     Name.limits: limits,
     Name.accepted: accepted,
 }
