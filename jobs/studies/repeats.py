@@ -218,7 +218,8 @@ def _plantings(findings: list[Finding]) -> Sheet:
         f"{', '.join(f'{count} {name}' for name, count in GOOD.items())} good photos (cells; crops), and the same "
         f"defect in one more photo (mean of {SINGLES}) / in {' / '.join(f'{share:.0%}' for share in SHARES)} of the "
         "night: image AUROC. Repeats: with `scoring.repeats`. Loss: against one photo; target: at most "
-        f"{LOSS} everywhere."
+        f"{LOSS} everywhere. It holds more than what hides: the hole of another photo can be harder to see than those "
+        f"of the first {SINGLES}. The same share with and without repeats differs in nothing else."
     )
     return Sheet("One defect repeated", caption, ("photos", "defect", "at", *WAYS), tuple(rows))
 
