@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -12,7 +13,7 @@ from patchead.lake.preflight import preflight
 from patchead.lake.staging import RunFolder
 from patchead.lake.tables import published_settings, record_failure
 from patchead.nightly import wiring
-from patchead.nightly.damage import without_damage
+from patchead.nightly.damage import attempts
 from patchead.nightly.night import Night
 from patchead.nightly.progress import Stages
 from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
@@ -57,13 +58,35 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
         record.finish("already published")
         return record
     refuse_trial_among_full_runs(config, storage)
-    retries = RETRIES.total
     folder = RunFolder(config.lake.uri, storage, record.run_id)
+    with _recorded(record, folder, storage, console), executor.session(), named_as_settings():
+        night = Night(config, record, folder, Stages(console), executor)
+        for attempt in attempts(night):
+            with attempt:
+                manifest = night.catalog()
+                if until == "catalog":
+                    return record.stopped_after(until)
+                embedded = night.embedded(manifest)
+                if until == "embed":
+                    return record.stopped_after(until)
+                spec, group_of = night.score_spec(embedded), embedded.group_of
+                with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
+                    done = score_groups(executor, embedded.plan, group_of, spec, night.score_pool, advance=advance)
+                record.scoring |= done
+                if until == "score":
+                    return record.stopped_after(until)
+                night.publish(embedded.manifest, night.explain(embedded))
+    return record
+
+
+@contextmanager
+def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: Console) -> Iterator[None]:
+    """Keep ``run.json`` true around a run, with its heartbeat; a failure is a row of the table of runs too."""
+    retries = RETRIES.total
     folder.write_json("run.json", record.as_json())
     try:
-        with heartbeat(folder.write_json) as missed, executor.session(), named_as_settings():
-            night = Night(config, record, folder, Stages(console), executor)
-            without_damage(night, partial(_go, night, until))
+        with heartbeat(folder.write_json) as missed:
+            yield
         if missed:
             say(console, f"warning: {len(missed)} heartbeats could not be written, e.g. {missed[-1]}")
     except BaseException as exc:
@@ -73,7 +96,6 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     finally:
         record.storage_retries = RETRIES.total - retries
         folder.write_json("run.json", record.as_json())
-    return record
 
 
 def _record_failure(record: RunRecord, storage: Storage, console: Console) -> None:
@@ -82,24 +104,3 @@ def _record_failure(record: RunRecord, storage: Storage, console: Console) -> No
         record_failure(record.config.lake.uri, storage, record.as_row())
     except PatcheadError as exc:
         say(console, f"warning: the failure could not be written to the table of runs: {exc}")
-
-
-def _go(night: Night, until: str) -> None:
-    """The stages; what was done by an earlier call is not done again."""
-    record, executor = night.record, night.executor
-    manifest = night.catalog()
-    if until == "catalog":
-        record.stopped_after(until)
-        return
-    embedded = night.embedded(manifest)
-    if until == "embed":
-        record.stopped_after(until)
-        return
-    spec, group_of = night.score_spec(embedded), embedded.group_of
-    with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
-        done = score_groups(executor, embedded.plan, group_of, spec, night.score_pool, advance=advance)
-    record.scoring |= done
-    if until == "score":
-        record.stopped_after(until)
-        return
-    night.publish(embedded.manifest, night.explain(embedded))

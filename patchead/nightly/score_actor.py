@@ -24,13 +24,14 @@ from patchead.samples.mask import ForegroundMask
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.wanted import FinishedImages
 from patchead.scoring.burn_out import Evidence
-from patchead.scoring.leave_one_out import Aggregation, reduce_query_block, score_query_block
+from patchead.scoring.leave_one_out import Aggregation, reduce_query_block, score_group, score_query_block
 from patchead.scoring.memory_budget import matmul_bytes
 from patchead.scoring.precision import prepare
 from patchead.scoring.rescore import Compared, Rescored, rescore
 from patchead.scoring.similarity import tile, tile_self
 from patchead.scoring.subspace import subspace_residuals
-from patchead.search.score import BOUNDED, WINDOWED, score_group
+from patchead.search.score import BOUNDED, WINDOWED
+from patchead.search.score import score_group as score_bounded_group
 from patchead.search.score import score_query_block as score_bounded_block
 
 BlockScores = tuple[np.ndarray, Evidence | None]
@@ -90,7 +91,10 @@ class ScoreActor:
             embeddings = load(self._store, group, everything)
             self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes)
             side_arrays = self._side_arrays(group)
-            scores = score_group(
+            # The full search is called at once: one function less between the command and the multiplication.
+            bounds = job.plan.schedule in (BOUNDED, WINDOWED)
+            score = partial(score_bounded_group, goal=self._goal(side_arrays)) if bounds else score_group
+            scores = score(
                 embeddings,
                 group.content,
                 group.part,
@@ -102,7 +106,6 @@ class ScoreActor:
                 panel=job.panel,
                 queries=group.scored if group.scored < len(group.image_ids) else None,
                 grid=settings.grid,
-                goal=self._goal(side_arrays),
             )
             del embeddings
             done = Rescored(scores.patch_scores, scores.n_references, scores.repeats)
