@@ -20,6 +20,7 @@ from patchead.settings.load import load_config
 from tests.helpers.e2e_tools import SMALL, good_images, rows, write_group
 
 NIGHT = "2026-11-21"
+SLOW = pytest.mark.slow  # what has a sibling that is not
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def cut(path: Path, seed: int) -> None:
     path.write_bytes(data[: int(np.random.default_rng(seed).integers(1, len(data)))])
 
 
-@pytest.mark.parametrize("damage", [flip, empty, cut])
+@pytest.mark.parametrize("damage", [flip, pytest.param(empty, marks=SLOW), pytest.param(cut, marks=SLOW)])
 def test_damaged_embeddings_are_made_again(
     archive: Path, sound: dict[str, float], tmp_path: Path, damage: Callable[[Path, int], None]
 ) -> None:
@@ -83,8 +84,17 @@ def test_damaged_embeddings_are_made_again(
     assert all(path.name in told for path in units[:3])
 
 
-@pytest.mark.parametrize("damage", [empty, cut])
-@pytest.mark.parametrize("name", ["*.receipts.parquet", "*.folders.parquet", "*.hashes.arrow"])
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("*.receipts.parquet", cut),
+        pytest.param("*.receipts.parquet", empty, marks=SLOW),
+        ("*.folders.parquet", empty),
+        pytest.param("*.folders.parquet", cut, marks=SLOW),
+        ("*.hashes.arrow", cut),
+        pytest.param("*.hashes.arrow", empty, marks=SLOW),
+    ],
+)
 def test_a_damaged_index_is_set_aside_and_the_next_night_goes_on(
     archive: Path, sound: dict[str, float], tmp_path: Path, damage: Callable[[Path, int], None], name: str
 ) -> None:
@@ -112,7 +122,7 @@ def test_damaged_receipts_of_a_killed_run_and_its_manifest_are_made_again(
     assert told.count("warning:") == 6
 
 
-@pytest.mark.parametrize("damage", [flip, empty, cut])
+@pytest.mark.parametrize("damage", [flip, pytest.param(empty, marks=SLOW), pytest.param(cut, marks=SLOW)])
 def test_a_damaged_staged_group_is_scored_again(
     archive: Path, sound: dict[str, float], tmp_path: Path, damage: Callable[[Path, int], None]
 ) -> None:
@@ -124,6 +134,7 @@ def test_a_damaged_staged_group_is_scored_again(
     assert told.count("warning:") == 2
 
 
+@SLOW
 def test_damage_is_found_through_ray(archive: Path, sound: dict[str, float], tmp_path: Path, local_ray: None) -> None:
     night(archive, tmp_path, until="embed")
     for seed, path in enumerate(sorted((tmp_path / "embeddings").rglob("units/*.arrow"))[:2]):
@@ -133,6 +144,7 @@ def test_damage_is_found_through_ray(archive: Path, sound: dict[str, float], tmp
     assert scores(tmp_path) == pytest.approx(sound, abs=1e-6)
 
 
+@SLOW
 def test_a_disk_that_damages_everything_ends_the_night_with_the_file(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,9 @@ def scores(lake: Path) -> dict[str, float]:
     return {row["image_id"]: row["score"] for row in rows(lake)}
 
 
-@pytest.mark.parametrize("fault", ["404", "403", "503", "reset", "cut"])
+@pytest.mark.parametrize(
+    "fault", ["404", "cut", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("403", "503", "reset"))]
+)
 def test_what_fails_once_is_read_in_the_second_pass(
     tmp_path: Path, archive: str, proxy: FaultyProxy, score_night: Score, fault: str, pauses: list[float]
 ) -> None:
