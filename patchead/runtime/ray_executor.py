@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -125,13 +126,17 @@ class RayExecutor:
         from ray.data import ActorPoolStrategy, from_arrow
 
         one_each = {"batch_size": 1, "batch_format": "pyarrow"}
-        decoded = from_arrow([units.slice(i, 1) for i in range(units.num_rows)]).map_batches(
-            function,
-            num_cpus=pool.decode_cpus,
-            memory=_within_a_node(memory),
-            max_retries=MOST_RETRIES,
-            **one_each,
-        )
+        source = from_arrow([units.slice(i, 1) for i in range(units.num_rows)])
+        with warnings.catch_warnings():
+            # Without max_retries a task whose process ends is tried for ever, and Ray Data has no other way to say it.
+            warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+            decoded = source.map_batches(
+                function,
+                num_cpus=pool.decode_cpus,
+                memory=_within_a_node(memory),
+                max_retries=MOST_RETRIES,
+                **one_each,
+            )
         done = decoded.map_batches(
             _UnitActor,
             fn_constructor_args=(actor_class, spec),
