@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,15 @@ def test_numerics_do_no_input_or_output() -> None:
     for module in MODULES:
         if room(module) in NUMERICS:
             assert not {name.split(".")[0] for name in imported(module)} & barred, module
+
+
+@pytest.mark.parametrize("module", ["bit_depth", "decode", "twins", "explain", "explain_drawing"])
+def test_the_tasks_of_workers_start_without_what_they_do_not_need(module: str) -> None:
+    """Every worker of a cluster imports the module of its task once: torch takes more than a second of it."""
+    heavy = {"torch", "timm", "ray", "scipy.stats", "scipy.cluster"}
+    code = f"import sys, patchead.nightly.{module}; print(*sorted({heavy} & set(sys.modules)))"
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not started.stdout.strip()
 
 
 def test_modules_are_small() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,11 @@ from rich.console import Console
 from patchead.archive.bit_depth import HEAD_BYTES, TELLS_ITSELF, Largest, largest_of, may_need_scale, settled
 from patchead.arrow_columns import compact
 from patchead.nightly.decode import DecodeSettings, encoded
-from patchead.nightly.prompts import PromptSet
 from patchead.nightly.units import PLACE
 from patchead.printed import say
+
+if TYPE_CHECKING:  # its plan brings torch, and the tasks that look at images need none
+    from patchead.nightly.prompts import PromptSet
 
 LOOKED_AT = 32
 """Images of a group that are looked at, at most: evenly over all."""

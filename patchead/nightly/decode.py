@@ -14,8 +14,7 @@ from patchead.archive.readers import BYTES_IN_FLIGHT, read_files, read_images, r
 from patchead.errors import ArchiveError, DecodeError, UnreadError
 from patchead.hashing import content_hash
 from patchead.lake.contents import Contents
-from patchead.nightly.prompt_nulls import view_number
-from patchead.nightly.units import PLACE
+from patchead.nightly.units import PLACE, view_number
 from patchead.samples.recipe import SampleRecipe, stacked, turned
 from patchead.samples.stand_ins import stand_in
 from patchead.samples.views import Guide, Views

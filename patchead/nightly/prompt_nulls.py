@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 
 from patchead.arrow_columns import by_group, codes, values
 from patchead.nightly.group import GroupPrompts
+from patchead.nightly.units import view_role
 from patchead.samples.stand_ins import ENOUGH, STAND_INS, NullChoice
-from patchead.schema import PROMPT_VIEW, TO_EMBED
+from patchead.schema import TO_EMBED
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,6 @@ def null_count(prompts: int) -> int:
     return prompts if prompts >= ENOUGH else prompts * STAND_INS
 
 
-def view_number(role: str | None) -> int | None:
-    """Read the number of the view that a sample is, from its role; None where it is none."""
-    return int(role.removeprefix(PROMPT_VIEW)) if role and role.startswith(PROMPT_VIEW) else None
-
-
 def _comparable(views: pa.Table) -> pa.Table:
     """The views as images of other parts: each is compared with the prompt that it is of."""
     content = pa.array([f"view {number}" for number in range(views.num_rows)])
@@ -71,4 +67,4 @@ def _comparable(views: pa.Table) -> pa.Table:
 
 def _as_view(rows: pa.Table, number: int) -> pa.Table:
     place = TO_EMBED.get_field_index("role")
-    return rows.set_column(place, "role", pa.repeat(f"{PROMPT_VIEW} {number}", rows.num_rows))
+    return rows.set_column(place, "role", pa.repeat(view_role(number), rows.num_rows))

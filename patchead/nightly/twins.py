@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,11 @@ from rich.console import Console
 
 from patchead.arrow_columns import compact
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.group import GroupPrompts
 from patchead.printed import say
 from patchead.samples.twins import named_as_references, renamed
+
+if TYPE_CHECKING:  # its plan brings torch, and the tasks that look for twins need none
+    from patchead.nightly.group import GroupPrompts
 
 _COLUMNS = ["content_hash", "embedding_uri", "row"]
 

@@ -14,7 +14,7 @@ from patchead.archive.decode import READING
 from patchead.arrow_columns import digest, keys, run_boundaries, values
 from patchead.batches import slices
 from patchead.hashing import text_digest
-from patchead.schema import SAMPLE_KEY, TO_EMBED, completed
+from patchead.schema import PROMPT_VIEW, SAMPLE_KEY, TO_EMBED, completed
 
 PLACE = ("format", "uri", "key", "offset", "size", "etag")
 """Columns of the manifest that say where an image's bytes are."""
@@ -24,6 +24,16 @@ UNIT = pa.schema(
     [("unit_id", pa.string()), ("group_id", pa.string()), *((f.name, pa.list_(f.type)) for f in _IN_A_UNIT)]
 )
 """One row per unit; every other column is a list with one value per image, see `TO_EMBED`."""
+
+
+def view_role(number: int) -> str:
+    """Write the role of a sample that is view ``number`` of a prompt, see `samples.stand_ins`."""
+    return f"{PROMPT_VIEW} {number}"
+
+
+def view_number(role: str | None) -> int | None:
+    """Read the number of the view that a sample is, from its role; None where it is none."""
+    return int(role.removeprefix(PROMPT_VIEW)) if role and role.startswith(PROMPT_VIEW) else None
 
 
 def samples(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int) -> pa.Table:

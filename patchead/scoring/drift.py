@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 from patchead.scoring.verdict import VerdictSettings, judge
 
@@ -67,6 +66,8 @@ def drift(scores: np.ndarray, reference: np.ndarray, limit: float) -> Drift:
     here, there = scores[scores <= limit], reference[reference <= limit]
     if min(len(here), len(there)) < _FEWEST:
         return Drift(1.0, 0.0, 1.0)
+    from scipy.stats import ks_2samp  # half a second, for nights that are compared with an accepted one
+
     (centre, scale), (centre_there, scale_there) = _middle(here), _middle(there)
     p = float(ks_2samp(here, there, method="asymp" if max(len(here), len(there)) > 1000 else "auto").pvalue)
     if scale_there <= 0:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import squareform
 
 from patchead.scoring.burn_out import Evidence
 
@@ -155,6 +153,9 @@ def _named(evidence: Evidence, image: np.ndarray, place: np.ndarray, n: int) -> 
 
 def _regions(named: csr_matrix, image: np.ndarray) -> list[np.ndarray]:
     """Patches int64 of each region, the one that the most images show first."""
+    from scipy.cluster.hierarchy import fcluster, linkage  # not for actors that look for no repeats
+    from scipy.spatial.distance import squareform
+
     common = (named @ named.T).toarray()
     size = common.diagonal()
     apart = 1 - common / (size[:, None] + size - common)
