@@ -6,7 +6,7 @@ and of those with 16 bits all. Ordinary JPEG archives are not touched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from patchead.arrow_columns import compact
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
 from patchead.printed import say
+from patchead.runtime.executor import RunTasks
 
 if TYPE_CHECKING:  # its plan brings torch, and the tasks that look at images need none
     from patchead.nightly.prompts import PromptSet
@@ -28,8 +29,6 @@ if TYPE_CHECKING:  # its plan brings torch, and the tasks that look at images ne
 LOOKED_AT = 32
 """Images of a group that are looked at, at most: evenly over all."""
 _TIFFS_FIRST = 4  # their first bytes do not tell; where none of these has 16 bits, the group has none
-
-RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]
 
 
 def settle_night(

@@ -6,7 +6,7 @@ then drawn a portion at a time, by as many tasks as the cluster runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -21,13 +21,11 @@ from patchead.lake.accepted import Accepted
 from patchead.lake.staging import RunFolder
 from patchead.nightly.explain_drawing import COLUMNS, FILES, DrawSettings, Portion, draw_portion
 from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
+from patchead.runtime.executor import RunTasks
 from patchead.schema import REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES, VERDICTS, table
 
 PORTION = 64
 """Images that one task draws, at most."""
-
-RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]
-"""Runs a function on every item and yields the item's number and the result as each one is finished."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +15,13 @@ from rich.console import Console
 from patchead.arrow_columns import compact
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.printed import say
+from patchead.runtime.executor import RunTasks
 from patchead.samples.twins import named_as_references, renamed
 
 if TYPE_CHECKING:  # its plan brings torch, and the tasks that look for twins need none
     from patchead.nightly.group import GroupPrompts
 
 _COLUMNS = ["content_hash", "embedding_uri", "row"]
-
-RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]
 
 
 class _Rows(NamedTuple):

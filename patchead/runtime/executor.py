@@ -13,6 +13,9 @@ from patchead.runtime.pool import Pool, PoolRequest
 Handle = Any
 """A value that a later call takes as an argument: a reference into the object store, or the value itself."""
 
+RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]
+"""Runs a function on every item and yields the item's number and the result as each one is finished."""
+
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 
