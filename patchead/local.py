@@ -19,7 +19,7 @@ from patchead.samples.side_arrays import SideArrays
 from patchead.samples.twins import named_as_references, renamed
 from patchead.samples.views import Guide
 from patchead.samples.wanted import FinishedImages
-from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.aggregate import Aggregation, placed
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.repeats import repeat_groups
 from patchead.search.score import score_group
@@ -205,11 +205,11 @@ def score_samples(
     )
     n, aligned = len(kept), samples.side_arrays.aligned
     return SampleScores(
-        _placed(done.patch_scores[:n], samples.usable, np.nan),
-        _placed(done.image_scores[:n], samples.usable, np.nan),
-        _placed(found.n_references[:n], samples.usable, 0),
-        None if aligned is None else _placed(aligned, samples.usable, False),
-        _placed(repeat_groups(found.repeats, n), samples.usable, 0),
+        placed(done.patch_scores[:n], samples.usable, np.nan),
+        placed(done.image_scores[:n], samples.usable, np.nan),
+        placed(found.n_references[:n], samples.usable, 0),
+        None if aligned is None else placed(aligned, samples.usable, False),
+        placed(repeat_groups(found.repeats, n), samples.usable, 0),
         None if prompts is None else done.image_scores[n:],
     )
 
@@ -221,16 +221,9 @@ def unscored(samples: Samples) -> SampleScores:
         np.full((n, *samples.grid), np.nan, np.float32),
         np.full(n, np.nan),
         np.zeros(n, np.int32),
-        None if aligned is None else _placed(aligned, samples.usable, False),
+        None if aligned is None else placed(aligned, samples.usable, False),
         np.zeros(n, np.int32),
     )
-
-
-def _placed(values: np.ndarray, usable: np.ndarray, elsewhere: float) -> np.ndarray:
-    """Values (m, …) at the m places of ``usable`` (N,), ``elsewhere`` at the others: (N, …)."""
-    out = np.full((len(usable), *values.shape[1:]), elsewhere, values.dtype)
-    out[usable] = values
-    return out
 
 
 def _guides(images: Sequence[ImageLike], prompts: Prompts | None, reading: Reading) -> dict[str, Guide]:

@@ -19,7 +19,7 @@ from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
 from patchead.scored import Scored
-from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, ranks
+from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, placed, ranks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
 from patchead.scoring.verdict import Verdict, judge
@@ -222,9 +222,7 @@ def _table(
         return pa.array(values, mask=~known)  # null without a score
 
     def judged(values: np.ndarray) -> pa.Array:
-        out = np.zeros(len(known), values.dtype)
-        out[known] = values
-        return column(out)
+        return column(placed(values, known))
 
     return pa.table(
         {

@@ -17,7 +17,7 @@ from patchead.lake.staging import RunFolder, StagedGroup
 from patchead.maps.heatmap import colour_range
 from patchead.maps.regions import region_threshold
 from patchead.schema import OK, TOO_FEW_IMAGES
-from patchead.scoring.aggregate import NO_REFERENCE, ranks
+from patchead.scoring.aggregate import NO_REFERENCE, placed, ranks
 from patchead.scoring.diagnostics import diagnose
 from patchead.scoring.drift import drift
 from patchead.scoring.verdict import Verdict, VerdictSettings, judge
@@ -99,8 +99,8 @@ def judge_group(group: ToJudge, *, folder: RunFolder, settings: JudgeSettings) -
         null_scores=staged.null_scores,
         views_of=staged.views_of,
     )
-    rank = _placed(ranks(scored), compared)
-    flagged = _placed(verdict.flagged, compared)
+    rank = placed(ranks(scored), compared)
+    flagged = placed(verdict.flagged, compared)
     explained = compared if settings.heatmaps == "all" else flagged | (compared & (rank <= settings.top))
     threshold = region_threshold(
         staged.patch_scores,
@@ -131,7 +131,7 @@ def _columns(staged: StagedGroup, compared: np.ndarray, rank: np.ndarray, verdic
         return pa.array(values, mask=~compared)
 
     def of_compared(values: np.ndarray) -> pa.Array:
-        return column(_placed(values, compared))
+        return column(placed(values, compared))
 
     p_values = verdict.p_values
     columns = {
@@ -188,13 +188,6 @@ def _drift_row(accepted: Accepted | None, scored: np.ndarray, verdict: Verdict) 
 
 def _repeats_json(staged: StagedGroup) -> str | None:
     return None if staged.repeat_group is None else json.dumps(staged.repeats)
-
-
-def _placed(values: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Values (n,) at the n places of ``where`` (N,), 0 elsewhere."""
-    out = np.zeros(len(where), values.dtype)
-    out[where] = values
-    return out
 
 
 def _finite(value: float) -> float | None:

@@ -145,3 +145,15 @@ def ranks(scores: np.ndarray) -> np.ndarray:
     counted = len(order) - int(np.isnan(scores).sum())
     out[order[:counted]] = np.arange(1, counted + 1)
     return out
+
+
+def placed(values: np.ndarray, where: np.ndarray, elsewhere: float = 0) -> np.ndarray:
+    """Put values (n, …) at the n places of ``where``, bool (N,), and ``elsewhere`` at the others: (N, …).
+
+    Examples:
+        >>> placed(np.array([0.5, 0.7]), np.array([True, False, True])).tolist()
+        [0.5, 0.0, 0.7]
+    """
+    out = np.full((len(where), *values.shape[1:]), elsewhere, values.dtype)
+    out[where] = values
+    return out
