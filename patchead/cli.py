@@ -22,12 +22,14 @@ from patchead.commands.options import (
     LakeOption,
     LimitOption,
     NightOption,
+    OneLakeOption,
     ProductOption,
     SetOption,
     err,
     out,
     settings_of,
     short_options,
+    storage_of,
 )
 from patchead.commands.outside import errors_from_outside
 from patchead.errors import PatcheadError, SettingsError
@@ -162,15 +164,13 @@ def calibrate(
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="A query over the tables scores, regions and runs.")],
-    lake: Annotated[str, typer.Option(help="Folder or URL of the lake.")],
+    lake: OneLakeOption,
     overrides: SetOption = None,
 ) -> None:
     """Run SQL over the published tables with DuckDB and print the result."""
     from patchead.lake.query import query as run_query
-    from patchead.nightly.wiring import storage
 
-    settings = load_config(None, overrides or [], {**UNUSED_PLACES, "lake.uri": lake})
-    found = run_query(lake, storage(settings), sql)
+    found = run_query(lake, storage_of(lake, overrides), sql)
     table = Table(*(Column(cell(name), overflow="fold") for name in found.column_names))
     for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
         add_cells(table, row)

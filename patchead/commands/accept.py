@@ -7,17 +7,14 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
-from patchead.commands.options import ProductOption, SetOption, out, settings_of
+from patchead.commands.options import OneLakeOption, ProductOption, SetOption, out, storage_of
 from patchead.printed import add_cells, say
-from patchead.settings.load import UNUSED_PLACES
-
-LakeOption = Annotated[str, typer.Option(help="Folder or URL of the lake.")]
 
 
 def accept(
     *,
     run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a published run.")],
-    lake: LakeOption,
+    lake: OneLakeOption,
     product: ProductOption = None,
     name: Annotated[str | None, typer.Option(help="For scoring.accepted; default: the run's id.")] = None,
     night: Annotated[str | None, typer.Option(help="YYYY-MM-DD, of a run that covers several nights.")] = None,
@@ -35,12 +32,10 @@ def accept(
     from patchead.errors import SettingsError, bad_value
     from patchead.review.accept import AcceptRequest
     from patchead.review.accept import accept as accept_run
-    from patchead.settings.resolve import storage
 
     date = None if night is None else parse_night(night)
     if night is not None and date is None:
         raise SettingsError(bad_value("--night", night, "a date, YYYY-MM-DD"))
-    settings = settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake})
     request = AcceptRequest(
         run_id=run,
         name=name,
@@ -49,7 +44,7 @@ def accept(
         without_flagged=without_flagged,
         replace=replace,
     )
-    outcomes = accept_run(lake, storage(settings), request)
+    outcomes = accept_run(lake, storage_of(lake, overrides), request)
     table = Table(
         Column("group", overflow="fold"), _right("scores"), _right("left out"), _right("flagged among them"), ""
     )
@@ -67,13 +62,11 @@ def accept(
         )
 
 
-def accepted(lake: LakeOption, overrides: SetOption = None) -> None:
+def accepted(lake: OneLakeOption, overrides: SetOption = None) -> None:
     """List the accepted runs, the newest first."""
     from patchead.lake.accepted import list_accepted
-    from patchead.settings.resolve import storage
 
-    settings = settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake})
-    rows = list_accepted(lake, storage(settings))
+    rows = list_accepted(lake, storage_of(lake, overrides))
     if not rows:
         say(out, f"Nothing is accepted in {lake}: `patchead accept RUN` does.")
         return

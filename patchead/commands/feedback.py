@@ -10,9 +10,8 @@ import typer
 import yaml
 from rich.table import Column, Table
 
-from patchead.commands.options import ProductOption, SetOption, out, settings_of
+from patchead.commands.options import OneLakeOption, ProductOption, SetOption, out, storage_of
 from patchead.printed import add_cells, plain, say
-from patchead.settings.load import UNUSED_PLACES
 
 if TYPE_CHECKING:
     from patchead.review.thresholds import ProductThresholds
@@ -23,7 +22,7 @@ _EXAMPLES = 5
 def feedback(
     *,
     file: Annotated[str, typer.Argument(metavar="FILE", help="CSV or Parquet: image_id, verdict (good or defect).")],
-    lake: Annotated[str, typer.Option(help="Folder or URL of the lake.")],
+    lake: OneLakeOption,
     by: Annotated[str | None, typer.Option(help="Who says so; default: the account that runs this.")] = None,
     allow_unknown: Annotated[bool, typer.Option("--allow-unknown", help="Keep images without a score too.")] = False,
     overrides: SetOption = None,
@@ -34,10 +33,8 @@ def feedback(
     """
     from patchead.errors import SettingsError
     from patchead.review import labels
-    from patchead.settings.resolve import storage
 
-    settings = settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake})
-    files = storage(settings)
+    files = storage_of(lake, overrides)
     rows = labels.read_file(file, files)
     unknown = labels.unknown_images(lake, files, rows)
     if unknown and not allow_unknown:
@@ -55,7 +52,7 @@ def feedback(
 
 def thresholds(
     *,
-    lake: Annotated[str, typer.Option(help="Folder or URL of the lake.")],
+    lake: OneLakeOption,
     product: ProductOption = None,
     overrides: SetOption = None,
 ) -> None:
@@ -65,10 +62,8 @@ def thresholds(
     """
     from patchead.errors import SettingsError
     from patchead.review.thresholds import thresholds as of_products
-    from patchead.settings.resolve import storage
 
-    settings = settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake})
-    found = of_products(lake, storage(settings), product or ())
+    found = of_products(lake, storage_of(lake, overrides), product or ())
     known = {each.product or "" for each in found}
     if lacking := [name for name in product or () if name not in known]:
         raise SettingsError(f"{lake} has no verdict on a product {lacking[0]!r}. Without --product all are listed.")

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from patchead.settings.load import load_config
+from patchead.settings.load import UNUSED_PLACES, load_config
 from patchead.settings.model import Config
+from patchead.storage import Storage
 
 # A file or a pipe has no width: lines are not cut for it.
 out = Console(width=None if sys.stdout.isatty() else 160)
@@ -19,6 +20,7 @@ err = Console(stderr=True)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file with the settings.")]
 ArchiveOption = Annotated[str | None, typer.Option(help="Short for --set archive.uri=…")]
+OneLakeOption = Annotated[str, typer.Option(help="Folder or URL of the lake.")]
 LakeOption = Annotated[str | None, typer.Option(help="Short for --set lake.uri=…")]
 NightOption = Annotated[str | None, typer.Option(help="This night only: YYYY-MM-DD.")]
 ProductOption = Annotated[list[str] | None, typer.Option(help="This product only; may be repeated.")]
@@ -50,3 +52,10 @@ def short_options(
 def settings_of(config: Path | None, overrides: list[str] | None, given: Mapping[str, Any]) -> Config:
     """Read the checked settings: the file, ``--set`` over it, and over both what ``given`` names and is not None."""
     return load_config(config, overrides or [], {key: value for key, value in given.items() if value is not None})
+
+
+def storage_of(lake: str, overrides: list[str] | None) -> Storage:
+    """Read how a lake is reached, for a command that needs no other setting."""
+    from patchead.settings.resolve import storage
+
+    return storage(settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake}))

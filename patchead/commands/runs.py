@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from patchead.commands.options import OneLakeOption, SetOption, storage_of
 from patchead.printed import plain, say
-from patchead.settings.load import UNUSED_PLACES, load_config
 
 if TYPE_CHECKING:
     from patchead.lake.run_list import Run
@@ -18,22 +18,17 @@ _INDENT = " " * 10
 
 
 def runs(
-    lake: Annotated[str, typer.Option(help="Folder or URL of the lake.")],
+    lake: OneLakeOption,
     limit: Annotated[int, typer.Option(min=1, help="The newest LIMIT runs only.")] = 30,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting; see `patchead settings`."),
-    ] = None,
+    overrides: SetOption = None,
 ) -> None:
     """List the runs of a lake, the newest first: published, failed, dead (killed), running, or stopped after a stage.
 
     In a pipe each run is one line; in a terminal the reason stands below it.
     """
     from patchead.lake.run_list import list_runs
-    from patchead.settings.resolve import storage
 
-    settings = load_config(None, overrides or [], {**UNUSED_PLACES, "lake.uri": lake})
-    found = list_runs(lake, storage(settings))
+    found = list_runs(lake, storage_of(lake, overrides))
     console, piped = Console(), not sys.stdout.isatty()
     say(console, _line("state", "night", "started (UTC)", "images", "failed", "run"))
     for run in found[:limit]:
