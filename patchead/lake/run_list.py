@@ -12,7 +12,7 @@ from patchead.batches import concurrently
 from patchead.errors import LakeError
 from patchead.files import Folder
 from patchead.lake.heartbeat import HEARTBEAT_FILE, is_alive
-from patchead.lake.tables import read_runs
+from patchead.lake.tables import read_rows
 from patchead.storage import Storage, join
 
 PUBLISHED, FAILED, DEAD, RUNNING = "published", "failed", "dead", "running"
@@ -41,7 +41,7 @@ def list_runs(lake_uri: str, storage: Storage) -> list[Run]:
     Raises:
         LakeError: the lake cannot be read.
     """
-    rows = {row["run_id"]: row for row in read_runs(lake_uri, storage, _COLUMNS).to_pylist()}
+    rows = {row["run_id"]: row for row in read_rows(lake_uri, storage, "runs", _COLUMNS).to_pylist()}
     folder = Folder(join(lake_uri, "runs"), storage)
     names = [name for name in folder.names("") if name not in rows or rows[name]["state"] != PUBLISHED]
     records = concurrently(lambda name: _read(Folder(folder.uri_of(name), storage)), names)

@@ -132,7 +132,7 @@ def published_settings(lake_uri: str, storage: Storage, run_id: str | None = Non
         LakeError: the table of runs cannot be read.
     """
     filters = [("state", "=", "published")] + ([] if run_id is None else [("run_id", "=", run_id)])
-    return read_runs(lake_uri, storage, ["config_json"], filters)["config_json"].to_pylist()
+    return read_rows(lake_uri, storage, "runs", ["config_json"], filters)["config_json"].to_pylist()
 
 
 def record_failure(lake_uri: str, storage: Storage, run: pa.Table) -> bool:
@@ -180,17 +180,6 @@ def read_rows(
             return table.to_pyarrow_table(columns=known, filters=filters)
 
     return completed(repeated(read), pa.schema([schema.field(column) for column in columns]))
-
-
-def read_runs(
-    lake_uri: str, storage: Storage, columns: list[str], filters: list[tuple[str, str, Any]] | None = None
-) -> pa.Table:
-    """Read columns of the table of runs, as `read_rows`.
-
-    Raises:
-        LakeError: the table cannot be read.
-    """
-    return read_rows(lake_uri, storage, "runs", columns, filters)
 
 
 def create_table(lake_uri: str, storage: Storage, name: str) -> None:
@@ -242,7 +231,7 @@ def committed(commit: Callable[[], None], uri: str, *, repeatable: bool = True) 
             if not repeatable:
                 raise
             refused = exc
-        time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.1 * 2**attempt)))
+        _pause(attempt)
     why = "the answer was cut off" if isinstance(refused, CutOffError) else "other writers were quicker"
     raise LakeError(
         f"cannot publish to {uri}: {why} {_COMMIT_ATTEMPTS} times ({_one_line(refused)}). "
@@ -285,8 +274,12 @@ def repeated(read: Callable[[], Result]) -> Result:
         try:
             return read()
         except CutOffError:
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.1 * 2**attempt)))
+            _pause(attempt)
     return read()
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0, min(_LONGEST_PAUSE_S, 0.1 * 2**attempt)))
 
 
 def _one_line(exc: Exception, length: int = 400) -> str:
