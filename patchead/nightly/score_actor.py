@@ -92,8 +92,8 @@ class ScoreActor:
             self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes)
             side_arrays = self._side_arrays(group)
             # The full search is called at once: one function less between the command and the multiplication.
-            bounds = job.plan.schedule in (BOUNDED, WINDOWED)
-            score = partial(score_bounded_group, goal=self._goal(side_arrays)) if bounds else score_group
+            bounds = partial(score_bounded_group, goal=self._goal(side_arrays))
+            score = bounds if _leaves_patches_out(job) else score_group
             scores = score(
                 embeddings,
                 group.content,
@@ -156,7 +156,7 @@ class ScoreActor:
             if len(blocks) > count:
                 held[0].append(job.images_of(count + task.blocks[0]))
                 held[1].append(blocks[count])
-            if job.plan.schedule in (BOUNDED, WINDOWED) and not settings.aggregation.finds_repeats:
+            if _leaves_patches_out(job):
                 found = self._bounded(job, index, [*columns, *held[0][len(holders) :]], blocks)
                 if found is not None:
                     return found, None
@@ -206,8 +206,7 @@ class ScoreActor:
             load_images = partial(load, self._store, group)
             done = rescore(raw, group.n_references(job.panel), evidence, self._compared(job), load_images)
             # Each block has chosen for itself whether bounds pay, and what it searched is not added up.
-            by_block = job.plan.schedule in (BOUNDED, WINDOWED)
-            search = {"generator": "by block", "multiplications": None} if by_block else None
+            search = {"generator": "by block", "multiplications": None} if _leaves_patches_out(job) else None
             self._stage(job, done, self._side_arrays(group), search)
 
     @contextmanager
@@ -277,3 +276,8 @@ class ScoreActor:
         dim = load(self._store, group, np.zeros(1, np.int64)).shape[2]
         parts = subspace_residuals(lambda: (load(self._store, group, cut) for cut in cuts), dim, self._device)
         return np.concatenate(list(parts))
+
+
+def _leaves_patches_out(job: GroupJob) -> bool:
+    """Whether a group is searched by bounds or by a window; repeats, which need every patch, are then refused."""
+    return job.plan.schedule in (BOUNDED, WINDOWED)

@@ -121,15 +121,14 @@ def pool_request(config: Config) -> PoolRequest:
 
 def limits(config: Config, actors: int, device: str) -> Limits:
     """Limit the plan."""
-    scoring = config.scoring
-    repeats = aggregation_of(config).finds_repeats and not few_shot(config)
+    scoring, aggregation = config.scoring, aggregation_of(config)
     return Limits(
         memory_bytes=memory_bytes(config),
         schedule=scoring.schedule,
-        window=aggregation_of(config).window,
+        window=aggregation.window,
         precision=precision(config, device),
         fraction=scoring.fraction,
-        repeats=repeats,
+        repeats=aggregation.finds_repeats and not few_shot(config),
         min_batch=scoring.min_batch,
         max_group_size=scoring.max_group_size,
         max_references=scoring.max_references,

@@ -73,7 +73,7 @@ def score_bounded(
         PlanError: the budget is too small.
         PatcheadError: an embedding is zero, infinite or NaN.
     """
-    queries, sizes = compared.queries, _sizes(compared)
+    sizes = _sizes(compared)
     search = _search(compared, sizes)
     projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
     sampled = sample(search, compared.grid, RADIUS, projection, symmetric=symmetric)
@@ -81,8 +81,7 @@ def score_bounded(
     if chosen == FULL:
         return None
     parts = []
-    for cut in slices(len(queries), sizes.queries):
-        some = replace(search, queries=queries[cut], n_references=compared.n_references[cut])
+    for cut, some in _parts(search, sizes):
         bounds = None
         if chosen == WINDOW:
             bounds = window_bounds(some, compared.grid, RADIUS, slab_bytes=sizes.slab_bytes, bound=True)
@@ -118,7 +117,7 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
     scores = np.concatenate(
         [
             window_bounds(some, compared.grid, radius, slab_bytes=sizes.slab_bytes, bound=False)
-            for some in _parts(search, compared, sizes)
+            for _, some in _parts(search, sizes)
         ]
     )
     cells = sum(len(compared.grid.near(place, radius)) for place in range(search.vectors.patches))
@@ -130,10 +129,10 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
     return BoundedScores(scores, np.ones(scores.shape, bool), facts)
 
 
-def _parts(search: Search, compared: Comparison, sizes: Portions) -> Iterator[Search]:
-    """The search, some queries at a time."""
+def _parts(search: Search, sizes: Portions) -> Iterator[tuple[slice, Search]]:
+    """The search, some queries at a time, and which of them."""
     for cut in slices(len(search.queries), sizes.queries):
-        yield replace(search, queries=search.queries[cut], n_references=compared.n_references[cut])
+        yield cut, replace(search, queries=search.queries[cut], n_references=search.n_references[cut])
 
 
 def _sizes(compared: Comparison) -> Portions:

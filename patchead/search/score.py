@@ -39,8 +39,7 @@ def score_group(
     """Score a whole group in this process, as `leave_one_out.score_group`, or with schedule ``bounded``.
 
     ``bounded`` gives the same image scores and largest patches, up to rounding; other patch scores may be upper bounds
-    (method.md §10). Where a sample of the group shows that bounds cost more than they save, or repeats are looked for
-    (they need every patch), the group is searched fully.
+    (method.md §10). Where a sample of the group shows that bounds cost more than they save, it is searched fully.
 
     Args:
         embeddings, content, part, aggregation, device, precision, memory_bytes, panel, queries: see
@@ -50,7 +49,8 @@ def score_group(
         goal: what ``bounded`` must find exactly; default: image scores and largest patches.
 
     Raises:
-        As `leave_one_out.score_group`; SettingsError: a window for a group that does not lie alike, or with repeats.
+        As `leave_one_out.score_group`; SettingsError: a window for a group that does not lie alike; or repeats, which
+            need every patch, with a window or ``bounded``.
     """
     n, p, d = embeddings.shape
     part = np.full(n, -1, np.int64) if part is None else part
