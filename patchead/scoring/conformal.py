@@ -26,11 +26,6 @@ def conformal_p_values(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(scores), np.nan, (1 + above) / (len(ordered) + 1))
 
 
-def smallest_p(n_reference: int) -> float:
-    """Give the smallest p that n reference scores can give: 1 / (n + 1)."""
-    return 1 / (n_reference + 1)
-
-
 def scores_needed(level: float) -> int:
     """Count the reference scores that it takes for any p to be as low as ``level``.
 

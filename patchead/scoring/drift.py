@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchead.scoring.verdict import VerdictSettings, judge
+from patchead.scoring.verdict import MAD_TO_SIGMA, VerdictSettings, judge
 
 LEVEL = 0.01
 """Share of nights without drift on which `drifted` holds for any group."""
@@ -14,7 +14,6 @@ SHIFT, SCALE = 0.25, 1.25
 """A centre that moved by less, in scales, and a scale that changed by a smaller factor are nobody's business."""
 _FEWEST = 5
 _MOST = 0.4  # of a night that may be taken for defects; more of it is the night itself
-_MAD_TO_SIGMA = 1.4826
 
 
 @dataclass(frozen=True)
@@ -82,4 +81,4 @@ def _apart(reference: np.ndarray) -> float:
 
 def _middle(scores: np.ndarray) -> tuple[float, float]:
     median = float(np.median(scores))
-    return median, _MAD_TO_SIGMA * float(np.median(np.abs(scores - median)))
+    return median, MAD_TO_SIGMA * float(np.median(np.abs(scores - median)))

@@ -18,7 +18,8 @@ FEW = 60
 UPPER_FIT, MAD, REFERENCE, TOP = "upper_fit", "mad", "reference", "top"
 FEW_SHOT, FEW_PROMPTS = "few_shot", "few_prompts"
 _DEFAULT_Z = {UPPER_FIT: 3.0, MAD: 3.5}
-_MAD_TO_SIGMA = 1.4826  # makes the median absolute deviation of a normal sample its standard deviation
+MAD_TO_SIGMA = 1.4826
+"""Makes the median absolute deviation of a normal sample its standard deviation."""
 _MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
 _LEAST_DEVIATION = 0.25  # of normal images around one prompt, by the mean of its views' scores
 _ROUNDING = 1e-9  # relative, of a level
@@ -116,7 +117,7 @@ def mad_null(scores: np.ndarray) -> Null:
     deviation = np.abs(scores - centre)
     mad = float(np.median(deviation))
     if mad > FLAT:
-        return Null(centre, _MAD_TO_SIGMA * mad)
+        return Null(centre, MAD_TO_SIGMA * mad)
     return Null(centre, _MEAN_AD_TO_SIGMA * float(deviation.mean()) if deviation.max() > FLAT else 0.0)
 
 
