@@ -14,7 +14,7 @@ from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.resolve import settled_precision
 from studies.cells import PRODUCTS
 from studies.features import DINO
-from studies.findings import Case, Finding, Say, Sheet, find
+from studies.findings import Case, Finding, Say, Sheet, arithmetics, find
 from studies.lots import SIZE, arithmetic
 from studies.prompted import ALL, APART, ASKED, DRAWS, NAMES, ONE, Draw, draw_of
 
@@ -95,9 +95,9 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
                     target = f"at least {TARGETS[k]:.0%}" if (product, null) == ("mono", ONE) and k in TARGETS else ""
                     ranking = f"{auroc.mean:.3f}" if auroc else ""
                     rows.append((product, null, str(k), _share(good), _share(bad), target, ranking))
-    used = ", ".join(dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings))
     caption = (
-        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {used}; level 0.01, the default. {DRAWS} draws: the first k "
+        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {arithmetics(findings)}; "
+        f"level 0.01, the default. {DRAWS} draws: the first k "
         f"of 16 good cells as prompts, {ASKED} other good cells and {ASKED} defective ones, every one judged by the "
         f"prompts alone (method.md §7.3): mean ± standard error over the draws. Target: of good cells at most "
         f"{GOOD_TARGET:.0%}. One block: prompts and good cells of the same contiguous block; all blocks: of the "

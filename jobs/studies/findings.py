@@ -88,6 +88,16 @@ def find(findings: Sequence[Finding], metric: str, **case: str | int | float) ->
     return found[0] if found else None
 
 
+def mean_and_worst(finding: Finding | None) -> str:
+    """``1.2% / 3.4%``: of shares, the mean and the highest; empty where the case was not run."""
+    return f"{finding.mean:.1%} / {max(finding.values):.1%}" if finding else ""
+
+
+def arithmetics(findings: Sequence[Finding]) -> str:
+    """Name the arithmetic of all the findings, each once, for the caption of their table."""
+    return ", ".join(dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings))
+
+
 def save(findings: Sequence[Finding], output: Path, origin: Origin) -> None:
     """Replace the findings of these studies and this machine in ``output``; all others stay."""
     studies = {finding.study for finding in findings}

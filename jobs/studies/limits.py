@@ -15,7 +15,7 @@ from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.resolve import settled_precision
 from studies import cells
 from studies.features import DINO, embed_pixels, shared
-from studies.findings import Case, Finding, Say, Sheet, find
+from studies.findings import Case, Finding, Say, Sheet, arithmetics, find, mean_and_worst
 from studies.lots import GOOD, LOTS, SIZE, arithmetic, cells_of_lot, embedded, lot_of
 from studies.nights import best_f1, f1
 from studies.strips import Sorted, strip, strip_to
@@ -153,8 +153,7 @@ def _scores(distances: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 def sheets(findings: list[Finding]) -> list[Sheet]:
     """A table for each of the three."""
-    used = ", ".join(dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings))
-    setting = f"{DINO.label}, {SIZE} px, blocks 6+9+12, nearest {RULE.fraction:.0%}, top 1 %, {used}. "
+    setting = f"{DINO.label}, {SIZE} px, blocks 6+9+12, nearest {RULE.fraction:.0%}, top 1 %, {arithmetics(findings)}. "
     return [_mixed_sheet(findings, setting), _few_sheet(findings, setting), _whole_sheet(findings, setting)]
 
 
@@ -164,7 +163,7 @@ def _mixed_sheet(findings: list[Finding], setting: str) -> Sheet:
         for verdict in (AUTO, GROUP_BY, ACCEPTED):
             case: Case = {"part": "mixed", "rare": rare, "verdict": verdict}
             found = [find(findings, metric, **case) for metric in ("rare flagged", "many flagged")]
-            rows.append((f"{rare} mono, {MANY} poly", verdict, *map(_share, found)))
+            rows.append((f"{rare} mono, {MANY} poly", verdict, *map(mean_and_worst, found)))
     caption = (
         f"{setting}Good cells alone: whatever is flagged is a false alarm. Mean / worst of {LOTS['poly']} nights. "
         f"{GROUP_BY}: mono and poly are groups of their own; {ACCEPTED}: p-values at level 0.01 against the scores of "
@@ -181,7 +180,7 @@ def _few_sheet(findings: list[Finding], setting: str) -> Sheet:
             case: Case = {"part": "few", "product": product, "n": n}
             f1s = [find(findings, "F1", **case, verdict=verdict) for verdict in (AUTO, TOP, ACCEPTED, "best")]
             clean = [find(findings, "flagged", **case, verdict=verdict) for verdict in (AUTO, ACCEPTED)]
-            rows.append((product, str(n), *(f"{f.mean:.2f}" if f else "" for f in f1s), *map(_share, clean)))
+            rows.append((product, str(n), *(f"{f.mean:.2f}" if f else "" for f in f1s), *map(mean_and_worst, clean)))
     caption = (
         f"{setting}{FEW_RATE:.0%} of the images are defective: F1, mean of {LOTS['poly']} nights; and of clean nights "
         f"the share flagged, mean / worst. {AUTO}: method.md §7.2; {TOP}: the highest {FEW_RATE:.0%} are flagged, "
@@ -207,7 +206,3 @@ def _whole_sheet(findings: list[Finding], setting: str) -> Sheet:
     )
     header = ("what is wrong", "metric", *(f"{n} of {WHOLE_GOOD + n}" for n in WHOLE))
     return Sheet("Defects that fill the picture", caption, header, tuple(rows))
-
-
-def _share(finding: Finding | None) -> str:
-    return f"{finding.mean:.1%} / {max(finding.values):.1%}" if finding else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -12,7 +11,7 @@ from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.resolve import settled_precision
 from studies.features import DINO
-from studies.findings import Case, Finding, Say, Sheet, find
+from studies.findings import Case, Finding, Say, Sheet, arithmetics, find, mean_and_worst
 from studies.lots import DRAWS, GOOD, LOTS, RATES, SIZE, TEXTURES, Lot, arithmetic, defective_at, draws_of, lot_of
 from studies.strips import Sorted, scored
 
@@ -114,7 +113,7 @@ def _means(findings: list[Finding]) -> Sheet:
             means = [mean_f1(findings, **case, rule=rule) for rule in (UPPER_FIT, BEST, LINEAR_MAD, LOG_MAD)]
             clean = [find(findings, "flagged", **case, rule=rule) for rule in (UPPER_FIT, LINEAR_MAD, LOG_MAD)]
             if all(means) and all(clean):
-                rows.append((surface, f"{fraction:.0%}", *map(_with_error, means), *map(_mean_and_worst, clean)))
+                rows.append((surface, f"{fraction:.0%}", *map(_with_error, means), *map(mean_and_worst, clean)))
     rules = (UPPER_FIT, LINEAR_MAD, LOG_MAD)
     header = ("nights of", "nearest", f"F1, {UPPER_FIT}", f"F1, {BEST}", *(f"F1, {r}" for r in rules[1:]))
     targets = "; ".join(f"{name} {target:.2f}" for name, target in TARGETS.items())
@@ -152,10 +151,10 @@ def _what(findings: list[Finding]) -> str:
         for name in ("mono", "poly")
     ]
     texture = TEXTURES[0]
-    used = dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings)
     return (
-        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {', '.join(used)}. Cells of elpv-dataset, good ones in "
-        f"contiguous blocks, defective ones every fifth of the file from the lot's number on, none in two lots: "
+        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {arithmetics(findings)}. "
+        "Cells of elpv-dataset, good ones in contiguous blocks, defective ones every fifth of the file from the lot's "
+        f"number on, none in two lots: "
         f"{', '.join(cells)}. Textures: scikit-image's {', '.join(TEXTURES)}, {LOTS[texture]} lots each of "
         f"{GOOD[texture]} good crops and up to {defective_at(max(RATES), GOOD[texture])} with a planted defect, the "
         "kinds taking turns."
@@ -168,7 +167,3 @@ def _percents(rates: Iterable[float]) -> str:
 
 def _with_error(mean: tuple[float, float] | None) -> str:
     return f"{mean[0]:.3f} ± {mean[1]:.3f}" if mean else ""
-
-
-def _mean_and_worst(finding: Finding | None) -> str:
-    return f"{statistics.fmean(finding.values):.1%} / {max(finding.values):.1%}" if finding else ""

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.resolve import settled_precision
 from studies.features import DINO
-from studies.findings import Finding, Say, Sheet, find
+from studies.findings import Finding, Say, Sheet, arithmetics, find
 from studies.lots import SIZE, arithmetic
 from studies.prompted import ASKED, DRAWS, NAMES, Draw, draw_of
 
@@ -60,9 +60,8 @@ def sheets(findings: list[Finding]) -> list[Sheet]:
         if each and score and z:
             figures = (each.with_deviation, score.with_deviation, z.with_deviation)
             rows.append((str(k), *figures, f"{z.mean / each.mean:.3f}", f"at least {TARGET:.2f}"))
-    used = ", ".join(dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings))
     caption = (
-        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {used}; {', '.join(NAMES)}, each with "
+        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {arithmetics(findings)}; {', '.join(NAMES)}, each with "
         f"k prompts of its own, {ASKED} good and up to {ASKED} defective photos: AUROC, mean ± standard deviation over "
         f"{DRAWS} draws."
     )

@@ -20,7 +20,7 @@ from patchead.settings.resolve import settled_precision
 from studies.cells import PRODUCTS
 from studies.defects import cells_of, crops
 from studies.features import DINO, embed_pixels, shared
-from studies.findings import Case, Finding, Say, Sheet, find
+from studies.findings import Case, Finding, Say, Sheet, arithmetics, find, mean_and_worst
 from studies.lots import SIZE, arithmetic, defective_at, embedded, lot_of
 from studies.strips import Sorted, strip
 
@@ -214,7 +214,7 @@ def _plantings(findings: list[Finding]) -> Sheet:
     rows.append(("all", "", "largest loss", *(f"{max(values, default=0):.3f}" for values in lost.values())))
     rows.append(("all", "", f"losses over {LOSS}", *(_count(values, LOSS) for values in lost.values())))
     caption = (
-        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {_arithmetic(findings)}. "
+        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {arithmetics(findings)}. "
         f"{', '.join(f'{count} {name}' for name, count in GOOD.items())} good photos (cells; crops), and the same "
         f"defect in one more photo (mean of {SINGLES}) / in {' / '.join(f'{share:.0%}' for share in SHARES)} of the "
         "night: image AUROC. Repeats: with `scoring.repeats`. Loss: against one photo; target: at most "
@@ -257,12 +257,12 @@ def _nights(findings: list[Finding]) -> Sheet:
             rows.append(
                 (
                     *(product, way, f"{at.mean:.4f}", difference),
-                    f"{np.mean(flagged.values):.1%} / {max(flagged.values):.1%}" if flagged else "",
+                    mean_and_worst(flagged),
                     *(counts if way.endswith("repeats") else ("", "", "")),
                 )
             )
     caption = (
-        f"elpv-dataset, lots as in the verdict's nights, {LOTS} of each product, {_arithmetic(findings)}: a night with "
+        f"elpv-dataset, lots as in the verdict's nights, {LOTS} of each product, {arithmetics(findings)}: a night with "
         f"{RATE:.0%} defective cells and a clean one of each lot. AUROC: mean. Difference to the same without repeats, "
         f"or without the position level: mean / worst night; target of repeats: no worse than -{COST} in the mean. "
         "Flagged: mean / worst of the clean nights. In a repeat: images of all nights together."
@@ -285,7 +285,3 @@ def _count(values: list[float], limit: float) -> str:
 def _total(findings: list[Finding], metric: str, **case: str | int | float) -> str:
     found = find(findings, metric, **case)
     return f"{sum(found.values):.0f}" if found else ""
-
-
-def _arithmetic(findings: list[Finding]) -> str:
-    return ", ".join(dict.fromkeys(str(finding.case["arithmetic"]) for finding in findings))
