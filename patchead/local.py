@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, pixels_and_hash, pixels_of, settled_reading
+from patchead.archive.given import DEFAULT_READING, Given, ImageLike, Reading, pixels_of, read_given, settled_reading
 from patchead.batches import stream_batches
 from patchead.encoders import Encoder
 from patchead.samples.align import Alignment
@@ -122,7 +122,7 @@ def embed_images(
     reading = settled_reading(images, reading)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=prompts is not None)
     guides = {} if align is None else _guides(images, prompts, reading)
-    decoded = (pixels_and_hash(image, index, reading) for index, image in enumerate(images))
+    decoded = (read_given(image, index, reading) for index, image in enumerate(images))
     samples = embedded(decoded, embedder, recipe, guides, batch_size)
     embedder.require_one()
     return samples
@@ -176,7 +176,7 @@ def score_samples(
     if side_arrays.look is not None:  # twins are no references of each other
         looks, of = side_arrays.look, prompts
         if of is None:
-            content = renamed(content, looks)
+            content = renamed(content, looks, side_arrays.blocks)
         elif of.looks is not None:
             content = named_as_references(content, looks, of.content[: len(of.looks)], of.looks)
     if prompts is not None:
@@ -239,22 +239,22 @@ def prompt_guides(content: Sequence[str], images: Sequence[np.ndarray]) -> dict[
 
 
 def embedded(
-    decoded: Iterable[tuple[np.ndarray, str]],
+    decoded: Iterable[Given],
     embedder: SampleEmbedder,
     recipe: SampleRecipe,
     guides: Mapping[str, Guide],
     batch_size: int,
 ) -> Samples:
-    """Embed images, given as pixels and content hash; none is compared with a guide of its own content."""
+    """Embed images; none is compared with a guide of its own content."""
     content, sizes, parts = list[str](), list[tuple[int, int]](), list[EmbeddedSamples]()
     for batch in stream_batches(decoded, batch_size):
         views = []
-        for image, digest in batch:
+        for image, digest, blocks in batch:
             content.append(digest)
             sizes.append((image.shape[1], image.shape[0]))
             # A prompt that is the query itself would hide the query's own defect.
             usable = [guide if other != digest else None for other, guide in guides.items()]
-            views.append(recipe.views(image, usable))
+            views.append(replace(recipe.views(image, usable), blocks=blocks))
         parts.append(embedder.embed(*stacked(views)))
     if not parts:
         raise ValueError("no image to embed")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, name_of, pixels_and_hash, settled_reading
+from patchead.archive.given import DEFAULT_READING, Given, ImageLike, Reading, name_of, read_given, settled_reading
 from patchead.encoders import Encoder
 from patchead.errors import PatcheadError
 from patchead.local import Prompts, Samples, codes, embedded, prompt_guides
@@ -46,9 +46,9 @@ def embed_prompts(
     if len(set(rotations)) < len(rotations) or set(rotations) - {90, 180, 270}:
         raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
     reading = settled_reading(images, reading)
-    found = [pixels_and_hash(image, index, reading, "prompt") for index, image in enumerate(images)]
-    pixels, digests = [image for image, _ in found], [digest for _, digest in found]
-    turns = [(turned(image, angle), digest) for angle in (0, *rotations) for image, digest in found]
+    found = [read_given(image, index, reading, "prompt") for index, image in enumerate(images)]
+    pixels, digests = [given.pixels for given in found], [given.content for given in found]
+    turns = [given._replace(pixels=turned(given.pixels, angle)) for angle in (0, *rotations) for given in found]
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
     samples = embedded(turns, embedder, recipe, {}, batch_size)
@@ -61,15 +61,14 @@ def embed_prompts(
     if align is None and not choice.views_of:
         nulls = _some(samples, choice.places.tolist())
     else:
-        nulls = _embedded_nulls(pixels, digests, choice, encoder, align, batch_size)
+        nulls = _embedded_nulls(found, choice, encoder, align, batch_size)
     return Prompts(
         samples.embeddings, samples.content, pixels, nulls, choice.views_of, align, _upright(samples, len(found))
     )
 
 
 def _embedded_nulls(
-    pixels: list[np.ndarray],
-    digests: list[str],
+    found: list[Given],
     choice: NullChoice,
     encoder: Encoder,
     align: Alignment | None,
@@ -78,10 +77,10 @@ def _embedded_nulls(
     """The prompts, or the views that stand in for more of them, embedded as images of the night are."""
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=True)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=True)
-    decoded = [(pixels[i], digests[i]) for i in choice.places]
+    decoded = [found[i] for i in choice.places]
     if choice.views_of:
-        decoded = [(stand_in(image, n), digest) for image, digest in decoded for n in range(STAND_INS)]
-    guides = {} if align is None else prompt_guides(digests, pixels)
+        decoded = [given._replace(pixels=stand_in(given.pixels, n)) for given in decoded for n in range(STAND_INS)]
+    guides = {} if align is None else prompt_guides([one.content for one in found], [one.pixels for one in found])
     nulls = embedded(decoded, embedder, recipe, guides, batch_size)
     if faults := [fault for fault in nulls.faults if fault]:
         raise PatcheadError(f"a prompt cannot be compared with the others: {faults[0]}. Mend or remove it.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from patchead.archive.bit_depth import HEAD_BYTES, largest_of, may_need_scale, settled
+from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode
 from patchead.errors import DecodeError
 from patchead.hashing import content_hash
@@ -81,14 +82,26 @@ def pixels_of(image: ImageLike, index: int, reading: Reading = DEFAULT_READING, 
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
             raise ValueError(f"{name} must be uint8 RGB (H, W, 3) or grey (H, W); got {image.dtype} {image.shape}")
         return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2)
-    data = _bytes_of(image)
+    return _decoded(_bytes_of(image), name, reading)
+
+
+def _decoded(data: bytes, name: str, reading: Reading) -> np.ndarray:
     try:
         return decode(data, max_pixels=reading.max_pixels, bit_depth=reading.bit_depth)
     except DecodeError as exc:
         raise DecodeError(f"{name}: {exc}") from exc
 
 
-def pixels_and_hash(image: ImageLike, index: int, reading: Reading, what: str = "image") -> tuple[np.ndarray, str]:
-    """Read an image as `pixels_of`, and hash its pixels: the same photo is known however it is given."""
-    rgb = pixels_of(image, index, reading, what)
-    return rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes())
+class Given(NamedTuple):
+    """Hold an image as it is compared: RGB uint8 (H, W, 3), a hash of these pixels, and its `archive.blocks`."""
+
+    pixels: np.ndarray
+    content: str
+    blocks: np.ndarray
+
+
+def read_given(image: ImageLike, index: int, reading: Reading, what: str = "image") -> Given:
+    """Read an image as `pixels_of`; by the hash of its pixels the same photo is known however it is given."""
+    data = None if isinstance(image, np.ndarray) else _bytes_of(image)
+    rgb = pixels_of(image, index, what=what) if data is None else _decoded(data, name_of(image, index, what), reading)
+    return Given(rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes()), blocks_of(rgb, data))

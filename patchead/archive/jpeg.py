@@ -16,7 +16,8 @@ _END = b"\xff\xd9"
 _SCAN = b"\xff\xda"
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_HUFFMAN = 0xC4
+_HUFFMAN, _QUANTIZATION = 0xC4, 0xDB
+_ZIGZAG = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
 _ZEROS = 64
 _OTHER_DATA = bytes(range(0x35, 0x75)) * 4  # no marker in it, and not what libjpeg puts in the place of what is missing
 
@@ -129,6 +130,21 @@ def frame_of(data: bytes) -> tuple[int, int, int, int] | None:
         if marker in _START_OF_FRAME and place + 10 <= len(data):
             height, width = (int.from_bytes(data[place + at : place + at + 2], "big") for at in (5, 7))
             return data[place + 4], width, height, data[place + 9]
+    return None
+
+
+def steps_of(data: bytes) -> np.ndarray | None:
+    """Read by what the 64 coefficients of its brightness were rounded, row by row: int64 (64,); None where untold."""
+    for marker, start in _segments(data):
+        place, end = start + 4, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        while marker == _QUANTIZATION and place < min(end, len(data)):
+            wide, number = divmod(data[place], 16)
+            values = np.frombuffer(data[place + 1 : place + 1 + 64 * (1 + bool(wide))], ">u2" if wide else np.uint8)
+            if number == 0 and len(values) == 64:
+                found = np.empty(64, np.int64)
+                found[_ZIGZAG] = values
+                return found
+            place += 1 + 64 * (1 + bool(wide))
     return None
 
 

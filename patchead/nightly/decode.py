@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode
 from patchead.archive.readers import BYTES_IN_FLIGHT, read_files, read_images, read_ranges
 from patchead.errors import ArchiveError, DecodeError, UnreadError
@@ -23,6 +24,7 @@ from patchead.settings.argument_names import in_settings
 from patchead.storage import Storage
 
 _BYTES_PER_PIXEL = 26  # of 16-bit RGB with alpha, at the worst moment
+_ARRAYS = ("pixels", "valid", "motions", "blocks")
 _ASKED = ("turn", "role", "part_id", "reading")
 
 
@@ -87,18 +89,20 @@ class DecodedUnit(NamedTuple):
     """bool (n · V · P,)."""
     motions: np.ndarray
     """float32 (n · V · 2 · 3,)."""
+    blocks: np.ndarray
+    """int16 (n · B,)."""
 
     def as_row(self) -> pa.Table:
         """Pack it as one row of list columns, which travels between the stages."""
         receipts = pa.array([self.receipts.to_pylist()], pa.list_(pa.struct(RECEIPTS)))
-        arrays = {name: _one_list(getattr(self, name)) for name in ("pixels", "valid", "motions")}
+        arrays = {name: _one_list(getattr(self, name)) for name in _ARRAYS}
         return pa.table({"unit_id": [self.unit_id], "receipts": receipts, **arrays})
 
     @classmethod
     def of(cls, row: pa.Table) -> DecodedUnit:
         """Unpack what `as_row` has packed; the pixels are not copied."""
         receipts = pa.Table.from_struct_array(row["receipts"][0].values).cast(RECEIPTS)
-        arrays = (row[name][0].values.to_numpy(zero_copy_only=False) for name in ("pixels", "valid", "motions"))
+        arrays = (row[name][0].values.to_numpy(zero_copy_only=False) for name in _ARRAYS)
         return cls(row["unit_id"][0].as_py(), receipts, *arrays)
 
 
@@ -125,7 +129,7 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[S
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in SAMPLE_KEY}
     fresh = [view for view in views if view is not None]
-    nothing = (np.empty(0, np.uint8), np.empty(0, bool), np.empty(0, np.float32))
+    nothing = (np.empty(0, np.uint8), np.empty(0, bool), np.empty(0, np.float32), np.empty(0, np.int16))
     return DecodedUnit(unit["unit_id"], table(receipts, RECEIPTS), *(stacked(fresh) if fresh else nothing)).as_row()
 
 
@@ -233,15 +237,17 @@ def _decode_one(
         image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": in_settings(str(exc))}, None
+    blocks = blocks_of(image, data)
     image, view = turned(image, asked["turn"] or 0), view_number(asked["role"])
     if view is not None:
         image = stand_in(image, view)
     height, width = image.shape[:2]
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
     if recipe.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect
-        usable = [
+        usable: list[Guide | None] = [
             None if g.content == digest or (asked["part_id"] and g.part == asked["part_id"]) else g.guide
             for g in guides
         ]
-        return receipt, recipe.views(image, usable)
-    return receipt, recipe.views(image, [g.guide for g in guides])
+    else:
+        usable = [g.guide for g in guides]
+    return receipt, replace(recipe.views(image, usable), blocks=blocks)

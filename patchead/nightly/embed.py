@@ -156,7 +156,7 @@ class EmbedActor:
             )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        unit_id, receipts, pixels, valid, motions = DecodedUnit.of(batch)
+        unit_id, receipts, pixels, valid, motions, blocks = DecodedUnit.of(batch)
         fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
         written, embeddings, side_arrays = pc.sum(fresh, min_count=0).as_py(), None, None
         if written:
@@ -165,6 +165,7 @@ class EmbedActor:
                 pixels.reshape(-1, side, side, 3),
                 valid.reshape(written, -1, self._encoder.n_patches),
                 motions.reshape(written, -1, 2, 3),
+                blocks.reshape(written, -1),
             )
             embeddings, side_arrays, written = found.embeddings, found.side_arrays.columns(), len(found.embeddings)
             receipts = _failed(receipts, dict(zip(np.flatnonzero(fresh), found.faults, strict=True)))

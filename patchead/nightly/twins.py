@@ -74,10 +74,10 @@ def same_as(rows: _Rows, *, store: EmbeddingStore) -> list[str]:
     Raises:
         LakeError: as `with_twins`.
     """
-    content, looks = rows.images["content_hash"].to_pylist(), _looks(rows.images, store)
+    content, looks = rows.images["content_hash"].to_pylist(), _side_array(rows.images, store, "look")
     if rows.prompts is None:
-        return content if looks is None else renamed(content, looks)
-    theirs = _looks(rows.prompts, store)
+        return content if looks is None else renamed(content, looks, _side_array(rows.images, store, "blocks"))
+    theirs = _side_array(rows.prompts, store, "look")
     if looks is None or theirs is None:
         return content
     return named_as_references(content, looks, rows.prompts["content_hash"].to_pylist(), theirs)
@@ -92,14 +92,14 @@ def _plain(rows: pa.Table) -> pa.Table:
     return compact(rows.select(_COLUMNS))
 
 
-def _looks(rows: pa.Table, store: EmbeddingStore) -> np.ndarray | None:
-    """uint8 (n, K); None where an earlier version has written one of the files."""
+def _side_array(rows: pa.Table, store: EmbeddingStore, name: str) -> np.ndarray | None:
+    """That of `SideArrays` of each image, (n, K); None where an earlier version has written one of the files."""
     uris, places, out = np.array(rows["embedding_uri"].to_pylist()), np.asarray(rows["row"]), list[np.ndarray]()
     order = np.argsort(uris, kind="stable")
     for uri in np.unique(uris).tolist():
-        if (looks := store.read_side_array(uri, places[uris == uri], "look")) is None:
+        if (values := store.read_side_array(uri, places[uris == uri], name)) is None:
             return None
-        out.append(looks)
+        out.append(values)
     if not out:
         return None
     together = np.concatenate(out)

@@ -59,13 +59,16 @@ class SampleEmbedder:
         self._proven = proven  # one usable image is proof that the encoder works
         self._unusable = dict[str, str]()  # different images before that: a camera that is off gives one image only
 
-    def embed(self, pixels: np.ndarray, valid: np.ndarray, motions: np.ndarray) -> EmbeddedSamples:
+    def embed(
+        self, pixels: np.ndarray, valid: np.ndarray, motions: np.ndarray, blocks: np.ndarray | None = None
+    ) -> EmbeddedSamples:
         """Embed n samples.
 
         Args:
             pixels: uint8 (M, S, S, 3), the views that exist of all samples, one sample after the other.
             valid: bool (n, V, P).
             motions: float32 (n, V, 2, 3).
+            blocks: int16 (n, B), kept as they are.
 
         Raises:
             PatcheadError: no image of the first two batches, and of 16, can be compared.
@@ -81,12 +84,12 @@ class SampleEmbedder:
         if not usable.all():
             kept = usable[owner]
             vectors, looks = vectors[kept], None if looks is None else looks[kept]
-            valid, motions = valid[usable], motions[usable]
+            valid, motions, blocks = valid[usable], motions[usable], None if blocks is None else blocks[usable]
         kept_pixels = look(pixels[own[usable]]) if usable.any() else None
         if self._recipe.align is not None and len(valid):
             joined, side_arrays = self._joined(vectors, looks, valid, motions)
-            return EmbeddedSamples(joined, replace(side_arrays, look=kept_pixels), faults)
-        return EmbeddedSamples(vectors, SideArrays(attention=looks, look=kept_pixels), faults)
+            return EmbeddedSamples(joined, replace(side_arrays, look=kept_pixels, blocks=blocks), faults)
+        return EmbeddedSamples(vectors, SideArrays(attention=looks, look=kept_pixels, blocks=blocks), faults)
 
     def require_one(self) -> None:
         """Refuse to go on without a single usable image, once all there are have been seen.

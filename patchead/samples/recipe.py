@@ -54,8 +54,9 @@ def turned(image: np.ndarray, degrees: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image, -degrees // 90)) if degrees else image
 
 
-def stacked(views: Iterable[Views]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Stack the views of n samples: pixels (M, S, S, 3), valid (n, V, P) and motions (n, V, 2, 3)."""
+def stacked(views: Iterable[Views]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Stack the views of n samples: pixels (M, S, S, 3), valid (n, V, P), motions (n, V, 2, 3) and blocks (n, B)."""
     every = list(views)
     pixels = np.concatenate([view.pixels for view in every])
-    return pixels, np.stack([view.valid for view in every]), np.stack([view.motions for view in every])
+    valid, motions, blocks = (np.stack([getattr(v, name) for v in every]) for name in ("valid", "motions", "blocks"))
+    return pixels, valid, motions, blocks

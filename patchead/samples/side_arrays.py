@@ -24,6 +24,8 @@ class SideArrays:
     """bool (N,): whether at least one view could be made. Alignment only."""
     look: np.ndarray | None = None
     """uint8 (N, K): some pixels of each image, see `samples.twins`."""
+    blocks: np.ndarray | None = None
+    """int16 (N, B): some blocks of each image, see `archive.blocks`."""
 
     def of(self, images: slice) -> SideArrays:
         """Take some of the samples."""

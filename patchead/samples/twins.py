@@ -1,7 +1,8 @@
 """Twins: images that show the same pixels in different bytes, as a stuck frame that is encoded anew or a JPEG preview.
 
 One would be the other's perfect reference and hide its defect, so they are no references of each other. Images are
-compared as the encoder gets them, by some of their pixels, slightly smoothed: what encoding them again changes.
+compared as the encoder gets them, by some of their pixels, slightly smoothed: what encoding them again changes. Files
+of one size whose JPEG losses differ are compared by what these leave of their blocks too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+
+from patchead.archive.blocks import beyond_losses, steps_in
 
 LOOK = 1024
 """Pixels that are kept of an image."""
@@ -22,6 +25,10 @@ EXACTLY = 0.05
 """The same where there are few references to lose: an image and its prompt in another lossless file."""
 APART = 0.45
 """Of the distance to the other images, at most: where all are as near as that, they are alike and no twins."""
+APART_BY_LOSSES = 0.7
+"""The same where the files' losses differ, and their blocks may be those of one frame."""
+BEYOND_LOSSES = 0.003
+"""Share of coefficients, at most, in which files of one frame differ by more than their losses."""
 NOWHERE = 16
 """Grey levels by which no pixel differs: where one does, there may be the defect."""
 _FIRST = 64
@@ -40,12 +47,14 @@ def look(pixels: np.ndarray) -> np.ndarray:
     return found
 
 
-def twins(looks: np.ndarray, within: float = NEARLY) -> np.ndarray:
+def twins(looks: np.ndarray, within: float = NEARLY, blocks: np.ndarray | None = None) -> np.ndarray:
     """Find for each image the first of those that it is a twin of, or itself: int64 (N,).
 
     Args:
         looks: uint8 (N, `LOOK`), of `look`.
         within: grey levels by which twins differ on average, at most.
+        blocks: int16 (N, B), of `archive.blocks.blocks_of`: finds one frame under strong losses; default: they are not
+            known.
     """
     n = len(looks)
     first = np.arange(n)
@@ -53,8 +62,9 @@ def twins(looks: np.ndarray, within: float = NEARLY) -> np.ndarray:
         return first
     order = np.argsort(looks.mean(axis=1), kind="stable")
     sorted_looks, means = looks[order], np.sort(looks.mean(axis=1))
-    near = np.minimum(_apart(sorted_looks) * APART, within)
-    near[np.ptp(sorted_looks, axis=1) <= _FLAT] = -1  # nothing in it to know it by: two photos of nothing
+    apart = _apart(sorted_looks)
+    apart[np.ptp(sorted_looks, axis=1) <= _FLAT] = -np.inf  # nothing in it to know it by: two photos of nothing
+    near = np.minimum(apart * APART, within)
     pairs = list[tuple[int, int, bool]]()
     for start in range(0, n, _BLOCK):
         stop = min(start + _BLOCK, n)
@@ -64,12 +74,15 @@ def twins(looks: np.ndarray, within: float = NEARLY) -> np.ndarray:
     for a, b, same in pairs:
         if same or max(neighbours[a], neighbours[b]) <= FEW:
             _join(first, int(order[a]), int(order[b]))
+    if blocks is not None:
+        for a, b in _one_frame(sorted_looks, apart * APART_BY_LOSSES, means, blocks[order]):
+            _join(first, int(order[a]), int(order[b]))
     return np.array([_root(first, image) for image in range(n)])
 
 
-def renamed(content: Sequence[str], looks: np.ndarray) -> list[str]:
-    """Give twins one content: that of the first of them."""
-    return [content[place] for place in twins(looks).tolist()]
+def renamed(content: Sequence[str], looks: np.ndarray, blocks: np.ndarray | None = None) -> list[str]:
+    """Give twins one content: that of the first of them; arguments as of `twins`."""
+    return [content[place] for place in twins(looks, blocks=blocks).tolist()]
 
 
 def named_as_references(
@@ -106,6 +119,43 @@ def _close(looks: np.ndarray, start: int, stop: int, end: int, near: np.ndarray)
             alike = (mean <= np.minimum(near[a], near[maybe])) & (apart.max(axis=1) <= NOWHERE)
             pairs += [(a, int(b), bool(d <= SAME)) for b, d in zip(maybe[alike], mean[alike], strict=True)]
     return pairs
+
+
+def _one_frame(looks: np.ndarray, near: np.ndarray, means: np.ndarray, blocks: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of one frame, saved with other losses; ``looks`` in order of their ``means``, all of the same images.
+
+    Images that such pairs connect are one frame only if those among them that were saved alike look the same.
+    """
+    saved_as = np.unique(steps_in(blocks), axis=0, return_inverse=True)[1].reshape(-1)
+    pairs = list[tuple[int, int]]()
+    if not saved_as.any():  # all alike, as the files of a camera are
+        return pairs
+    ends = np.searchsorted(means, means + NEARLY, side="right")
+    for a, end in enumerate(ends.tolist()):
+        later = np.arange(a + 1, end)
+        later = later[saved_as[later] != saved_as[a]]
+        limit = np.minimum(near[a], near[later])
+        later = later[_difference(looks[a : a + 1, :_FIRST], looks[later, :_FIRST]) <= 2 * limit]
+        later = later[_difference(looks[a : a + 1], looks[later]) <= np.minimum(near[a], near[later])]
+        if len(later):
+            pairs += [(a, int(b)) for b in later[beyond_losses(blocks[a], blocks[later]) <= BEYOND_LOSSES]]
+    first = np.arange(len(looks))
+    for a, b in pairs:
+        _join(first, a, b)
+    roots = np.array([_root(first, image) for image in range(len(looks))])
+    two_frames = {
+        root for root in set(roots[[a for a, _ in pairs]].tolist()) if _differ(looks, saved_as, roots == root)
+    }
+    return [(a, b) for a, b in pairs if roots[a] not in two_frames]
+
+
+def _differ(looks: np.ndarray, saved_as: np.ndarray, images: np.ndarray) -> bool:
+    """Whether two of the ``images``, bool (N,), that were saved alike look different: they are not of one frame."""
+    for saved in np.unique(saved_as[images]):
+        alike = looks[images & (saved_as == saved)]
+        if (_difference(alike[:1], alike) > SAME).any():
+            return True
+    return False
 
 
 def _difference(one: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -7,12 +7,13 @@ is, and each prompt is warped onto it, upright and turned by 180°. A view that 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from patchead.archive.blocks import NOTHING
 from patchead.samples.align import Alignment, Features, compose, features, invert, rigid_motion, warp
 
 TEMPLATE_VIEWS = 3
@@ -50,12 +51,14 @@ class Views:
     """Hold the V views of one sample, of which the M that could be made have pixels.
 
     ``pixels`` uint8 (M, S, S, 3); ``valid`` bool (V, P): patches that the warp has filled; ``motions`` float32
-    (V, 2, 3): from the sample's fitted square to the view's, both of side 1, NaN where there is no such view.
+    (V, 2, 3): from the sample's fitted square to the view's, both of side 1, NaN where there is no such view;
+    ``blocks`` int16 (B,): of the original, see `archive.blocks`.
     """
 
     pixels: np.ndarray
     valid: np.ndarray
     motions: np.ndarray
+    blocks: np.ndarray = field(default_factory=lambda: NOTHING)
 
     @property
     def aligned(self) -> bool:

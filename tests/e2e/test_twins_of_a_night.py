@@ -17,6 +17,7 @@ from patchead.nightly.run_record import RunRecord
 from patchead.runtime.inline_executor import InlineExecutor
 from patchead.settings.load import load_config
 from tests.helpers.e2e_tools import SMALL, by_id, spoiled, texture, write_group
+from tests.helpers.sample_photos import real_photos
 
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
@@ -62,6 +63,22 @@ def test_a_defect_is_not_hidden_by_its_own_copies(tmp_path: Path, score_night: S
     assert dict(zip(files(), scored.table["n_references"].to_pylist(), strict=True)) == {
         name: row["n_references"] for name, row in found.items()
     }
+
+
+def test_a_stuck_frame_is_known_however_strongly_each_file_was_compressed(tmp_path: Path, score_night: Score) -> None:
+    """Half of the night is one real frame, and no two of its files have the same losses."""
+    frame, *others = real_photos(9)
+    qualities = [95, 20, 80, 30, 70, 40, 60, 50]
+    night = {f"stuck{q}.jpg": encoded(frame, "JPEG", quality=q) for q in qualities}
+    night |= {f"part{n}.jpg": encoded(image, "JPEG", quality=85) for n, image in enumerate(others)}
+    write_group(tmp_path / "archive", NIGHT, "screw", night)
+    record = score_night(tmp_path / "archive", tmp_path / "lake")
+    found = {image_id.rpartition("/")[2]: row["n_references"] for image_id, row in by_id(tmp_path / "lake").items()}
+    assert found == {name: 8 if name.startswith("stuck") else 15 for name in night}
+    assert record.scoring["twins"] == 8
+    options = {"encoder": SMALL["encoder.name"], "weights": "random", "image_size": 64, "layers": "last"}
+    scored = patchead.score([*night.values()], precision="fp32", **options)
+    assert dict(zip(night, scored.table["n_references"].to_pylist(), strict=True)) == found
 
 
 def test_a_prompt_that_is_the_query_in_other_bytes_is_no_reference_of_it(tmp_path: Path, score_night: Score) -> None:

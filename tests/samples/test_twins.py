@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode, fit
 from patchead.samples.twins import LOOK, look, named_as_references, renamed, twins
 from tests.helpers.e2e_tools import texture
+from tests.helpers.sample_photos import real_photos
 
 
 def encoded(image: np.ndarray, format: str, **options: object) -> bytes:
@@ -52,6 +54,36 @@ def test_a_stuck_camera_in_half_of_a_night() -> None:
     stuck = [encoded(PLAIN[0], "JPEG", quality=quality) for quality in range(90, 100) for _ in range(2)]
     others = [encoded(texture(100 + seed, 96), "PNG") for seed in range(20)]
     assert twins(looks_of(stuck + others)).tolist() == [0] * 20 + [*range(20, 40)]
+
+
+def found_in(files: list[bytes], side: int = 64) -> list[int]:
+    decoded = [decode(data) for data in files]
+    looks = look(np.stack([fit(image, side, "squash") for image in decoded]))
+    return twins(looks, blocks=np.stack([blocks_of(*of) for of in zip(decoded, files, strict=True)])).tolist()
+
+
+@pytest.mark.parametrize("side", [64, 224])
+def test_a_stuck_frame_saved_again_with_strong_and_varying_losses(side: int) -> None:
+    """Real photos; of the frame, and of others, each file has another quality."""
+    frame, *others = real_photos(13)
+    qualities = [20, 95, 30, 88, 40, 80, 50, 70, 60, 25, 75, 35]
+    stuck = [encoded(frame, "JPEG", quality=quality) for quality in qualities]
+    rest = [encoded(image, "JPEG", quality=quality) for image, quality in zip(others, qualities, strict=True)]
+    assert found_in(stuck + rest, side) == [0] * 12 + [*range(12, 24)]
+    defect = frame.copy()
+    defect[140:160, 100:130] = 230
+    with_defect = [encoded(defect, "JPEG", quality=quality) for quality in (45, 65)]
+    assert found_in([*stuck, *with_defect, *rest], side) == [0] * 12 + [12] * 2 + [*range(14, 26)]
+
+
+def test_alike_photos_with_losses_of_two_qualities_are_no_frame() -> None:
+    """A scene that stands still, noise of each exposure, two qualities by turns: a pair by chance at most."""
+    rng = np.random.default_rng(0)
+    scene = texture(0, 64).astype(float)
+    stills = [np.clip(scene + rng.normal(0, 2, scene.shape), 0, 255).astype(np.uint8) for _ in range(15)]
+    files = [encoded(image, "JPEG", quality=(90, 75)[number % 2]) for number, image in enumerate(stills)]
+    files += [encoded(np.rot90(image), "JPEG", quality=(75, 90)[number % 2]) for number, image in enumerate(stills)]
+    assert np.bincount(found_in(files)).max() <= 2
 
 
 def test_images_that_are_merely_alike_are_no_twins() -> None:
