@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import polars
 import pytest
 from demo_archive import NIGHTS, Photo, build_archive, elpv_photos
 
@@ -19,6 +18,7 @@ from patchead.nightly.run_record import RunRecord
 from patchead.scoring.aggregate import Aggregation
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS
+from tests.helpers.polars_process import read_delta
 from tests.helpers.s3_server import S3Server
 
 REAL = {
@@ -70,13 +70,13 @@ def test_the_job_on_s3_gives_the_scores_of_one_process(
     assert found["total"] == pytest.approx(sum(expected.values()), abs=1e-5)
 
     options = s3.storage.delta_options(lake)
-    frame = polars.read_delta(f"{lake}/tables/scores", storage_options={**options, **s3.environment})
-    scores = {(row["group_id"], Path(row["image_id"].replace("#", "/")).stem): row["score"] for row in frame.to_dicts()}
+    rows = read_delta(tmp_path, f"{lake}/tables/scores", {**options, **s3.environment}).to_pylist()
+    scores = {(row["group_id"], Path(row["image_id"].replace("#", "/")).stem): row["score"] for row in rows}
     assert scores == pytest.approx(expected, abs=1e-6)
-    assert {uri.rpartition(".")[2] for uri in frame["uri"]} == {"png", "tar", "parquet"}
+    assert {row["uri"].rpartition(".")[2] for row in rows} == {"png", "tar", "parquet"}
 
     filesystem, _ = s3.storage.filesystem(lake)
-    heatmaps = frame.filter(polars.col("heatmap_uri").is_not_null())["heatmap_uri"].to_list()
+    heatmaps = [row["heatmap_uri"] for row in rows if row["heatmap_uri"] is not None]
     assert len(heatmaps) == 60
     assert all(filesystem.open(uri).read(8) == b"\x89PNG\r\n\x1a\n" for uri in heatmaps)
 
