@@ -40,7 +40,7 @@ def describe(spec: EncoderSpec) -> EncoderShape:
         WeightsError: ``weights`` names a file of a kind that cannot be read.
     """
     check_spec(spec)
-    return shape_of(spec, _architecture(spec))
+    return shape_of(spec, _architecture(spec.name, spec.weights))
 
 
 def chosen(name: str, weights: str, layers: str | Sequence[int], image_size: str | int) -> tuple[tuple[int, ...], int]:
@@ -57,19 +57,16 @@ def chosen(name: str, weights: str, layers: str | Sequence[int], image_size: str
     """
     if not isinstance(layers, str) and not isinstance(image_size, str):
         return tuple(layers), image_size
-    architecture = _known(name, weights)
+    check_spec(EncoderSpec(name, weights))
+    architecture = _architecture(name, weights)
     taken = layers_of(layers, architecture)
     return taken, image_size_of(image_size, taken, architecture)
 
 
 @lru_cache(maxsize=64)
-def _known(name: str, weights: str) -> Architecture:
+def _architecture(name: str, weights: str) -> Architecture:
+    """What the library knows of a model; building it without memory takes a tenth of a second, so it is kept."""
     spec = EncoderSpec(name, weights)
-    check_spec(spec)
-    return _architecture(spec)
-
-
-def _architecture(spec: EncoderSpec) -> Architecture:
     if spec.library == "timm":
         from patchead.encoders import timm_encoder
 
