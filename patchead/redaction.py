@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -93,7 +93,11 @@ def secrets_in(values: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 def redacted(text: str) -> str:
     """Take the secrets out of a text that is recorded or printed; what is not secret stays as it is."""
-    for value in _of_environment():
+    return _redacted(text, _of_environment())
+
+
+def _redacted(text: str, of_environment: Sequence[str]) -> str:
+    for value in of_environment:
         text = text.replace(value, REDACTED)
     text = _KNOWN_FORMS.sub(REDACTED, text)
     text = _USERINFO.sub(lambda found: f"{found[1] or found[2] or ''}{REDACTED}@", text)
@@ -105,12 +109,21 @@ def redacted(text: str) -> str:
 
 def redacted_values(values: Any) -> Any:
     """Take the secrets out of nested plain values, keys included: what becomes a JSON file or column."""
+    return _redacted_values(values, _of_environment())
+
+
+def _redacted_values(values: Any, of_environment: Sequence[str]) -> Any:
     if isinstance(values, str):
-        return redacted(values)
+        return _redacted(values, of_environment)
     if isinstance(values, Mapping):
-        return {redacted(key) if isinstance(key, str) else key: redacted_values(value) for key, value in values.items()}
+        return {
+            _redacted_values(key, of_environment) if isinstance(key, str) else key: _redacted_values(
+                value, of_environment
+            )
+            for key, value in values.items()
+        }
     if isinstance(values, (list, tuple)):
-        return type(values)(map(redacted_values, values))
+        return type(values)(_redacted_values(value, of_environment) for value in values)
     return values
 
 

@@ -10,6 +10,7 @@ import re
 import secrets
 import subprocess
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def shortened(text: str, length: int = 2000) -> str:
     return text if len(text) <= length else f"{text[:half]} … {text[-half:]}"
 
 
+@cache
 def versions() -> dict[str, str]:
     """Look up the versions of what computes the scores."""
     found = {name: version(name) for name in _PACKAGES}
@@ -114,7 +116,11 @@ def git_commit() -> str | None:
     """Find the commit of the code: ``PATCHEAD_GIT_COMMIT`` (set it in the image), else of the checkout it runs from."""
     if commit := os.environ.get("PATCHEAD_GIT_COMMIT"):
         return commit
-    source = Path(patchead.__file__).parent
+    return _checked_out(Path(patchead.__file__).parent)
+
+
+@cache
+def _checked_out(source: Path) -> str | None:
     if not (source.parent / ".git").exists():
         return None
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=source, capture_output=True, text=True, check=False)
