@@ -109,6 +109,20 @@ def test_the_tasks_of_workers_start_without_what_they_do_not_need(module: str) -
     assert not started.stdout.strip()
 
 
+@pytest.mark.parametrize("command", ["query SELECT", "runs", "accepted", "feedback labels.csv", "thresholds"])
+def test_commands_that_need_a_lake_alone_start_without_torch_and_ray(command: str, tmp_path: Path) -> None:
+    """The analyst waits for what she asked, not for three seconds of imports."""
+    code = (
+        "import sys; from patchead.cli import main\n"
+        f"sys.argv = {['patchead', *command.split(), '--lake', str(tmp_path)]}\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('imported', *sorted({'torch', 'timm', 'ray', 'scipy.stats'} & set(sys.modules)))"
+    )
+    started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert started.stdout.splitlines()[-1] == "imported"
+
+
 def test_modules_are_small() -> None:
     lengths = sorted(len(module.read_text().splitlines()) for module in MODULES)
     assert lengths[-1] <= 300

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from patchead.settings.load import UNUSED_PLACES, load_config
 from patchead.settings.model import Config
+from patchead.settings.object_storage import storage
 from patchead.storage import Storage
 
 # A file or a pipe has no width: lines are not cut for it.
@@ -56,6 +57,4 @@ def settings_of(config: Path | None, overrides: list[str] | None, given: Mapping
 
 def storage_of(lake: str, overrides: list[str] | None) -> Storage:
     """Read how a lake is reached, for a command that needs no other setting."""
-    from patchead.settings.resolve import storage
-
     return storage(settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake}))

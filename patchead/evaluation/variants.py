@@ -13,7 +13,7 @@ from patchead.evaluation.encoder_probe import with_arithmetic
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
-from patchead.settings import resolve
+from patchead.settings import modes, resolve
 from patchead.settings.identity import Decides, identity
 from patchead.settings.model import Config
 
@@ -37,7 +37,7 @@ class Variant:
     @property
     def few_shot(self) -> bool:
         """Tell whether prompts are the references."""
-        return resolve.few_shot(self.config)
+        return modes.few_shot(self.config)
 
     @property
     def device(self) -> str:

@@ -24,7 +24,7 @@ from patchead.printed import add_cells, say
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
-from patchead.settings.resolve import accepted_references
+from patchead.settings.modes import accepted_references
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from patchead.nightly.prompts import list_prompts
 from patchead.plan.group_plan import Limits, Plan, PromptCounts, make_plan
 from patchead.review.references import counts
 from patchead.settings.model import Config
-from patchead.settings.resolve import accepted_references, with_precision
+from patchead.settings.modes import accepted_references
+from patchead.settings.resolve import with_precision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,8 @@ from patchead.runtime.executor import RunTasks
 from patchead.scoring.conformal import benjamini_hochberg, conformal_p_values
 from patchead.scoring.drift import Drift
 from patchead.settings.model import Config
-from patchead.settings.resolve import accepted_references, level_of, needs_accepted
+from patchead.settings.modes import accepted_references
+from patchead.settings.resolve import level_of, needs_accepted
 from patchead.storage import Storage
 
 _NAMED = 5

@@ -24,16 +24,15 @@ from patchead.samples.recipe import SampleRecipe
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.identity import Decides, identity_digest
 from patchead.settings.model import Config
+from patchead.settings.modes import accepted_references, few_shot
+from patchead.settings.object_storage import storage
 from patchead.settings.resolve import (
-    accepted_references,
     aggregation_of,
     alignment_of,
     encoder_spec,
-    few_shot,
     foreground_mask_of,
     layers_and_size,
     precision,
-    storage,
     verdict_of,
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 from patchead.lake.accepted import Accepted
 from patchead.settings.identity import Decides, identity
 from patchead.settings.model import Config
-from patchead.settings.resolve import few_shot
+from patchead.settings.modes import few_shot
 
 # Whether there is a score, whose embeddings it is made of, and whether a repeated defect hides: a good image's score
 # means the same.

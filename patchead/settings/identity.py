@@ -15,7 +15,7 @@ from typing import Any
 
 from patchead.encoders.registry import REGISTRY
 from patchead.hashing import text_digest
-from patchead.settings import resolve
+from patchead.settings import modes, resolve
 from patchead.settings.model import Config
 
 
@@ -170,7 +170,7 @@ def _value(plain: Mapping[str, Any], key: str) -> Any:
 def _without_effect(config: Config) -> set[str]:
     """Settings that change nothing, as the others are."""
     unused = set()
-    if resolve.few_shot(config):  # one nearest prompt, however few images
+    if modes.few_shot(config):  # one nearest prompt, however few images
         few_shot = ("aggregate", "fraction", "min_batch", "max_references", "seed", "references", "repeats", "subspace")
         unused |= {f"scoring.{name}" for name in few_shot}
     else:
@@ -179,10 +179,10 @@ def _without_effect(config: Config) -> set[str]:
     if scoring.aggregate == "farthest" or scoring.window != "off" or scoring.references == "accepted":
         unused.add("scoring.repeats")  # none is looked for
     rule = resolve.verdict_of(config).verdict
-    has_level = rule == "reference" or (resolve.few_shot(config) and rule in ("auto", "top"))
+    has_level = rule == "reference" or (modes.few_shot(config) and rule in ("auto", "top"))
     if not has_level or scoring.threshold_z is not None or scoring.false_discovery is not None:
         unused.add("scoring.alpha")
-    if resolve.accepted_references(config):  # whoever stands behind the accepted images can be scored
+    if modes.accepted_references(config):  # whoever stands behind the accepted images can be scored
         unused.add("scoring.min_batch")
     if scoring.verdict != "top":
         unused.add("scoring.flag_top")

@@ -17,12 +17,8 @@ from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.precision_probe import choose, probe
 from patchead.scoring.verdict import VerdictSettings
 from patchead.settings.model import Config
-from patchead.storage import Storage
-
-
-def storage(config: Config) -> Storage:
-    """Make the object storage of the settings."""
-    return Storage(**config.storage.model_dump())
+from patchead.settings.modes import accepted_references
+from patchead.settings.object_storage import storage
 
 
 def this_device(asked: str) -> str:
@@ -107,11 +103,6 @@ def precision(config: Config, device: str, probes: Sequence[Mapping[str, float]]
     return settled_precision(config.scoring.precision, device, probes)
 
 
-def few_shot(config: Config) -> bool:
-    """Tell whether images are compared with prompts instead of each other."""
-    return config.scoring.mode == "few_shot"
-
-
 def aggregation_of(config: Config) -> Aggregation:
     """Make the batch's rule from distances to scores; few-shot mode takes its `Aggregation.few_shot`."""
     scoring = config.scoring
@@ -132,11 +123,6 @@ def verdict_of(config: Config, product: str | None = None) -> VerdictSettings:
         alpha=scoring.alpha,
         flag_top=scoring.flag_top,
     )
-
-
-def accepted_references(config: Config) -> bool:
-    """Tell whether images are compared with those of an accepted run instead of each other."""
-    return config.scoring.references == "accepted"
 
 
 def needs_accepted(config: Config) -> bool:
