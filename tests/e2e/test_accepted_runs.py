@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,6 @@ from patchead.scoring.conformal import benjamini_hochberg
 from patchead.storage import Storage
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import (
-    ROOT,
     SMALL_OPTIONS,
     by_id,
     good_images,
@@ -102,22 +98,18 @@ def test_what_is_not_there_is_refused_with_what_is(scored: Accepted, arguments: 
     assert told in done.err
 
 
-def test_a_process_of_its_own_accepts_one_product_and_replaces(scored: Accepted, tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", "from patchead.cli import main; main()", "accept", *arguments]
-        environment = {**os.environ, "COLUMNS": "80"}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-
+def test_one_product_is_accepted_and_replaced_when_asked(scored: Accepted, tmp_path: Path) -> None:
     lake = str(shutil.copytree(scored.lake, tmp_path / "lake"))
-    assert run("r1", "--lake", lake, "--name", "screws", "--product", "screw").returncode == 0
+    given = ["accept", "r1", "--lake", lake, "--name", "screws", "--product", "screw"]
+    assert patchead(*given).code == 0
     assert [row.keys for row in read_accepted(lake, Storage(), name="screws")] == ["product=screw"]
     labelled = tmp_path / "labels.csv"
     labelled.write_text(f"image_id,verdict\n{SCREW}/good003.png,defect\n")
     assert patchead("feedback", str(labelled), "--lake", lake).code == 0
-    refused = run("r1", "--lake", lake, "--name", "screws", "--product", "screw")
-    assert refused.returncode == 2
-    assert f"'screws' is taken for product=screw: run r1 ({GOOD} images), now with {GOOD - 1}" in refused.stderr
-    assert run("r1", "--lake", lake, "--name", "screws", "--product", "screw", "--replace").returncode == 0
+    refused = patchead(*given)
+    assert refused.code == 2
+    assert f"'screws' is taken for product=screw: run r1 ({GOOD} images), now with {GOOD - 1}" in refused.err
+    assert patchead(*given, "--replace").code == 0
     (screws,) = read_accepted(lake, Storage(), name="screws")
     assert len(screws.scores) == GOOD - 1
     assert f"{SCREW}/good003.png" not in screws.image_ids
