@@ -32,6 +32,10 @@ class UnreadError(ArchiveError):
     """The storage did not give an image's bytes: nothing is known of the picture."""
 
 
+class ReplacedError(OSError):
+    """A file is another one than was listed; readers make an `ArchiveError` of it."""
+
+
 class DecodeError(PatcheadError):
     """One image cannot be decoded. It becomes a row with this text, never the end of a run."""
 

@@ -21,11 +21,14 @@ from botocore.exceptions import HTTPClientError
 from s3fs import S3FileSystem
 from s3fs.core import S3File
 
+from patchead.errors import ReplacedError
+
 Result = TypeVar("Result")
 
 _LONGEST_PAUSE_S = 10.0
 _CUT = (AiohttpError, IncompleteRead, HTTPClientError, asyncio.TimeoutError)
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
+_listed: ContextVar[str | None] = ContextVar("listed", default=None)
 
 
 class RetryCount:
@@ -66,16 +69,27 @@ class PatientS3(S3FileSystem):
             except _CUT as exc:  # tried as often as it may be: no body that was cut
                 raise RequestError(f"{type(exc).__name__}: {exc}") from exc
             _count(answer)
+            if method == "get_object" and _listed.get() not in (None, answer.get("ETag", "").strip('"')):
+                answer["Body"].close()
+                raise ReplacedError("another object of this name")
             return answer
 
         return await self._in_time(call, method)
 
     @wraps(S3FileSystem._cat_file)  # who asks for its arguments is told those of s3fs
-    async def _cat_file(self, path: str, *arguments: Any, **options: Any) -> Any:
+    async def _cat_file(
+        self, path: str, *arguments: Any, etags: Mapping[str, str | None] | None = None, **options: Any
+    ) -> Any:
+        """Fetch a file, or raise `ReplacedError` where ``etags`` has another one for its path than it has now."""
+
         async def fetch() -> Any:
             return await super(PatientS3, self)._cat_file(path, *arguments, **options)
 
-        return await self._in_time(lambda: self._again(fetch), path)
+        token = _listed.set((etags or {}).get(path))
+        try:
+            return await self._in_time(lambda: self._again(fetch), path)
+        finally:
+            _listed.reset(token)
 
     @wraps(S3FileSystem._get_file)
     async def _get_file(self, *arguments: Any, **options: Any) -> Any:

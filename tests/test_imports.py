@@ -26,7 +26,7 @@ ALLOWED = {
     "printed": {"redaction"},
     "arrow_columns": {"hashing", "redaction"},
     "storage": {"errors", "patient_s3"},
-    "patient_s3": set(),
+    "patient_s3": {"errors"},
     "files": {"errors", "storage"},
     "scoring": BASE,
     "search": BASE | {"scoring"},

@@ -108,7 +108,7 @@ def list_files(root: Root, keep: Keep = lambda folder: True) -> Iterator[pa.Reco
         files = iter([_single(root, root.file)])
     elif _is_local(root.filesystem):
         files = _scan(root.path, keep)
-    elif _is_s3(root.filesystem):
+    elif is_s3(root.filesystem):
         yield from _s3_pages(root, keep)
         return
     else:
@@ -255,7 +255,8 @@ def _is_local(filesystem: AbstractFileSystem) -> bool:
     return "file" in _protocols(filesystem)
 
 
-def _is_s3(filesystem: AbstractFileSystem) -> bool:
+def is_s3(filesystem: AbstractFileSystem) -> bool:
+    """Tell whether files are objects of S3."""
     return "s3" in _protocols(filesystem)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
-from inspect import signature
 from typing import IO, Any
 
 from fsspec.spec import AbstractFileSystem
 
-from patchead.archive.listing import etag_of, resolve
+from patchead.archive.listing import etag_of, is_s3, resolve
 from patchead.archive.parquet import read_parquet
 from patchead.archive.tar import read_tar
-from patchead.errors import ArchiveError, UnreadError
+from patchead.errors import ArchiveError, ReplacedError, UnreadError
 from patchead.storage import VERSION, Storage, explained
 
 # Members of a few hundred KiB follow each other: whole blocks read ahead beat one request per member.
@@ -41,7 +40,7 @@ def read_images(
     ``etag`` is another one by now: what was read may be another image.
     """
     left = dict.fromkeys(range(len(keys)))
-    found = _read(uri, format, [key or "" for key in keys], storage, image_column, id_column)
+    found = _read(uri, format, [key or "" for key in keys], storage, image_column, id_column, etag)
     failure, more = None, True
     while more and failure is None:
         part, failure, more = _next_part(found, uri)
@@ -60,20 +59,23 @@ def read_files(
     storage: Storage,
     *,
     sizes: Sequence[int] = (),
+    etags: Sequence[str | None] = (),
     first: int | None = None,
     bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Yield index and bytes, or error, of each file in order; of each the ``first`` bytes, or all.
 
     Files are fetched concurrently and held, as many as `AT_ONCE` and ``bytes_in_flight`` allow, at least one;
-    ``sizes`` are those of the manifest.
+    ``sizes`` and ``etags`` are those of the manifest. A file that has another etag by now is an error: it may be
+    another image.
     """
     for places in _portions(sizes or [0] * len(uris), first, bytes_in_flight):
         # A portion has one filesystem: a manifest's files lie in one archive.
         filesystem = resolve(next((uris[p] for p in places if VERSION in uris[p]), uris[places[0]]), storage)[0]
         paths = [resolve(uris[place], storage)[1] for place in places]
         ends = None if first is None else [first] * len(paths)
-        fetched = _fetch(filesystem, paths, None if first is None else [0] * len(paths), ends)[::-1]
+        listed = [etags[place] if etags else None for place in places]
+        fetched = _fetch(filesystem, paths, None if first is None else [0] * len(paths), ends, listed)[::-1]
         for place in places:
             data = b"" if _is_past_the_end(fetched[-1]) else fetched[-1]
             del fetched[-1]  # what is used is not held
@@ -120,10 +122,16 @@ def open_shard(filesystem: AbstractFileSystem, path: str) -> Iterator[IO[bytes]]
 
 
 def _read(
-    uri: str, format: str, keys: Sequence[str], storage: Storage, image_column: str, id_column: str | None
+    uri: str,
+    format: str,
+    keys: Sequence[str],
+    storage: Storage,
+    image_column: str,
+    id_column: str | None,
+    etag: str | None,
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     if format == "files":
-        yield from read_files([uri] * len(keys), storage)
+        yield from read_files([uri] * len(keys), storage, etags=[etag] * len(keys))
         return
     filesystem, path = resolve(uri, storage)
     with open_shard(filesystem, path) as stream:
@@ -138,11 +146,25 @@ def _fetch(
     paths: list[str],
     starts: list[int] | None = None,
     ends: list[int] | None = None,
+    etags: Sequence[str | None] = (),
 ) -> list[Any]:
-    options: dict[str, Any] = {}
-    if "max_concurrency" in signature(getattr(filesystem, "_cat_file", filesystem.cat_file)).parameters:
-        options["max_concurrency"] = 1  # with more, s3fs asks for each file's size before it fetches it
-    return filesystem.cat_ranges(paths, starts, ends, on_error="return", **options)
+    """Bytes, or what was raised, of each; `ReplacedError` where an etag is given and it is another one by now."""
+    if is_s3(filesystem):  # with more at once, s3fs asks for each file's size before it fetches it
+        known = dict(zip(paths, etags, strict=False))
+        return filesystem.cat_ranges(paths, starts, ends, on_error="return", max_concurrency=1, etags=known)
+    found = filesystem.cat_ranges(paths, starts, ends, on_error="return")
+    for place, etag in enumerate(etags):
+        if etag is not None and isinstance(found[place], bytes):
+            found[place] = _if_still(etag, filesystem, paths[place], found[place])
+    return found
+
+
+def _if_still(etag: str, filesystem: AbstractFileSystem, path: str, data: bytes) -> bytes | OSError:
+    """What was read of a file, unless it is another one than was listed."""
+    try:
+        return data if etag_of(filesystem, path) == etag else ReplacedError("another file of this name")
+    except OSError as exc:
+        return exc
 
 
 def _next_part(
@@ -187,6 +209,10 @@ def _replaced(uri: str, etag: str | None, storage: Storage) -> ArchiveError | No
         return exc
     if now == etag:
         return None
+    return _another(uri)
+
+
+def _another(uri: str) -> ArchiveError:
     return ArchiveError(
         f"{uri} was replaced since it was listed: this may be another image now. A new run lists it again"
     )
@@ -211,6 +237,8 @@ def _whole(data: bytes, uri: str, offset: int, size: int) -> bytes | ArchiveErro
 
 
 def _explain(fault: BaseException, uri: str) -> ArchiveError:
+    if isinstance(fault, ReplacedError):
+        return _another(uri)
     if isinstance(fault, FileNotFoundError):
         return ArchiveError(f"cannot read {uri}: it does not exist. It is gone since it was listed")
     try:

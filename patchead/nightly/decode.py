@@ -190,6 +190,7 @@ def encoded(
     asked = [sizes[index] if first is None else min(first, sizes[index]) for index in placed]
     options: dict[str, Any] = {"bytes_in_flight": settings.bytes_in_flight}
     if format[0] == "files":
+        options["etags"] = [images["etag"][index] for index in placed]
         found = read_files([uris[index] for index in placed], settings.storage, sizes=asked, first=first, **options)
     else:
         offsets = [images["offset"][index] for index in placed]

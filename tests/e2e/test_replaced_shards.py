@@ -1,4 +1,4 @@
-"""A shard that is replaced by one of the same length while a night runs: failed rows, never its neighbour's picture."""
+"""A shard or a loose file that is replaced while a night runs: failed rows, never another picture."""
 
 from __future__ import annotations
 
@@ -70,6 +70,42 @@ def test_every_image_of_a_replaced_shard_says_so(place: tuple[str, Storage, Put]
     assert all("was replaced since it was listed" in str(error) for error in found.values())
 
 
+def test_a_loose_file_that_was_replaced_says_so_and_the_others_are_read(place: tuple[str, Storage, Put]) -> None:
+    uri, storage, put = place
+    for value in (10, 20, 30):
+        put(f"{FOLDER}/{value}.png", plain(value))
+    manifest = catalog(CatalogRequest(uri, storage=storage)).manifest.sort_by("image_id")
+    images = {column: manifest[column].to_pylist() for column in PLACE}
+    assert dict(encoded(images, settings_of(storage))) == {n: plain(v) for n, v in enumerate([10, 20, 30])}
+    put(f"{FOLDER}/20.png", plain(99))  # of the same length
+    for first in (None, 4):
+        found = dict(encoded(images, settings_of(storage), first=first))
+        assert (found[0], found[2]) == (plain(10)[:first], plain(30)[:first])
+        assert "20.png was replaced since it was listed" in str(found[1])
+
+
+def test_a_loose_file_that_is_replaced_while_it_is_read_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer comes between the manifest's look at the file and the end of its reading, by a rename."""
+    path = tmp_path / FOLDER / "a.png"
+    write(tmp_path, {f"{FOLDER}/a.png": plain(10)})
+    manifest = catalog(CatalogRequest(str(tmp_path))).manifest
+    filesystem, _ = Storage().filesystem(str(tmp_path))
+    fetch = filesystem.cat_ranges
+
+    def fetch_then_replace(*arguments: object, **options: object) -> list[bytes]:
+        found = fetch(*arguments, **options)
+        new = tmp_path / "new"
+        new.write_bytes(plain(77))
+        new.replace(path)
+        return found
+
+    monkeypatch.setattr(filesystem, "cat_ranges", fetch_then_replace)
+    ((_, error),) = encoded({column: manifest[column].to_pylist() for column in PLACE}, settings_of(Storage()))
+    assert "was replaced since it was listed" in str(error)
+
+
 @pytest.mark.parametrize("format", ["tar", "parquet"])
 def test_a_shard_that_is_replaced_between_two_portions_fails_what_is_left(
     tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
@@ -104,7 +140,9 @@ def test_the_rows_of_a_night_say_so(tmp_path: Path) -> None:
     config = load_config(None, given=SMALL | places)
     run_night(config, Console(quiet=True), InlineExecutor(), until="catalog")
     path.write_bytes(tar([(f"{n}.png", data) for n, data in enumerate(images[::-1])]))
+    (archive / FOLDER / "3.png").write_bytes(png(texture(99)))
     record: RunRecord = run_night(config, Console(quiet=True), InlineExecutor())
-    assert (record.images, record.ok, record.failed) == (12, 6, 6)
-    failed = [row["error"] for row in by_id(tmp_path / "lake").values() if row["status"] == "failed"]
-    assert all("replaced since it was listed" in error for error in failed)
+    assert (record.images, record.ok, record.failed) == (12, 5, 7)
+    failed = {i: row["error"] for i, row in by_id(tmp_path / "lake").items() if row["status"] == "failed"}
+    assert f"{FOLDER}/3.png" in failed
+    assert all("replaced since it was listed" in error for error in failed.values())
