@@ -71,10 +71,13 @@ class CatalogRequest:
 
 @dataclass(frozen=True)
 class Catalog:
-    """Hold what was found: ``manifest``, a `schema.MANIFEST` table sorted by image id; ``left_out``: no images."""
+    """Hold what was found: ``manifest``, a `schema.MANIFEST` table sorted by image id; ``left_out``: no images;
+    ``unreadable``: values of images that are null.
+    """
 
     manifest: pa.Table
     left_out: LeftOut
+    unreadable: LeftOut
     shards: int
 
     @property
@@ -125,7 +128,7 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
         shards += 1
         _take(listing, found)
     manifest = _manifest(request, found)
-    return Catalog(manifest, found.left_out, shards)
+    return Catalog(manifest, found.left_out, found.seen.unreadable, shards)
 
 
 def _folders_of_lake(request: CatalogRequest) -> list[str]:
@@ -174,6 +177,7 @@ def _take(listing: ShardListing, found: _Found) -> None:
     if listing.unreachable:
         raise ArchiveError(listing.unreachable)
     found.left_out.join(listing.left_out)
+    found.seen.unreadable.join(listing.unreadable)
     for night in listing.nights:
         found.seen.add(night, None)
     for product in listing.products:

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 import pyarrow as pa
 
+from patchead.archive.left_out import NO_TIME, LeftOut
 from patchead.errors import SettingsError, bad_value
 from patchead.schema import FAILED, MANIFEST
 
@@ -24,6 +25,7 @@ COLUMN = "column:"  # prefix of the columns of an entry table that hold values f
 
 TEMPLATE = "archive.template"
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark call the folder of rows without one
+_SHOWN = 40  # characters of a value that is none
 _LONGEST_FOLDER = 255  # bytes of a name, on every file system
 
 # 'lacks': the key without a value, or archive.template where the path does not fit it, '' where nothing is lacking,
@@ -78,11 +80,16 @@ class KeySources:
 
 @dataclass
 class Seen:
-    """Collect some nights and products of what a selection left out, for the message when nothing is left."""
+    """Collect some nights and products of what a selection left out, for the message when nothing is left.
+
+    And what was passed over in what it took.
+    """
 
     nights: set[str] = field(default_factory=set)
     products: set[str] = field(default_factory=set)
     most: int = 1000
+    unreadable: LeftOut = field(default_factory=LeftOut)
+    """Values of images that were taken, which cannot be read and are null."""
 
     def add(self, night: str | None, product: str | None) -> None:
         """Note the values of one image, folder or shard."""
@@ -125,19 +132,20 @@ def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, s
 
     ``entries`` has the manifest's image_id, uri, key, format, size, offset, etag and error, plus ``path`` (of the file,
     relative to the archive) and, for any of ``sources.columns``, a string column named ``column:<name>``. A row whose
-    night or product cannot be told is kept, failed: it may belong to the selection. A capture time that is not
-    ISO 8601 is null. ``seen`` takes what was left out.
+    night or product cannot be told is kept, failed: it may belong to the selection. A capture time that is
+    none is null. ``seen`` takes what was left out, and these.
     """
     found = list(_values(entries, sources))
     groups = [_group(sources, values[: len(sources.group_by)], fits) for values, fits in found]
     early = entries["error"].to_pylist()
     place = {name: index for index, name in enumerate(sources.columns)}
+    times = [parse_time(values[place[CAPTURED_AT]]) for values, _ in found]
     columns = {
         "night": [group.night for group in groups],
         "product": [group.product for group in groups],
         "group_id": [group.group_id for group in groups],
         "part_id": [values[place[sources.part_id]] if sources.part_id else None for values, _ in found],
-        "captured_at": [parse_time(values[place[CAPTURED_AT]]) for values, _ in found],
+        "captured_at": times,
         "status": [FAILED if error or group.error else None for error, group in zip(early, groups, strict=True)],
         "error": [error or group.error for error, group in zip(early, groups, strict=True)],
         "lacks": [None if error else group.lacks for error, group in zip(early, groups, strict=True)],
@@ -147,6 +155,9 @@ def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, s
         for name, type in zip(CATALOGUED.names, CATALOGUED.types, strict=True)
     ]
     wanted = [selection.wants(group.known, seen) is not False for group in groups]
+    for image_id, (values, _), time, taken in zip(entries["image_id"].to_pylist(), found, times, wanted, strict=True):
+        if taken and time is None and (text := values[place[CAPTURED_AT]]):
+            seen.unreadable.add(NO_TIME, f"{image_id} has {text[:_SHOWN]!r}")
     return pa.record_batch(arrays, schema=CATALOGUED).filter(pa.array(wanted, pa.bool_()))
 
 

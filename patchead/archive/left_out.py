@@ -1,4 +1,6 @@
-"""What an archive holds but images: counted by suffix, with examples, so that no picture is passed over unseen."""
+"""What an archive holds but images, and what of images cannot be read: counted, with examples, so that nothing is
+passed over unseen.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ SYMBOLIC_LINKS = "symbolic links in tars"
 NO_FILES = "devices and links to no image in tars"
 NO_SUFFIX = "without a suffix"
 OTHER_SUFFIXES = "of other suffixes"
+NO_TIME = "captured_at that are no time"
 _ARCHIVES = r"(?i)\.(tar\.[a-z0-9]+|t[gbx]z2?|tzst|taz|zip|7z|rar|gz|bz2|xz|zst)$"
 _SUFFIX = r"\.(?P<suffix>[A-Za-z0-9_]{1,10})$"
 _EXAMPLES = 3
@@ -22,7 +25,7 @@ _MOST = 40
 
 @dataclass
 class LeftOut:
-    """Count what is no image, by suffix or by what it is, with the first examples of each."""
+    """Count what is no image, by suffix or by what it is, or values that are none, with first examples."""
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
@@ -80,5 +83,6 @@ class LeftOut:
 
 _REMEDIES = {
     NO_RANGES: ". Unpack them, or write plain .tar",
+    NO_TIME: ". They are null; write ISO 8601 (2026-11-21T02:00:00+01:00) or seconds since 1970",
     SYMBOLIC_LINKS: ". What they point to is scored under its own name",
 }

@@ -46,6 +46,8 @@ class ShardListing:
     nights: list[str] = field(default_factory=list)
     """Nights of images that the selection left out; `products` likewise. A sample, see `keys.Seen`."""
     products: list[str] = field(default_factory=list)
+    unreadable: LeftOut = field(default_factory=LeftOut)
+    """Values of its images that are null, as they cannot be read."""
     unreachable: str | None = None
     """Why the storage did not answer: no fault of this shard."""
 
@@ -60,7 +62,8 @@ def list_shard(shard: Shard) -> ShardListing:
     entries = number_duplicates(_entries(shard, listed))
     found = [assign(batch, shard.sources, shard.selection, seen) for batch in entries.to_batches(BATCH_ROWS)]
     images = pa.Table.from_batches(found, schema=CATALOGUED)
-    return ShardListing(images, listed.left_out, sorted(seen.nights), sorted(seen.products), unreachable)
+    seen_too = sorted(seen.nights), sorted(seen.products), seen.unreadable
+    return ShardListing(images, listed.left_out, *seen_too, unreachable)
 
 
 def _open_and_list(shard: Shard) -> tuple[Listed, str | None]:

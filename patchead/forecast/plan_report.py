@@ -106,7 +106,7 @@ def _facts(config: Config, survey: Survey, plan: Plan) -> list[str]:
     return [
         f"archive  {config.archive.uri}: {survey.images} images, {survey.broken} of them unreadable already; "
         f"{survey.left_out.total} other files ignored",
-        *(f"         {line}" for line in survey.left_out.lines()),
+        *(f"         {line}" for line in [*survey.left_out.lines(), *survey.unreadable.lines()]),
         f"encoder  {encoder.name}, weights {encoder.weights}, {survey.shape.image_size} px, {_layers(config)}: "
         f"{plan.n_patches} patches x {plan.dim} dimensions per image",
         f"lake     {config.lake.uri}: {_gb(plan.embedding_bytes)} GB of embeddings if none is there yet",

@@ -67,7 +67,14 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
         shape = describe(wiring.encoder_spec(config, device))
         sizes = even_groups(request.images, request.group_size)
         references = _references_of_each(config, sizes)
-        survey = Survey(sizes=sizes, images=request.images, left_out=LeftOut(), shape=shape, references=references)
+        survey = Survey(
+            sizes=sizes,
+            images=request.images,
+            left_out=LeftOut(),
+            unreadable=LeftOut(),
+            shape=shape,
+            references=references,
+        )
     plan = survey.plan(config, limits)
     tasks = PlannedTasks(plan)
     columns = {"undisturbed": simulate(tasks, cluster)}

@@ -30,6 +30,7 @@ class Survey:
     sizes: list[tuple[str, int]]
     images: int
     left_out: LeftOut
+    unreadable: LeftOut
     shape: EncoderShape
     references: dict[str, PromptCounts] | None
 
@@ -86,6 +87,7 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
         sizes=sizes,
         images=found.manifest.num_rows,
         left_out=found.left_out,
+        unreadable=found.unreadable,
         shape=shape,
         references=_references(config, [name for name, _ in sizes]),
     )

@@ -208,31 +208,31 @@ class RunFolder:
                 return folder.set_aside(uri.removeprefix(f"{folder.uri}/"))
         return None
 
-    def write_manifest(self, manifest: pa.Table, ignored: Any, *, listing: str) -> None:
+    def write_manifest(self, manifest: pa.Table, left_out: Any, *, listing: str) -> None:
         """Keep what the catalog found, so that the run does not list the archive again.
 
         Args:
             manifest: MANIFEST.
-            ignored: what is no image, as plain JSON values.
+            left_out: what is no image or cannot be read, as plain JSON values.
             listing: digest of what was asked for, see `CatalogRequest.digest`.
 
         Raises:
             LakeError: it cannot be written.
         """
-        write_table(self._run, MANIFEST_FILE, manifest, {"listing": listing, "ignored": json.dumps(ignored)})
+        write_table(self._run, MANIFEST_FILE, manifest, {"listing": listing, "left_out": json.dumps(left_out)})
 
     def read_manifest(self, listing: str) -> tuple[pa.Table, Any] | None:
-        """Read MANIFEST and what is no image, as :meth:`write_manifest` kept them.
+        """Read MANIFEST and what was left out, as :meth:`write_manifest` kept them.
 
-        None if it was for another ``listing``, or there is none.
+        None if it was for another ``listing``, or there is none, or by another version.
 
         Raises:
             LakeError: it is damaged or cannot be read.
         """
         found = read_table(self._run, MANIFEST_FILE, MANIFEST)
-        if found is None or found[1]["listing"] != listing:
+        if found is None or found[1]["listing"] != listing or "left_out" not in found[1]:
             return None
-        return found[0], json.loads(found[1]["ignored"])
+        return found[0], json.loads(found[1]["left_out"])
 
     def forget_manifest(self) -> None:
         """Have the next try of the run list the archive again.

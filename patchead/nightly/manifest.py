@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -13,11 +13,16 @@ from patchead.lake.staging import RunFolder
 from patchead.runtime.executor import Executor
 
 
-def make_manifest(request: CatalogRequest, folder: RunFolder, executor: Executor) -> tuple[pa.Table, LeftOut]:
-    """List the archive, unless an earlier try of the run has left what the same request gave.
+class Listing(NamedTuple):
+    """Hold MANIFEST, what is no image, and values of images that are null as they cannot be read."""
 
-    Returns:
-        MANIFEST, and what is no image.
+    manifest: pa.Table
+    left_out: LeftOut
+    unreadable: LeftOut
+
+
+def make_manifest(request: CatalogRequest, folder: RunFolder, executor: Executor) -> Listing:
+    """List the archive, unless an earlier try of the run has left what the same request gave.
 
     Raises:
         ArchiveError, SettingsError: as `catalog`.
@@ -29,7 +34,8 @@ def make_manifest(request: CatalogRequest, folder: RunFolder, executor: Executor
         return [found[index] for index in sorted(found)]
 
     if kept := folder.read_manifest(request.digest):
-        return kept[0], LeftOut.of_json(kept[1])
+        return Listing(kept[0], *(LeftOut.of_json(kept[1].get(name, {})) for name in ("left_out", "unreadable")))
     found = catalog(request, map_shards=map_shards)
-    folder.write_manifest(found.manifest, found.left_out.as_json(), listing=request.digest)
-    return found.manifest, found.left_out
+    told = {"left_out": found.left_out.as_json(), "unreadable": found.unreadable.as_json()}
+    folder.write_manifest(found.manifest, told, listing=request.digest)
+    return Listing(found.manifest, found.left_out, found.unreadable)

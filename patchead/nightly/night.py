@@ -128,11 +128,13 @@ class Night:
     def catalog(self) -> pa.Table:
         """List the archive, or read what an earlier try of the run has listed. Returns MANIFEST."""
         with self.stages.stage("catalog") as advance:
-            manifest, left_out = make_manifest(wiring.catalog_request(self.config), self.folder, self.executor)
+            manifest, left_out, unreadable = make_manifest(
+                wiring.catalog_request(self.config), self.folder, self.executor
+            )
             advance(manifest.num_rows)
         self.record.nights = sorted(pc.unique(manifest["night"]).drop_null().to_pylist())
         self.record.images, self.record.ignored_files = manifest.num_rows, left_out.total
-        self.record.ignored = left_out.as_json()
+        self.record.ignored, self.record.unreadable = left_out.as_json(), unreadable.as_json()
         return manifest
 
     def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:

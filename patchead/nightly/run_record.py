@@ -59,6 +59,8 @@ class RunRecord:
     ignored_files: int = 0
     ignored: dict[str, Any] = field(default_factory=dict)
     """What the archive holds but images, see `LeftOut.as_json`."""
+    unreadable: dict[str, Any] = field(default_factory=dict)
+    """Values of images that are null as they cannot be read, see `LeftOut.as_json`."""
     encoder_id: str | None = None
     scoring: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

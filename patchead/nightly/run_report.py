@@ -47,6 +47,8 @@ def print_record(record: RunRecord, console: Console) -> None:
 
 
 def _print_ignored(record: RunRecord, console: Console) -> None:
+    for line in LeftOut.of_json(record.unreadable).lines():
+        say(console, f"warning: {line}")
     if not record.ignored_files:
         return
     say(console, f"{record.ignored_files} other files ignored:")

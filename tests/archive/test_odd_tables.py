@@ -14,6 +14,7 @@ import pytest
 
 from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.archive.keys import parse_night, parse_time
+from patchead.archive.left_out import NO_TIME
 from patchead.archive.readers import read_images
 from patchead.hashing import content_hash
 from patchead.storage import Storage
@@ -102,6 +103,20 @@ def test_epochs_in_a_parquet_column_and_a_sidecar(tmp_path: Path) -> None:
     shard = tar([("a.png", png(1)), ("a.json", b'{"captured_at": %d}' % seconds)])
     rows = found(write(tmp_path, {"a.parquet": table, "b.tar": shard}), **KEYS).manifest.to_pylist()
     assert {row["captured_at"] for row in rows} == {dt.datetime.fromtimestamp(seconds, dt.timezone.utc)}
+
+
+def test_texts_that_are_no_time_are_counted_with_examples(tmp_path: Path) -> None:
+    times = ["yesterday", "21.11.2026 10:00", None, "2026-11-21T10:00:00"]
+    table = parquet({"id": ["1", "2", "3", "4"], "image": [png(n) for n in range(4)], "captured_at": times})
+    shard = tar([("a.png", png(9)), ("a.json", b'{"captured_at": "soon"}'), ("b.png", png(8)), ("b.json", b"{}")])
+    result = found(write(tmp_path, {"a.parquet": table, "b.tar": shard}), **KEYS)
+    assert result.manifest["captured_at"].null_count == 5
+    assert result.unreadable.counts == {NO_TIME: 3}
+    examples = ["a.parquet#1 has 'yesterday'", "a.parquet#2 has '21.11.2026 10:00'", "b.tar#a.png has 'soon'"]
+    assert sorted(result.unreadable.examples[NO_TIME]) == examples
+    other = write(tmp_path / "other", {f"product={name}/c.tar": shard for name in ("nut", "bolt")})
+    selected = found(other, group_by=("product",), products=("nut",))
+    assert selected.unreadable.examples == {NO_TIME: ["product=nut/c.tar#a.png has 'soon'"]}
 
 
 def test_hives_default_partition_is_no_value(tmp_path: Path) -> None:
