@@ -4,6 +4,9 @@ BIN := .venv/bin
 STAMP := .venv/installed
 SOURCES := patchead jobs cluster tests
 
+# Bytecode is kept, whatever the shell says: else every process of a test or a worker compiles what it imports.
+export PYTHONDONTWRITEBYTECODE =
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow bench eval picture pages lint types check clean
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-import builtins
+import sys
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from duckdb_extensions import import_extension
 
 from patchead.errors import LakeError
 from patchead.lake.query import connect, query
@@ -78,6 +81,7 @@ def test_duckdb_reads_s3_natively_without_this_package(s3: Any) -> None:
     publish(uri, s3.storage, *rows.tables)
     with duckdb.connect() as connection:
         for name in ("httpfs", "delta"):
+            import_extension(name, con=connection)
             connection.load_extension(name)
         connection.execute(
             "CREATE SECRET (TYPE s3, key_id $key, secret $secret, endpoint $host, url_style 'path', use_ssl false)",
@@ -126,17 +130,23 @@ def test_missing_keys_are_told(s3: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
         query(uri, s3.storage, "SELECT 1")
 
 
-def test_without_duckdb_the_extra_is_named(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *args: Any) -> Any:
-        if name == "duckdb_extensions":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+@pytest.mark.parametrize("module", ["duckdb", "duckdb_extension_delta"])
+def test_without_duckdb_the_extra_is_named(local: Any, monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(LakeError, match=r"pip install 'patchead\[query\]'"):
         connect(local.uri, local.storage)
+
+
+def test_a_statement_cannot_load_what_nobody_signed(local: Any, tmp_path: Path) -> None:
+    publish_rows(local, rows_of("r1", [group(NIGHT, "x", "a")]))
+    delta = Path(import_module("duckdb_extension_delta").__path__[0]) / f"extensions/v{duckdb.__version__}"
+    changed = bytearray((delta / "delta.duckdb_extension").read_bytes())
+    changed[1_000_000] ^= 1
+    (tmp_path / "another.duckdb_extension").write_bytes(changed)
+    with pytest.raises(LakeError, match="signature"):
+        query(local.uri, local.storage, f"LOAD '{tmp_path}/another.duckdb_extension'")
+    with pytest.raises(LakeError, match="allow_unsigned_extensions"):
+        query(local.uri, local.storage, "SET allow_unsigned_extensions = true")
 
 
 def test_a_lake_of_schema_version_1_has_every_view_and_column(lake: Any) -> None:
