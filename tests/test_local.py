@@ -135,7 +135,7 @@ def test_prompts_are_scored_as_the_images_are(
     assert found.image_scores.shape == (1,)
 
 
-@pytest.mark.parametrize("align", [None, Alignment()])
+@pytest.mark.parametrize("align", [None, pytest.param(Alignment(), marks=pytest.mark.slow)])
 def test_views_of_one_or_two_prompts_stand_in(encoder: Encoder, align: Alignment | None) -> None:
     two = [part(20), part(21)]
     for count in (1, 2):

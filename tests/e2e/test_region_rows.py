@@ -36,8 +36,17 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
-@pytest.mark.parametrize("top", [0, 13])
+@pytest.mark.parametrize(
+    ("top", "fit"),
+    [
+        (0, "squash"),
+        (13, "crop"),
+        (13, "pad"),
+        pytest.param(0, "crop", marks=pytest.mark.slow),
+        pytest.param(0, "pad", marks=pytest.mark.slow),
+        pytest.param(13, "squash", marks=pytest.mark.slow),
+    ],
+)
 def test_the_notebook_gives_the_boxes_of_the_job(
     archive: Path, tmp_path: Path, score_night: Score, fit: str, top: int
 ) -> None:
