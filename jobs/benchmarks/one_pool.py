@@ -80,6 +80,7 @@ class OnePool(RayExecutor):
         spec: Any,
         pool: Pool,
         *,
+        starts: int = 1,
         memory: int = 0,
     ) -> Iterator[pa.Table]:
         """Send each unit through a decode task and an actor, with as many units on their way as actors take."""

@@ -7,6 +7,7 @@ and of those with 16 bits all. Ordinary JPEG archives are not touched.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,12 @@ from rich.console import Console
 
 from patchead.archive.bit_depth import HEAD_BYTES, TELLS_ITSELF, Largest, largest_of, may_need_scale, settled
 from patchead.arrow_columns import compact
+from patchead.errors import DecodeError
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
 from patchead.printed import say
 from patchead.runtime.executor import RunTasks
+from patchead.runtime.in_hand import Watch
 
 if TYPE_CHECKING:  # its plan brings torch, and the tasks that look at images need none
     from patchead.nightly.prompts import PromptSet
@@ -79,14 +82,19 @@ def bits_of(images: pa.Table, *, settings: DecodeSettings) -> int | None:
     """Look at the images of one group; None where none has 16 bits, or each says how many it uses."""
     heads = [(row, head) for row, head in _read(images.to_pylist(), settings, HEAD_BYTES) if may_need_scale(head)]
     pngs, tiffs = ([row for row, head in heads if (head[:1] == b"\x89") == wanted] for wanted in (True, False))
-    found = list(_look(pngs + tiffs[:_TIFFS_FIRST], settings))
-    if any(found):
-        found += _look(tiffs[_TIFFS_FIRST:], settings)
+    with settings.watch(f"looking for 16-bit images from {images['image_id'][0].as_py()} on") as watch:
+        found = _look(pngs + tiffs[:_TIFFS_FIRST], settings, watch)
+        if any(found):
+            found += _look(tiffs[_TIFFS_FIRST:], settings, watch)
     return settled(found)
 
 
-def _look(images: list[dict[str, Any]], settings: DecodeSettings) -> Iterator[Largest | None]:
-    return (largest_of(data, settings.max_pixels) for _, data in _read(images, settings))
+def _look(images: list[dict[str, Any]], settings: DecodeSettings, watch: Watch) -> list[Largest | None]:
+    found: list[Largest | None] = []
+    for row, data in _read(images, settings):
+        with suppress(DecodeError), watch.over(row["image_id"]):  # it becomes a row with its error later
+            found.append(largest_of(data, settings.max_pixels))
+    return found
 
 
 def _read(

@@ -16,6 +16,7 @@ from patchead.errors import ArchiveError, DecodeError, UnreadError
 from patchead.hashing import content_hash
 from patchead.lake.contents import Contents
 from patchead.nightly.units import PLACE, view_number
+from patchead.runtime.in_hand import InHand, Watch
 from patchead.samples.recipe import SampleRecipe, stacked, turned
 from patchead.samples.stand_ins import stand_in
 from patchead.samples.views import Guide, Views
@@ -52,6 +53,13 @@ class DecodeSettings:
     recipe: SampleRecipe
     max_bytes: int = 1_000_000_000
     bytes_in_flight: int = BYTES_IN_FLIGHT
+    max_image_seconds: float = 120.0
+    in_hand: InHand | None = None
+    """What remembers the image that each process has in hand; without it, no time is limited."""
+
+    def watch(self, work: str) -> Watch:
+        """Begin a work of which one image may end its process, or never end."""
+        return Watch(self.in_hand, work, self.max_image_seconds)
 
     @property
     def fit(self) -> str:
@@ -119,13 +127,13 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[S
     (unit,) = batch.to_pylist()
     common = shared[0]  # fetched here, once per process: see `Executor.stream`
     scaling = settings.scaling(next(iter(unit["bit_depth"]), None))
-    guides = _guides(common.guides.get(unit["group_id"]), settings, scaling)
     receipts: list[dict[str, Any]] = [{} for _ in unit["image_id"]]
     views: list[Views | None] = [None] * len(receipts)
-    for index, data in encoded(unit, settings):
-        receipts[index], views[index] = _decode_one(
-            data, {name: unit[name][index] for name in _ASKED}, common.known, guides, settings, scaling
-        )
+    with settings.watch(f"decoding of {len(receipts)} images of {unit['group_id']} ({unit['unit_id']})") as watch:
+        guides = _guides(common.guides.get(unit["group_id"]), settings, scaling, watch)
+        for index, data in encoded(unit, settings):
+            asked = {name: unit[name][index] for name in (*_ASKED, "image_id")}
+            receipts[index], views[index] = _decode_one(data, asked, common.known, guides, settings, scaling, watch)
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in SAMPLE_KEY}
     fresh = [view for view in views if view is not None]
@@ -141,7 +149,7 @@ class _Candidate(NamedTuple):
     guide: Guide
 
 
-def _guides(candidates: pa.Table | None, settings: DecodeSettings, scaling: Scaling) -> list[_Candidate]:
+def _guides(candidates: pa.Table | None, settings: DecodeSettings, scaling: Scaling, watch: Watch) -> list[_Candidate]:
     """The images to align with: all prompts, or the first candidate for the template that is an image.
 
     Raises:
@@ -159,7 +167,8 @@ def _guides(candidates: pa.Table | None, settings: DecodeSettings, scaling: Scal
                 "changed needs a new run id, which lists the archive anew."
             ) from data
         try:
-            image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
+            with watch.over(name):
+                image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
         except DecodeError as exc:
             if settings.recipe.few_shot:
                 raise ArchiveError(f"{name} cannot be used: {exc}. Mend or remove it.") from exc
@@ -225,6 +234,7 @@ def _decode_one(
     guides: list[_Candidate],
     settings: DecodeSettings,
     scaling: Scaling,
+    watch: Watch,
 ) -> tuple[dict[str, Any], Views | None]:
     if isinstance(data, ArchiveError):
         return {"status": UNREAD if isinstance(data, UnreadError) else FAILED, "error": in_settings(str(data))}, None
@@ -235,9 +245,23 @@ def _decode_one(
     if recipe.align is None and (earlier := known.find(digest, asked["turn"], asked["role"], **same)):
         return earlier, None
     try:
-        image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
+        with watch.over(asked["image_id"]):
+            return _decoded(data, digest, asked, guides, settings, scaling)
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": in_settings(str(exc))}, None
+
+
+def _decoded(
+    data: bytes,
+    digest: str,
+    asked: Mapping[str, Any],
+    guides: list[_Candidate],
+    settings: DecodeSettings,
+    scaling: Scaling,
+) -> tuple[dict[str, Any], Views]:
+    """The receipt and the views of one image."""
+    recipe = settings.recipe
+    image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
     blocks = blocks_of(image, data)
     image, view = turned(image, asked["turn"] or 0), view_number(asked["role"])
     if view is not None:

@@ -23,6 +23,7 @@ from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_
 from patchead.nightly.units import as_read_now, samples, units
 from patchead.nightly.unread import Outage, as_failed
 from patchead.runtime.executor import Executor
+from patchead.runtime.in_hand import MOST_STARTS, InHand, Watch
 from patchead.runtime.pool import Pool
 from patchead.samples.embed import SampleEmbedder
 from patchead.samples.recipe import SampleRecipe
@@ -79,7 +80,7 @@ def embed(
     unchanged = store.index.unchanged(readable)
     advance(unchanged.num_rows)
     todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
-    embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads, proven)
+    embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads, proven, settings.in_hand)
     shared = Shared(Contents(store.index), guides or {})
     fresh, unread, embedded, unit_ids = [RECEIPTS.empty_table()], RECEIPTS.empty_table(), 0, list[str]()
     for _ in range(_PASSES):
@@ -133,6 +134,8 @@ class EmbedSpec:
     threads: int
     proven: bool = False
     """Whether images that all cannot be compared are to blame, and not the encoder."""
+    in_hand: InHand | None = None
+    """What remembers the unit that each process has in hand."""
 
 
 class EmbedActor:
@@ -147,7 +150,7 @@ class EmbedActor:
         import torch
 
         torch.set_num_threads(spec.threads)
-        self._encoder, self._store = build(spec.encoder), spec.store
+        self._encoder, self._store, self._in_hand = build(spec.encoder), spec.store, spec.in_hand
         self._embedder = SampleEmbedder(self._encoder, spec.recipe, batch_size=spec.batch_size, proven=spec.proven)
         if not self._store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
             raise WeightsError(
@@ -156,7 +159,13 @@ class EmbedActor:
             )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        unit_id, receipts, pixels, valid, motions, blocks = DecodedUnit.of(batch)
+        unit = DecodedUnit.of(batch)
+        first = unit.receipts["image_id"][0].as_py()
+        with Watch(self._in_hand, f"embedding of {unit.receipts.num_rows} images from {first} on ({unit.unit_id})"):
+            return self._embedded(unit)
+
+    def _embedded(self, unit: DecodedUnit) -> pa.Table:
+        unit_id, receipts, pixels, valid, motions, blocks = unit
         fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
         written, embeddings, side_arrays = pc.sum(fresh, min_count=0).as_py(), None, None
         if written:
@@ -190,7 +199,8 @@ def _run(
 ) -> Iterator[tuple[pa.Table, int]]:
     """Receipts of each unit as it is finished, and how many images were embedded for it."""
     function = partial(decode_unit, settings=settings, shared=executor.stream([executor.put(shared)]))
-    for batch in executor.map_units(work, function, EmbedActor, spec, pool, memory=settings.memory_bytes):
+    found = executor.map_units(work, function, EmbedActor, spec, pool, starts=MOST_STARTS, memory=settings.memory_bytes)
+    for batch in found:
         yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
 
 

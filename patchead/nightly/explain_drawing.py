@@ -19,6 +19,7 @@ from patchead.maps.heatmap import heatmap, overlay
 from patchead.maps.regions import image_regions
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
+from patchead.runtime.in_hand import Watch
 from patchead.schema import REGIONS, table
 from patchead.settings.argument_names import in_settings
 
@@ -78,16 +79,18 @@ def draw_portion(portion: Portion, *, folder: RunFolder, settings: DrawSettings)
     patches = folder.read_patch_scores(portion.images["group_id"][0].as_py(), portion.indices)
     files: list[dict[str, Any]] = []
     regions: list[dict[str, Any]] = []
-    for place, image, data in _originals(portion, settings.decode):
-        regions += _region_rows(image, patches[place], bool(portion.flagged[place]), portion.threshold, settings)
-        file: dict[str, Any] = {"image_id": image["image_id"]}
-        files.append(file)
-        if data is None:
-            continue
-        try:
-            file["heatmap_uri"] = _write(image, data, patches[place], portion.colours, settings)
-        except (ArchiveError, DecodeError) as exc:
-            file["note"] = f"scored, but its heatmap could not be drawn: {in_settings(str(exc))}"
+    first = portion.images["image_id"][0].as_py()
+    with settings.decode.watch(f"drawing of {portion.images.num_rows} images from {first} on") as watch:
+        for place, image, data in _originals(portion, settings.decode):
+            regions += _region_rows(image, patches[place], bool(portion.flagged[place]), portion.threshold, settings)
+            file: dict[str, Any] = {"image_id": image["image_id"]}
+            files.append(file)
+            if data is None:
+                continue
+            try:
+                file["heatmap_uri"] = _write(image, data, patches[place], portion.colours, settings, watch)
+            except (ArchiveError, DecodeError) as exc:
+                file["note"] = f"scored, but its heatmap could not be drawn: {in_settings(str(exc))}"
     return Pictures(table(files, FILES), table(regions, REGIONS))
 
 
@@ -123,14 +126,15 @@ def _write(
     patch_scores: np.ndarray,
     colours: tuple[float, float],
     settings: DrawSettings,
+    watch: Watch,
 ) -> str:
     if isinstance(data, ArchiveError):
         raise data
     if content_hash(data) != image["content_hash"]:
         raise ArchiveError(f"{image['uri']} has another content than when it was scored")
-    photo = decode(
-        data, max_pixels=settings.decode.max_pixels, **settings.decode.scaling(image.get("bit_depth"))._asdict()
-    )
+    scaling = settings.decode.scaling(image.get("bit_depth"))
+    with watch.over(image["image_id"]):
+        photo = decode(data, max_pixels=settings.decode.max_pixels, **scaling._asdict())
     uri = heatmap_uri(
         settings.lake_uri, image["night"], image["product"], settings.run_id, image["image_id"], settings.format
     )

@@ -32,6 +32,7 @@ from patchead.nightly.twins import with_twins
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.printed import say
 from patchead.runtime.executor import Executor
+from patchead.runtime.in_hand import MOST_STARTS
 from patchead.runtime.pool import reserved_seconds
 from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
 from patchead.scoring.precision_probe import probe_with, to_time, warning
@@ -69,7 +70,8 @@ class Night:
         self, config: Config, record: RunRecord, folder: RunFolder, stages: Stages, executor: Executor
     ) -> None:
         self.config, self.record, self.folder, self.stages = config, record, folder, stages
-        self.storage, self.executor = wiring.storage(config), executor
+        self.storage, self.executor, self.in_hand = wiring.storage(config), executor, executor.in_hand()
+        self.run_images = partial(executor.run_tasks, starts=MOST_STARTS)  # of which one may end its process
         self.embed_pool, self.score_pool = executor.pools(wiring.pool_request(config))
         places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
         executor.require_shared_folders([uri for uri in places if uri is not None])
@@ -105,8 +107,8 @@ class Night:
         accepted = find_accepted(self.config, self.storage, readable, encoder.encoder_id, store)
         self.plan(readable, encoder, prompts.counts(readable) if prompts else accepted.counts(readable))
         guides = self.guides(readable, prompts)
-        decoding = wiring.decode_settings(self.config, encoder.grid)
-        self.bits = settle_night(readable, prompts, decoding, self.executor.run_tasks, self.stages.console)
+        decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
+        self.bits = settle_night(readable, prompts, decoding, self.run_images, self.stages.console)
         filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
         images = self.embed(with_bits(manifest, self.bits), encoder, store, guides)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
@@ -213,7 +215,7 @@ class Night:
             manifest,
             wiring.encoder_spec(self.config, self.embed_pool.device),
             store,
-            wiring.decode_settings(self.config, encoder.grid),
+            wiring.decode_settings(self.config, encoder.grid, self.in_hand),
             self.embed_pool,
             batch_size=self.config.encoder.batch_size,
             images_per_file=wiring.images_per_unit(self.config, guides),
@@ -259,18 +261,12 @@ class Night:
     def explain(self, embedded: EmbeddedNight) -> Explained:
         """Rank, judge and draw; score rows of every image, regions and verdicts."""
         encoder, images = embedded.encoder, embedded.images
-        decoding = wiring.decode_settings(self.config, encoder.grid)
+        decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
         settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
         with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
             settings = self.at_level_of_night(settings, embedded)
-            done = explain(
-                embedded.groups,
-                self.folder,
-                settings,
-                map_tasks=self.executor.run_tasks,
-                advance=advance,
-                accepted=embedded.accepted.groups,
-            )
+            groups, accepted, run = embedded.groups, embedded.accepted.groups, self.run_images
+            done = explain(groups, self.folder, settings, map_tasks=run, advance=advance, accepted=accepted)
         for text in drift_warnings(done.verdicts):
             say(self.stages.console, f"warning: {text}")
         self.record.scoring |= found_in(done, aligned=self.config.align.enabled)

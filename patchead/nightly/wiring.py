@@ -19,6 +19,7 @@ from patchead.nightly.judge_group import JudgeSettings
 from patchead.nightly.prompts import PromptRequest, prompt_catalog
 from patchead.nightly.score_actor import ScoreSettings
 from patchead.plan.group_plan import Limits
+from patchead.runtime.in_hand import InHand
 from patchead.runtime.pool import PoolRequest
 from patchead.samples.recipe import SampleRecipe
 from patchead.scoring.memory_budget import GIGABYTE
@@ -92,8 +93,8 @@ def prompt_request(config: Config) -> PromptRequest:
     )
 
 
-def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
-    """Say how images are read and decoded; ``grid`` is the encoder's."""
+def decode_settings(config: Config, grid: tuple[int, int], in_hand: InHand | None) -> DecodeSettings:
+    """Say how images are read and decoded; ``grid`` is the encoder's, ``in_hand`` the executor's."""
     archive = config.archive
     return DecodeSettings(
         storage=storage(config),
@@ -104,6 +105,8 @@ def decode_settings(config: Config, grid: tuple[int, int]) -> DecodeSettings:
         bytes_in_flight=archive.bytes_in_flight,
         bit_depth=archive.bit_depth,
         recipe=recipe(config, grid),
+        max_image_seconds=config.run.max_image_seconds,
+        in_hand=in_hand,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import ray
 
-from patchead.runtime.pool import IN_FLIGHT
+from patchead.runtime.pool import IN_FLIGHT, STARTS
 from patchead.runtime.worker_errors import worker_errors
 
 Item = TypeVar("Item")
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 def run_tasks(
-    function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
+    function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0, starts: int = STARTS
 ) -> Iterator[tuple[int, Result]]:
     """Run a function on every item by Ray tasks; yield each item's number and its result as it is finished.
 
@@ -25,12 +25,13 @@ def run_tasks(
         function: what to run; it and the items must pickle.
         items: any number of them.
         num_cpus: that one task takes.
+        starts: of one task, at most; it is begun again after its process or its machine was lost.
 
     Raises:
         PatcheadError: that a task raised, as itself.
         RayError: for any other error of a task.
     """
-    remote = ray.remote(num_cpus=num_cpus)(_call)
+    remote = ray.remote(num_cpus=num_cpus, max_retries=starts - 1)(_call)
     most = IN_FLIGHT * max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
     running: dict[ray.ObjectRef, int] = {}
     for index, item in enumerate(items):

@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from patchead.runtime.pool import Pool, PoolRequest
+from patchead.runtime.in_hand import InHand
+from patchead.runtime.pool import STARTS, Pool, PoolRequest
 
 Handle = Any
 """A value that a later call takes as an argument: a reference into the object store, or the value itself."""
@@ -83,9 +84,12 @@ class Executor(Protocol):
         """Call a function once on every node that may work; results in any order."""
 
     def run_tasks(
-        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0, starts: int = STARTS
     ) -> Iterator[tuple[int, Result]]:
-        """Call a function of every item; yield (place of the item, result) as they finish, few ahead at a time."""
+        """Call a function of every item; yield (place of the item, result) as they finish, few ahead at a time.
+
+        A call whose process ends is made again, up to ``starts`` times.
+        """
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
         """Have a function called with plain values and handles; returns the handle of its result."""
@@ -99,6 +103,9 @@ class Executor(Protocol):
     def call_counter(self) -> CallCounter:
         """Return a new counter that no lost actor takes with it."""
 
+    def in_hand(self) -> InHand | None:
+        """Return a new memory of what each process has in hand; None where the caller's own process does the work."""
+
     def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> AbstractContextManager[ActorPool]:
         """Hold a pool of actors set up with ``spec``; leaving the context waits for every call."""
 
@@ -110,6 +117,7 @@ class Executor(Protocol):
         spec: Any,
         pool: Pool,
         *,
+        starts: int = STARTS,
         memory: int = 0,
     ) -> Iterator[pa.Table]:
         """Send each row of ``units`` through a function on any CPU, then through an actor; yield what comes out.
@@ -120,5 +128,6 @@ class Executor(Protocol):
             actor_class: an `Actor` whose instances are called with that table.
             spec: what the actors are set up with.
             pool: their number and resources.
+            starts: times that the function is begun for one unit, at most, see `run_tasks`.
             memory: bytes that one call of the function may take; 0 where it is not known.
         """

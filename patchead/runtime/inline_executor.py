@@ -64,7 +64,7 @@ class InlineExecutor:
         return [function()]
 
     def run_tasks(
-        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0, starts: int = 1
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item, in order."""
         for index, item in enumerate(items):
@@ -86,6 +86,9 @@ class InlineExecutor:
         """Return a new counter."""
         return InlineCounter()
 
+    def in_hand(self) -> None:
+        """Return None: what ends this process ends the run."""
+
     @contextmanager
     def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> Iterator[InlineActors]:
         """Hold one actor in this process; torch's threads are as before afterwards."""
@@ -102,6 +105,7 @@ class InlineExecutor:
         spec: Any,
         pool: Pool,
         *,
+        starts: int = 1,
         memory: int = 0,  # as one call is made at a time, it gets what there is
     ) -> Iterator[pa.Table]:
         """Send each unit through the function and the actor, one after the other."""

@@ -8,6 +8,8 @@ from typing import Literal
 
 IN_FLIGHT = 2
 """Calls per actor that are handed out at a time: one at work, one whose blocks are on their way."""
+STARTS = 5
+"""Times that a task is begun, at most: again after its process, or its machine, was lost."""
 
 
 @dataclass(frozen=True)

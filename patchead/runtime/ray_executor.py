@@ -18,12 +18,10 @@ from patchead.runtime import session
 from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.dispatch import run_tasks
 from patchead.runtime.executor import Actor, Handle, Item, Result
-from patchead.runtime.pool import IN_FLIGHT, Pool, PoolRequest
-from patchead.runtime.ray_worker import RayCounter, References, Worker
+from patchead.runtime.in_hand import Memory
+from patchead.runtime.pool import IN_FLIGHT, STARTS, Pool, PoolRequest
+from patchead.runtime.ray_worker import RayCounter, RayInHand, References, Worker
 from patchead.runtime.worker_errors import worker_errors
-
-MOST_RETRIES = 4
-"""Times that a task is made again after its process, or its machine, was lost."""
 
 
 class RayExecutor:
@@ -64,10 +62,10 @@ class RayExecutor:
         )
 
     def run_tasks(
-        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0, starts: int = STARTS
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item by Ray tasks; both must pickle."""
-        return run_tasks(function, items, num_cpus=num_cpus)
+        return run_tasks(function, items, num_cpus=num_cpus, starts=starts)
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
         """Have a function called by a Ray task."""
@@ -83,16 +81,17 @@ class RayExecutor:
 
     def call_counter(self) -> RayCounter:
         """Start a counting actor on this node: it must not be lost with a worker node."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        name = f"patchead-call-counts-{uuid.uuid4().hex}"
-        remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(CallCounts)
-        return RayCounter(name, remote.options(name=name).remote())
+        return RayCounter(*_kept_here(CallCounts))
+
+    def in_hand(self) -> RayInHand:
+        """Start a remembering actor on this node."""
+        return RayInHand(*_kept_here(Memory))
 
     @contextmanager
     def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> Iterator[RayActors]:
         """Hold a pool of Ray actors.
 
-        A lost one is started again, and its calls are made again, each `MOST_RETRIES` times: every call is idempotent.
+        A lost one is started again, and its calls are made again, each up to `STARTS` times: every call is idempotent.
         """
         key = (actor_class, pool)
         workers = self._idle.pop(key, None) or [_start(actor_class, pool) for _ in range(pool.size)]
@@ -118,6 +117,7 @@ class RayExecutor:
         spec: Any,
         pool: Pool,
         *,
+        starts: int = STARTS,
         memory: int = 0,
     ) -> Iterator[pa.Table]:
         """Send each unit through Ray Data: the function by tasks, then a fixed-size pool of actors."""
@@ -134,7 +134,7 @@ class RayExecutor:
                 function,
                 num_cpus=pool.decode_cpus,
                 memory=_within_a_node(memory),
-                max_retries=MOST_RETRIES,
+                max_retries=starts - 1,
                 **one_each,
             )
         done = decoded.map_batches(
@@ -201,6 +201,14 @@ class _UnitActor:
         return self._actor(unit)
 
 
+def _kept_here(kept: type[Any]) -> tuple[str, Any]:
+    """The name and the handle of an actor on the driver's node, which lives as long as the run."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    name = f"patchead-{kept.__name__}-{uuid.uuid4().hex}"
+    remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(kept)
+    return name, remote.options(name=name).remote()
+
+
 def _within_a_node(memory: int) -> int | None:
     """What a task may reserve, so that at least two find room on the largest node: else none would ever begin."""
     largest = max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
@@ -216,5 +224,5 @@ def _task(function: Callable[..., Any], num_cpus: float) -> Any:
 def _start(actor_class: type[Actor], pool: Pool) -> Any:
     # A machine may be lost as often as it will; a task that ends its process again and again is told at last.
     options = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "max_restarts": -1}
-    remote = ray.remote(**options, max_task_retries=MOST_RETRIES)(Worker)
+    remote = ray.remote(**options, max_task_retries=STARTS - 1)(Worker)
     return remote.remote(actor_class)

@@ -8,6 +8,8 @@ from typing import Any
 import ray
 
 from patchead.runtime.executor import Actor
+from patchead.runtime.in_hand import Begun
+from patchead.runtime.worker_errors import worker_errors
 
 
 class References(Sequence[Any]):
@@ -23,14 +25,45 @@ class References(Sequence[Any]):
         return ray.get(self._references[index])
 
 
-class RayCounter:
-    """Reach a counting actor, wherever the caller is. See `executor.CallCounter`."""
+class _Reached:
+    """An actor that is reached by its name, wherever the caller is."""
 
     def __init__(self, name: str, owner: Any = None) -> None:
         self._name, self._owner = name, owner  # the owner's handle keeps the actor alive
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return RayCounter, (self._name,)
+        return type(self), (self._name,)
+
+    @property
+    def _actor(self) -> Any:
+        if self._owner is None:
+            self._owner = ray.get_actor(self._name)
+        return self._owner
+
+
+class RayInHand(_Reached):
+    """Reach a remembering actor. See `in_hand.InHand`."""
+
+    def begin(self, work: str, seconds: float) -> Begun:
+        """Note one start."""
+        with worker_errors():
+            return ray.get(self._actor.begin.remote(work, seconds))
+
+    def take(self, work: str, piece: str) -> None:
+        """Note what is in hand; waits, as the process may end at once."""
+        ray.get(self._actor.take.remote(work, piece))
+
+    def late(self, work: str) -> None:
+        """Note that it takes too long."""
+        ray.get(self._actor.late.remote(work))
+
+    def end(self, work: str) -> None:
+        """Forget what was in hand."""
+        ray.get(self._actor.end.remote(work))
+
+
+class RayCounter(_Reached):
+    """Reach a counting actor. See `executor.CallCounter`."""
 
     def began(self, task: str) -> None:
         """Count one start; waits, so that what is lost from here on has been counted."""
@@ -51,12 +84,6 @@ class RayCounter:
     def summary(self) -> dict[str, Any]:
         """Return the counts as plain JSON values."""
         return ray.get(self._actor.summary.remote())
-
-    @property
-    def _actor(self) -> Any:
-        if self._owner is None:
-            self._owner = ray.get_actor(self._name)
-        return self._owner
 
 
 class Worker:

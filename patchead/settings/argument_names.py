@@ -17,6 +17,7 @@ KEYS: Mapping[str, str] = {
     "max_pixels": "archive.max_pixels",
     "max_bytes": "archive.max_bytes",
     "bit_depth": "archive.bit_depth",
+    "max_image_seconds": "run.max_image_seconds",
     # encoders, and how an image becomes what they take
     "name": "encoder.name",
     "weights": "encoder.weights",

@@ -78,6 +78,7 @@ _NOTHING = (
     "run.run_id",  # the name of all the others
     "run.max_unread_fraction",
     "run.max_failed_fraction",  # whether anything is published, not what
+    "run.max_image_seconds",  # whether an image hangs: the same images on a faster machine
 )
 
 _LEVELS = {

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 import pyarrow as pa
 from aiohttp import ClientPayloadError
 
-from patchead.errors import DamagedFileError
+from patchead.errors import DamagedFileError, DecodeError
+from patchead.runtime.in_hand import InHand, Watch
 
 
 class UnpicklableError(Exception):
@@ -61,3 +63,18 @@ class FailingActor:
 
     def call(self, how: str) -> None:
         fail(how)
+
+
+def watched(pieces: str, in_hand: InHand) -> list[str]:
+    """The pieces of a work that ended well, and why others were refused; h hangs."""
+    done = []
+    with Watch(in_hand, pieces, 0.5) as watch:
+        for piece in pieces:
+            try:
+                with watch.over(piece):
+                    while piece == "h":
+                        time.sleep(0.01)
+                    done.append(piece)
+            except DecodeError as exc:
+                done.append(str(exc))
+    return done

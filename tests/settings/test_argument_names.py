@@ -47,6 +47,7 @@ NAMING_ARGUMENTS = [
     ),
     *(PACKAGE / "archive" / f"{name}.py" for name in ("decode", "pixels", "damage")),
     PACKAGE / "nightly" / "decode.py",
+    PACKAGE / "runtime" / "in_hand.py",
 ]
 
 

@@ -115,6 +115,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "run.run_id": ("second", {}),
     "run.max_failed_fraction": (0.5, {}),
     "run.max_unread_fraction": (0.5, {}),
+    "run.max_image_seconds": (7.0, {}),
 }
 # Which identities change with a setting of each level.
 CHANGES = {
