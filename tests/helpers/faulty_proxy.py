@@ -15,10 +15,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.session import Session
+
 from patchead.storage import Storage
 
 Rule = Callable[[str, str], str | None]
-"""From method and path to a fault: "503", "500", "404", "403", "reset", "cut", "stall", or None for a true answer."""
+"""From method and path to a fault: "503", "500", "404", "403", "reset", "cut", "stall", "unconditional" (the condition
+``If-None-Match`` is passed over, as some stores do), or None for a true answer."""
 
 _DROPPED = {"connection", "transfer-encoding", "keep-alive", "date", "server"}
 
@@ -76,13 +81,16 @@ def _handler(proxy: FaultyProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
             if fault is not None and fault.isdigit():
                 self._send(int(fault), {}, _XML.get(fault, "").encode())
                 return
+            headers = dict(self.headers.items())
+            if fault == "unconditional":
+                headers = _without_condition(self.command, f"http://{upstream}{self.path}", headers, body)
             connection = http.client.HTTPConnection(upstream, timeout=600)
-            connection.request(self.command, self.path, body, dict(self.headers.items()))
+            connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
             data = answer.read()
             connection.close()
-            headers = {name: value for name, value in answer.getheaders() if name.lower() not in _DROPPED}
-            self._send(answer.status, headers, data, cut=fault == "cut" and self.command == "GET")
+            answered = {name: value for name, value in answer.getheaders() if name.lower() not in _DROPPED}
+            self._send(answer.status, answered, data, cut=fault == "cut" and self.command == "GET")
 
         def _send(self, status: int, headers: dict[str, str], data: bytes, *, cut: bool = False) -> None:
             self.send_response(status)
@@ -104,8 +112,18 @@ def _handler(proxy: FaultyProxy, upstream: str) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _without_condition(method: str, url: str, headers: dict[str, str], body: bytes) -> dict[str, str]:
+    """The headers of the same request without the condition, which was signed: signed again, by the process's keys."""
+    left_out = {"if-none-match", "authorization", "host"}
+    kept = {name: value for name, value in headers.items() if name.lower() not in left_out}
+    request = AWSRequest(method, url, data=body, headers=kept)
+    S3SigV4Auth(Session().get_credentials(), "s3", "us-east-1").add_auth(request)
+    return dict(request.headers.items()) | {"Host": urlsplit(url).netloc}
+
+
 _XML = {
     "503": "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>",
+    "501": "<Error><Code>NotImplemented</Code><Message>A header you provided is not implemented.</Message></Error>",
     "500": "<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>",
     "404": "<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message></Error>",
     "403": "<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>",
