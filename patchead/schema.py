@@ -34,6 +34,7 @@ STATUSES = {
 
 STATES = {
     "running": "The run has begun; only in `run.json`. Of a run that was killed too: `patchead runs` calls it dead.",
+    "publishing": "Its rows are being written, or it was killed as they were: run it again. Only in `runs`.",
     "published": "Its rows are in the tables.",
     "stopped after STAGE": "`--until STAGE` asked for no more; the same run id goes on from there. Only in `run.json`.",
     "failed": "It ended before it published; `reason` in `runs` and `error` of `run.json` say why.",
@@ -154,10 +155,11 @@ _REGIONS = Described(
     "`tables/regions`",
     "One row per region of the images that were explained. A flagged image has at least one; another that was "
     "explained has none where its map stays below the group's threshold. Boxes are pixels of "
-    "the original image, upright; x runs to the right, y downwards, from 0.",
+    "the original image, upright; x runs to the right, y downwards, from 0. Join `scores` by `run_id` and `image_id`: "
+    "while a night is being replaced, rows of two runs are here.",
     [
         ("run_id", pa.string(), "The run that wrote the row."),
-        ("image_id", pa.string(), "The image; joins `scores`."),
+        ("image_id", pa.string(), "The image; joins `scores`, with `run_id`."),
         ("night", pa.date32(), "Night of the image. Partition."),
         ("product", pa.string(), "Product of the image; null where it is empty. Partition."),
         ("group_id", pa.string(), "Group of the image."),
@@ -181,12 +183,12 @@ _VERDICTS = Described(
     "`tables/verdicts`",
     "One row per group of a run: how it was decided which of its images are flagged, and signs of a rule that does not "
     "fit. Where the null fits, `upper_ratio` is near 1 and `skew` near 0; where the flagged stand apart, `gap_z` is "
-    "large.",
+    "large. Join `scores` by `run_id` and `group_id`, as `regions`.",
     [
         ("run_id", pa.string(), "The run that wrote the row; joins `runs`."),
         ("night", pa.date32(), "Night of the group. Partition."),
         ("product", pa.string(), "Product of the group; null where it is empty. Partition."),
-        ("group_id", pa.string(), "The group; joins `scores`."),
+        ("group_id", pa.string(), "The group; with `run_id` joins `scores`."),
         ("images", pa.int64(), "Images of the group that could be embedded."),
         ("scored", pa.int64(), "Those with a score."),
         ("flagged", pa.int64(), "Those with `is_anomalous`."),
@@ -231,16 +233,16 @@ _VERDICTS = Described(
 
 _RUNS = Described(
     "`tables/runs`",
-    "One row per run that ended. One that is `published` is written last: it is complete in the other tables. One that "
-    "`failed` has nothing there. A run that was killed has no row until it is tried again; `patchead runs` tells it "
-    "from one that still works.",
+    "One row per run that ended. One that `failed` has nothing in the other tables. What `scores` names is complete "
+    "there, also of a run that was killed before it could say more than `publishing`. One that was killed earlier has "
+    "no row until it is tried again; `patchead runs` tells it from one that still works.",
     [
         ("run_id", pa.string(), "Name of the run, unique."),
         ("night", pa.date32(), "The night that it covered, or was to cover; null if several or not known."),
         ("nights", pa.list_(pa.date32()), "All nights that it covered; null where it failed before they were known."),
         ("started_at", _timestamp, "When it began."),
         ("finished_at", _timestamp, "When it published, or failed."),
-        ("state", pa.string(), "`published` or `failed`."),
+        ("state", pa.string(), "`published`, `failed` or `publishing`."),
         ("reason", pa.string(), "Why it failed; else null."),
         ("images", pa.int64(), "Images of the manifest: `ok` + `failed` + `skipped`."),
         ("ok", pa.int64(), "Images with a score."),
@@ -267,8 +269,7 @@ TO_EMBED = pa.schema([*MANIFEST, *((name, type) for name, type, _ in _OF_A_SAMPL
 """What the embed stage is asked for: one row per sample. The same image may be there upright and turned."""
 SAMPLE_KEY = ("image_id", "etag", "size", *(name for name, _, _ in _OF_A_SAMPLE))
 """Columns that tell samples of one store apart: where all are equal, and the etag is known, so is the embedding."""
-SCORES, REGIONS, RUNS = _SCORES.schema, _REGIONS.schema, _RUNS.schema
-VERDICTS = _VERDICTS.schema
+SCORES, REGIONS, RUNS, VERDICTS = _SCORES.schema, _REGIONS.schema, _RUNS.schema, _VERDICTS.schema
 
 PARTITIONS = {name: ["night", "product"] for name in ("scores", "regions", "verdicts")} | {"runs": []}
 TABLES: dict[str, pa.Schema] = {"scores": SCORES, "regions": REGIONS, "verdicts": VERDICTS, "runs": RUNS}

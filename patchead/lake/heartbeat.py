@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import socket
 import threading
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from patchead.errors import LakeError
+from patchead.files import Folder
 
 HEARTBEAT_FILE = "heartbeat.json"
 INTERVAL_S = 20.0
-_MISSED = 6  # beats, after which a process that cannot be looked at is taken for dead
+MISSED = 6
+"""Beats, after which a process that cannot be looked at is taken for dead."""
 
 
 @contextmanager
@@ -32,10 +35,10 @@ def heartbeat(write: Callable[[str, dict[str, Any]], None], interval_s: float = 
     Raises:
         LakeError: the first one cannot be written.
     """
-    ended, missed, me = threading.Event(), list[str](), this_process()
+    ended, missed = threading.Event(), list[str]()
 
     def beat() -> None:
-        write(HEARTBEAT_FILE, {**me, "time": _now().isoformat(), "interval_s": interval_s})
+        write(HEARTBEAT_FILE, beat_of(interval_s))
 
     def go_on() -> None:
         while not ended.wait(interval_s):
@@ -59,6 +62,11 @@ def this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid()), "place": _place()}
 
 
+def beat_of(interval_s: float) -> dict[str, Any]:
+    """Make one heartbeat of this process, for now."""
+    return {**this_process(), "time": _now().isoformat(), "interval_s": interval_s}
+
+
 def is_alive(beat: Mapping[str, Any] | None, now: dt.datetime | None = None) -> bool:
     """Tell whether the process of a heartbeat still works.
 
@@ -69,12 +77,35 @@ def is_alive(beat: Mapping[str, Any] | None, now: dt.datetime | None = None) -> 
         beat: content of the file; None where there is none.
         now: with a time zone; default: the time.
     """
-    if beat is None:
+    if beat is None or beat.get("ended"):
         return False
     if beat["place"] == _place():
         return _started(beat["pid"]) == beat["started"] is not None
     age = (now or _now()) - dt.datetime.fromisoformat(beat["time"])
-    return age.total_seconds() < _MISSED * beat["interval_s"]
+    return age.total_seconds() < MISSED * beat["interval_s"]
+
+
+def is_here(beat: Mapping[str, Any]) -> bool:
+    """Tell whether a heartbeat is of a process that can be looked up, which a stopped one can be too."""
+    return bool(beat["place"] == _place())
+
+
+def read_json(folder: Folder, name: str) -> Mapping[str, Any] | None:
+    """Read a file of plain JSON values; None for what is not there or is no JSON.
+
+    Raises:
+        LakeError: it is there, and cannot be read.
+    """
+    try:
+        with folder.open(name) as file:
+            found = json.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+    except LakeError:
+        if folder.exists(name):
+            raise
+        return None
+    return found if isinstance(found, Mapping) else None
 
 
 def _now() -> dt.datetime:

@@ -1,4 +1,8 @@
-"""SQL over the tables, by DuckDB in this process: a view of each, those of what people decide too."""
+"""SQL over the tables, by DuckDB in this process: a view of each, those of what people decide too, and ``latest``.
+
+``regions`` and ``verdicts`` are those of the runs that ``scores`` names: what a run adds before it publishes, and what
+a replaced one has left, is not seen.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +29,25 @@ _VIEWS = TABLES | KEPT_TABLES
 _EXTENSIONS = ("httpfs", "delta")
 _CONFIG = {"autoinstall_known_extensions": "false", "allow_unsigned_extensions": "true"}  # see _load_extensions
 _FROM_THE_FIRST = ("scores", "regions", "runs")  # tables that every version publishes
+_OF_A_RUN = ("regions", "verdicts")
+_PUBLISHED = """
+SELECT {columns} FROM ({rows}) AS r JOIN (SELECT DISTINCT run_id, group_id, night, product FROM ({scores})) AS s
+ON r.run_id = s.run_id AND {night} AND r.group_id IS NOT DISTINCT FROM s.group_id
+AND r.product IS NOT DISTINCT FROM s.product
+"""
+# Equality alone has DuckDB open no more files of scores than of the rows that are asked for.
+_NIGHTS = ("r.night = s.night", "(r.night IS NULL AND s.night IS NULL)")
+_LATEST = """
+CREATE VIEW latest AS SELECT scores.* FROM scores LEFT JOIN (SELECT run_id, finished_at FROM runs) USING (run_id)
+QUALIFY row_number() OVER (PARTITION BY night, image_id ORDER BY finished_at DESC NULLS LAST, run_id DESC) = 1
+"""
 
 
 def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
     """Open an in-memory DuckDB with a view of every table of the schema; each query reads the newest version.
+
+    One more, ``latest``, has each image of a night once: where runs with other groups have scored it too, the row of
+    the newest.
 
     A table or a column that the lake does not have yet, because an earlier version wrote it or nobody has accepted or
     said anything, is there as empty or null.
@@ -43,8 +62,10 @@ def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
         _load_extensions(connection)
         if delta_uri(lake_uri, storage, "scores").startswith("s3://"):
             _create_secret(connection, storage)
+        rows = {name: _select(lake_uri, storage, name, columns[name]) for name in _VIEWS}
         for name in _VIEWS:
-            connection.execute(f"CREATE VIEW {name} AS {_select(lake_uri, storage, name, columns[name])}")
+            connection.execute(f"CREATE VIEW {name} AS {_published(name, rows)}")
+        connection.execute(_LATEST)
     except duckdb.Error as exc:
         raise LakeError(f"DuckDB cannot read the tables of {lake_uri}: {exc}") from exc
     return connection
@@ -104,6 +125,17 @@ def _select(lake_uri: str, storage: Storage, name: str, there: set[str]) -> str:
         return f"SELECT {', '.join(lacking)} WHERE false"
     uri = delta_uri(lake_uri, storage, name).replace("'", "''")
     return f"SELECT {', '.join(['*', *lacking])} FROM delta_scan('{uri}')"
+
+
+def _published(name: str, rows: dict[str, str]) -> str:
+    """The rows of a table that belong to what scores holds."""
+    if name not in _OF_A_RUN:
+        return rows[name]
+    columns = ", ".join(f'r."{column}"' for column in _VIEWS[name].names)
+    parts = [
+        _PUBLISHED.format(columns=columns, rows=rows[name], scores=rows["scores"], night=night) for night in _NIGHTS
+    ]
+    return " UNION ALL ".join(parts)
 
 
 def _type(of: pa.DataType) -> str:

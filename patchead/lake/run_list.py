@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from patchead.batches import concurrently
-from patchead.errors import LakeError
 from patchead.files import Folder
-from patchead.lake.heartbeat import HEARTBEAT_FILE, is_alive
+from patchead.lake.heartbeat import HEARTBEAT_FILE, is_alive, read_json
+from patchead.lake.publication import PUBLISHED, PUBLISHING
 from patchead.lake.tables import read_rows
 from patchead.storage import Storage, join
 
-PUBLISHED, FAILED, DEAD, RUNNING = "published", "failed", "dead", "running"
+FAILED, DEAD, RUNNING = "failed", "dead", "running"
 _COLUMNS = ["run_id", "night", "nights", "state", "reason", "started_at", "finished_at", "images", "failed"]
 
 
@@ -61,7 +60,7 @@ def true_state(recorded: str | None, row: str | None, *, alive: bool) -> str:
     """
     if row == PUBLISHED:
         return PUBLISHED
-    if recorded == RUNNING or (recorded, row) == (None, None):
+    if recorded == RUNNING or (recorded is None and row in (None, PUBLISHING)):
         return RUNNING if alive else DEAD
     return recorded or row or DEAD
 
@@ -94,20 +93,7 @@ def _last_words(beat: Mapping[str, Any] | None) -> str:
 
 def _read(folder: Folder) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
     """The record and the heartbeat of a run; None for what is not there or is no JSON."""
-    return _json(folder, "run.json"), _json(folder, HEARTBEAT_FILE)
-
-
-def _json(folder: Folder, name: str) -> Mapping[str, Any] | None:
-    try:
-        with folder.open(name) as file:
-            found = json.loads(file.read())
-    except (FileNotFoundError, ValueError):
-        return None
-    except LakeError:
-        if folder.exists(name):
-            raise
-        return None
-    return found if isinstance(found, Mapping) else None
+    return read_json(folder, "run.json"), read_json(folder, HEARTBEAT_FILE)
 
 
 def _time(value: object) -> dt.datetime | None:

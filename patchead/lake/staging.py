@@ -36,6 +36,12 @@ class RunFolder:
     def __init__(self, lake_uri: str, storage: Storage, run_id: str) -> None:
         self._run = Folder(join(lake_uri, "runs", plain_name("run_id", run_id)), storage)
         self._groups = Folder(self._run.uri_of("groups"), storage)
+        self.explained = Folder(self._run.uri_of("explained"), storage)
+
+    @property
+    def files(self) -> Folder:
+        """Give the folder itself."""
+        return self._run
 
     def uri_of(self, name: str) -> str:
         """Say where a file of :meth:`write_json` is."""
@@ -203,7 +209,7 @@ class RunFolder:
         Raises:
             LakeError: it cannot be moved.
         """
-        for folder in (self._groups, self._run):
+        for folder in (self._groups, self.explained, self._run):
             if uri.startswith(f"{folder.uri}/"):
                 return folder.set_aside(uri.removeprefix(f"{folder.uri}/"))
         return None

@@ -1,8 +1,4 @@
-"""The published Delta tables scores, regions and runs: replaced group by group, one commit per table.
-
-A reader of one table sees a night as it was or as it is, never half of it. Across tables, ``runs`` comes last: a run
-that has a row there is complete.
-"""
+"""The Delta tables of a lake: where each is, how its rows are read, and how a commit is tried until it is done."""
 
 from __future__ import annotations
 
@@ -14,16 +10,12 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from fsspec.implementations.local import LocalFileSystem
 
-from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError, bad_value
 from patchead.kept_tables import KEPT_TABLES
-from patchead.lake.replaced_groups import groups_predicate, sql_literal
-from patchead.lake.validation import validate
 from patchead.schema import PARTITIONS, TABLES, completed
 from patchead.storage import Storage, join
 
@@ -67,96 +59,6 @@ def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
     return f"s3://{path}" if uri.startswith("s3a://") else uri
 
 
-def publish(
-    lake_uri: str,
-    storage: Storage,
-    manifest: pa.Table,
-    scores: pa.Table,
-    regions: pa.Table,
-    verdicts: pa.Table,
-    run: pa.Table,
-) -> bool:
-    """Validate the rows of one run, then replace exactly the groups that they belong to.
-
-    Args:
-        lake_uri, storage: the lake; its tables are created if they are not there, and get the columns that an earlier
-            version did not have.
-        manifest: MANIFEST rows of every image of the run.
-        scores: SCORES, one row per image.
-        regions: REGIONS of those images; may be empty, which removes the groups' earlier regions.
-        verdicts: VERDICTS, one row per group.
-        run: RUNS, one row.
-
-    Returns:
-        False if this run is already published (nothing is done then), else True.
-
-    Raises:
-        ValidationError: the rows contradict the manifest; no table was touched.
-        LakeError: a table cannot be written. A run that got stuck between two tables is completed by publishing
-            it again.
-    """
-    validate(scores, manifest, regions=regions, verdicts=verdicts, run=run)
-    run_id = run["run_id"][0].as_py()
-    if published(lake_uri, storage, run_id):
-        return False
-    for name in TABLES:
-        create_table(lake_uri, storage, name)
-    scores, regions, verdicts = (_without_empty_product(rows) for rows in (scores, regions, verdicts))
-    groups = groups_predicate(scores)
-    # Scores behind the others: whoever sees a new score finds its regions and its verdict.
-    changes = [
-        ("regions", regions, groups),
-        ("verdicts", verdicts, groups),
-        ("scores", scores, groups),
-        ("runs", run, f"run_id = {sql_literal(run_id)}"),
-    ]
-    for name, rows, predicate in changes:
-        if predicate:
-            _replace(lake_uri, storage, name, redacted_column(rows, "error"), predicate, run_id)
-    return True
-
-
-def published(lake_uri: str, storage: Storage, run_id: str) -> bool:
-    """Tell whether the run ``run_id`` is complete in the tables.
-
-    Raises:
-        LakeError: the table of runs cannot be read.
-    """
-    return bool(published_settings(lake_uri, storage, run_id))
-
-
-def published_settings(lake_uri: str, storage: Storage, run_id: str | None = None) -> list[str]:
-    """Read ``config_json`` of every published run, or of the one that is named.
-
-    Raises:
-        LakeError: the table of runs cannot be read.
-    """
-    filters = [("state", "=", "published")] + ([] if run_id is None else [("run_id", "=", run_id)])
-    return read_rows(lake_uri, storage, "runs", ["config_json"], filters)["config_json"].to_pylist()
-
-
-def record_failure(lake_uri: str, storage: Storage, run: pa.Table) -> bool:
-    """Add the row of a run that failed to the table of runs; another one of that run is replaced.
-
-    Args:
-        lake_uri, storage: the lake; the table is made if it is not there.
-        run: RUNS, one row.
-
-    Returns:
-        False if the run is published, which it stays; else True.
-
-    Raises:
-        LakeError: the table cannot be written.
-    """
-    run_id = run["run_id"][0].as_py()
-    if published(lake_uri, storage, run_id):
-        return False
-    create_table(lake_uri, storage, "runs")
-    clean = redacted_column(run, "reason")
-    _replace(lake_uri, storage, "runs", clean, f"run_id = {sql_literal(run_id)} AND state <> 'published'", run_id)
-    return True
-
-
 def read_rows(
     lake_uri: str, storage: Storage, name: str, columns: list[str], filters: list[tuple[str, str, Any]] | None = None
 ) -> pa.Table:
@@ -197,23 +99,6 @@ def create_table(lake_uri: str, storage: Storage, name: str) -> None:
         )
 
     committed(create, uri)
-
-
-def _replace(lake_uri: str, storage: Storage, name: str, rows: pa.Table, predicate: str, run_id: str) -> None:
-    uri = delta_uri(lake_uri, storage, name)
-
-    def replace() -> None:
-        write_deltalake(
-            uri,
-            rows,
-            mode="overwrite",
-            predicate=predicate,
-            schema_mode="merge",  # a lake of an earlier version lacks columns
-            storage_options=storage.patient_delta_options(uri),
-            commit_properties=CommitProperties(custom_metadata={"run_id": run_id}),
-        )
-
-    committed(replace, uri)
 
 
 def committed(commit: Callable[[], None], uri: str, *, repeatable: bool = True) -> None:
@@ -285,9 +170,3 @@ def _pause(attempt: int) -> None:
 def _one_line(exc: Exception, length: int = 400) -> str:
     text = _CONTROL.sub(" ", str(exc)).strip()
     return text if len(text) <= length else f"{text[:length]}…"
-
-
-def _without_empty_product(rows: pa.Table) -> pa.Table:
-    """A Delta partition value that is empty is null."""
-    product = pc.if_else(pc.equal(rows["product"], ""), None, rows["product"])
-    return rows.set_column(rows.column_names.index("product"), "product", product)

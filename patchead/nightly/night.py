@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from patchead.arrow_columns import by_group, count, digest
 from patchead.errors import TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.publication import publish
 from patchead.lake.staging import RunFolder
-from patchead.lake.tables import publish
 from patchead.nightly import wiring
 from patchead.nightly.accepted import AcceptedGroups, drift_warnings, find_accepted, level_of_night
 from patchead.nightly.bit_depth import settle_night, with_bits
@@ -282,8 +282,8 @@ class Night:
         self.record.scoring["level"] = found
         return replace(settings, judging=replace(settings.judging, level=found))
 
-    def publish(self, manifest: pa.Table, explained: Explained) -> None:
-        """Close the record and publish the tables."""
+    def publish(self, manifest: pa.Table, explained: Explained, before_commit: Callable[[], None]) -> None:
+        """Close the record and publish the tables; ``before_commit`` raises where another process has taken over."""
         record, scores = self.record, explained.scores
         record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
         record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
@@ -293,4 +293,4 @@ class Night:
         with self.stages.stage("publish"):
             record.finish("published")
             rows = (scores, explained.regions, explained.verdicts, record.as_row())
-            publish(self.config.lake.uri, self.storage, manifest, *rows)
+            publish(self.config.lake.uri, self.storage, manifest, *rows, before_commit=before_commit)

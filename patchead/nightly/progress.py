@@ -13,10 +13,13 @@ from patchead.printed import say
 
 
 class Stages:
-    """Run the stages of a night under a progress bar each and keeps their wall-clock seconds."""
+    """Run the stages of a night under a progress bar each and keep their wall-clock seconds.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    ``may_go_on`` is called before each stage and after each unit, and raises where the run has to end.
+    """
+
+    def __init__(self, console: Console, may_go_on: Callable[[], None] = lambda: None) -> None:
+        self.console, self._may_go_on = console, may_go_on
         self.seconds: dict[str, float] = {}
         self.items: dict[str, int] = {}
 
@@ -31,6 +34,7 @@ class Stages:
             TimeElapsedColumn(),
             TextColumn("{task.fields[rate]}"),
         )
+        self._may_go_on()
         started, done = time.perf_counter(), 0
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
             task = bars.add_task(name, total=total, rate="")
@@ -40,6 +44,7 @@ class Stages:
                 done += count
                 seconds = time.perf_counter() - started
                 bars.update(task, advance=count, rate=f"{done / seconds:.1f} images/s")
+                self._may_go_on()
 
             yield advance
             if total is None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.errors import SettingsError, TooManyFailuresError
-from patchead.lake.tables import published_settings
+from patchead.lake.publication import published_settings
 from patchead.nightly.run_record import RunRecord
 from patchead.schema import FAILED
 from patchead.settings.identity import differing

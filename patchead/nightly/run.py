@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 
 from patchead.errors import PatcheadError, SettingsError, bad_value
-from patchead.lake.heartbeat import heartbeat
+from patchead.lake.lease import Lease, lease
 from patchead.lake.preflight import preflight
+from patchead.lake.publication import published_settings, record_failure, remove_replaced
 from patchead.lake.staging import RunFolder
-from patchead.lake.tables import published_settings, record_failure
 from patchead.nightly import wiring
 from patchead.nightly.damage import attempts
 from patchead.nightly.night import Night
@@ -55,12 +56,13 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     preflight(config.lake.uri, storage)
     if earlier := published_settings(config.lake.uri, storage, record.run_id):
         refuse_other_run(record, earlier[0])
+        remove_replaced(config.lake.uri, storage, record.run_id)  # its process may have been killed before it did
         record.finish("already published")
         return record
     refuse_trial_among_full_runs(config, storage)
     folder = RunFolder(config.lake.uri, storage, record.run_id)
-    with _recorded(record, folder, storage, console), executor.session(), named_as_settings():
-        night = Night(config, record, folder, Stages(console), executor)
+    with _recorded(record, folder, storage, console) as held, executor.session(), named_as_settings():
+        night = Night(config, record, folder, Stages(console, held.require_unless_told), executor)
         for attempt in attempts(night):
             with attempt:
                 manifest = night.catalog()
@@ -75,27 +77,32 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                 record.scoring |= done
                 if until == "score":
                     return record.stopped_after(until)
-                night.publish(embedded.manifest, night.explain(embedded))
+                night.publish(embedded.manifest, night.explain(embedded), held.require)
     return record
 
 
 @contextmanager
-def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: Console) -> Iterator[None]:
-    """Keep ``run.json`` true around a run, with its heartbeat; a failure is a row of the table of runs too."""
+def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: Console) -> Iterator[Lease]:
+    """Hold the run's lease and keep ``run.json`` true around it; a failure is a row of the table of runs too.
+
+    What another process has taken over is that one's to record.
+    """
     retries = RETRIES.total
-    folder.write_json("run.json", record.as_json())
-    try:
-        with heartbeat(folder.write_json) as missed:
-            yield
-        if missed:
-            say(console, f"warning: {len(missed)} heartbeats could not be written, e.g. {missed[-1]}")
-    except BaseException as exc:
-        record.finish("failed", str(exc) or type(exc).__name__)
-        _record_failure(record, storage, console)
-        raise
-    finally:
-        record.storage_retries = RETRIES.total - retries
+    with lease(folder, record.run_id, partial(say, console)) as held:
         folder.write_json("run.json", record.as_json())
+        try:
+            yield held
+        except BaseException as exc:
+            record.finish("failed", str(exc) or type(exc).__name__)
+            if held.is_ours:
+                _record_failure(record, storage, console)
+            raise
+        finally:
+            record.storage_retries = RETRIES.total - retries
+            if held.is_ours:
+                folder.write_json("run.json", record.as_json())
+    if held.missed:
+        say(console, f"warning: {len(held.missed)} heartbeats could not be written, e.g. {held.missed[-1]}")
 
 
 def _record_failure(record: RunRecord, storage: Storage, console: Console) -> None:

@@ -17,7 +17,7 @@ from patchead.storage import Storage
 
 FEWEST_GOOD, FEWEST_DEFECTS = 20, 5
 """Labels that a suggestion takes."""
-_COLUMNS = ["image_id", "z", "is_anomalous", "verdict_rule", "status"]
+_COLUMNS = ["run_id", "image_id", "z", "is_anomalous", "verdict_rule", "status"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
     Raises:
         LakeError: a table cannot be read.
     """
-    judged = read_rows(lake_uri, storage, "verdicts", ["night", "product", "verdict_rule", "threshold_z"])
+    judged = read_rows(lake_uri, storage, "verdicts", ["run_id", "night", "product", "verdict_rule", "threshold_z"])
     judged = judged.filter(pc.is_valid(judged["verdict_rule"]))
     said = labels(lake_uri, storage)
     labelled = _labelled(lake_uri, storage, said)
@@ -82,22 +82,27 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
     for product in sorted(pc.unique(judged["product"]).to_pylist(), key=lambda name: name or ""):
         if products and (product or "") not in products:
             continue
-        of_product = judged.filter(_equal(judged["product"], product))
-        night = pc.max(of_product["night"]).as_py()
-        newest = of_product.filter(_equal(of_product["night"], night)).to_pylist()
-        filters = [("night", "=", night), ("product", "=", product)]
-        last = read_rows(lake_uri, storage, "scores", _COLUMNS, [each for each in filters if each[2] is not None])
-        found.append(
-            _of_product(
-                product,
-                night,
-                newest,
-                last.filter(pc.equal(last["status"], OK)),
-                labelled.filter(_equal(labelled["product"], product)),
-                said,
-            )
-        )
+        last = _last_night(lake_uri, storage, product, judged.filter(_equal(judged["product"], product)))
+        if last is not None:
+            found.append(_of_product(product, *last, labelled.filter(_equal(labelled["product"], product)), said))
     return found
+
+
+def _last_night(
+    lake_uri: str, storage: Storage, product: str | None, judged: pa.Table
+) -> tuple[Any, list[dict[str, Any]], pa.Table] | None:
+    """The newest night of a product, its verdicts and its scored images; None where none is published.
+
+    Verdicts of a run that is being published, or was ended before it was, are there: those that scores name count.
+    """
+    nights = pc.unique(judged["night"]).sort(order="descending", null_placement="at_end")
+    for night in nights.to_pylist():
+        filters = [("night", "=", night), ("product", "=", product)]
+        rows = read_rows(lake_uri, storage, "scores", _COLUMNS, [each for each in filters if each[2] is not None])
+        named = judged.filter(pc.is_in(judged["run_id"], value_set=pc.unique(rows["run_id"])))
+        if newest := named.filter(_equal(named["night"], night)).to_pylist():
+            return night, newest, rows.filter(pc.equal(rows["status"], OK))
+    return None
 
 
 def suggestions(good: np.ndarray, defects: np.ndarray) -> Iterator[tuple[str, float]]:

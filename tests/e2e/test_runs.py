@@ -38,7 +38,7 @@ def test_a_run_is_running_while_it_works_dead_when_killed_and_published_in_the_e
     code = "import sys; from patchead.cli import main; sys.argv[0] = 'patchead'; main()"
     command = [sys.executable, "-c", code, "score", *SMALL_OPTIONS, *options]
     with subprocess.Popen(command, cwd=ROOT, env=job_environment(), stdout=subprocess.DEVNULL) as work:
-        while not (lake / "runs/night/heartbeat.json").exists():
+        while not (lake / "runs/night/run.json").exists():
             assert work.poll() is None
             time.sleep(0.01)
         work.send_signal(signal.SIGSTOP)

@@ -10,8 +10,9 @@ import pytest
 from duckdb_extensions import import_extension
 
 from patchead.errors import LakeError
+from patchead.lake.publication import publish
 from patchead.lake.query import connect, query
-from patchead.lake.tables import delta_uri, publish
+from patchead.lake.tables import delta_uri
 from patchead.schema import TABLES
 from patchead.storage import Storage
 from tests.helpers.old_lakes import publish_as_version_1

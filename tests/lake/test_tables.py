@@ -17,12 +17,14 @@ from deltalake.exceptions import CommitFailedError
 from patchead.errors import LakeError, ValidationError
 from patchead.files import Folder
 from patchead.lake import preflight as preflight_module
-from patchead.lake import tables
+from patchead.lake import publication, tables
 from patchead.lake.preflight import preflight
+from patchead.lake.publication import ReplacedError, publish, published
 from patchead.lake.replaced_groups import groups_predicate
-from patchead.lake.tables import delta_uri, publish, published
+from patchead.lake.tables import delta_uri
 from patchead.schema import OK, SCORES, TABLES
 from patchead.storage import Storage
+from tests.helpers.faulty_proxy import FaultyProxy
 from tests.helpers.old_lakes import publish_as_version_1
 from tests.helpers.polars_process import read_delta
 from tests.helpers.sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
@@ -44,24 +46,27 @@ def runs_of(lake: Any, name: str = "scores") -> dict[str, str]:
     return {row["image_id"]: row["run_id"] for row in rows}
 
 
-def versions(lake: Any) -> list[int]:
-    return [table_of(lake, name).version() for name in TABLES]
+def commits(lake: Any) -> dict[str, int]:
+    """Commits of each table behind its creation."""
+    return {name: table_of(lake, name).version() for name in TABLES}
 
 
 def run_ids(lake: Any) -> list[str]:
     return sorted(table_of(lake, "runs").to_pyarrow_table()["run_id"].to_pylist())
 
 
-def test_a_run_is_published_once_in_one_commit_per_table(lake: Any) -> None:
+def test_a_run_is_published_once_in_one_commit_of_scores(lake: Any) -> None:
     assert not published(lake.uri, lake.storage, "r1")
     rows = rows_of("r1", [group(NIGHT, "x", "a", "b"), group(NIGHT, AWKWARD, "c"), failed(NIGHT, "x", "d")])
     assert publish_rows(lake, rows)
-    assert versions(lake) == [1, 1, 1, 1]  # version 0 is the creation
+    # A row of runs says that it is being published, another one that it is; nothing was replaced, nothing removed.
+    first = {"scores": 1, "regions": 1, "verdicts": 1, "runs": 2}
+    assert commits(lake) == first
     assert published(lake.uri, lake.storage, "r1")
     assert not published(lake.uri, lake.storage, "r2")
     assert table_of(lake, "scores").history(1)[0]["run_id"] == "r1"
     assert not publish_rows(lake, rows)
-    assert versions(lake) == [1, 1, 1, 1]
+    assert commits(lake) == first
     found = table_of(lake, "scores").to_pyarrow_table().sort_by("image_id").cast(SCORES)
     assert found.equals(rows.scores.sort_by("image_id"))
 
@@ -74,7 +79,8 @@ def test_a_new_run_replaces_exactly_its_groups(lake: Any) -> None:
     assert runs_of(lake, "regions") == {"a2": "r2", "a3": "r2", "b": "r1", "c": "r1"}
     publish_rows(lake, rows_of("r3", [group(NIGHT, AWKWARD_TOO, "b"), group(NEXT_NIGHT, AWKWARD, "c")]))
     assert runs_of(lake) == {"a2": "r2", "a3": "r2", "b": "r3", "c": "r3", "lost": "r1"}
-    assert versions(lake) == [3, 3, 3, 3]
+    # The second and the third have removed what they replaced.
+    assert commits(lake) == {"scores": 3, "regions": 5, "verdicts": 5, "runs": 6}
     assert run_ids(lake) == ["r1", "r2", "r3"]
 
 
@@ -115,19 +121,19 @@ def test_finer_groups_of_one_night_and_product_are_replaced_one_by_one(lake: Any
 
 def test_a_publish_that_dies_before_runs_is_completed(lake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     publish_rows(lake, rows_of("r1", [group(NIGHT, "x", "a", "b")]))
-    rows, write = rows_of("r2", [group(NIGHT, "x", "a", "b")]), tables.write_deltalake
-    for stop_at in ("scores", "runs"):
+    rows, write = rows_of("r2", [group(NIGHT, "x", "a", "b")]), publication.write_deltalake
+    for stop_at, there in (("scores", "r1"), ("runs", "r1")):
 
-        def dies(uri: str, *args: Any, stop_at: str = stop_at, **options: Any) -> None:
-            if uri.endswith(stop_at):
+        def dies(table: DeltaTable, *args: Any, stop_at: str = stop_at, **options: Any) -> None:
+            if table.table_uri.rstrip("/").endswith(stop_at):
                 raise KeyboardInterrupt
-            write(uri, *args, **options)
+            write(table, *args, **options)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(tables, "write_deltalake", dies)
+            patch.setattr(publication, "write_deltalake", dies)
             publish_rows(lake, rows)
         assert not published(lake.uri, lake.storage, "r2")
-        assert run_ids(lake) == ["r1"]
+        assert set(runs_of(lake).values()) == {there}
     assert publish_rows(lake, rows)
     assert runs_of(lake) == {"a": "r2", "b": "r2"} == runs_of(lake, "regions")
     assert run_ids(lake) == ["r1", "r2"]
@@ -163,14 +169,24 @@ def test_publishers_of_different_nights_both_succeed(lake: Any) -> None:
     )
 
 
-def test_publishers_of_one_night_take_turns(local: Any) -> None:
-    def one(run_id: str) -> None:
-        publish_rows(local, rows_of(run_id, [group(NIGHT, "x", "a", "b"), group(NEXT_NIGHT, "x", "c")]))
+def test_of_publishers_of_one_night_at_once_each_wins_or_says_who_did(local: Any) -> None:
+    def one(run_id: str) -> str:
+        try:
+            publish_rows(local, rows_of(run_id, [group(NIGHT, "x", "a", "b"), group(NEXT_NIGHT, "x", "c")]))
+        except ReplacedError as exc:
+            return str(exc)
+        return ""
 
+    ids = ["r1", "r2", "r3"]
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(one, ["r1", "r2", "r3"]))
-    assert len(set(runs_of(local).values())) == 1
-    assert run_ids(local) == ["r1", "r2", "r3"]
+        said = dict(zip(ids, pool.map(one, ids), strict=True))
+    published_ones = [run_id for run_id in ids if not said[run_id]]
+    (last,) = set(runs_of(local).values())
+    assert last in published_ones
+    assert set(runs_of(local, "regions").values()) == {last}
+    assert all(f"of run {run_id}" in said[run_id] for run_id in ids if run_id not in published_ones)
+    states = {row["run_id"]: row["state"] for row in table_of(local, "runs").to_pyarrow_table().to_pylist()}
+    assert states == {run_id: "published" if run_id in published_ones else "publishing" for run_id in ids}
 
 
 def test_readers_never_see_half_a_night(local: Any) -> None:
@@ -194,7 +210,7 @@ def test_readers_never_see_half_a_night(local: Any) -> None:
     assert {len(rows) for rows in seen} == {50}
     assert {len(set(rows.values())) for rows in seen} == {1}
     assert {f"r{number}" for number in range(1, 6)} <= {run for rows in seen for run in rows.values()}
-    assert versions(local) == [6, 6, 6, 6]
+    assert commits(local)["scores"] == 6
 
 
 def test_a_table_that_is_always_taken_is_given_up(local: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +219,7 @@ def test_a_table_that_is_always_taken_is_given_up(local: Any, monkeypatch: pytes
     def refuses(*_args: Any, **_options: Any) -> None:
         raise CommitFailedError("a concurrent transaction\n added data")
 
-    monkeypatch.setattr(tables, "write_deltalake", refuses)
+    monkeypatch.setattr(publication, "write_deltalake", refuses)
     monkeypatch.setattr(tables.time, "sleep", tried.append)
     with pytest.raises(LakeError, match=r"other writers were quicker 10 times .a concurrent transaction added data"):
         publish_rows(local, rows_of("r1", [group(NIGHT, "x", "a")]))
@@ -239,7 +255,7 @@ def test_many_nights_are_published_at_once(local: Any) -> None:
     publish_rows(local, rows_of("r1", entries))
     publish_rows(local, rows_of("r2", entries))
     assert set(runs_of(local).values()) == {"r2"}
-    assert versions(local) == [2, 2, 2, 2]
+    assert commits(local)["scores"] == 2
 
 
 def test_polars_reads_the_table(lake: Any, tmp_path: Path) -> None:
@@ -298,6 +314,38 @@ def test_a_lake_that_cannot_be_written_is_refused(tmp_path: Path, s3: Any) -> No
     ):
         with pytest.raises(LakeError, match=why):
             preflight(uri, s3.storage)
+
+
+def test_a_store_that_ignores_conditions_is_refused_before_any_work(s3: Any) -> None:
+    with FaultyProxy(s3.endpoint, lambda method, path: "unconditional" if method == "PUT" else None) as proxy:
+        uri, storage = f"{s3.bucket()}/lake", proxy.storage(s3.storage)
+        with pytest.raises(LakeError, match=r"does not honour conditional writes.*`If-None-Match: \*`.*lake\.uri"):
+            preflight(uri, storage)
+        assert proxy.seen["unconditional"] == 2
+        assert Folder(uri, s3.storage).names("") == []
+        # What it is for: on such a store the second of two writers that both saw no file replaces the first one's.
+        filesystem, path = storage.filesystem(f"{uri}/commit")
+        for writer in (b"first", b"second"):
+            filesystem.pipe_file(path, writer, mode="create")
+        assert filesystem.cat_file(path) == b"second"
+    filesystem, path = s3.storage.filesystem(f"{uri}/commit")
+    with pytest.raises(OSError, match="condition"):
+        filesystem.pipe_file(path, b"third", mode="create")
+
+
+@pytest.mark.parametrize("answer", ["501", "503"])
+def test_a_store_that_refuses_every_condition_is_told_from_one_that_fails(
+    s3: Any, answer: str, pauses: list[float]
+) -> None:
+    asked: list[str] = []
+
+    def rule(method: str, path: str) -> str | None:
+        asked.append(method)
+        return answer if asked.count("PUT") > 1 and method == "PUT" else None
+
+    why = "does not honour conditional writes" if answer == "501" else "cannot write .*SlowDown|cannot write .*reduce"
+    with FaultyProxy(s3.endpoint, rule) as proxy, pytest.raises(LakeError, match=why):
+        preflight(f"{s3.bucket()}/lake", proxy.storage(s3.storage))
 
 
 @pytest.fixture

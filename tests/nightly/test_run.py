@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from patchead.errors import SettingsError, TooManyFailuresError
-from patchead.lake.tables import published
+from patchead.lake.publication import published
 from patchead.nightly.run import STAGES, run_night
 from patchead.nightly.run_record import RunRecord
 from patchead.runtime.inline_executor import InlineExecutor

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from patchead.lake.publication import publish
 from patchead.lake.query import query
-from patchead.lake.tables import publish, read_rows
+from patchead.lake.tables import read_rows
 from patchead.review.labels import DEFECT, GOOD, labels
 from patchead.storage import Storage
 from tests.helpers.command import patchead

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from patchead.lake.tables import publish
+from patchead.lake.publication import publish
 from patchead.review.labels import DEFECT, GOOD, keep
 from patchead.review.thresholds import suggestions, thresholds
 from patchead.schema import RUNS, VERDICTS, table
