@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from patchead.arrow_columns import compact, values
 from patchead.lake.accepted import Accepted
+from patchead.lake.staged_pictures import FILES
 from patchead.lake.staging import RunFolder
-from patchead.nightly.explain_drawing import COLUMNS, FILES, DrawSettings, Portion, draw_portion
+from patchead.nightly.explain_drawing import COLUMNS, DrawSettings, Portion, draw_portion
 from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
 from patchead.runtime.executor import RunTasks
 from patchead.schema import REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES, VERDICTS, table

@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from patchead.archive.decode import decode
+from patchead.arrow_columns import digest
 from patchead.errors import ArchiveError, DecodeError
-from patchead.hashing import content_hash
+from patchead.hashing import content_hash, text_digest
 from patchead.lake.heatmaps import heatmap_uri, write_image
+from patchead.lake.staged_pictures import FILES, read_pictures, write_pictures
 from patchead.lake.staging import RunFolder
 from patchead.maps.heatmap import heatmap, overlay
 from patchead.maps.regions import image_regions
@@ -26,9 +28,6 @@ from patchead.settings.argument_names import in_settings
 COLUMNS = ("image_id", "night", "product", "group_id", "content_hash", "width", "height", *PLACE)
 """Columns of the manifest and the receipts that drawing needs; a group that was settled has ``bit_depth`` as well."""
 
-FILES = pa.schema([("image_id", pa.string()), ("heatmap_uri", pa.string()), ("note", pa.string())])
-"""The heatmap file of an explained image, null where it has none, and why it has none where it should have one."""
-
 
 @dataclass(frozen=True)
 class DrawSettings:
@@ -39,6 +38,12 @@ class DrawSettings:
     format: Literal["png", "webp"]
     max_side: int
     decode: DecodeSettings
+
+    @property
+    def text(self) -> str:
+        """Write all that decides a picture or a region."""
+        decoding = self.decode.fit, self.decode.bit_depth, self.decode.max_pixels, self.decode.max_bytes
+        return repr((self.run_id, self.lake_uri, self.format, self.max_side, *decoding))
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,18 @@ class Portion:
     colours: tuple[float, float]
     """Patch scores of the darkest and of the brightest colour."""
 
+    @property
+    def name(self) -> str:
+        """Name it by its images."""
+        return text_digest(digest([self.images], ["group_id", "image_id"]))
+
+    def made_of(self, patch_scores: np.ndarray, settings: DrawSettings) -> str:
+        """Hash all that decides its pictures and regions; ``patch_scores`` are those of its images."""
+        decided = repr((self.drawn, self.threshold, self.colours, patch_scores.shape, settings.text))
+        arrays = (self.indices, self.flagged, np.ascontiguousarray(patch_scores))
+        parts = [digest([self.images], self.images.column_names), decided, *(content_hash(a.tobytes()) for a in arrays)]
+        return text_digest(" ".join(parts))
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -68,7 +85,7 @@ class Pictures:
 
 
 def draw_portion(portion: Portion, *, folder: RunFolder, settings: DrawSettings) -> Pictures:
-    """Draw the heatmaps and find the regions of the images of one portion.
+    """Draw the heatmaps and find the regions of the images of one portion, unless an earlier try of the run has.
 
     An original that cannot be read or decoded again, or is another one by now, costs its image the heatmap alone: the
     regions need no original.
@@ -77,6 +94,16 @@ def draw_portion(portion: Portion, *, folder: RunFolder, settings: DrawSettings)
         LakeError: the staged scores cannot be read, or a heatmap cannot be written.
     """
     patches = folder.read_patch_scores(portion.images["group_id"][0].as_py(), portion.indices)
+    made_of = portion.made_of(patches, settings)
+    if (found := read_pictures(folder, portion.name, made_of=made_of)) is not None:
+        return Pictures(*found)
+    drawn = _drawn(portion, patches, settings)
+    if drawn.files["note"].null_count == drawn.files.num_rows:  # else the original may be there the next time
+        write_pictures(folder, portion.name, drawn.files, drawn.regions, made_of=made_of)
+    return drawn
+
+
+def _drawn(portion: Portion, patches: np.ndarray, settings: DrawSettings) -> Pictures:
     files: list[dict[str, Any]] = []
     regions: list[dict[str, Any]] = []
     first = portion.images["image_id"][0].as_py()

@@ -80,16 +80,23 @@ class Night:
         self.patches[name] = found
         self.folder.write_group(name, ids, found, found.max(axis=(1, 2)).astype(np.float64), known, digest="d")
 
-    def explain(
-        self, map_tasks: Any = None, *, portion: int = PORTION, advance: Any = None, **changed: Any
-    ) -> tuple[pa.Table, pa.Table]:
+    def explain(self, map_tasks: Any = None, **changed: Any) -> tuple[pa.Table, pa.Table]:
         """Rows of scores and of regions."""
-        done = self.explained(map_tasks, portion=portion, advance=advance, **changed)
+        done = self.explained(map_tasks, **changed)
         return done.scores, done.regions
 
     def explained(
-        self, map_tasks: Any = None, *, portion: int = PORTION, advance: Any = None, **changed: Any
+        self,
+        map_tasks: Any = None,
+        *,
+        portion: int = PORTION,
+        advance: Any = None,
+        goes_on: bool = False,
+        **changed: Any,
     ) -> Explained:
+        """Explain everything, or only what an earlier try has not drawn if the run ``goes_on``."""
+        for name in [] if goes_on else self.folder.explained.names(".parquet"):
+            self.folder.explained.delete(name)
         return explain(
             self.groups,
             self.folder,

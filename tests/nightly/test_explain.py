@@ -16,7 +16,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from patchead.errors import LakeError
+from patchead.errors import DamagedFileError, LakeError
+from patchead.hashing import text_digest
 from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.maps.regions import EXCEEDED_BY, MAP_SIDE, image_regions
 from patchead.nightly.explain import PORTION, failed_rows
@@ -392,20 +393,103 @@ def test_failed_images_are_rows_with_their_error(tmp_path: Path) -> None:
     assert failed_rows(images.slice(0, 0), night.settings()).num_rows == 0
 
 
-def test_a_run_that_goes_on_draws_again_and_loses_nothing(tmp_path: Path) -> None:
+def drawn_at(night: Night) -> dict[str, int]:
+    """When each heatmap was written, by the name of its image."""
+    scores = night.explain(goes_on=True, portion=1)[0]
+    uris = dict(zip(scores["image_id"].to_pylist(), scores["heatmap_uri"].to_pylist(), strict=True))
+    return {image[-5:]: Path(uri).stat().st_mtime_ns for image, uri in uris.items() if uri}
+
+
+def ended_early(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """Ends the run behind the first portion."""
+    for number, result in in_turn(function, items):
+        yield number, result
+        if hasattr(result, "files"):
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_goes_on_draws_nothing_twice_and_loses_nothing(tmp_path: Path) -> None:
     night = small(tmp_path, hot=(2, 4))
-
-    def ended_early(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        for number, result in in_turn(function, items):
-            yield number, result
-            if hasattr(result, "files"):
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         night.explain(ended_early, portion=1)
-    assert len(list((tmp_path / "lake" / "heatmaps").rglob("*.png"))) == 1
-    scores, regions = night.explain(portion=1)
+    (first,) = (tmp_path / "lake" / "heatmaps").rglob("*.png")
+    at = first.stat().st_mtime_ns
+    scores, regions = night.explain(goes_on=True, portion=1)
+    assert first.stat().st_mtime_ns == at
     files = {str(path) for path in (tmp_path / "lake" / "heatmaps").rglob("*.png")}
     assert set(scores["heatmap_uri"].drop_null().to_pylist()) == files
     assert len(files) == 2
     assert regions["image_id"].to_pylist() == [f"{FOLDER}/2.png", f"{FOLDER}/4.png"]
+    again = night.explain(goes_on=True, portion=1)
+    assert again[0].equals(scores)
+    assert again[1].equals(regions)
+
+
+def test_what_was_drawn_is_taken_if_it_was_made_of_the_same_and_is_there(tmp_path: Path) -> None:
+    night = small(tmp_path, hot=(2, 4))
+    night.explain(portion=1)
+    before = drawn_at(night)
+    assert drawn_at(night) == before
+
+    def drawn_again(**changed: Any) -> set[str]:
+        """Names of the images that are drawn anew."""
+        earlier = drawn_at(night)
+        night.explain(goes_on=True, portion=1, **changed)
+        return {image for image, at in drawn_at(night).items() if at != earlier[image]}
+
+    assert drawn_again() == set()
+    for changed in ({"max_side": 40}, {"patch_threshold": 0.2}):
+        assert drawn_again(**changed) == {"2.png", "4.png"}
+    Path(night.explain(goes_on=True, portion=1)[0]["heatmap_uri"].drop_null()[0].as_py()).unlink()
+    earlier = drawn_at_if_there(night)
+    later = drawn_at(night)
+    assert {image for image in later if later[image] != earlier.get(image)} == {"2.png"}
+
+
+def drawn_at_if_there(night: Night) -> dict[str, int]:
+    """The same of the pictures that are there, without explaining anything."""
+    names = {text_digest(f"{FOLDER}/{number}.png"): f"{number}.png" for number in range(9)}
+    return {names[path.stem]: path.stat().st_mtime_ns for path in Path(night.lake, "heatmaps").rglob("*.png")}
+
+
+def test_other_scores_are_drawn_again(tmp_path: Path) -> None:
+    night = small(tmp_path, hot=(2, 4))
+    night.explain(portion=1)
+    before, staged = drawn_at(night), night.folder.read_group(GROUP)
+    grids = staged.patch_scores.copy()
+    grids[4, 0, 0] += 1e-3  # neither its verdict nor the threshold of the group's regions changes
+    night.folder.write_group(
+        GROUP, staged.image_ids, grids, staged.scores, staged.n_references, digest="of other settings"
+    )
+    after = drawn_at(night)
+    assert after["2.png"] == before["2.png"]
+    assert after["4.png"] != before["4.png"]
+
+
+def test_a_picture_that_could_not_be_drawn_is_tried_again(tmp_path: Path) -> None:
+    night = small(tmp_path)
+    original = tmp_path / "archive" / FOLDER / "4.png"
+    away = original.rename(tmp_path / "away")
+    scores, _ = night.explain()
+    assert scores["heatmap_uri"].null_count == scores.num_rows
+    away.rename(original)
+    scores, _ = night.explain(goes_on=True)
+    assert scores["heatmap_uri"].null_count == scores.num_rows - 1
+
+
+@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_damaged_file_of_what_was_drawn_is_told_by_its_name_or_not_taken(tmp_path: Path, place: float) -> None:
+    night = small(tmp_path, hot=(2, 4))
+    scores, regions = night.explain()
+    (path,) = Path(night.lake, "runs", RUN, "explained").iterdir()
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 1
+    path.write_bytes(data)
+    try:
+        again = night.explain(goes_on=True)
+    except DamagedFileError as exc:
+        assert exc.uri == str(path)
+        assert night.folder.set_aside(exc.uri) is not None
+        again = night.explain(goes_on=True)
+    assert again[0].equals(scores)
+    assert again[1].equals(regions)
