@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from patchead.archive.listing import BATCH_ROWS
 from patchead.archive.members import Listed, members_schema, set_column
+from patchead.archive.parquet_pages import INFLATED, WatchedPages
 from patchead.errors import ArchiveError
 from patchead.hashing import content_hash
 
@@ -24,6 +25,38 @@ _IMAGES_AT_ONCE = 16
 _LONGEST_TEXT = 4096
 _ROWS = 1000  # in the smallest of files
 _BUFFER_BYTES = 1 << 20
+MAX_BYTES = 1_000_000_000
+"""Bytes of one image, at most."""
+BYTES_UNPACKED = 1 << 28
+"""Bytes that a page may unpack to."""
+_TEXT_BYTES = 1 << 28  # of a column in a row group
+
+
+class _File(NamedTuple):
+    """An open file, and what is known of its pages before they are read."""
+
+    parquet: pq.ParquetFile
+    pages: WatchedPages
+    most: int
+    max_bytes: int
+
+    def images_at_once(self, group: int, leaf: str) -> int:
+        """Rows that are unpacked together: one where a few bytes of the file may stand for many."""
+        for chunk in self.pages.chunks(group, leaf):
+            first = self.pages.page_at(chunk.start) if chunk.has_dictionary else None
+            if first and first.unpacked * _IMAGES_AT_ONCE > self.most:
+                return 1
+            if chunk.unpacked > INFLATED * chunk.packed:
+                return 1
+        return _IMAGES_AT_ONCE
+
+    def require_short(self, group: int, leaves: Sequence[str]) -> None:
+        """Refuse texts of a row group that are read together and are too many bytes."""
+        for leaf in leaves:
+            size = sum(chunk.unpacked for chunk in self.pages.chunks(group, leaf))
+            if size > _TEXT_BYTES:
+                told = f"column {leaf!r} of row group {group} unpacks to {size} bytes of text"
+                raise ArchiveError(f"{told}; allowed are {_TEXT_BYTES}")
 
 
 class _Layout(NamedTuple):
@@ -42,14 +75,15 @@ def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str
     schema, broken = members_schema([]), None
     try:
         with _readable():
-            file = _open(stream)
-            layout = _layout(file.schema_arrow, image_column, id_column)
-            present = [name for name in columns if name in file.schema_arrow.names]
+            stored = _open(stream).parquet.schema_arrow
+            layout = _layout(stored, image_column, id_column)
+            present = [name for name in columns if name in stored.names]
             schema = members_schema(present)
             leaves = list(dict.fromkeys([layout.id, *present]))
-            file = _open(stream, _texts(file.schema_arrow, leaves))
-            for group in range(file.num_row_groups):  # one by one, so that damage in one leaves those before it
-                found = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves)
+            file = _open(stream, _texts(stored, leaves))
+            for group in range(file.parquet.num_row_groups):  # one by one: damage in one leaves those before it
+                file.require_short(group, leaves)
+                found = file.parquet.iter_batches(BATCH_ROWS, row_groups=[group], columns=leaves)
                 batches += _filled(file, group, layout, [_members(batch, layout, present, schema) for batch in found])
     except ArchiveError as exc:
         broken = str(exc)
@@ -57,23 +91,30 @@ def list_parquet(stream: IO[bytes], columns: Sequence[str], *, image_column: str
 
 
 def read_parquet(
-    stream: IO[bytes], keys: Sequence[str], *, image_column: str, id_column: str | None
+    stream: IO[bytes],
+    keys: Sequence[str],
+    *,
+    image_column: str,
+    id_column: str | None,
+    max_bytes: int = MAX_BYTES,
+    bytes_in_flight: int = BYTES_UNPACKED,
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Yield the index into ``keys`` and the bytes (or the error) of each row, in the order of the rows.
 
     Row groups that hold none of the keys are not read beyond their ids. Keys that the file does not hold are not
-    yielded.
+    yielded. An image of more than ``max_bytes`` is an error and not copied.
 
     Raises:
-        ArchiveError: the file is damaged or lacks a column; what was yielded before stands.
+        ArchiveError: the file is damaged, lacks a column, or has a page that unpacks to more than ``bytes_in_flight``
+            and 20 times its bytes in the file; what was yielded before stands.
     """
     places: dict[str, list[int]] = {}
     for index, key in enumerate(keys):
         places.setdefault(key, []).append(index)
     with _readable():
-        file = _open(stream)
-        layout = _layout(file.schema_arrow, image_column, id_column)
-        for group in range(file.num_row_groups):
+        file = _open(stream, most=bytes_in_flight, max_bytes=max_bytes)
+        layout = _layout(file.parquet.schema_arrow, image_column, id_column)
+        for group in range(file.parquet.num_row_groups):
             if not places:
                 return
             rows, unnamed = _rows_of(file, group, layout, places)
@@ -83,13 +124,17 @@ def read_parquet(
                 yield from ((index, data) for index in rows.get(row, []))
 
 
-def _open(stream: IO[bytes], texts: Sequence[str] = ()) -> pq.ParquetFile:
+def _open(
+    stream: IO[bytes], texts: Sequence[str] = (), *, most: int = BYTES_UNPACKED, max_bytes: int = MAX_BYTES
+) -> _File:
     # Page by page: by default a whole row group of images would be held before the first is seen. Texts as
     # dictionaries: one long text may stand in a few bytes for a million of them.
-    file = pq.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=list(texts))
+    pages = WatchedPages(stream, most)
+    file = pq.ParquetFile(pages, buffer_size=_BUFFER_BYTES, pre_buffer=False, read_dictionary=list(texts))
     if file.metadata.num_rows > max(_ROWS, stream.seek(0, os.SEEK_END)):
         raise ArchiveError(f"damaged: {file.metadata.num_rows} rows are announced, more than the file has bytes")
-    return file
+    pages.watch()
+    return _File(file, pages, most, max_bytes)
 
 
 def _texts(schema: pa.Schema, leaves: Sequence[str]) -> list[str]:
@@ -102,7 +147,7 @@ def _texts(schema: pa.Schema, leaves: Sequence[str]) -> list[str]:
     return [leaf for leaf, type in types.items() if pa.types.is_string(type) or pa.types.is_binary(type)]
 
 
-def _filled(file: pq.ParquetFile, group: int, layout: _Layout, members: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def _filled(file: _File, group: int, layout: _Layout, members: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """Members whose path is null, as Hugging Face writes it for images without a file, named by their content."""
     if not layout.names_itself or not any(batch["error"].null_count < batch.num_rows for batch in members):
         return members
@@ -132,13 +177,14 @@ def _members(batch: pa.RecordBatch, layout: _Layout, present: Sequence[str], sch
 
 
 def _rows_of(
-    file: pq.ParquetFile, group: int, layout: _Layout, places: dict[str, list[int]]
+    file: _File, group: int, layout: _Layout, places: dict[str, list[int]]
 ) -> tuple[dict[int, list[int]], set[int]]:
     """Rows of the group that hold a key still looked for, and those that only their content names.
 
     The keys found are taken out of ``places``.
     """
-    ids = _text(_leaf(file.read_row_group(group, columns=[layout.id]), layout.id), layout.id)
+    file.require_short(group, [layout.id])
+    ids = _text(_leaf(file.parquet.read_row_group(group, columns=[layout.id]), layout.id), layout.id)
     hits = pc.indices_nonzero(pc.is_in(ids, value_set=pa.array(list(places), pa.string())))
     rows = zip(hits.to_pylist(), ids.take(hits).to_pylist(), strict=True)
     named = {row: places.pop(key) for row, key in rows if key in places}
@@ -146,21 +192,27 @@ def _rows_of(
     return named, set(unnamed)
 
 
-def _images(
-    file: pq.ParquetFile, group: int, layout: _Layout, rows: set[int]
-) -> Iterator[tuple[int, bytes | ArchiveError]]:
+def _images(file: _File, group: int, layout: _Layout, rows: set[int]) -> Iterator[tuple[int, bytes | ArchiveError]]:
     if not rows:
         return
     start, last = 0, max(rows)
-    for batch in file.iter_batches(_IMAGES_AT_ONCE, row_groups=[group], columns=[layout.image]):
+    at_once = file.images_at_once(group, layout.image)
+    for batch in file.parquet.iter_batches(at_once, row_groups=[group], columns=[layout.image]):
         images = _leaf(batch, layout.image)
         for place in range(len(images)):
             if start + place in rows:
-                data = images[place].as_py()
-                yield start + place, ArchiveError("the row has no image bytes") if data is None else data
+                yield start + place, _bytes(images[place], file.max_bytes)
         start += len(images)
         if start > last:
             return
+
+
+def _bytes(value: pa.Scalar, max_bytes: int) -> bytes | ArchiveError:
+    if not value.is_valid:
+        return ArchiveError("the row has no image bytes")
+    if (size := value.as_buffer().size) > max_bytes:
+        return ArchiveError(f"too many bytes: {size} > `max_bytes` {max_bytes}")
+    return value.as_py()
 
 
 def _layout(schema: pa.Schema, image_column: str, id_column: str | None) -> _Layout:

@@ -10,7 +10,7 @@ from typing import IO, Any
 from fsspec.spec import AbstractFileSystem
 
 from patchead.archive.listing import etag_of, is_s3, resolve
-from patchead.archive.parquet import read_parquet
+from patchead.archive.parquet import BYTES_UNPACKED, MAX_BYTES, read_parquet
 from patchead.archive.tar import read_tar
 from patchead.errors import ArchiveError, ReplacedError, UnreadError
 from patchead.storage import VERSION, Storage, explained
@@ -19,7 +19,7 @@ from patchead.storage import VERSION, Storage, explained
 _BLOCK_BYTES = 4 << 20
 AT_ONCE = 32
 """Files or byte ranges that are fetched at the same time, and held, at most."""
-BYTES_IN_FLIGHT = 1 << 28
+BYTES_IN_FLIGHT = BYTES_UNPACKED
 """Bytes of them, at most, unless a single one has more."""
 
 
@@ -32,15 +32,19 @@ def read_images(
     image_column: str = "image",
     id_column: str | None = None,
     etag: str | None = None,
+    max_bytes: int = MAX_BYTES,
+    bytes_in_flight: int = BYTES_IN_FLIGHT,
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     """Yield, once for each of ``keys`` and in the shard's order, its index and the image's bytes or its error.
 
     ``uri``, ``format`` (files, tar, parquet), ``keys`` and ``etag`` are those of the manifest; a loose file has the one
-    key None. Where the shard as a whole cannot be read, every key that is left gets that error, and likewise where its
-    ``etag`` is another one by now: what was read may be another image.
+    key None. An image of more than ``max_bytes`` is an error; for ``bytes_in_flight`` see `parquet.read_parquet`. Where
+    the shard as a whole cannot be read, every key that is left gets that error, and likewise where its ``etag`` is
+    another one by now: what was read may be another image.
     """
     left = dict.fromkeys(range(len(keys)))
-    found = _read(uri, format, [key or "" for key in keys], storage, image_column, id_column, etag)
+    limits = {"max_bytes": max_bytes, "bytes_in_flight": bytes_in_flight}
+    found = _read(uri, format, [key or "" for key in keys], storage, image_column, id_column, etag, limits)
     failure, more = None, True
     while more and failure is None:
         part, failure, more = _next_part(found, uri)
@@ -129,6 +133,7 @@ def _read(
     image_column: str,
     id_column: str | None,
     etag: str | None,
+    limits: dict[str, int],
 ) -> Iterator[tuple[int, bytes | ArchiveError]]:
     if format == "files":
         yield from read_files([uri] * len(keys), storage, etags=[etag] * len(keys))
@@ -138,7 +143,7 @@ def _read(
         if format == "tar":
             yield from read_tar(stream, keys)
         else:
-            yield from read_parquet(stream, keys, image_column=image_column, id_column=id_column)
+            yield from read_parquet(stream, keys, image_column=image_column, id_column=id_column, **limits)
 
 
 def _fetch(

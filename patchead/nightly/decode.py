@@ -216,6 +216,8 @@ def encoded(
         image_column=settings.image_column,
         id_column=settings.id_column,
         etag=images["etag"][0],
+        max_bytes=settings.max_bytes,
+        bytes_in_flight=settings.bytes_in_flight,
     )
     for place, data in found:
         if isinstance(data, bytes) and len(data) > settings.max_bytes:

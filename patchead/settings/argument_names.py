@@ -16,6 +16,7 @@ KEYS: Mapping[str, str] = {
     "group_by": "archive.group_by",
     "max_pixels": "archive.max_pixels",
     "max_bytes": "archive.max_bytes",
+    "bytes_in_flight": "archive.bytes_in_flight",
     "bit_depth": "archive.bit_depth",
     "max_image_seconds": "run.max_image_seconds",
     # encoders, and how an image becomes what they take

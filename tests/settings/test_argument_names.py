@@ -45,7 +45,7 @@ NAMING_ARGUMENTS = [
         for room in ("scoring", "samples", "maps", "plan", "encoders")
         for module in (PACKAGE / room).glob("*.py")
     ),
-    *(PACKAGE / "archive" / f"{name}.py" for name in ("decode", "pixels", "damage")),
+    *(PACKAGE / "archive" / f"{name}.py" for name in ("decode", "pixels", "damage", "parquet_pages")),
     PACKAGE / "nightly" / "decode.py",
     PACKAGE / "runtime" / "in_hand.py",
 ]
