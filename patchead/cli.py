@@ -15,6 +15,7 @@ import typer
 from rich.table import Column, Table
 
 from patchead.commands import accept, feedback, runs
+from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
 from patchead.commands.options import (
     ArchiveOption,
     CalibrationOption,
@@ -47,6 +48,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 @app.command()
 def score(
+    folder: Annotated[str | None, typer.Argument(help="A folder of photos as it is; names --archive.")] = None,
     *,
     config: ConfigOption = None,
     archive: ArchiveOption = None,
@@ -63,11 +65,18 @@ def score(
 ) -> None:
     """Score a night of the archive and publish the tables scores, regions and runs to the lake.
 
+    `patchead score ./photos` is enough for a folder: its name is the product, the date of its newest file the night,
+    and ./patchead-lake the lake, where no setting says otherwise.
+
     Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
     many failed (run.max_failed_fraction), 1 anything else. A run that ends with --until has published nothing: 0.
     """
     chosen = short_options(archive, lake, night, product, limit) | {"run.run_id": run_id}
+    if folder is not None:
+        chosen |= of_folder(folder, archive, lake)
     settings = settings_of(config, overrides, chosen)
+    if folder is not None:
+        settings = with_weights_at_hand(with_a_night(settings, out), out)
     if retry_failed:
         from patchead.nightly.retry_failed import only_failed
 

@@ -49,13 +49,15 @@ class CatalogRequest:
     night: dt.date | None = None
     products: tuple[str, ...] = ()
     limit: int | None = None
+    folder_is_product: bool = False
     lake: str | None = None
     storage: Storage = field(default_factory=Storage)
 
     @property
     def key_sources(self) -> KeySources:
         """Say where the values of the keys come from."""
-        return KeySources(self.group_by, self.template, tuple(sorted(self.assume.items())), self.part_id_column)
+        top = self.uri.rstrip("/").rpartition("/")[2] if self.folder_is_product else None
+        return KeySources(self.group_by, self.template, tuple(sorted(self.assume.items())), self.part_id_column, top)
 
     @property
     def digest(self) -> str:
@@ -106,22 +108,10 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
             a value for a key of ``group_by``.
         SettingsError: ``format`` or ``template`` is none.
     """
-    if request.format not in ("auto", *SUFFIXES):
-        raise SettingsError(bad_value("archive.format", request.format, f"one of auto, {', '.join(SUFFIXES)}"))
-    sources, selection = request.key_sources, Selection(request.night, request.products)
     found = _Found()
     with explained("list", request.uri, ArchiveError):
-        root = open_root(request.uri, request.storage)
-        own = _folders_of_lake(request)
-
-        def keep(folder: str) -> bool | None:
-            if folder in own:
-                return False
-            wanted = selection.wants(sources.of_folder(folder), found.seen)
-            below = f"{folder}/" if folder else ""
-            return None if wanted and any(name.startswith(below) for name in own) else wanted
-
-        for batch in list_files(root, keep):
+        root = _open(request)
+        for batch in _batches(root, request, found):
             _sort_out(batch, root, request, found)
     shards = 0
     for listing in (map_shards or partial(concurrently, at_once=_THREADS))(list_shard, _shards(root, request, found)):
@@ -129,6 +119,52 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
         _take(listing, found)
     manifest = _manifest(request, found)
     return Catalog(manifest, found.left_out, found.seen.unreadable, shards)
+
+
+def first_look(request: CatalogRequest) -> None:
+    """Refuse what `catalog` would refuse, after listing no more than shows it: before a cluster is waited for.
+
+    Raises:
+        ArchiveError: there is no image, or none of the files has the keys; see `catalog`. Shards are not opened.
+    """
+    found = _Found()
+    with explained("list", request.uri, ArchiveError):
+        root = _open(request)
+        for batch in _batches(root, request, found):
+            _sort_out(batch, root, request, found)
+            if found.shards or any(pc.any(rows["error"].is_null()).as_py() for rows in found.rows):
+                return
+    _check_something_selected(request, rows := _rows(found), found)
+    _check_keys(request, rows)
+
+
+def _open(request: CatalogRequest) -> Root:
+    if request.format not in ("auto", *SUFFIXES):
+        raise SettingsError(bad_value("archive.format", request.format, f"one of auto, {', '.join(SUFFIXES)}"))
+    return open_root(request.uri, request.storage)
+
+
+def _batches(root: Root, request: CatalogRequest, found: _Found) -> Iterator[pa.RecordBatch]:
+    """The files of the folders that the selection may want."""
+    own, sources, selection = _folders_of_lake(request), request.key_sources, _selection(request)
+
+    def keep(folder: str) -> bool | None:
+        if folder in own:
+            return False
+        wanted = selection.wants(sources.of_folder(folder), found.seen)
+        below = f"{folder}/" if folder else ""
+        return None if wanted and any(name.startswith(below) for name in own) else wanted
+
+    return list_files(root, keep)
+
+
+def _selection(request: CatalogRequest) -> Selection:
+    return Selection(request.night, request.products)
+
+
+def _rows(found: _Found) -> pa.Table:
+    rows = pa.concat_tables([CATALOGUED.empty_table(), *found.rows])
+    return rows.sort_by([("image_id", "ascending"), ("uri", "ascending")])
 
 
 def _folders_of_lake(request: CatalogRequest) -> list[str]:
@@ -153,12 +189,12 @@ def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found:
     entries = entries.append_column("uri", pc.binary_join_element_wise(pa.scalar(root.uri), files["path"], "/"))
     entries = entries.append_column("key", pa.nulls(files.num_rows, pa.string()))
     entries = entries.append_column("offset", pa.nulls(files.num_rows, pa.int64()))
-    rows = assign(entries, request.key_sources, Selection(request.night, request.products), found.seen)
+    rows = assign(entries, request.key_sources, _selection(request), found.seen)
     found.rows.append(pa.Table.from_batches([rows]))
 
 
 def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shard]:
-    sources, selection = request.key_sources, Selection(request.night, request.products)
+    sources, selection = request.key_sources, _selection(request)
     for batch in found.shards:
         for file in batch.to_pylist():
             if selection.wants(sources.of_shard(file["path"]), found.seen) is not False:
@@ -186,9 +222,7 @@ def _take(listing: ShardListing, found: _Found) -> None:
 
 
 def _manifest(request: CatalogRequest, found: _Found) -> pa.Table:
-    rows = pa.concat_tables([CATALOGUED.empty_table(), *found.rows]).sort_by(
-        [("image_id", "ascending"), ("uri", "ascending")]
-    )
+    rows = _rows(found)
     _check_something_selected(request, rows, found)
     _check_keys(request, rows)
     rows = number_duplicates(rows).sort_by("image_id")
@@ -231,11 +265,14 @@ def _check_keys(request: CatalogRequest, rows: pa.Table) -> None:
             f"no path in {request.uri} fits {TEMPLATE} {request.template!r}; one of them is {example!r}. "
             "Write one {key} per part of the path that differs."
         )
-    key = lacking[0]
+    missing = lacking[0].split(", ")
+    named = f"key{'s' if len(missing) > 1 else ''} {' and '.join(repr(key) for key in missing)}"
     raise ArchiveError(
-        f"no image in {request.uri} has a value for the key {key!r} of archive.group_by; one of them is {example!r}. "
-        f"Put it into the path ({key}=…/), describe the path with archive.template ({{{key}}}), "
-        f"or give it for all with archive.assume ({key}: …). A Parquet column or JSON field {key!r} does as well."
+        f"no image in {request.uri} has a value for the {named} of archive.group_by; one of them is "
+        f"{example!r}. Put it into the path ({'/'.join(f'{key}=…' for key in missing)}/), describe the path with "
+        f"archive.template ({'/'.join(f'{{{key}}}' for key in missing)}), or give it for all with archive.assume "
+        f"({', '.join(f'{key}: …' for key in missing)}). Parquet columns or JSON fields of the name do as well. "
+        "`patchead score FOLDER` takes a folder as it is."
     )
 
 

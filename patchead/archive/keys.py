@@ -1,6 +1,7 @@
 """Group keys of an image: from its path (``key=value`` folders or a template), from columns, or assumed.
 
-Where several give a value, the path wins, then columns and JSON fields, then ``archive.assume``.
+Where several give a value, the path wins, then columns and JSON fields, then ``archive.assume``, then the folder's name
+where that is taken for the product.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark call the folder 
 _SHOWN = 40  # characters of a value that is none
 _LONGEST_FOLDER = 255  # bytes of a name, on every file system
 
-# 'lacks': the key without a value, or archive.template where the path does not fit it, '' where nothing is lacking,
+# 'lacks': the keys without a value, or archive.template where the path does not fit it, '' where nothing is lacking,
 # null where the row failed before its keys were looked for.
 CATALOGUED = MANIFEST.append(pa.field("lacks", pa.string()))
 
@@ -45,6 +46,8 @@ class KeySources:
     template: str | None = None
     assume: tuple[tuple[str, str], ...] = ()
     part_id: str | None = None
+    top_folder: str | None = None
+    """Name of the archive's own folder, where folders' names are the products that nothing else tells."""
 
     def __post_init__(self) -> None:
         if self.template is not None:
@@ -170,7 +173,8 @@ def _values(entries: pa.RecordBatch, sources: KeySources) -> Iterator[tuple[tupl
     for path, member, *others in zip(entries["path"].to_pylist(), entries["key"].to_pylist(), *columns, strict=True):
         keys = sources.of_path(path, member)
         get = (keys or {}).get
-        values = (get(name) or other or assumed.get(name) for name, other in zip(names, others, strict=True))
+        last = assumed if sources.top_folder is None else {"product": _folder_of(path) or sources.top_folder} | assumed
+        values = (get(name) or other or last.get(name) for name, other in zip(names, others, strict=True))
         yield tuple(values), keys is not None
 
 
@@ -181,9 +185,10 @@ def _group(sources: KeySources, values: tuple[str | None, ...], fits: bool) -> _
     if not fits:
         error = f"the path does not fit {TEMPLATE} {sources.template!r}; rename the file or change the template"
         return _Group(keys, night, product, error=error, lacks=TEMPLATE)
-    if missing := next((name for name in sources.group_by if name not in keys), None):
-        error = f"no value for key {missing!r}: not in the path, no column or JSON field, not in archive.assume"
-        return _Group(keys, night, product, error=error, lacks=missing)
+    if missing := [name for name in sources.group_by if name not in keys]:
+        named = " or ".join(f"{name!r}" for name in missing)
+        error = f"no value for key {named}: not in the path, no column or JSON field, not in archive.assume"
+        return _Group(keys, night, product, error=error, lacks=", ".join(missing))
     if "night" in keys and night is None:
         error = bad_value("night", keys["night"], "a date, YYYY-MM-DD or YYYYMMDD")
         return _Group(keys, None, product, error=error)
@@ -196,6 +201,10 @@ def _group(sources: KeySources, values: tuple[str | None, ...], fits: bool) -> _
     if night:
         keys["night"] = night.isoformat()
     return _Group(keys, night, product, "/".join(_folder(name, keys[name]) for name in sources.group_by))
+
+
+def _folder_of(path: str) -> str:
+    return path.rpartition("/")[0].rpartition("/")[2]
 
 
 def _folder(name: str, value: str) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import get_session
 
 from patchead.errors import WeightsError
 
 PROBE_SECONDS = 5
+_FILES = ("model.safetensors", "pytorch_model.bin")
 # The HTTP client of huggingface_hub differs between its versions; its base error is a base of this one.
 _HUB_ERRORS: tuple[type[BaseException], ...] = (OSError, *HfHubHTTPError.__bases__)
 
@@ -41,6 +42,17 @@ def hub_access(name: str) -> Iterator[None]:
         ) from exc
     finally:
         constants.HF_HUB_OFFLINE = before
+
+
+def why_not_to_be_had(repository: str) -> str:
+    """Say why weights of the hub cannot be had now; empty where they are cached, or the hub answers.
+
+    Args:
+        repository: on the hub, e.g. timm/vit_small_patch14_dinov2.lvd142m.
+    """
+    if any(isinstance(try_to_load_from_cache(repository, name), str) for name in _FILES):
+        return ""
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else _unreachable()
 
 
 def _unreachable() -> str:

@@ -240,6 +240,14 @@ class RunFolder:
             return None
         return found[0], json.loads(found[1]["left_out"])
 
+    def has_manifest(self) -> bool:
+        """Tell whether an earlier try of the run has listed the archive.
+
+        Raises:
+            LakeError: it cannot be told.
+        """
+        return self._run.exists(MANIFEST_FILE)
+
     def forget_manifest(self) -> None:
         """Have the next try of the run list the archive again.
 

@@ -8,6 +8,7 @@ from functools import partial
 
 from rich.console import Console
 
+from patchead.archive.catalog import first_look
 from patchead.errors import PatcheadError, SettingsError, bad_value
 from patchead.lake.lease import Lease, lease
 from patchead.lake.preflight import preflight
@@ -61,7 +62,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
         return record
     refuse_trial_among_full_runs(config, storage)
     folder = RunFolder(config.lake.uri, storage, record.run_id)
-    with _recorded(record, folder, storage, console) as held, executor.session(), named_as_settings():
+    with _recorded(record, folder, storage, console) as held, _session(executor, config, folder), named_as_settings():
         night = Night(config, record, folder, Stages(console, held.require_unless_told), executor)
         for attempt in attempts(night):
             with attempt:
@@ -103,6 +104,15 @@ def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: C
                 folder.write_json("run.json", record.as_json())
     if held.missed:
         say(console, f"warning: {len(held.missed)} heartbeats could not be written, e.g. {held.missed[-1]}")
+
+
+@contextmanager
+def _session(executor: Executor, config: Config, folder: RunFolder) -> Iterator[None]:
+    """What does the work, once the archive is known to hold something to do."""
+    if not folder.has_manifest():
+        first_look(wiring.catalog_request(config))
+    with executor.session():
+        yield
 
 
 def _record_failure(record: RunRecord, storage: Storage, console: Console) -> None:

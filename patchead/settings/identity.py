@@ -34,6 +34,7 @@ class Decides(Enum):
 _IMAGES = (
     *("archive.uri", "archive.format", "archive.template", "archive.night", "archive.products", "archive.limit"),
     *("archive.assume", "archive.group_by", "archive.image_column", "archive.id_column", "archive.part_id_column"),
+    "archive.folder_is_product",
     *("archive.max_pixels", "archive.max_bytes"),  # an image above them fails
     *("prompts.uri", "prompts.template", "prompts.manifest"),
 )

@@ -52,7 +52,10 @@ class Config(Section):
     def _lake_outside_archive(self) -> Config:
         archive, lake = (_comparable(uri) + "/" for uri in (self.archive.uri, self.lake.uri))
         if lake.startswith(archive):
-            raise ValueError(f"lake.uri {self.lake.uri!r} lies inside archive.uri; heatmaps would be scored as images")
+            raise ValueError(
+                f"lake.uri {self.lake.uri!r} lies inside archive.uri; heatmaps would be scored as images. Name another "
+                "folder, e.g. --lake ../patchead-lake"
+            )
         prompts = _comparable(self.prompts.uri) + "/" if self.prompts.uri else None
         if prompts and (lake.startswith(prompts) or prompts.startswith(lake)):
             raise ValueError(f"prompts.uri {self.prompts.uri!r} and lake.uri overlap; heatmaps would be prompts")
