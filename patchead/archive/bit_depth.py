@@ -1,6 +1,7 @@
 """One scale for all images that are compared: how many bits their 16-bit values use, told from several of them.
 
-Told by each image alone, one hot pixel would make a photo four times as dark as the others, and a dark photo as bright.
+Told by each image alone, a dark photo would come out bright. Hot pixels do not count: one of them would make all photos
+four times as dark; they are white.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TELLS_ITSELF = r"(?i)\.(jpe?g|jpe|jfif|bmp|webp|gif|avif|pgm|ppm|pnm|jp2|j2k)$"
 
 
 class Largest(NamedTuple):
-    """Hold what one image of 16 bits tells: its largest value, and a PNG's sBIT."""
+    """Hold what one image of 16 bits tells: its largest value but for hot pixels, and a PNG's sBIT."""
 
     value: int
     significant: int | None

@@ -13,6 +13,7 @@ FILL_ROWS = 5
 """Rows of one value at the end of a file that may mean that it was cut off."""
 _BACKGROUND = 0.1
 _ROWS = 64
+_HOT, _HOT_ONE_IN, _HOT_AT_MOST_ONE_IN = 8, 10_000, 500
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 NOT_TO_BE_SEEN = (
     "nothing can be seen: alpha is 0 (transparent) everywhere, and the picture would be black. Save it without alpha"
@@ -36,8 +37,18 @@ class Deep:
 
     @property
     def largest(self) -> int:
-        """Find the largest value that is stored."""
-        return int(self.values.max())
+        """Find the largest value that more than a few values reach: hot pixels say nothing of the bits in use.
+
+        A few are up to 8, or 1 in 10,000, but no more than 1 in 500.
+        """
+        few = min(max(_HOT, self.values.size // _HOT_ONE_IN), self.values.size // _HOT_AT_MOST_ONE_IN)
+        top = int(self.values.max())
+        if not few or top < 1 << BIT_DEPTHS[0]:
+            return top
+        counts = np.zeros(top + 1, np.int64)
+        for start in range(0, len(self.values), _ROWS):  # in stripes: numpy counts whole numbers of 8 bytes
+            counts += np.bincount(self.values[start : start + _ROWS].reshape(-1), minlength=top + 1)
+        return top - int(np.searchsorted(np.cumsum(counts[::-1]), few, side="right"))
 
 
 def bits_in_use(largest: int, significant: int | None = None) -> int:
@@ -54,7 +65,7 @@ def scaled(deep: Deep, bit_depth: Literal["auto"] | int | None, *, clip: bool = 
     """Scale to RGB uint8 (H, W, 3) by 255 / (2^bits - 1) (method.md §1).
 
     ``bit_depth`` counts where the header announces no largest value; auto is `bits_in_use` of this picture alone. A
-    larger value is white, or without ``clip`` an error.
+    larger value is white, or without ``clip`` an error where it is more than hot pixels, see `Deep.largest`.
 
     Raises:
         DecodeError: ``bit_depth`` is None; without ``clip``, a value is larger than ``bit_depth`` bits hold.
@@ -63,7 +74,7 @@ def scaled(deep: Deep, bit_depth: Literal["auto"] | int | None, *, clip: bool = 
         white = deep.white
     elif isinstance(bit_depth, int):
         white = (1 << bit_depth) - 1
-        if not clip and (largest := deep.largest) > white:
+        if not clip and deep.values.max() > white and (largest := deep.largest) > white:
             raise DecodeError(
                 f"its largest value {largest} is above the {bit_depth} bits that its group was seen to use, and "
                 "another scale would be another picture; set `bit_depth`, where larger values are white"

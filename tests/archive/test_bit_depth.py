@@ -11,6 +11,7 @@ from PIL import Image
 from patchead.archive.bit_depth import HEAD_BYTES, Largest, largest_of, may_need_scale, settled
 from patchead.archive.decode import decode
 from patchead.archive.given import Reading, pixels_of, settled_reading
+from patchead.archive.pixels import Deep, scaled
 from patchead.errors import DecodeError
 from tests.helpers.sample_files import encode, grey_16, picture, png
 
@@ -27,7 +28,7 @@ def tiff(values: np.ndarray) -> bytes:
         ([], None),
         ([None, None], None),
         ([Largest(200, None), Largest(4000, None), None], 12),
-        ([Largest(4000, None), Largest(4200, None)], 14),  # a hot pixel, and still one scale
+        ([Largest(4000, None), Largest(4200, None)], 14),
         ([Largest(100, 12), Largest(90, 12)], 12),
         ([Largest(100, 12), Largest(40_000, 12)], 16),  # its writer shifts, also in the dark one
         ([Largest(100, 12), Largest(90, None)], 8),  # sBIT of some says nothing of the others
@@ -64,6 +65,23 @@ def test_what_the_settled_scale_does_not_hold_is_an_error_and_no_other_picture()
         with pytest.raises(DecodeError, match=r"a 16-bit image in a group of others.*set `bit_depth`"):
             decode(data, bit_depth=None)
     np.testing.assert_array_equal(decode(png(), bit_depth=None), picture())
+
+
+@pytest.mark.parametrize(("shape", "few"), [((64, 64), 8), ((20, 20), 0), ((400, 500), 20), ((200, 300, 3), 18)])
+def test_a_handful_of_hot_pixels_does_not_decide_and_more_do(shape: tuple[int, ...], few: int) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 4000, shape).astype(np.uint16).reshape(-1)
+    values[0] = 3999
+    places = rng.permutation(values.size - 1)[: few + 1] + 1
+    values[places[:few]] = 60_000
+    plain, hot = Deep(values.reshape(*shape[:2], -1)), values.copy()
+    assert plain.largest in (3998, 3999)
+    np.testing.assert_array_equal(scaled(plain, 12, clip=False).max(), 255 if few else 249)
+    hot[places] = 60_000
+    deep = Deep(hot.reshape(*shape[:2], -1))
+    assert deep.largest == 60_000
+    with pytest.raises(DecodeError, match="its largest value 60000 is above the 12 bits"):
+        scaled(deep, 12, clip=False)
 
 
 def test_a_list_of_images_has_one_scale(tmp_path: Path) -> None:
