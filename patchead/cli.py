@@ -1,7 +1,8 @@
 """The `patchead` command: score, plan, calibrate, query, evaluate, encoders, settings; `commands` has the others.
 
 Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images failed; 4 not published, too
-many images failed; 1 anything else. With --until, 0 also where some images failed so far: nothing is published then.
+many images failed; 5 asked to end by SIGTERM, 130 by SIGINT (the same run id goes on); 1 anything else. With --until, 0
+also where some images failed so far: nothing is published then.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def score(
     and ./patchead-lake the lake, where no setting says otherwise.
 
     Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
-    many failed (run.max_failed_fraction), 1 anything else. A run that ends with --until has published nothing: 0.
+    many failed (run.max_failed_fraction), 5 asked to end (SIGTERM), 130 interrupted (SIGINT), 1 anything else. A run
+    that ends with --until has published nothing: 0. After 5 and 130 the same --run-id goes on.
     """
     chosen = short_options(archive, lake, night, product, limit) | {"run.run_id": run_id}
     if folder is not None:

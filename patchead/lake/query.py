@@ -30,6 +30,7 @@ _EXTENSIONS = ("httpfs", "delta")
 _CONFIG = {"autoinstall_known_extensions": "false", "allow_unsigned_extensions": "true"}  # see _load_extensions
 _FROM_THE_FIRST = ("scores", "regions", "runs")  # tables that every version publishes
 _OF_A_RUN = ("regions", "verdicts")
+_READS = 5
 _PUBLISHED = """
 SELECT {columns} FROM ({rows}) AS r JOIN (SELECT DISTINCT run_id, group_id, night, product FROM ({scores})) AS s
 ON r.run_id = s.run_id AND {night} AND r.group_id IS NOT DISTINCT FROM s.group_id
@@ -74,16 +75,30 @@ def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
 def query(lake_uri: str, storage: Storage, sql: str) -> pa.Table:
     """Run one SQL statement over the views of :func:`connect`.
 
+    An engine opens one table after the other: where a run has published in between, the statement is run again.
+
     Raises:
-        LakeError: as :func:`connect`, or the statement is refused; the text says why.
+        LakeError: as :func:`connect`, the statement is refused, and the text says why, or runs published each time.
     """
-    connection = connect(lake_uri, storage)
-    try:
-        return connection.execute(sql).to_arrow_table()
-    except _duckdb().Error as exc:
-        raise LakeError(f"the query failed: {exc}") from exc
-    finally:
-        connection.close()
+    for _ in range(_READS):
+        connection = connect(lake_uri, storage)
+        try:
+            before = _publications(lake_uri, storage)
+            found = connection.execute(sql).to_arrow_table()
+        except _duckdb().Error as exc:
+            raise LakeError(f"the query failed: {exc}") from exc
+        finally:
+            connection.close()
+        if _publications(lake_uri, storage) == before:
+            return found
+    raise LakeError(f"runs published to {lake_uri} each of the {_READS} times that it was read. Ask again.")
+
+
+def _publications(lake_uri: str, storage: Storage) -> int:
+    """The version of the table whose commits publish."""
+    uri = delta_uri(lake_uri, storage, "scores")
+    with delta_errors("read", uri):
+        return DeltaTable(uri, storage_options=storage.patient_delta_options(uri)).version()
 
 
 def _duckdb() -> ModuleType:

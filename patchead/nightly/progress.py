@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -15,11 +15,11 @@ from patchead.printed import say
 class Stages:
     """Run the stages of a night under a progress bar each and keep their wall-clock seconds.
 
-    ``may_go_on`` is called before each stage and after each unit, and raises where the run has to end.
+    ``checks`` are called before each stage and after each unit, and raise where the run has to end.
     """
 
-    def __init__(self, console: Console, may_go_on: Callable[[], None] = lambda: None) -> None:
-        self.console, self._may_go_on = console, may_go_on
+    def __init__(self, console: Console, checks: Sequence[Callable[[], None]] = ()) -> None:
+        self.console, self._checks = console, checks
         self.seconds: dict[str, float] = {}
         self.items: dict[str, int] = {}
 
@@ -34,7 +34,7 @@ class Stages:
             TimeElapsedColumn(),
             TextColumn("{task.fields[rate]}"),
         )
-        self._may_go_on()
+        self._check()
         started, done = time.perf_counter(), 0
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as bars:
             task = bars.add_task(name, total=total, rate="")
@@ -44,7 +44,7 @@ class Stages:
                 done += count
                 seconds = time.perf_counter() - started
                 bars.update(task, advance=count, rate=f"{done / seconds:.1f} images/s")
-                self._may_go_on()
+                self._check()
 
             yield advance
             if total is None:
@@ -53,6 +53,10 @@ class Stages:
         self.items[name] = done
         if not self.console.is_terminal:
             say(self.console, f"{name:<8} {self.describe(name)}")
+
+    def _check(self) -> None:
+        for check in self._checks:
+            check()
 
     def describe(self, name: str) -> str:
         """Sum a stage up: ``"400 images in 12.3 s, 32.5 images/s"``."""

@@ -21,6 +21,7 @@ from patchead.nightly.progress import Stages
 from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.score import score_groups
+from patchead.nightly.stop import Stop, what_is_kept
 from patchead.patient_s3 import RETRIES
 from patchead.printed import say
 from patchead.runtime.executor import Executor
@@ -54,6 +55,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     config = concrete(wiring.absolute(config))
     storage = wiring.storage(config)
     record = RunRecord(config.run.run_id or new_run_id(), config)
+    say(console, f"run {record.run_id}")
     preflight(config.lake.uri, storage)
     if earlier := published_settings(config.lake.uri, storage, record.run_id):
         refuse_other_run(record, earlier[0])
@@ -62,8 +64,10 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
         return record
     refuse_trial_among_full_runs(config, storage)
     folder = RunFolder(config.lake.uri, storage, record.run_id)
-    with _recorded(record, folder, storage, console) as held, _session(executor, config, folder), named_as_settings():
-        night = Night(config, record, folder, Stages(console, held.require_unless_told), executor)
+    stop = Stop(record.run_id, config.run.grace_seconds, partial(say, console))
+    recorded = _recorded(record, folder, storage, console)
+    with stop.listening(), recorded as held, _session(executor, config, folder), stop.again(), named_as_settings():
+        night = Night(config, record, folder, Stages(console, [stop.may_go_on, held.require_unless_told]), executor)
         for attempt in attempts(night):
             with attempt:
                 manifest = night.catalog()
@@ -94,7 +98,11 @@ def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: C
         try:
             yield held
         except BaseException as exc:
-            record.finish("failed", str(exc) or type(exc).__name__)
+            why = str(exc) or type(exc).__name__
+            if isinstance(exc, KeyboardInterrupt):
+                why = f"interrupted (SIGINT). {what_is_kept(record.run_id)}"
+                say(console, why)
+            record.finish("failed", why)
             if held.is_ours:
                 _record_failure(record, storage, console)
             raise

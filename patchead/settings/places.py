@@ -68,5 +68,7 @@ class RunConfig(Section):
     """Publish only if the storage kept at most this fraction of the images back, which was tried twice."""
     max_failed_fraction: Share = 0.01
     """Publish only if at most this fraction of the images failed."""
+    grace_seconds: Annotated[float, Field(gt=0)] = 25.0
+    """Seconds from SIGTERM (a spot machine that is taken away) to the end of the process, with code 5."""
     max_image_seconds: Annotated[float, Field(gt=0)] = 120.0
     """On Ray: an image that takes longer to decode fails. Its process is ended for it, three times before that."""

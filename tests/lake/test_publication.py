@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from patchead.lake.publication import ReplacedError, publish, published, remove_replaced
@@ -112,8 +115,8 @@ def test_killed_after_any_commit_readers_have_one_whole_night_and_the_same_run_c
             assert there == ["new"] * rows, (name, COMMITS[:done])
 
 
-def test_killed_on_s3_readers_have_one_whole_night_and_the_same_run_completes(s3: Any) -> None:
-    lakes = {done: f"{s3.bucket()}/lake" for done in (PUBLICATION - 1, PUBLICATION)}
+def killed_on_s3(s3: Any, points: list[int]) -> None:
+    lakes = {done: f"{s3.bucket()}/lake" for done in points}
     for lake in lakes.values():
         publish_night(lake, "old", s3.storage)
     places = (f"{lake}:{done}" for done, lake in lakes.items())
@@ -123,8 +126,13 @@ def test_killed_on_s3_readers_have_one_whole_night_and_the_same_run_completes(s3
     for done, lake in lakes.items():
         assert seen(lake, s3.storage) == ("new" if done >= PUBLICATION else "old")
         publish_night(lake, "new", s3.storage)
+        remove_replaced(lake, s3.storage, "new")
         assert seen(lake, s3.storage) == "new"
         assert len(read_rows(lake, s3.storage, "regions", ["run_id"])) == 2
+
+
+def test_killed_on_s3_readers_have_one_whole_night_and_the_same_run_completes(s3: Any) -> None:
+    killed_on_s3(s3, [PUBLICATION])
 
 
 @pytest.mark.parametrize("commits", [1, PUBLICATION - 1, PUBLICATION])
@@ -144,6 +152,76 @@ def test_a_paused_writer_that_wakes_after_another_run_published_refuses_and_says
     assert seen(lake) == "quick"
     for name, rows in (("regions", 2), ("verdicts", 1)):
         assert read_rows(lake, Storage(), name, ["run_id"])["run_id"].to_pylist().count("quick") == rows
+
+
+def test_queries_see_whole_nights_while_runs_are_published(tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    publish_night(lake, "r0")
+
+    def publish_again_and_again() -> None:
+        for number in range(1, 8):
+            publish_night(lake, f"r{number}")
+
+    seen_runs = []
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(publish_again_and_again)
+        while not writing.done():
+            seen_runs.append(whole(query(lake, Storage(), PAIRS)))
+        writing.result()
+    assert whole(query(lake, Storage(), PAIRS)) == "r7"
+    assert seen_runs == sorted(seen_runs)
+
+
+def whole(rows: pa.Table) -> str:
+    """The run of a night's rows, of which none is missing."""
+    assert [(row["image_id"], row["x"], row["images"]) for row in rows.to_pylist()] == [("a", 1, 2), ("b", 1, 2)]
+    (run_id,) = {*rows["run_id"].to_pylist()}
+    return str(run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(10))
+def test_writers_killed_and_paused_at_random_leave_one_whole_night(tmp_path: Path, seed: int) -> None:
+    """Four writers of one night, each killed or paused somewhere; queries all the while; then all are run again."""
+    lake, rng = str(tmp_path / "lake"), random.Random(seed)
+    publish_night(lake, "r0")
+    ids = [f"r{number}" for number in range(1, 5)]
+    chosen = {name: (rng.choice(["SIGKILL", "SIGSTOP"]), rng.randrange(len(COMMITS))) for name in ids}
+    with ExitStack() as stack:
+        started = {
+            name: stack.enter_context(publishers(name, sent, f"{lake}:{commits}"))
+            for name, (sent, commits) in chosen.items()
+        }
+        running, paused = dict(started), list[str]()
+        while running or paused:
+            whole(query(lake, Storage(), PAIRS))
+            if not running:  # whoever is paused wakes up behind all others, one after the other
+                name = paused.pop(rng.randrange(len(paused)))
+                running[name] = started[name]
+                started[name].send_signal(signal.SIGCONT)
+            for name, work in list(running.items()):
+                pid, status = os.waitpid(work.pid, os.WNOHANG | os.WUNTRACED)
+                if pid and os.WIFSTOPPED(status):
+                    paused.append(name)
+                elif pid:
+                    work.returncode = os.waitstatus_to_exitcode(status)
+                if pid:
+                    del running[name]
+    for name in ids:
+        with suppress(ReplacedError):
+            publish_night(lake, name)
+            remove_replaced(lake, Storage(), name)
+        whole(query(lake, Storage(), PAIRS))
+    last = seen(lake)
+    assert read_rows(lake, Storage(), "regions", ["run_id"])["run_id"].to_pylist() == [last] * 2
+    states = read_rows(lake, Storage(), "runs", ["run_id", "state"]).to_pylist()
+    assert {row["run_id"] for row in states if row["state"] == "published"} >= {"r0", last}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("done", range(len(COMMITS)))
+def test_killed_on_s3_after_any_commit(s3: Any, done: int) -> None:
+    killed_on_s3(s3, [done])
 
 
 def test_a_run_that_was_replaced_before_it_could_end_is_not_published_again(tmp_path: Path) -> None:

@@ -116,6 +116,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "run.run_id": ("second", {}),
     "run.max_failed_fraction": (0.5, {}),
     "run.max_unread_fraction": (0.5, {}),
+    "run.grace_seconds": (5.0, {}),
     "run.max_image_seconds": (7.0, {}),
 }
 # Which identities change with a setting of each level.
