@@ -11,7 +11,19 @@ from typing import Annotated
 
 import torch
 import typer
-from benchmarks import arithmetic, embedding, fidelity, growth, index, memory, one_pool, scoring, searching, stage
+from benchmarks import (
+    alike,
+    arithmetic,
+    embedding,
+    fidelity,
+    growth,
+    index,
+    memory,
+    one_pool,
+    scoring,
+    searching,
+    stage,
+)
 from benchmarks.records import Record, load, markdown, save, show
 from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
@@ -48,7 +60,11 @@ class Name(str, Enum):
     embed = "embed"
     fidelity = "fidelity"
     lake_index = "index"
-    search = "search"
+    search_cells = "search-cells"
+    search_small = "search-small"
+    search_textures = "search-textures"
+    search_noise = "search-noise"
+    alike = "alike"
     one_pool = "one-pool"
 
 
@@ -67,7 +83,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.actors: lambda: stage.actors(100, 256, 384, precision="fp32", repeats=3),
     Name.embed: lambda: embedding.embedding(192, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
-    Name.search: lambda: searching.searching(54, 6, 224, 0, repeats=3),
+    Name.alike: lambda: alike.alike((224,), 8),
     Name.lake_index: lambda: index.index(200_000, 20, 2_000),
     Name.one_pool: lambda: one_pool.one_pool(96, repeats=1),
 }
@@ -81,9 +97,17 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.actors: lambda: stage.actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.embed: lambda: embedding.embedding(400, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
-    Name.search: lambda: searching.searching(180, 20, 448, 60, repeats=1),
+    Name.alike: lambda: alike.alike((224, 448), 8),
     Name.lake_index: lambda: index.index(5_000_000, 50, 10_000),
     Name.one_pool: lambda: one_pool.one_pool(400, repeats=3),
+}
+
+#: Of bound and refine: what is searched, by its number of images; and that number in quick sizes and in full ones.
+SEARCHES: dict[Name, tuple[Callable[[int], list[Record]], int, int]] = {
+    Name.search_cells: (lambda images: searching.of_cells("search-cells", images, 448, repeats=1), 20, 200),
+    Name.search_small: (lambda images: searching.of_cells("search-small", images, 224, repeats=2), 60, 200),
+    Name.search_textures: (lambda images: searching.of_textures("search-textures", images, 448, repeats=1), 12, 60),
+    Name.search_noise: (lambda images: searching.of_noise("search-noise", images, 256, repeats=3), 60, 200),
 }
 
 
@@ -92,6 +116,9 @@ def main(
     full: Annotated[bool, typer.Option("--full", help="The sizes of the README instead of quick ones.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all CPUs.")] = None,
     output: Annotated[Path, typer.Option(help="Where the records go, with those of others.")] = Path("benchmarks.json"),
+    images: Annotated[
+        int | None, typer.Option(min=10, help="Images of a search, instead of the number that goes with the sizes.")
+    ] = None,
     write: Annotated[
         Path | None, typer.Option(help="A page: replace its tables of this machine by those of OUTPUT.")
     ] = None,
@@ -102,7 +129,11 @@ def main(
     console = Console(width=None if os.isatty(1) else 150)
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)
     for name in [] if only_write else names or list(Name):
-        records = (FULL if full else QUICK)[name]()
+        if name in SEARCHES:
+            search, few, many = SEARCHES[name]
+            records = search(images or (many if full else few))
+        else:
+            records = (FULL if full else QUICK)[name]()
         show(records, console)
         save(records, output, Origin.here())
     console.print(f"records: {output}", highlight=False)

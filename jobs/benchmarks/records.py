@@ -85,14 +85,16 @@ def not_measured(benchmark: str, case: str, precisions: Iterable[str], metric: s
     ]
 
 
-def interleaved(cases: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each case, the cases taking turns so that a slow minute hits all of them; one turn warms up."""
+def interleaved(
+    cases: dict[str, Callable[[], object]], repeats: int, *, warm_up: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of each case, the cases taking turns so that a slow minute hits all of them; one turn more warms up."""
     taken: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(repeats + 1):
+    for turn in range(repeats + warm_up):
         for name, run in cases.items():
             start = time.perf_counter()
             run()
-            if turn:
+            if turn or not warm_up:
                 taken[name].append(time.perf_counter() - start)
     return taken
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from math import isqrt
 
-import cv2
 import numpy as np
 import torch
 from skimage import data
@@ -15,6 +14,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from studies import cells
 from studies.features import DINO, Features
 
+from benchmarks.alike import piece
 from benchmarks.records import Record, interleaved, ratio
 from benchmarks.scoring import MEMORY, cdist_loop
 from patchead.forecast.calibrate import unit_vectors
@@ -25,6 +25,7 @@ from patchead.search.score import score_group
 from patchead.search.window import Grid
 
 FRACTIONS = (0.05, 0.3)
+_LONG = 50_000  # patches of a group from which on a turn takes minutes, and none warms up
 _CDIST_QUERIES = 2  # images of the cdist loop, whose time grows with them in a straight line
 _TARGETS: Mapping[tuple[str, int, int], str] = {  # case, N, P: of the speed of bounded over the symmetric kernel
     ("poly", 200, 1024): ">= 12",
@@ -35,27 +36,35 @@ _TARGETS: Mapping[tuple[str, int, int], str] = {  # case, N, P: of the speed of 
 }
 
 
-def searching(good: int, bad: int, size: int, textures: int, *, repeats: int) -> list[Record]:
-    """Poly-crystalline cells of the first split, textures turned at random, and vectors without structure.
-
-    Args:
-        good, bad: cells.
-        size: pixels of a side; P = (size / 14)².
-        textures: images of each texture.
-        repeats: turns, after one that warms up.
-    """
-    features, split = Features(DINO, size), cells.split("poly", 0)
-    names = split.good[:good] + split.defective[:bad]
-    truth = np.arange(good + bad) >= good
-    records = _measured("poly", features.take(names, DINO.layers), repeats, truth)
-    for name in ("grass", "brick") if textures else ():
-        pictures = _turned(getattr(data, name)(), textures, size)
-        batches = (features.encoder.embed(part).all_vectors() for part in np.array_split(pictures, -(-textures // 8)))
-        records += _measured(name, np.concatenate(list(batches)), repeats)
-    return records + _measured("no structure", unit_vectors(good + bad, 256, 384), repeats)
+def of_cells(benchmark: str, images: int, size: int, *, repeats: int) -> list[Record]:
+    """Poly-crystalline cells of the first split, a tenth of them defective, at ``size`` pixels: P = (size / 14)²."""
+    features, split, bad = Features(DINO, size), cells.split("poly", 0), images // 10
+    names = split.good[: images - bad] + split.defective[:bad]
+    truth = np.arange(images) >= images - bad
+    return _measured(benchmark, "poly", features.take(names, DINO.layers), repeats, truth)
 
 
-def _measured(name: str, embeddings: np.ndarray, repeats: int, truth: np.ndarray | None = None) -> list[Record]:
+def of_textures(benchmark: str, images: int, size: int, *, repeats: int) -> list[Record]:
+    """Pieces of brick and of grass, each turned by a random angle."""
+    records, encoder = [], Features(DINO, size).encoder
+    for name in ("grass", "brick"):
+        rng = np.random.default_rng(0)
+        pictures = np.stack([piece(getattr(data, name)(), size, rng, turn=True) for _ in range(images)])
+        parts = np.array_split(pictures, -(-images // 8))
+        records += _measured(
+            benchmark, name, np.concatenate([encoder.embed(part).all_vectors() for part in parts]), repeats
+        )
+    return records
+
+
+def of_noise(benchmark: str, images: int, patches: int, *, repeats: int) -> list[Record]:
+    """Vectors without structure: the worst case."""
+    return _measured(benchmark, "no structure", unit_vectors(images, patches, 384), repeats)
+
+
+def _measured(
+    benchmark: str, name: str, embeddings: np.ndarray, repeats: int, truth: np.ndarray | None = None
+) -> list[Record]:
     n, p, d = embeddings.shape
     records = []
     for fraction in FRACTIONS:
@@ -65,9 +74,9 @@ def _measured(name: str, embeddings: np.ndarray, repeats: int, truth: np.ndarray
         if truth is not None and fraction == FRACTIONS[-1]:
             floats = torch.from_numpy(embeddings.astype(np.float32))
             cases["cdist"] = partial(cdist_loop, floats, fraction, queries=_CDIST_QUERIES)
-        seconds = interleaved(cases, repeats)
+        seconds = interleaved(cases, repeats, warm_up=n * p < _LONG)
         case = f"{name}, N={n} P={p} D={d}, nearest {fraction:.0%}"
-        figure = partial(Record, benchmark="search", case=case, precision="fp32")
+        figure = partial(Record, benchmark=benchmark, case=case, precision="fp32")
         speed = ratio(seconds["symmetric"], seconds["bounded"])
         target = _TARGETS.get((name, n, p))
         records.append(figure(metric="speed of bounded over symmetric", value=speed, unit="x", target=target))
@@ -139,15 +148,3 @@ def _facts(found: Mapping[str, GroupScores]) -> list[tuple[str, float, str | Non
         if key in bounded.search:
             facts.append((metric, float(bounded.search[key]), None))
     return facts
-
-
-def _turned(texture: np.ndarray, count: int, size: int) -> np.ndarray:
-    """Pieces of a grey texture of 512 x 512, each turned by a random angle: uint8 (count, size, size, 3)."""
-    draws, pieces = np.random.default_rng(0), []
-    for _ in range(count):
-        turn = cv2.getRotationMatrix2D((256, 256), draws.uniform(0, 360), 1.0)
-        whole = cv2.warpAffine(texture, turn, (512, 512), borderMode=cv2.BORDER_REFLECT)
-        y, x = draws.integers(75, 137, 2)
-        piece = cv2.resize(whole[y : y + 300, x : x + 300], (size, size), interpolation=cv2.INTER_CUBIC)
-        pieces.append(np.repeat(piece[..., None], 3, axis=2))
-    return np.stack(pieces)

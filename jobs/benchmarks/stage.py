@@ -28,7 +28,7 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group
 from patchead.nightly.score import score_groups
-from patchead.nightly.score_actor import ScoreSettings, ScoreSpec
+from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
 from patchead.plan.group_plan import Limits, make_plan
 from patchead.plan.tasks import PlannedTasks
 from patchead.runtime.pool import Pool
