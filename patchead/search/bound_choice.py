@@ -1,7 +1,6 @@
 """Where a group's bounds come from: a full search among a few of its images tells what each way would cost.
 
-method.md §10. The same sample says how far the nearest match of a patch lies from its own place, which is what the
-window rule of method.md §11 asks.
+method.md §10. The same sample tells whether parts lie alike, which is what the window rule of method.md §11 asks.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ WINDOW = "window"
 PROJECTION = "projection"
 
 _IMAGES = (4, 10)  # of the sample: a twelfth of the group within these
+_ALIKE_IMAGES = 10  # pairs of poly cells differ much in how they lie: few of them tell little
 _PART = 12
 _ROWS = 256
 # Times as slow as their share of the work (AMD EPYC, 224 and 448 px): a window does two directions at once, a
@@ -32,6 +32,8 @@ _ROWS = 256
 _OF_WINDOW, _OF_PROJECTION = 0.7, 3.0
 _FAST = 3.0  # times the speed of fp32 that another arithmetic is presumed to have; components are float32
 _GATHER = 16.0  # dot products of rows in their order that one with a gathered row costs
+_OF_REFERENCES = 0.75  # quantile of an image's pairs: a group of two makes has for each image those of its own make
+_NOTHING = 1e-4  # of a cosine: where all places are as near as that, there is nothing that could lie elsewhere
 _WORTH = 0.9  # of the full search's cost, above which bounds are not
 
 
@@ -42,6 +44,8 @@ class Sampled:
     images: int
     offset: float
     """Median Chebyshev distance in patches from a patch to its nearest match in another image."""
+    alike: float
+    """See `Alike.share`, of the window that bounds."""
     cost: dict[str, float]
     """Predicted for `WINDOW` and `PROJECTION`; `FULL` is what it is measured against."""
     searched: dict[str, float]
@@ -87,11 +91,11 @@ def sample(search: Search, grid: Grid, radius: int, projection: Projection, *, s
         shares[WINDOW].append(float((np.minimum(window, projected) >= enough).mean()))
         shares[PROJECTION].append(float((projected >= enough).mean()))
     searched = {name: float(np.mean(found[1:] or found)) for name, found in shares.items()}
+    lies = found.alike(allowed)
     return Sampled(
         images=len(queries),
-        offset=float(np.median(found.offset[np.broadcast_to(allowed[:, None], found.offset.shape)]))
-        if len(kept)
-        else 0.0,
+        offset=lies.offset if len(kept) else 0.0,
+        alike=lies.share,
         cost=_costs(search, radius, float(np.mean(loose[1:] or loose)), searched, symmetric=symmetric),
         searched=searched,
     )
@@ -112,26 +116,49 @@ def _costs(
     }
 
 
-def median_offset(search: Search, grid: Grid) -> float:
-    """Measure how far the nearest match of a patch in another image lies from its own place, in cells (method.md §11).
+@dataclass(frozen=True)
+class Alike:
+    """Say whether parts lie alike in a group, from pairs of its images (method.md §11)."""
 
-    The median over a few of the references, whatever the queries are; infinite where no two can be compared.
-    """
-    some = np.unique(_evenly(search.vectors.references))
+    share: float
+    """Of a pair of images: what a window around a patch's own place is nearer to it than the same window half a picture
+    away, over what the whole image is. Of an image: the upper quartile over its references, as the nearest count. Of
+    the group: the median over its images."""
+    offset: float
+    """Median Chebyshev distance in cells from a patch to its nearest match; infinite where no two can be compared."""
+
+
+def measure_alike(search: Search, grid: Grid, radius: int) -> Alike:
+    """Measure whether parts lie alike within ``radius`` cells, by a few of the references, whatever the queries are."""
+    some = np.unique(_evenly(search.vectors.references, _ALIKE_IMAGES))
     allowed = reference_mask(search.content, search.part, some, some)
-    offset = _Pairs.of(search, None, grid, 0, some, some).offset
-    found = offset[np.broadcast_to(allowed[:, None], offset.shape)]
-    return float(np.median(found)) if found.size else np.inf
+    return _Pairs.of(search, None, grid, radius, some, some).alike(allowed)
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """The largest cosines (s, P, t) of s images to t: of all patches, of the window, of the projection's choice."""
+    """The largest cosines (s, P, t) of s images to t: of all patches, of the window, of the projection's choice.
+
+    ``elsewhere`` are those of the window half a picture away, ``offset`` how far the nearest match lies.
+    """
 
     full: np.ndarray
     window: np.ndarray
     projected: np.ndarray
+    elsewhere: np.ndarray
     offset: np.ndarray
+
+    def alike(self, allowed: np.ndarray) -> Alike:
+        """Judge by the pairs that are ``allowed`` (s, t)."""
+        if not allowed.any():
+            return Alike(0.0, np.inf)
+        full, window, elsewhere = (of.mean(axis=1) for of in (self.full, self.window, self.elsewhere))
+        gained, there = window - elsewhere, full - elsewhere
+        share = np.divide(gained, there, out=np.ones_like(there), where=there > _NOTHING * np.abs(full).max())
+        share[~allowed] = np.nan
+        of_images = np.nanquantile(share[allowed.any(axis=1)], _OF_REFERENCES, axis=1)
+        offset = np.median(self.offset[np.broadcast_to(allowed[:, None], self.offset.shape)])
+        return Alike(float(np.median(of_images)), float(offset))
 
     @classmethod
     def of(
@@ -145,9 +172,10 @@ class _Pairs:
     ) -> _Pairs:
         p = search.vectors.patches
         shape = (len(queries), p, len(references))
-        full, window, projected = (np.empty(shape, np.float32) for _ in range(3))
-        out = cls(full, window, projected, np.empty(shape, np.int16))
+        full, window, projected, elsewhere = (np.empty(shape, np.float32) for _ in range(4))
+        out = cls(full, window, projected, elsewhere, np.empty(shape, np.int16))
         near, outside = _neighbours(grid, radius, p)
+        far = np.array([grid.opposite(place) for place in range(p)])
         held = dict(
             zip(all_of := sorted({*queries, *references}), search.vectors.images(np.array(all_of)), strict=True)
         )
@@ -162,7 +190,8 @@ class _Pairs:
                 best = cosines.argmax(axis=1)
                 guess = best if low is None else (low[0][cut] @ low[1]).cpu().numpy().argmax(axis=1)
                 out.full[at], out.projected[at] = cosines[rows, best], cosines[rows, guess]
-                out.window[at] = np.where(outside[cut], -np.inf, cosines[rows[:, None], near[cut]]).max(axis=1)
+                for found, around in ((out.window, np.arange(p)[cut]), (out.elsewhere, far[cut])):
+                    found[at] = np.where(outside[around], -np.inf, cosines[rows[:, None], near[around]]).max(axis=1)
                 out.offset[at] = grid.offsets(np.arange(p)[cut], best)
 
         over_threads(compare, work, search.vectors.device)
@@ -186,7 +215,7 @@ def _neighbours(grid: Grid, radius: int, patches: int) -> tuple[np.ndarray, np.n
     return near, outside
 
 
-def _evenly(positions: np.ndarray) -> np.ndarray:
-    """Some positions, as many from each end."""
-    count = min(len(positions), max(_IMAGES[0], min(_IMAGES[1], len(positions) // _PART)))
+def _evenly(positions: np.ndarray, least: int = _IMAGES[0]) -> np.ndarray:
+    """Some positions, as many from each end: a twelfth of them within `_IMAGES`, and ``least`` if there are so many."""
+    count = min(len(positions), max(least, min(_IMAGES[1], len(positions) // _PART)))
     return positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]

@@ -13,7 +13,7 @@ from patchead.batches import slices
 from patchead.errors import SettingsError, bad_argument
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.memory_budget import Workload, matmul_bytes
-from patchead.search.bound_choice import FULL, PROJECTION, WINDOW, Sampled, median_offset, sample
+from patchead.search.bound_choice import FULL, PROJECTION, WINDOW, Alike, Sampled, measure_alike, sample
 from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds
 from patchead.search.bounded_memory import Portions, portions
 from patchead.search.goals import Goal
@@ -24,6 +24,9 @@ from patchead.threads import threads_of
 
 RADIUS = 1
 """Of the window that bounds: nine places; a larger one costs more than it saves."""
+ALIKE = 0.88
+"""`Alike.share` from which on parts lie alike: photos of cells have 0.92 to 0.99, the same shifted by up to six patches
+0.67 to 0.71, textures cropped and turned 0.70 to 0.84 (`jobs/benchmark.py alike --full`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,12 @@ class BoundedScores:
     patch_scores: np.ndarray
     exact: np.ndarray
     facts: dict[str, Any]
-    """generator, images_sampled, offset, searched, projected and multiplications, shares of the full search's."""
+    """generator, images_sampled, offset, alike; searched, projected, multiplications: shares of the full search's."""
+
+    @property
+    def exact_images(self) -> np.ndarray:
+        """Tell which images have no upper bound among their patch scores: bool (B,)."""
+        return np.asarray(self.exact.all(axis=1))
 
 
 def score_bounded(
@@ -94,7 +102,7 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
 
     Args:
         compared: who is compared with whom.
-        anyway: do not look whether the group lies alike.
+        anyway: do not refuse a group that does not lie alike.
 
     Raises:
         SettingsError: the group does not lie alike within the window that was asked for, and was not aligned.
@@ -105,15 +113,16 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
     radius = RADIUS if asked in ("auto", None) else int(asked)
     sizes = _sizes(compared)
     search = _search(compared, sizes)
-    offset = 0.0 if anyway else median_offset(search, compared.grid)
-    if offset > radius and asked == "auto":
+    lies = measure_alike(search, compared.grid, radius)
+    if lies.share < ALIKE and asked == "auto":
         return None
-    if offset > radius and compared.grid.views == 1:
+    if lies.share < ALIKE and compared.grid.views == 1 and not anyway:
         remedy = (
-            f"In this group the nearest match of a patch lies {offset:.3g} cells from its own place (median): parts do "
-            "not lie alike. Use off or auto, or align them."
+            f"In this group the nearest match of a patch lies {lies.offset:.3g} cells from its own place (median), and "
+            f"places within {radius} of it are only {lies.share:.0%} of the way as near, less than {ALIKE:.0%}: parts "
+            "do not lie alike. Use off or auto, or align them."
         )
-        raise SettingsError(bad_argument("window", asked, "at least the offset of the group's nearest matches", remedy))
+        raise SettingsError(bad_argument("window", asked, "wide enough for how the group's parts lie", remedy))
     scores = np.concatenate(
         [
             window_bounds(some, compared.grid, radius, slab_bytes=sizes.slab_bytes, bound=False)
@@ -123,10 +132,17 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
     cells = sum(len(compared.grid.near(place, radius)) for place in range(search.vectors.patches))
     facts = {
         "generator": f"window rule r={radius}",
-        "offset": offset if np.isfinite(offset) else None,
+        "offset": lies.offset if np.isfinite(lies.offset) else None,
+        "alike": lies.share,
+        "searched": 1.0,
         "multiplications": cells / search.vectors.patches**2,
     }
     return BoundedScores(scores, np.ones(scores.shape, bool), facts)
+
+
+def lies_alike(compared: Comparison, radius: int) -> Alike:
+    """Measure whether a group's parts lie alike within ``radius`` cells. Raises as `score_by_window`."""
+    return measure_alike(_search(compared, _sizes(compared)), compared.grid, radius)
 
 
 def _parts(search: Search, sizes: Portions) -> Iterator[tuple[slice, Search]]:
@@ -181,6 +197,7 @@ def _together(parts: list[Bounded], generator: str, sampled: Sampled, search: Se
         "generator": generator,
         "images_sampled": sampled.images,
         "offset": sampled.offset,
+        "alike": sampled.alike,
         "searched": searched,
         "projected": projected,
         "multiplications": searched + projected * COMPONENTS / vectors.dim + near / vectors.patches + pairs,

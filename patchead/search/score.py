@@ -109,10 +109,8 @@ def score_query_block(
     memory_bytes: int,
     grid: tuple[int, int],
     goal: Goal,
-) -> np.ndarray | None:
-    """Score a block of a group's images with schedule ``bounded`` or by a window: float32 (B, P).
-
-    None where the full search costs less.
+) -> BoundedScores | None:
+    """Score a block of images with schedule ``bounded`` or by a window; None where the full search costs less.
 
     Args:
         index: int64 (B,), positions of the images in the group.
@@ -138,8 +136,7 @@ def score_query_block(
         memory_bytes=memory_bytes,
         grid=Grid.of(grid, blocks[0][1].shape[1]),
     )
-    found = _found(compared, goal, bounded=True, symmetric=False)
-    return None if found is None else found.patch_scores
+    return _found(compared, goal, bounded=True, symmetric=False)
 
 
 def _found(compared: Comparison, goal: Goal, bounded: bool, *, symmetric: bool) -> BoundedScores | None:

@@ -52,6 +52,11 @@ class Grid:
         columns = range(max(0, x - radius), min(self.w, x + radius + 1))
         return [(view * self.h + row) * self.w + column for row in rows for column in columns]
 
+    def opposite(self, place: int) -> int:
+        """Give the place of the same view that is half its height and half its width away, around its edges."""
+        view, (y, x) = place // (self.h * self.w), divmod(place % (self.h * self.w), self.w)
+        return (view * self.h + (y + self.h // 2) % self.h) * self.w + (x + self.w // 2) % self.w
+
     def offsets(self, of: np.ndarray, to: np.ndarray) -> np.ndarray:
         """Measure Chebyshev distances between places, int (...,); between two views as if they lay on each other."""
         (y, x), (v, u) = (divmod(place % (self.h * self.w), self.w) for place in (of, to))

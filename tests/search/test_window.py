@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from benchmarks.alike import alike as measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from patchead.errors import SettingsError
 from patchead.scoring import leave_one_out
 from patchead.scoring.aggregate import Aggregation
 from patchead.search import bounded_group
+from patchead.search.bounded_group import ALIKE
 from patchead.search.bounded_memory import Portions
 from patchead.search.score import score_group
 from tests.helpers.groups import group
@@ -91,13 +93,41 @@ def test_auto_takes_the_window_where_parts_lie_alike_and_a_window_elsewhere_is_r
     chosen = score(straight, "auto", (6, 6))
     assert chosen.search["generator"] == "window rule r=1"
     assert chosen.search["offset"] == 0
+    assert chosen.search["alike"] > 0.99
     np.testing.assert_array_equal(chosen.patch_scores, score(straight, 1, (6, 6)).patch_scores)
     turned = score(mixed, "auto", (6, 6))
     full = score_group(mixed, np.arange(30), aggregation=Aggregation(), memory_bytes=MEMORY)
     np.testing.assert_allclose(turned.image_scores, full.image_scores, rtol=0, atol=1e-6)
     assert not turned.search.get("generator", "full").startswith("window rule")
-    with pytest.raises(SettingsError, match=r"`window` must be .*; got 1\. In this group the nearest match .* lies \d"):
+    with pytest.raises(
+        SettingsError, match=r"`window` must be .*; got 1\. In this group the nearest match .* lies \d.* only -?\d+%"
+    ):
         score(mixed, 1, (6, 6))
+
+
+@pytest.mark.parametrize(("moved", "alike"), [(0, True), (1, True), (2, False), (3, False)])
+def test_parts_lie_alike_as_far_as_the_window_reaches_them(moved: int, alike: bool) -> None:
+    rng, found = np.random.default_rng(0), []
+    part = rng.standard_normal((14, 14, 32))
+    for _ in range(8):
+        y, x = (moved * rng.integers(0, 2, 2)).tolist()
+        found.append(np.roll(part, (y, x), (0, 1))[3:11, 3:11] + 0.3 * rng.standard_normal((8, 8, 32)))
+    z = np.stack(found).reshape(8, 64, 32)
+    embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+    got = score(embeddings, "auto", (8, 8))
+    assert got.search.get("generator", "full").startswith("window rule") == alike
+
+
+def test_one_picture_of_nothing_lies_alike() -> None:
+    embeddings = np.repeat(np.repeat(group(1, 1, 32), 36, axis=1), 12, axis=0)
+    assert score(embeddings, 1, (6, 6)).search["alike"] == 1
+
+
+def test_poly_cells_lie_alike_and_pieces_of_grass_do_not() -> None:
+    found = measured((224,), 6, ("poly cells", "grass, cropped and turned"))
+    cells, grass = (record.value for record in found if record.metric == "lie alike")
+    assert cells is not None and grass is not None
+    assert cells >= ALIKE > grass
 
 
 def test_a_window_and_repeats_are_not_combined_and_the_full_search_knows_none() -> None:
