@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from patchead.samples.embed import EmbeddedSamples, SampleEmbedder
 from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.recipe import SampleRecipe, stacked
+from patchead.samples.searched import MapSearch
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.twins import named_as_references, renamed
 from patchead.samples.views import Guide
@@ -22,6 +23,7 @@ from patchead.samples.wanted import FinishedImages
 from patchead.scoring.aggregate import Aggregation, placed
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.repeats import repeat_groups
+from patchead.scoring.rescore import Compared
 from patchead.search.score import score_group
 
 
@@ -84,6 +86,10 @@ class SampleScores:
     """int32 (N,): equal for images that share a region no other shows (`Aggregation.repeats`); 0 for none."""
     null_scores: np.ndarray | None = None
     """float64 (m,): of `Prompts.nulls`; None without prompts."""
+    exact: np.ndarray | None = None
+    """bool (N,), images of which no patch score is an upper bound (method.md §10); None: all."""
+    search: Callable[[np.ndarray], np.ndarray] | None = None
+    """Gives float32 (n, h, w), no bound among them, of n images by their places; None where all are exact."""
 
 
 def embed_images(
@@ -186,11 +192,21 @@ def score_samples(
         content = [*content, *prompts.nulls.content, *prompts.content]
         parts = [*parts, *[None] * (len(content) - len(kept))]
         side_arrays = SideArrays.joined([side_arrays, prompts.nulls.side_arrays])
+    compared = Compared(
+        content=codes(content),
+        part=codes(parts),
+        references=np.arange(len(content)) if panel is None else panel,
+        aggregation=aggregation if prompts is None else aggregation.few_shot(),
+        device=device,
+        precision=precision,
+        memory_bytes=memory_bytes,
+        grid=samples.grid,
+    )
     found = score_group(
         embeddings,
-        codes(content),
-        codes(parts),
-        aggregation=aggregation if prompts is None else aggregation.few_shot(),
+        compared.content,
+        compared.part,
+        aggregation=compared.aggregation,
         device=device,
         precision=precision,
         schedule=schedule,
@@ -204,6 +220,7 @@ def score_samples(
         found.patch_scores, samples.grid, side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction
     )
     n, aligned = len(kept), samples.side_arrays.aligned
+    search, exact = MapSearch(embeddings, found.n_references, compared, side_arrays, mask), found.exact_images
     return SampleScores(
         placed(done.patch_scores[:n], samples.usable, np.nan),
         placed(done.image_scores[:n], samples.usable, np.nan),
@@ -211,6 +228,8 @@ def score_samples(
         None if aligned is None else placed(aligned, samples.usable, False),
         placed(repeat_groups(found.repeats, n), samples.usable, 0),
         None if prompts is None else done.image_scores[n:],
+        None if exact is None else placed(exact[:n], samples.usable, True),
+        None if exact is None else lambda places: search(np.searchsorted(kept, places)),
     )
 
 

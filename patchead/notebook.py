@@ -108,8 +108,8 @@ def score(
         min_batch: fewer images than this are refused without ``prompts``.
         precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
             faster. One that is slower than fp32 here gives a warning.
-        schedule: auto, symmetric, row_stationary, or bounded: the same image scores for a fraction of the work, with
-            upper bounds at the other patches.
+        schedule: auto, symmetric, row_stationary, or bounded: the same image scores for a fraction of the work. Images
+            that are shown are then searched fully when their heatmap or regions are asked for.
         device: cpu, cuda, or auto: a GPU where there is one.
         memory_gb: scoring's memory in GB, above the embeddings.
         batch_size: images per forward pass.
@@ -200,7 +200,9 @@ def score(
             views_of=0 if normal is None else normal.views_of,
         )
         table = _table(images, samples, found, judged, why_none)
-        return Scored(table, found.patch_scores, judged, images, network.fit, reading)
+        return Scored(
+            table, found.patch_scores, judged, images, network.fit, reading, exact=found.exact, search=found.search
+        )
 
 
 def _checked(**given: Any) -> Config:

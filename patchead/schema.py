@@ -215,13 +215,14 @@ _VERDICTS = Described(
         (
             "search",
             pa.string(),
-            "`full`; `window` or `projection`, where bounds came from; `window rule r=1`; `by block` of a large group.",
+            "`full`, and why; `window` or `projection`, where bounds came from; `window rule r=1`; several of blocks.",
         ),
         (
             "search_share",
             pa.float64(),
-            "Multiplications done, of those of all pairs of patches; 1 of `full`, null `by block`.",
+            "Multiplications done, of those of all pairs of patches, but for `searched_to_show` of `scoring_json`.",
         ),
+        ("search_refined", pa.float64(), "Share of the patches that were searched fully; 1 of `full`."),
         ("accepted", pa.string(), "Name of the accepted run that the group was compared with; null without one."),
         ("drift_p", pa.float64(), "Kolmogorov-Smirnov p of the unflagged scores, its and the accepted; else null."),
         ("drift_shift", pa.float64(), "Their median less the accepted one, in accepted scales; else null."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,10 +11,12 @@ import pyarrow as pa
 
 from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, pixels_of
 from patchead.maps.heatmap import colour_range, heatmap, overlay
-from patchead.maps.regions import Region, image_regions, region_threshold
+from patchead.maps.regions import Region, image_regions, peaks_of, threshold_of_peaks
+from patchead.maps.shown import to_search
 from patchead.scoring.verdict import Verdict
 
 _HEATMAP_SIDE = 1024
+_TOP = 20  # images of the highest scores that are shown, flagged or not: the default of explain.top
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,18 @@ class Scored:
     n_references, repeat_group (equal for images that share a region), aligned (null without alignment), width, height,
     status (ok, failed, too_few_images), error (why there is no score, else null)."""
     patch_scores: np.ndarray
-    """float32 (N, h, w), in [0, 1]."""
+    """float32 (N, h, w), in [0, 1]; upper bounds in part of the images that are not ``exact``."""
     verdict: Verdict
     """On the images that have a score: its rule, centre, scale and thresholds (method.md §7)."""
     images: Sequence[ImageLike]
     fit: str
     reading: Reading = DEFAULT_READING
     """How the images were decoded: of 16-bit ones, the bits that all of them use."""
+    exact: np.ndarray | None = None
+    """bool (N,), with schedule bounded: images whose patches were all searched. Those that `heatmap` and `regions` need
+    are searched when they are asked for. None: all."""
+    search: Callable[[np.ndarray], np.ndarray] | None = None
+    """Searches the patches of images by their places, see `SampleScores.search`."""
 
     def heatmap(self, index: int) -> np.ndarray:
         """Draw the photo with its patch scores over it: uint8 RGB (H, W, 3), at most 1,024 px, colours alike for all.
@@ -52,13 +59,26 @@ class Scored:
         image = pixels_of(self.images[index], index, self.reading)
         if not np.isfinite(self.patch_scores[index]).all():
             return image
+        colours = self._colour_range
+        self._settle(np.array([index]))
         height, width = image.shape[:2]
         heat = heatmap(self.patch_scores[index], width, height, max_side=_HEATMAP_SIDE, fit=self.fit)
-        return overlay(image, heat, *self._colour_range)
+        return overlay(image, heat, *colours)
 
     @cached_property
     def _colour_range(self) -> tuple[float, float]:
-        return colour_range(self.patch_scores)
+        flags, ranks = self.table["is_anomalous"].to_pylist(), self.table["rank"].to_pylist()
+        shown = np.array([rank is not None and (flag or rank <= _TOP) for flag, rank in zip(flags, ranks, strict=True)])
+        self._settle(np.flatnonzero(shown))
+        return colour_range(self.patch_scores, shown)
+
+    def _settle(self, places: np.ndarray) -> None:
+        """Put the scores of the full search in the place of bounds of the images at ``places``."""
+        if self.exact is None or self.search is None:
+            return
+        missing = places[~self.exact[places]]
+        if len(missing):
+            self.patch_scores[missing], self.exact[missing] = self.search(missing), True
 
     def regions(self, index: int) -> list[Region]:
         """Find the boxes in which an image is anomalous, as the nightly job does (method.md §6).
@@ -69,9 +89,11 @@ class Scored:
         if not np.isfinite(self.patch_scores[index]).all():
             return []
         width, height = self._sizes[index]
+        threshold = self._region_threshold
+        self._settle(np.array([index]))
         return image_regions(
             self.patch_scores[index],
-            self._region_threshold,
+            threshold,
             width=width,
             height=height,
             fit=self.fit,
@@ -81,8 +103,13 @@ class Scored:
     @cached_property
     def _region_threshold(self) -> float:
         good = np.array([flag is False for flag in self.table["is_anomalous"].to_pylist()])  # None without a score
-        score = self.verdict.threshold_score
-        return region_threshold(self.patch_scores, self._sizes, good, fit=self.fit, threshold_score=score)
+        while True:
+            peaks = peaks_of(self.patch_scores, self._sizes, good, self.fit)
+            exact = np.ones(len(good), bool) if self.exact is None else self.exact
+            wanted = to_search(exact, np.zeros(len(good), bool), peaks)
+            if not wanted.any():
+                return threshold_of_peaks(peaks[good], self.verdict.threshold_score)
+            self._settle(np.flatnonzero(wanted))
 
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:

@@ -22,7 +22,8 @@ from patchead.forecast.device_speeds import MEASURED, DeviceFigures
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group, GroupJob, load
-from patchead.nightly.score_actor import ScoreActor, ScoreSettings, ScoreSpec
+from patchead.nightly.score_actor import ScoreActor
+from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
 from patchead.plan.group_plan import GroupPlan
 from patchead.plan.tasks import group_tasks
 from patchead.runtime.pool import Pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,13 @@ _KEY = b"crc32"
 def write_checked(writer: pa.ipc.RecordBatchFileWriter, batch: pa.RecordBatch) -> None:
     """Write a batch with the checksum of its values in its metadata."""
     writer.write_batch(batch, custom_metadata={_KEY: checksum(batch)})
+
+
+def write_batches(sink: pa.NativeFile, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write a whole Arrow IPC file of batches, each with its checksum."""
+    with pa.ipc.new_file(sink, schema) as writer:
+        for batch in batches:
+            write_checked(writer, batch)
 
 
 def read_checked(reader: pa.ipc.RecordBatchFileReader, number: int, *, verify: bool = True) -> pa.RecordBatch:

@@ -30,6 +30,8 @@ class StagedGroup:
     """int32 (N,), 0 for none; None where repeats were not looked for."""
     score_subspace: np.ndarray | None = None
     """float64 (N,)."""
+    exact: np.ndarray | None = None
+    """bool (N,), images of which no patch score is an upper bound (method.md §10); None: all."""
     repeats: tuple[dict[str, Any], ...] = ()
     """Of each repeat, see `Repeat.facts`."""
 
@@ -43,3 +45,13 @@ def null_scores_of(rows: pa.Table) -> np.ndarray | None:
 def known(rows: pa.Table, name: str) -> np.ndarray | None:
     """Read a column of which all values are known; None where it is not, or an earlier version did not stage it."""
     return None if name not in rows.column_names or rows[name].null_count else np.array(rows[name])
+
+
+def with_maps(batch: pa.RecordBatch, places: np.ndarray, patch_scores: np.ndarray) -> pa.RecordBatch:
+    """Put patch scores (n, h, w), which are no bounds, in the place of those at rows ``places`` of a staged batch."""
+    maps = batch.column("patch_scores").to_numpy_ndarray().copy()
+    exact = np.array(batch.column("exact").fill_null(True))
+    maps[places], exact[places] = patch_scores, True
+    found = {"patch_scores": pa.FixedShapeTensorArray.from_numpy_ndarray(maps), "exact": pa.array(exact)}
+    columns = [found.get(name, batch.column(name)) for name in batch.schema.names]
+    return pa.record_batch(columns, schema=batch.schema)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from patchead.batches import concurrently
 from patchead.errors import LakeError
 from patchead.files import Folder, plain_name, undamaged
 from patchead.hashing import text_digest
-from patchead.lake.checked_batches import read_checked, write_checked
+from patchead.lake.checked_batches import read_checked, write_batches
 from patchead.lake.run_tables import MANIFEST_FILE, RECEIPTS_FILE, read_table, write_table
-from patchead.lake.staged_group import StagedGroup, known, null_scores_of
+from patchead.lake.staged_group import StagedGroup, known, null_scores_of, with_maps
 from patchead.schema import MANIFEST, SCHEMA_VERSION
 from patchead.storage import Storage, join
 
@@ -63,6 +64,7 @@ class RunFolder:
         repeats: Sequence[Mapping[str, Any]] = (),
         digest: str,
         search: Mapping[str, Any] | None = None,
+        exact: np.ndarray | None = None,
     ) -> None:
         """Stage one scored group; an earlier one of that id is replaced.
 
@@ -73,7 +75,7 @@ class RunFolder:
             scores, n_references, aligned, repeat_group, score_subspace, repeats: of these images, see `StagedGroup`.
             null_scores, views_of: of few-shot mode, see `StagedGroup`.
             digest: of everything else that the scores depend on; see :meth:`scored_groups`.
-            search: how bound and refine went, as plain JSON values; default: the search was full.
+            search, exact: how bound and refine went, as JSON values, and see `StagedGroup`; default: full search.
 
         Raises:
             LakeError: the file cannot be written.
@@ -88,33 +90,42 @@ class RunFolder:
             ("aligned", pa.bool_()),
             ("repeat_group", pa.int32()),
             ("score_subspace", pa.float64()),
+            ("exact", pa.bool_()),
             ("null_scores", pa.list_(pa.float64())),  # all in the first row
         ]
         metadata = {"group_id": group_id, "digest": digest, "schema_version": str(SCHEMA_VERSION)}
-        metadata["views_of"] = str(views_of)
-        metadata["search"] = json.dumps(dict(search or {}))
+        metadata |= {"views_of": str(views_of), "search": json.dumps(dict(search or {}))}
         metadata["repeats"] = json.dumps([dict(repeat) for repeat in repeats])
         schema = pa.schema(fields, metadata=metadata)
-        given = {"aligned": aligned, "repeat_group": repeat_group, "score_subspace": score_subspace}
+        given = {"aligned": aligned, "repeat_group": repeat_group, "score_subspace": score_subspace, "exact": exact}
         n = len(image_ids)
         given_too = [pa.nulls(n, schema.field(key).type) if found is None else found for key, found in given.items()]
         null = [None if null_scores is None else null_scores.tolist(), *[None] * (n - 1)]
         columns = [pa.array(image_ids, pa.string()), tensor, scores, n_references, *given_too]
         columns.append(pa.array(null, fields[-1][1]))
-        batch = pa.record_batch(
-            [
-                pa.array(c, field.type) if isinstance(c, np.ndarray) else c
-                for c, field in zip(columns, schema, strict=True)
-            ],
-            schema=schema,
-        )
+        cast = [pa.array(c, f.type) if isinstance(c, np.ndarray) else c for c, f in zip(columns, schema, strict=True)]
+        batch = pa.record_batch(cast, schema=schema)
+        starts = range(0, max(1, batch.num_rows), _IMAGES_PER_BATCH)
+        parts = [batch.slice(start, _IMAGES_PER_BATCH) for start in starts]
+        self._groups.write(_file_name(group_id), partial(write_batches, schema=schema, batches=parts))
 
-        def fill(sink: pa.NativeFile) -> None:
-            with pa.ipc.new_file(sink, schema) as writer:
-                for start in range(0, max(1, batch.num_rows), _IMAGES_PER_BATCH):
-                    write_checked(writer, batch.slice(start, _IMAGES_PER_BATCH))
+    def replace_maps(self, group_id: str, places: np.ndarray, patch_scores: np.ndarray) -> None:
+        """Put patch scores that are no bounds in the place of those of some images of a staged group.
 
-        self._groups.write(_file_name(group_id), fill)
+        ``places`` int (n,) are of the order in which it was staged, ``patch_scores`` float32 (n, h, w).
+
+        Raises:
+            LakeError: the staged group is missing or damaged, or the file cannot be written.
+        """
+        with self._opened(group_id, self._groups.open) as reader:
+            batches = [read_checked(reader, number) for number in range(reader.num_record_batches)]
+            starts = np.cumsum([0, *(len(batch) for batch in batches)])
+            for number, start in enumerate(starts[:-1].tolist()):
+                here = (places >= start) & (places < starts[number + 1])
+                if here.any():
+                    batches[number] = with_maps(batches[number], places[here] - start, patch_scores[here])
+            schema = reader.schema
+        self._groups.write(_file_name(group_id), partial(write_batches, schema=schema, batches=batches))
 
     def read_group(self, group_id: str) -> StagedGroup:
         """Read a staged group.
@@ -125,7 +136,7 @@ class RunFolder:
         with self._opened(group_id, self._groups.open) as reader:
             batches = [read_checked(reader, number) for number in range(reader.num_record_batches)]
             rows = pa.Table.from_batches(batches)
-            optional = {name: known(rows, name) for name in ("aligned", "repeat_group", "score_subspace")}
+            optional = {name: known(rows, name) for name in ("aligned", "repeat_group", "score_subspace", "exact")}
             metadata = reader.schema.metadata or {}
             return StagedGroup(
                 image_ids=rows["image_id"].to_pylist(),

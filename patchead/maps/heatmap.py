@@ -58,23 +58,25 @@ def _centred(square: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def colour_range(patch_scores: np.ndarray, threshold: float = -np.inf) -> tuple[float, float]:
-    """Find a group's colour range: its median patch score to its largest, or to ``threshold`` if that is higher.
+def colour_range(patch_scores: np.ndarray, drawn: np.ndarray, threshold: float = -np.inf) -> tuple[float, float]:
+    """Find a group's colour range: the median of the patches of what is drawn, to the largest score of the group.
 
-    What is normal so stays dark.
+    Or to ``threshold`` if that is higher. What is normal so stays dark.
 
     Args:
         patch_scores: float (N, h, w); NaN where an image has no reference.
+        drawn: bool (N,), the images that are drawn; at least one has a reference.
         threshold: of regions; ignored where it is infinite.
 
     Examples:
         >>> import numpy as np
         >>> two_photos = np.array([[[0.1, 0.2]], [[0.3, 0.8]]])
-        >>> colour_range(two_photos), colour_range(two_photos, threshold=0.9)
-        ((0.25, 0.8), (0.25, 0.9))
+        >>> colour_range(two_photos, np.array([True, True])), colour_range(two_photos, np.array([True, False]), 0.9)
+        ((0.25, 0.8), (0.15000000000000002, 0.9))
     """
-    known = patch_scores[np.isfinite(patch_scores)]
-    return float(np.median(known)), float(max(known.max(), threshold if np.isfinite(threshold) else 0.0))
+    shown = patch_scores[drawn]
+    highest = float(np.nanmax(patch_scores))
+    return float(np.nanmedian(shown)), float(max(highest, threshold if np.isfinite(threshold) else 0.0))
 
 
 def colorize(scores: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -47,18 +47,7 @@ def region_threshold(
     threshold_score: float,
     given: float | None = None,
 ) -> float:
-    """Calibrate the threshold of a group's regions as that of its images is: a finite value (method.md §6).
-
-    It is the value that the maps of 1 % of the unflagged images exceed somewhere: of fewer than 100, none.
-
-    Args:
-        patch_scores: float32 (N, h, w), finite where ``good``.
-        sizes: N pairs of width and height of the original images, in pixels.
-        good: bool (N,), the images that have a score and are not flagged.
-        fit: how the images became squares.
-        threshold_score: image score above which images are flagged: takes its place where no image is good, or 0 does
-            where it is not finite.
-        given: the threshold, instead of a calibrated one.
+    """Calibrate the threshold of a group's regions: `threshold_of_peaks` of `peaks_of`, or what is ``given``.
 
     Examples:
         Four photos, the last one flagged.
@@ -70,10 +59,41 @@ def region_threshold(
     """
     if given is not None:
         return given
-    peaks = [float(region_map(patch_scores[i], *sizes[i], fit).max()) for i in np.flatnonzero(good).tolist()]
-    if not peaks:
+    return threshold_of_peaks(peaks_of(patch_scores, sizes, good, fit)[good], threshold_score)
+
+
+def peaks_of(patch_scores: np.ndarray, sizes: Sequence[tuple[int, int]], good: np.ndarray, fit: str) -> np.ndarray:
+    """Find the highest value of the map of each image, float64 (N,), as `region_map` makes it; −inf where not ``good``.
+
+    Args:
+        patch_scores: float32 (N, h, w), finite where ``good``.
+        sizes: N pairs of width and height of the original images, in pixels.
+        good: bool (N,), the images that have a score and are not flagged.
+        fit: how the images became squares.
+    """
+    peaks = np.full(len(good), -np.inf)
+    for i in np.flatnonzero(good).tolist():
+        peaks[i] = region_map(patch_scores[i], *sizes[i], fit).max()
+    return peaks
+
+
+def threshold_of_peaks(peaks: np.ndarray, threshold_score: float) -> float:
+    """Calibrate the threshold of a group's regions as that of its images is: a finite value (method.md §6).
+
+    It is the value that the maps of 1 % of the unflagged images exceed somewhere: of fewer than 100, none.
+
+    Args:
+        peaks: float64 (n,), of the unflagged images' maps.
+        threshold_score: image score above which images are flagged: takes its place where there is no unflagged image,
+            or 0 does where it is not finite.
+
+    Examples:
+        >>> threshold_of_peaks(np.array([0.1, 0.3, 0.2]), threshold_score=0.5)
+        0.3
+    """
+    if not len(peaks):
         return threshold_score if np.isfinite(threshold_score) else 0.0
-    return exceeded_by(np.array(peaks), EXCEEDED_BY)
+    return exceeded_by(peaks, EXCEEDED_BY)
 
 
 def exceeded_by(values: np.ndarray, share: float) -> float:

@@ -28,6 +28,9 @@ from patchead.schema import REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES, VER
 PORTION = 64
 """Images that one task draws, at most."""
 
+SearchImages = Callable[[Mapping[str, np.ndarray]], None]
+"""Searches all patches of images, given by their places in each group, and puts them in the place of bounds."""
+
 
 @dataclass(frozen=True)
 class ExplainSettings:
@@ -46,6 +49,8 @@ class Explained:
     scores: pa.Table
     regions: pa.Table
     verdicts: pa.Table
+    searched: int = 0
+    """Images of which all patches were searched because they are shown."""
 
 
 def explain(
@@ -57,6 +62,7 @@ def explain(
     advance: Callable[[int], None],
     portion: int = PORTION,
     accepted: Mapping[str, Accepted] = MappingProxyType({}),
+    search: SearchImages | None = None,
 ) -> Explained:
     """Explain every image of every group from its staged scores (method.md §6, method.md §7).
 
@@ -68,11 +74,19 @@ def explain(
         advance: is told how many images have been dealt with.
         portion: images that one task draws, at most.
         accepted: the accepted group of each group, where the settings need one.
+        search: searches all patches of images of which bound and refine has left bounds, and stages them.
 
     Raises:
         PatcheadError: staged scores cannot be read or are of other images, or heatmaps cannot be written.
+        ValueError: there are bounds, and nothing that searches.
     """
-    judged = _judged(groups, accepted, folder, settings, map_tasks, advance)
+    judged, searched = _judged(groups, accepted, folder, settings, map_tasks, advance), 0
+    while bounds := {name: np.flatnonzero(of.unsearched) for name, of in judged.items() if of.unsearched.any()}:
+        if search is None:
+            raise ValueError(f"the scores of {next(iter(bounds))} are bounds in part, and `search` is None")
+        search(bounds)
+        searched += sum(len(places) for places in bounds.values())
+        judged |= _judged({name: groups[name] for name in bounds}, accepted, folder, settings, map_tasks, _told_before)
     cuts = [(name, cut) for name, found in judged.items() for cut in _cut(groups[name], found, portion)]
     drawing = partial(draw_portion, folder=folder, settings=settings.drawing)
     items = (_portion(groups[name], cut, judged[name], settings) for name, cut in cuts)
@@ -87,6 +101,7 @@ def explain(
         scores=_with_files(pa.concat_tables([SCORES.empty_table(), *scores]), pa.concat_tables(files)),
         regions=pa.concat_tables(regions).sort_by(order),
         verdicts=table([_verdict(rows, judged.get(name), settings) for name, rows in groups.items()], VERDICTS),
+        searched=searched,
     )
 
 
@@ -113,6 +128,10 @@ def _judged(
         done[number] = found
         advance(int((~found.explained).sum()))
     return {name: done[number] for number, name in enumerate(names)}
+
+
+def _told_before(count: int) -> None:
+    """Tell nobody: these images have been counted when the group was judged first."""
 
 
 def _cut(images: pa.Table, found: Judged, size: int) -> list[np.ndarray]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from patchead.arrow_columns import codes
+from patchead.arrow_columns import codes, digest
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.plan.group_plan import GroupPlan, PromptCounts
 from patchead.runtime.executor import CallCounter
@@ -130,6 +130,14 @@ class GroupJob:
         if block < count:
             return np.array_split(self.references, count)[block]
         return np.setdiff1d(self.queries_of(block - count), self.references)
+
+
+def compared_digest(groups: Iterable[pa.Table], prompts: Sequence[GroupPrompts]) -> str:
+    """Hash which images are compared with which, and who takes whose place as a reference."""
+    columns = ["group_id", "image_id", "content_hash", "part_id"]
+    found = digest(groups, [*columns, "same_as"])
+    found += digest((of.references for of in prompts), [*columns, "turn"])
+    return found + digest((of.nulls for of in prompts), [*columns, "role"]) if prompts else found
 
 
 def load(store: EmbeddingStore, group: Group, indices: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from patchead.errors import LakeError
 from patchead.lake.accepted import Accepted
 from patchead.lake.staging import RunFolder, StagedGroup
 from patchead.maps.heatmap import colour_range
-from patchead.maps.regions import region_threshold
+from patchead.maps.regions import peaks_of, threshold_of_peaks
+from patchead.maps.shown import to_search
 from patchead.schema import OK, TOO_FEW_IMAGES
 from patchead.scoring.aggregate import NO_REFERENCE, placed, ranks
 from patchead.scoring.diagnostics import diagnose
@@ -61,6 +62,9 @@ class Judged:
     """Of the regions: value of a map above which one reaches."""
     colours: tuple[float, float]
     """Patch scores of the darkest and of the brightest colour; (0, 0) where nothing is drawn."""
+    unsearched: np.ndarray
+    """bool (N,): images of which all patches must be searched before threshold, colours and maps are those of the full
+    search. Where there are any, the group is judged again afterwards."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,12 @@ def judge_group(group: ToJudge, *, folder: RunFolder, settings: JudgeSettings) -
     rank = placed(ranks(scored), compared)
     flagged = placed(verdict.flagged, compared)
     explained = compared if settings.heatmaps == "all" else flagged | (compared & (rank <= settings.top))
-    threshold = region_threshold(
-        staged.patch_scores,
-        list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True)),
-        compared & ~flagged,
-        fit=settings.fit,
-        threshold_score=verdict.threshold_score,
-        given=settings.patch_threshold,
-    )
+    good = compared & ~flagged
+    sizes = list(zip(images["width"].to_pylist(), images["height"].to_pylist(), strict=True))
+    peaks, threshold = None, settings.patch_threshold
+    if threshold is None:
+        peaks = peaks_of(staged.patch_scores, sizes, good, settings.fit)
+        threshold = threshold_of_peaks(peaks[good], verdict.threshold_score)
     drawn = settings.heatmaps != "none" and explained.any()
     return Judged(
         columns=_columns(staged, compared, rank, verdict),
@@ -120,7 +122,8 @@ def judge_group(group: ToJudge, *, folder: RunFolder, settings: JudgeSettings) -
         flagged=flagged,
         explained=explained,
         threshold=threshold,
-        colours=colour_range(staged.patch_scores, threshold) if drawn else (0.0, 0.0),
+        colours=colour_range(staged.patch_scores, explained, threshold) if drawn else (0.0, 0.0),
+        unsearched=np.zeros(len(compared), bool) if staged.exact is None else to_search(staged.exact, explained, peaks),
     )
 
 
@@ -175,7 +178,11 @@ def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict, threshold: f
 
 def _search_columns(search: Mapping[str, Any]) -> dict[str, Any]:
     """Columns of `VERDICTS`: how the group was searched."""
-    return {"search": search.get("generator", "full"), "search_share": search.get("multiplications", 1.0)}
+    return {
+        "search": search.get("generator", "full"),
+        "search_share": search.get("multiplications", 1.0),
+        "search_refined": search.get("searched", 1.0),
+    }
 
 
 def _drift_row(accepted: Accepted | None, scored: np.ndarray, verdict: Verdict) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.arrow_columns import by_group, count, digest
+from patchead.arrow_columns import by_group, count
 from patchead.errors import TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.publication import publish
@@ -19,7 +19,7 @@ from patchead.nightly.accepted import AcceptedGroups, drift_warnings, find_accep
 from patchead.nightly.bit_depth import settle_night, with_bits
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import Explained, ExplainSettings, explain, failed_rows
-from patchead.nightly.group import Group, GroupPrompts
+from patchead.nightly.group import Group, GroupPrompts, compared_digest
 from patchead.nightly.manifest import make_manifest
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
@@ -27,7 +27,8 @@ from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, te
 from patchead.nightly.refusals import refuse_too_many_failures, refuse_unread
 from patchead.nightly.repeated import found_in
 from patchead.nightly.run_record import RunRecord
-from patchead.nightly.score_actor import ScoreSpec
+from patchead.nightly.score_spec import ScoreSpec
+from patchead.nightly.search_shown import search_shown
 from patchead.nightly.twins import with_twins
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.printed import say
@@ -247,12 +248,7 @@ class Night:
 
     def score_spec(self, embedded: EmbeddedNight) -> ScoreSpec:
         """Put together what the scoring actors are set up with."""
-        columns = ["group_id", "image_id", "content_hash", "part_id"]
-        prompts = embedded.prompts.values()
-        compared = digest(embedded.groups.values(), [*columns, "same_as"])
-        compared += digest((of.references for of in prompts), [*columns, "turn"])
-        if prompts:
-            compared += digest((of.nulls for of in prompts), [*columns, "role"])
+        compared = compared_digest(embedded.groups.values(), list(embedded.prompts.values()))
         settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device, compared)
         self.record.scoring["embeddings"] = embedded.store.encoder_id
         counter = self.executor.call_counter()
@@ -266,7 +262,11 @@ class Night:
         with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
             settings = self.at_level_of_night(settings, embedded)
             groups, accepted, run = embedded.groups, embedded.accepted.groups, self.run_images
-            done = explain(groups, self.folder, settings, map_tasks=run, advance=advance, accepted=accepted)
+            spec = partial(self.score_spec, embedded)
+            search = partial(search_shown, self.executor, embedded.plan, embedded.group_of, spec)
+            done = explain(
+                groups, self.folder, settings, map_tasks=run, advance=advance, accepted=accepted, search=search
+            )
         for text in drift_warnings(done.verdicts):
             say(self.stages.console, f"warning: {text}")
         self.record.scoring |= found_in(done, aligned=self.config.align.enabled)

@@ -13,8 +13,11 @@ from patchead.nightly.explain import Explained
 
 
 def found_in(explained: Explained, *, aligned: bool) -> dict[str, Any]:
-    """Collect what the record says of a run's rows: its repeats, and how many images could not be aligned."""
-    found: dict[str, Any] = {"repeats": repeats_by_group(explained.verdicts)}
+    """Collect what the record says of a run's rows: its repeats, what was searched to be shown, what is not aligned."""
+    found: dict[str, Any] = {
+        "repeats": repeats_by_group(explained.verdicts),
+        "searched_to_show": explained.searched,
+    }
     if aligned:
         found["not_aligned"] = pc.sum(pc.invert(explained.scores["aligned"]), min_count=0).as_py()
     return found

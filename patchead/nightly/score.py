@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from patchead.nightly.group import Group, GroupJob, load_block
-from patchead.nightly.score_actor import ScoreActor, ScoreSpec
+from patchead.nightly.score_actor import ScoreActor
+from patchead.nightly.score_spec import ScoreSpec
 from patchead.plan.group_plan import Plan
 from patchead.plan.tasks import LOAD, Key, PlannedTasks
 from patchead.runtime.executor import Executor, Handle

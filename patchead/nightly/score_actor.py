@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,64 +12,24 @@ import numpy as np
 import torch
 
 from patchead.batches import slices
-from patchead.lake.embeddings import EmbeddingStore
-from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group, GroupJob, gather, load, load_side_arrays
+from patchead.nightly.score_spec import BlockScores, ScoreSpec, exact_of, search_of
 from patchead.plan.tasks import Task
-from patchead.runtime.executor import CallCounter
-from patchead.runtime.pool import Pool
-from patchead.samples.finish import finish_samples
-from patchead.samples.mask import ForegroundMask
+from patchead.samples.finish import Finished, finish_samples
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.wanted import FinishedImages
-from patchead.scoring.burn_out import Evidence
-from patchead.scoring.leave_one_out import Aggregation, reduce_query_block, score_group, score_query_block
+from patchead.scoring.leave_one_out import reduce_query_block, score_group, score_query_block
 from patchead.scoring.memory_budget import matmul_bytes
 from patchead.scoring.precision import prepare
-from patchead.scoring.rescore import Compared, Rescored, rescore
+from patchead.scoring.rescore import Compared, Rescored, rescore, search_images
 from patchead.scoring.similarity import tile, tile_self
 from patchead.scoring.subspace import subspace_residuals
+from patchead.search.bounded_group import BoundedScores
 from patchead.search.score import BOUNDED, WINDOWED
 from patchead.search.score import score_group as score_bounded_group
 from patchead.search.score import score_query_block as score_bounded_block
 
-BlockScores = tuple[np.ndarray, Evidence | None]
-"""Patch scores float32 (B, P) of a block of images, and what they show of repeats."""
 _IMAGES_AT_ONCE = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreSettings:
-    """Say how groups are scored."""
-
-    aggregation: Aggregation
-    precision: str
-    memory_bytes: int
-    grid: tuple[int, int]
-    max_references: int | None = None
-    seed: int = 0
-    digest: str
-    """Of everything that a staged score depends on besides its images."""
-    mask: ForegroundMask | None = None
-    subspace: bool = False
-    """Whether `score_subspace` is filled."""
-    has_side_arrays: bool = False
-    """Whether the mask or the alignment left something with the embeddings."""
-
-    def panel(self, group: Group) -> np.ndarray | None:
-        """Return the indices of the group's references, or None for all of it."""
-        return group.panel(self.max_references, self.seed)
-
-
-@dataclass(frozen=True)
-class ScoreSpec:
-    """Hold what every scoring actor is set up with."""
-
-    store: EmbeddingStore
-    folder: RunFolder
-    settings: ScoreSettings
-    pool: Pool
-    counter: CallCounter
 
 
 class ScoreActor:
@@ -109,7 +68,7 @@ class ScoreActor:
             )
             del embeddings
             done = Rescored(scores.patch_scores, scores.n_references, scores.repeats)
-            self._stage(job, done, side_arrays, scores.search)
+            self._stage(job, done, side_arrays, scores.search, scores.exact_images)
 
     def tile(self, task: Task, job: GroupJob, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compare two blocks of images, both directions: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
@@ -140,7 +99,7 @@ class ScoreActor:
                 device=self._device,
                 burn_out=test,
             )
-            return scores, None if test is None else test.result()
+            return BlockScores(scores, None if test is None else test.result())
 
     def query_block(self, task: Task, job: GroupJob, blocks: Sequence[np.ndarray]) -> BlockScores:
         """Score one block of queries while its references stream past: patch scores float32 (B, P).
@@ -159,7 +118,7 @@ class ScoreActor:
             if _leaves_patches_out(job):
                 found = self._bounded(job, index, [*columns, *held[0][len(holders) :]], blocks)
                 if found is not None:
-                    return found, None
+                    return BlockScores(found.patch_scores, None, found.exact_images, found.facts)
             query, counts = gather(index, *held), group.n_references(job.panel)
             test = self._compared(job).burn_out(index, query.shape[1], counts)
             scores = score_query_block(
@@ -175,12 +134,12 @@ class ScoreActor:
                 memory_bytes=settings.memory_bytes,
                 burn_out=test,
             )
-            return scores, None if test is None else test.result()
+            return BlockScores(scores, None if test is None else test.result())
 
     def _bounded(
         self, job: GroupJob, index: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]
-    ) -> np.ndarray | None:
-        """Score a block of queries by a window, or bound and refine: (B, P), or None where a full search costs less."""
+    ) -> BoundedScores | None:
+        """Score a block of queries by a window, or bound and refine; None where a full search costs less."""
         settings, group = self._settings, job.group
         return score_bounded_block(
             index,
@@ -201,13 +160,25 @@ class ScoreActor:
         """Stage a group whose patch scores came block by block; images of repeats are scored again before."""
         with self._counted(task):
             group = job.group
-            evidence = [found for _, found in blocks if found is not None]
-            raw = np.concatenate([scores for scores, _ in blocks])
+            evidence = [block.evidence for block in blocks if block.evidence is not None]
+            raw = np.concatenate([block.scores for block in blocks])
             load_images = partial(load, self._store, group)
             done = rescore(raw, group.n_references(job.panel), evidence, self._compared(job), load_images)
-            # Each block has chosen for itself whether bounds pay, and what it searched is not added up.
-            search = {"generator": "by block", "multiplications": None} if _leaves_patches_out(job) else None
-            self._stage(job, done, self._side_arrays(group), search)
+            self._stage(job, done, self._side_arrays(group), search_of(blocks), exact_of(blocks))
+
+    def search_images(self, task: Task, job: GroupJob, places: np.ndarray) -> np.ndarray:
+        """Search all patches of the group's images at ``places``, int64 (n,): finished patch scores (n, h, w)."""
+        with self._counted(task):
+            group = job.group
+            counts = group.n_references(job.panel)[places]
+            load_images = partial(load, self._store, group)
+            found = [scores for _, scores in search_images(places, counts, self._compared(job), load_images)]
+            return self._finished(np.concatenate(found), self._side_arrays(group).of(places)).patch_scores
+
+    def replace_maps(self, task: Task, job: GroupJob, places: np.ndarray, *parts: np.ndarray) -> None:
+        """Stage what `search_images` has found, in parts, in the place of the bounds of these images."""
+        with self._counted(task):
+            self._folder.replace_maps(job.group.group_id, places, np.concatenate(parts))
 
     @contextmanager
     def _counted(self, task: Task) -> Iterator[None]:
@@ -241,18 +212,16 @@ class ScoreActor:
         )
 
     def _stage(
-        self, job: GroupJob, found: Rescored, side_arrays: SideArrays, search: Mapping[str, Any] | None = None
+        self,
+        job: GroupJob,
+        found: Rescored,
+        side_arrays: SideArrays,
+        search: Mapping[str, Any] | None = None,
+        exact: np.ndarray | None = None,
     ) -> None:
         """Finish the patch scores (N, V · P) that matching gave, and stage them."""
         settings, group = self._settings, job.group
-        finished = partial(
-            finish_samples,
-            grid=settings.grid,
-            side_arrays=side_arrays,
-            mask=settings.mask,
-            top_fraction=settings.aggregation.image_top_fraction,
-        )
-        done = finished(found.patch_scores)
+        done = self._finished(found.patch_scores, side_arrays)
         images = slice(group.queries)
         self._folder.write_group(
             group.group_id,
@@ -264,10 +233,23 @@ class ScoreActor:
             null_scores=done.image_scores[group.queries :] if group.nulls else None,
             views_of=group.views_of,
             repeat_group=found.repeat_groups if settings.aggregation.finds_repeats else None,
-            score_subspace=finished(self._residuals(group)).image_scores if settings.subspace else None,
+            score_subspace=self._finished(self._residuals(group), side_arrays).image_scores
+            if settings.subspace
+            else None,
             repeats=[repeat.facts(number, settings.grid) for number, repeat in enumerate(found.repeats, 1)],
             digest=settings.digest,
             search=search,
+            exact=None if exact is None else exact[images],
+        )
+
+    def _finished(self, raw: np.ndarray, side_arrays: SideArrays) -> Finished:
+        settings = self._settings
+        return finish_samples(
+            raw,
+            settings.grid,
+            side_arrays,
+            mask=settings.mask,
+            top_fraction=settings.aggregation.image_top_fraction,
         )
 
     def _residuals(self, group: Group) -> np.ndarray:

@@ -17,7 +17,7 @@ from patchead.nightly.explain import ExplainSettings
 from patchead.nightly.explain_drawing import DrawSettings
 from patchead.nightly.judge_group import JudgeSettings
 from patchead.nightly.prompts import PromptRequest, prompt_catalog
-from patchead.nightly.score_actor import ScoreSettings
+from patchead.nightly.score_spec import ScoreSettings
 from patchead.plan.group_plan import Limits
 from patchead.runtime.in_hand import InHand
 from patchead.runtime.pool import PoolRequest

@@ -27,8 +27,8 @@ class SideArrays:
     blocks: np.ndarray | None = None
     """int16 (N, B): some blocks of each image, see `archive.blocks`."""
 
-    def of(self, images: slice) -> SideArrays:
-        """Take some of the samples."""
+    def of(self, images: slice | np.ndarray) -> SideArrays:
+        """Take some of the samples: a slice of them, or places."""
         there = {f.name: getattr(self, f.name) for f in fields(self)}
         return SideArrays(**{name: None if value is None else value[images] for name, value in there.items()})
 

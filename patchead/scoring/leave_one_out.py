@@ -55,6 +55,11 @@ class GroupScores:
     search: Mapping[str, Any] = field(default_factory=dict)
     """How bound and refine went, see `bounded_group.BoundedScores`; empty for the full search."""
 
+    @property
+    def exact_images(self) -> np.ndarray | None:
+        """Tell which images have no upper bound among their patch scores: bool (N,), None where all have none."""
+        return None if self.exact is None else np.asarray(self.exact.all(axis=1))
+
 
 def score_group(
     embeddings: np.ndarray,

@@ -1,9 +1,9 @@
-"""Images of a repeat are scored again, without each other as references (method.md §9.2)."""
+"""Some images of a group are searched for themselves: those of a repeat without each other (method.md §9.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,9 +89,30 @@ def rescore(
     again = np.flatnonzero((part[:, 1] >= 0) & (fewer > 0))
     scores, counts = patch_scores.copy(), n_references.copy()
     counts[again] = fewer[again]
-    first = load(again[:1])
+    for cut, found in search_images(again, fewer[again], replace(compared, part=part), load):
+        scores[again[cut]] = found
+    return Rescored(scores, counts, repeats)
+
+
+def search_images(
+    images: np.ndarray, n_references: np.ndarray, compared: Compared, load: Load
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Search all patches of all references for some images of a group: a slice of them, patch scores float32 (n, P).
+
+    Args:
+        images: int64 (B,), positions in the group.
+        n_references: int (B,), of these images.
+        compared: who is compared with whom, and how.
+        load: gives embeddings; a block of queries and one of references are held at a time.
+
+    Raises:
+        As `score_query_block`.
+    """
+    if not len(images):
+        return
+    first = load(images[:1])
     work = Workload(
-        images=len(n_references),
+        images=len(compared.content),
         patches=first.shape[1],
         dim=first.shape[2],
         references=len(compared.references),
@@ -100,18 +121,20 @@ def rescore(
     )
     size = work.block_images(compared.memory_bytes, "row_stationary")
     columns = [compared.references[cut] for cut in slices(len(compared.references), size)]
-    for cut in slices(len(again), size):
-        rows = again[cut]
-        scores[rows] = score_query_block(
-            load(rows),
-            rows,
-            ((column, load(column)) for column in columns),
-            compared.content,
-            part,
-            aggregation=compared.aggregation,
-            device=compared.device,
-            precision=compared.precision,
-            memory_bytes=compared.memory_bytes,
-            n_references=fewer[rows],
+    for cut in slices(len(images), size):
+        rows = images[cut]
+        yield (
+            cut,
+            score_query_block(
+                load(rows),
+                rows,
+                ((column, load(column)) for column in columns),
+                compared.content,
+                compared.part,
+                aggregation=compared.aggregation,
+                device=compared.device,
+                precision=compared.precision,
+                memory_bytes=compared.memory_bytes,
+                n_references=n_references[cut],
+            ),
         )
-    return Rescored(scores, counts, repeats)

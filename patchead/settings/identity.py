@@ -61,15 +61,12 @@ _VERDICTS = (
     *("scoring.threshold_z", "scoring.thresholds", "scoring.alpha", "scoring.flag_top"),
     *("scoring.accepted", "scoring.false_discovery"),  # an accepted run's images stand for its name in a score
 )
-_EXPLANATIONS = (
-    "scoring.schedule",  # `bounded` leaves upper bounds in the maps; the others are the order of the work
-    *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
-)
+_EXPLANATIONS = (*("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),)
 _NOTHING = (
     "preset",  # stands for the settings that it gives, each of which is in a list of its own
     "archive.bytes_in_flight",  # how many are read at a time
     *("encoder.batch_size", "encoder.device"),
-    "scoring.memory_gb",  # the order of the work: the same numbers
+    *("scoring.schedule", "scoring.memory_gb"),  # the order of the work: the same numbers
     "scoring.max_group_size",  # refuses, or changes nothing
     *("lake.uri", "lake.images_per_file"),
     *("storage.endpoint_url", "storage.region", "storage.anonymous"),
@@ -164,8 +161,6 @@ def differing(config: Config, published: Mapping[str, Any]) -> list[str]:
 def _value(plain: Mapping[str, Any], key: str) -> Any:
     section, _, name = key.partition(".")
     value = plain[section][name] if name else plain[section]
-    if key == "scoring.schedule":
-        return "bounded" if value == "bounded" else "full"
     # Two names of one encoder are one encoder.
     return REGISTRY[value].library_name if key == "encoder.name" and value in REGISTRY else value
 

@@ -82,7 +82,7 @@ def by_hand(night: Night, name: str) -> tuple[pa.Table, dict[str, np.ndarray]]:
     patches, images = night.patches[name], originals()
     flagged = judge(patches.max(axis=(1, 2)), VerdictSettings()).flagged
     threshold = level(patches[~flagged])
-    colours = colour_range(patches, threshold)
+    colours = colour_range(patches, np.ones(len(patches), bool), threshold)
     rows, pictures = [], {}
     for grid, bad, image in zip(patches, flagged, night.groups[name]["image_id"].to_pylist(), strict=True):
         heat = heatmap(grid, WIDTH, HEIGHT, max_side=1024)

@@ -72,7 +72,8 @@ def test_each_fit_is_drawn_where_it_was_taken_from(tmp_path: Path, fit: str) -> 
     night = loose(tmp_path)
     scores, _ = night.explain(fit=fit)
     patches = night.patches[GROUP]
-    colours = colour_range(patches, judge(patches.max(axis=(1, 2)), VerdictSettings()).threshold_score)
+    verdict = judge(patches.max(axis=(1, 2)), VerdictSettings())
+    colours = colour_range(patches, verdict.flagged, verdict.threshold_score)
     heat = heatmap(patches[BAD], WIDTH, HEIGHT, max_side=1024, fit=fit)
     expected = overlay(np.asarray(Image.open(io.BytesIO(photo(BAD)))), heat, *colours)
     (uri,) = scores["heatmap_uri"].drop_null().to_pylist()

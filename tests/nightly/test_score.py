@@ -20,7 +20,8 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group, gather
 from patchead.nightly.score import score_groups
-from patchead.nightly.score_actor import ScoreSettings, ScoreSpec
+from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
+from patchead.nightly.search_shown import search_shown
 from patchead.plan.group_plan import Limits, make_plan
 from patchead.plan.tasks import LOAD, PlannedTasks
 from patchead.runtime.executor import Executor
@@ -152,11 +153,20 @@ def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, execu
     assert (staged.patch_scores.reshape(60, -1) - expected.patch_scores).min() > -1e-6
     assert summary["reads_of_a_block_per_node"] == 1
     assert (summary["tasks_done"] > 1) == (actors > 1)
-    if actors == 1:
-        assert staged.search["generator"] == "window"
-        assert staged.search["multiplications"] < 0.5
-    else:
-        assert staged.search == {"generator": "by block", "multiplications": None}
+    assert staged.search["generator"] == "window"
+    assert staged.search["multiplications"] < 0.5
+    assert staged.exact is not None
+    assert staged.exact.mean() < 0.5
+    shown = np.array([2, 3, 5, 7, 11, 13, 17, 19, 59])
+    search_shown(executor, stage.plan, stage.groups.__getitem__, lambda: stage.spec, {"g": shown})
+    settled = stage.folder.read_group("g")
+    assert settled.exact is not None
+    np.testing.assert_array_equal(settled.exact, staged.exact | np.isin(np.arange(60), shown))
+    np.testing.assert_allclose(settled.patch_scores.reshape(60, -1)[shown], expected.patch_scores[shown], atol=1e-6)
+    others = np.setdiff1d(np.arange(60), shown)
+    np.testing.assert_array_equal(settled.patch_scores[others], staged.patch_scores[others])
+    np.testing.assert_array_equal(settled.scores, staged.scores)
+    assert stage.folder.scored_groups(stage.spec.settings.digest) == {"g"}
 
 
 @pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 3)], indirect=["executor"])

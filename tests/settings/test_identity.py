@@ -196,7 +196,6 @@ def test_levels_build_on_each_other() -> None:
     }
     assert explanations - verdicts == {
         *("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),
-        "scoring.schedule",
     }
 
 

@@ -1,0 +1,91 @@
+"""What scoring actors are set up with, and what a block of a group's images gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchead.lake.embeddings import EmbeddingStore
+from patchead.lake.staging import RunFolder
+from patchead.nightly.group import Group
+from patchead.runtime.executor import CallCounter
+from patchead.runtime.pool import Pool
+from patchead.samples.mask import ForegroundMask
+from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.burn_out import Evidence
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """Say how groups are scored."""
+
+    aggregation: Aggregation
+    precision: str
+    memory_bytes: int
+    grid: tuple[int, int]
+    max_references: int | None = None
+    seed: int = 0
+    digest: str
+    """Of everything that a staged score depends on besides its images."""
+    mask: ForegroundMask | None = None
+    subspace: bool = False
+    """Whether `score_subspace` is filled."""
+    has_side_arrays: bool = False
+    """Whether the mask or the alignment left something with the embeddings."""
+
+    def panel(self, group: Group) -> np.ndarray | None:
+        """Return the indices of the group's references, or None for all of it."""
+        return group.panel(self.max_references, self.seed)
+
+
+@dataclass(frozen=True)
+class ScoreSpec:
+    """Hold what every scoring actor is set up with."""
+
+    store: EmbeddingStore
+    folder: RunFolder
+    settings: ScoreSettings
+    pool: Pool
+    counter: CallCounter
+
+
+class BlockScores(NamedTuple):
+    """Hold what one block of a group's images gives."""
+
+    scores: np.ndarray
+    """float32 (B, P)."""
+    evidence: Evidence | None = None
+    """What they show of repeats."""
+    exact: np.ndarray | None = None
+    """bool (B,), images without an upper bound; None: all."""
+    search: Mapping[str, Any] = MappingProxyType({})
+    """How bound and refine went; empty where the search was full."""
+
+
+def exact_of(blocks: Sequence[BlockScores]) -> np.ndarray | None:
+    """Join `BlockScores.exact` of a group's blocks: bool (N,), None where all images are exact."""
+    if all(block.exact is None for block in blocks):
+        return None
+    return np.concatenate(
+        [np.ones(len(block.scores), bool) if block.exact is None else block.exact for block in blocks]
+    )
+
+
+def search_of(blocks: Sequence[BlockScores]) -> dict[str, Any]:
+    """Put together how the blocks of a group were searched, each having chosen for itself; empty: all fully.
+
+    Shares count each block by its images.
+    """
+    if not any(block.search for block in blocks):
+        return {}
+    images = np.array([len(block.scores) for block in blocks])
+    chosen = sorted({block.search.get("generator", "full") for block in blocks})
+    shares = {
+        name: float(np.average([block.search.get(name, 1.0) for block in blocks], weights=images))
+        for name in ("searched", "multiplications")
+    }
+    return {"generator": " and ".join(chosen), **shares}
