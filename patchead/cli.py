@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from patchead.commands import accept, feedback, runs
+from patchead.commands import accept, feedback, query, runs
 from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
 from patchead.commands.options import (
     ArchiveOption,
@@ -24,18 +24,16 @@ from patchead.commands.options import (
     LakeOption,
     LimitOption,
     NightOption,
-    OneLakeOption,
     ProductOption,
     SetOption,
     err,
     out,
     settings_of,
     short_options,
-    storage_of,
 )
 from patchead.commands.outside import errors_from_outside
 from patchead.errors import PatcheadError, SettingsError
-from patchead.printed import add_cells, cell, say
+from patchead.printed import add_cells, say
 from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
 from patchead.settings.model import Config
 
@@ -173,22 +171,6 @@ def calibrate(
 
 
 @app.command()
-def query(
-    sql: Annotated[str, typer.Argument(help="A query over the tables scores, regions and runs.")],
-    lake: OneLakeOption,
-    overrides: SetOption = None,
-) -> None:
-    """Run SQL over the published tables with DuckDB and print the result."""
-    from patchead.lake.query import query as run_query
-
-    found = run_query(lake, storage_of(lake, overrides), sql)
-    table = Table(*(Column(cell(name), overflow="fold") for name in found.column_names))
-    for row in zip(*(column.to_pylist() for column in found.columns), strict=True):
-        add_cells(table, row)
-    out.print(table)
-
-
-@app.command()
 def evaluate(
     *,
     dataset: Annotated[str, typer.Option(help="mvtec, visa, mpdd, btad, ksdd, dagm, dtd-synthetic, real-iad, elpv …")],
@@ -254,7 +236,7 @@ def settings() -> None:
             say(out, f"preset {name}: {given}")
 
 
-for command in (runs.runs, accept.accept, accept.accepted, feedback.feedback, feedback.thresholds):
+for command in (query.query, runs.runs, accept.accept, accept.accepted, feedback.feedback, feedback.thresholds):
     app.command()(command)
 
 

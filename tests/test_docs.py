@@ -169,7 +169,8 @@ def test_python_in_the_documents_calls_what_is_there() -> None:
 
 def test_sql_in_the_documents_names_columns_that_are_there() -> None:
     columns = {name for described in DICTIONARY.values() for name, _, _ in described.columns}
-    found = [block for page in PAGES for block in blocks(page, "sql")]
+    others = [page for page in PAGES if page.name != "sql.md"]  # whose statements are run: e2e/test_sql.py
+    found = [block for page in others for block in blocks(page, "sql")]
     assert found
     for block in found:
         words = set(re.findall(r"\b[a-z_]+\b", re.sub(r"--.*|'[^']*'", "", block)))

@@ -1,4 +1,4 @@
-"""SQL over the tables, by DuckDB in this process: a view of each, those of what people decide too, and ``latest``.
+"""SQL over the tables, by DuckDB in this process: a view of each, those of what people decide too, and `views`.
 
 ``regions`` and ``verdicts`` are those of the runs that ``scores`` names: what a run adds before it publishes, and what
 a replaced one has left, is not seen.
@@ -19,6 +19,7 @@ from deltalake.exceptions import TableNotFoundError
 from patchead.errors import LakeError
 from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.tables import delta_errors, delta_uri
+from patchead.lake.views import VIEWS
 from patchead.schema import TABLES
 from patchead.storage import Storage
 
@@ -38,17 +39,12 @@ AND r.product IS NOT DISTINCT FROM s.product
 """
 # Equality alone has DuckDB open no more files of scores than of the rows that are asked for.
 _NIGHTS = ("r.night = s.night", "(r.night IS NULL AND s.night IS NULL)")
-_LATEST = """
-CREATE VIEW latest AS SELECT scores.* FROM scores LEFT JOIN (SELECT run_id, finished_at FROM runs) USING (run_id)
-QUALIFY row_number() OVER (PARTITION BY night, image_id ORDER BY finished_at DESC NULLS LAST, run_id DESC) = 1
-"""
 
 
 def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
     """Open an in-memory DuckDB with a view of every table of the schema; each query reads the newest version.
 
-    One more, ``latest``, has each image of a night once: where runs with other groups have scored it too, the row of
-    the newest.
+    More of them, such as ``latest`` and ``worst``, are in `views`.
 
     A table or a column that the lake does not have yet, because an earlier version wrote it or nobody has accepted or
     said anything, is there as empty or null.
@@ -66,25 +62,38 @@ def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
         rows = {name: _select(lake_uri, storage, name, columns[name]) for name in _VIEWS}
         for name in _VIEWS:
             connection.execute(f"CREATE VIEW {name} AS {_published(name, rows)}")
-        connection.execute(_LATEST)
+        for view in VIEWS:
+            connection.execute(view)
     except duckdb.Error as exc:
         raise LakeError(f"DuckDB cannot read the tables of {lake_uri}: {exc}") from exc
     return connection
 
 
 def query(lake_uri: str, storage: Storage, sql: str) -> pa.Table:
-    """Run one SQL statement over the views of :func:`connect`.
-
-    An engine opens one table after the other: where a run has published in between, the statement is run again.
+    """Run SQL over the views of :func:`connect` and return the last statement's result.
 
     Raises:
-        LakeError: as :func:`connect`, the statement is refused, and the text says why, or runs published each time.
+        LakeError: as `query_all`, or there is no statement.
+    """
+    results = query_all(lake_uri, storage, sql)
+    if not results:
+        raise LakeError("the query has no statement")
+    return results[-1]
+
+
+def query_all(lake_uri: str, storage: Storage, sql: str) -> list[pa.Table]:
+    """Run one or more statements over the views of :func:`connect`, one after the other.
+
+    An engine opens one table after the other: where a run has published in between, all are run again.
+
+    Raises:
+        LakeError: as :func:`connect`, a statement is refused, and the text says why, or runs published each time.
     """
     for _ in range(_READS):
         connection = connect(lake_uri, storage)
         try:
             before = _publications(lake_uri, storage)
-            found = connection.execute(sql).to_arrow_table()
+            found = [connection.execute(one).to_arrow_table() for one in connection.extract_statements(sql)]
         except _duckdb().Error as exc:
             raise LakeError(f"the query failed: {exc}") from exc
         finally:

@@ -1,0 +1,149 @@
+"""`patchead query`: its views, its forms, and every statement of docs/sql.md."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from sql_page import PAGE, answered, statements
+
+from patchead.lake.query import query
+from patchead.nightly.run_record import RunRecord
+from patchead.storage import Storage
+from tests.helpers.command import patchead
+from tests.helpers.e2e_tools import good_images, png, spoiled, write_group
+
+NIGHTS = ("2026-11-20", "2026-11-21")
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory, score_night: Callable[..., RunRecord]) -> str:
+    """Two nights of two products: a defect in each group, a damaged file, one night scored twice, a label."""
+    root = tmp_path_factory.mktemp("sql")
+    for night in NIGHTS:
+        for seed, product in enumerate(("nut", "screw")):
+            images = {**good_images(8, 100 * seed), "bad.png": png(spoiled(7)), "torn.png": b"no image"}
+            write_group(root / "archive", night, product, images)
+    for run_id, night in (("r1", NIGHTS[0]), ("r2", NIGHTS[1]), ("r3", NIGHTS[1])):
+        settings = {"archive.night": night, "run.run_id": run_id, "run.max_failed_fraction": 0.5}
+        score_night(root / "archive", root / "lake", **settings)
+    labels = root / "labels.csv"
+    labels.write_text(f"image_id,verdict\nnight={NIGHTS[1]}/product=nut/bad.png,defect\n")
+    assert patchead("feedback", str(labels), "--lake", str(root / "lake")).code == 0
+    return str(root / "lake")
+
+
+@pytest.mark.parametrize("number", range(len(statements(PAGE.read_text(encoding="utf-8")))))
+def test_a_statement_of_the_page_answers(lake: str, number: int) -> None:
+    sql = statements(PAGE.read_text(encoding="utf-8"))[number]
+    found = query(lake, Storage(), sql)
+    assert found.num_columns >= 1
+    if "Are there nights without" not in PAGE.read_text(encoding="utf-8").split(sql)[0].rsplit("## ", 1)[-1]:
+        assert found.num_rows > 0
+
+
+def test_the_page_has_fourteen_questions_and_an_answer_to_each() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert len(statements(page)) >= 14
+    assert len(re.findall(r"```sql\n.*?```\n\n```text\n", page, re.DOTALL)) == len(statements(page))
+    assert "/tmp/" not in page
+
+
+def test_the_page_is_written_again_the_same(lake: str) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    once = answered(page, lake)
+    assert statements(once) == statements(page)
+    assert "bad.png" in once
+    assert answered(once, lake) == once
+
+
+def test_the_worst_come_first_and_failed_are_told(lake: str) -> None:
+    worst = query(lake, Storage(), "FROM worst").to_pylist()
+    assert [row["image_id"].rpartition("/")[2] for row in worst[:2]] == ["bad.png"] * 2
+    assert [str(row["night"]) for row in worst] == [NIGHTS[1]] * 18 + [NIGHTS[0]] * 18  # once, although scored twice
+    failed = query(lake, Storage(), "FROM failed").to_pylist()
+    assert [(row["status"], row["image_id"].rpartition("/")[2]) for row in failed] == [("failed", "torn.png")] * 4
+    assert all(row["error"] for row in failed)
+
+
+def test_drift_is_from_the_night_before(lake: str) -> None:
+    found = query(lake, Storage(), "FROM drift").to_pylist()
+    assert [(row["product"], str(row["night"])) for row in found] == [
+        (product, night) for product in ("nut", "screw") for night in NIGHTS
+    ]
+    for before, after in (found[:2], found[2:]):
+        assert before["median_change"] is None and before["other_encoder"] is False
+        assert after["median_change"] == pytest.approx(after["median"] - before["median"])
+        assert after["change_in_scales"] == pytest.approx(after["median_change"] / before["scale"])
+
+
+def test_every_form_holds_the_rows(lake: str) -> None:
+    sql = (
+        "SELECT night, product, image_id, score, is_anomalous, nights FROM latest JOIN runs USING (run_id) ORDER BY ALL"
+    )
+    sql = sql.replace("night, product", "latest.night, product")
+    expected = query(lake, Storage(), sql).to_pylist()
+
+    def written(form: str) -> str:
+        done = patchead("query", sql, "--lake", lake, "--format", form)
+        assert done.code == 0, done.err
+        return done.out
+
+    lines = list(csv.DictReader(io.StringIO(written("csv"))))
+    assert [line["image_id"] for line in lines] == [row["image_id"] for row in expected]
+    assert [line["score"] for line in lines] == ["" if row["score"] is None else str(row["score"]) for row in expected]
+    assert json.loads(lines[0]["nights"]) == [str(night) for night in expected[0]["nights"]]
+    objects = json.loads(written("json"))
+    assert [one["score"] for one in objects] == [row["score"] for row in expected]
+    assert objects[0]["night"] == NIGHTS[0]
+    assert len(written("markdown").splitlines()) == len(expected) + 2
+    code = f"import sys; from patchead.cli import main; sys.argv = {['patchead', 'query', sql, '--lake', lake]!r} + "
+    command = [sys.executable, "-c", f"{code}['--format', 'parquet']; main()"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    assert pq.read_table(io.BytesIO(data)).to_pylist() == expected
+
+
+def test_wide_rows_are_blocks_of_lines_and_nothing_is_wider_than_the_terminal(lake: str) -> None:
+    done = patchead("query", "FROM worst LIMIT 2", "--lake", lake, env={"COLUMNS": "80"})
+    assert "-- row 2 of 2" in done.out
+    narrow = patchead("query", "SELECT image_id FROM worst LIMIT 2", "--lake", lake)
+    assert "-- row" not in narrow.out
+
+
+def test_statements_of_a_file_and_several_at_once(lake: str, tmp_path: Path) -> None:
+    file = tmp_path / "morning.sql"
+    file.write_text(
+        "CREATE TEMP TABLE bad AS FROM worst WHERE is_anomalous;\nSELECT count(*) AS many FROM bad; -- ; no\n"
+    )
+    done = patchead("query", "--file", str(file), "--lake", lake)
+    assert (done.code, "many" in done.out, " 4 " in done.out) == (0, True, True)
+    for arguments, told in (
+        ([], "got neither"),
+        (["SELECT 1", "--file", str(file)], "got both"),
+        (["--file", str(tmp_path / "none.sql")], "none.sql cannot be read"),
+        (["SELECT 1; SELECT 2", "--format", "csv"], "--format csv is of one statement; got 2"),
+        (["SELECT 1", "--format", "xml"], "'xml' is not one of"),
+    ):
+        refused = patchead("query", *arguments, "--lake", lake)
+        assert (refused.code, told in refused.err) == (2, True), refused.err
+
+
+def test_lists_times_and_intervals_are_readable(lake: str) -> None:
+    sql = (
+        "SELECT [DATE '2026-11-20'] AS days, INTERVAL 90 SECOND + INTERVAL 1 DAY AS took, INTERVAL 14 MONTH AS long, "
+        "'x'::BLOB AS bytes, {'a': 1} AS made, 'nan'::DOUBLE AS none, 1.5::DECIMAL(4, 2) AS price, true AS yes"
+    )
+    done = patchead("query", sql, "--lake", lake, "--format", "json")
+    (row,) = json.loads(done.out)
+    expected = {"days": ["2026-11-20"], "took": "1 day, 0:01:30", "long": "14 months 0:00:00", "bytes": "eA=="}
+    assert row == {**expected, "made": {"a": 1}, "none": None, "price": "1.50", "yes": True}
+    shown = patchead("query", sql, "--lake", lake).out
+    assert "1 day, 0:01:30" in shown and '["2026-11-20"]' in shown
