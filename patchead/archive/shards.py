@@ -11,12 +11,15 @@ from patchead.archive.keys import CATALOGUED, KeySources, Seen, Selection, assig
 from patchead.archive.left_out import LeftOut
 from patchead.archive.listing import BATCH_ROWS, resolve
 from patchead.archive.members import Listed, members_schema, number_duplicates
-from patchead.archive.parquet import list_parquet
+from patchead.archive.parquet import BYTES_UNPACKED, list_parquet
 from patchead.archive.readers import open_shard
 from patchead.archive.tar import list_tar
 from patchead.errors import ArchiveError
 from patchead.schema import table
 from patchead.storage import Storage, explained
+
+LISTING_BYTES = 2 * BYTES_UNPACKED
+"""Memory that the listing of one shard may take: pages of Parquet, unpacked, and their texts."""
 
 
 @dataclass(frozen=True)

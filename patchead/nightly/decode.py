@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode
@@ -66,14 +67,24 @@ class DecodeSettings:
         """Say how an image becomes square."""
         return self.recipe.fit
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bound what one task takes: what it fetches at a time, and the largest image while it is decoded."""
-        return self.bytes_in_flight + self.max_pixels * _BYTES_PER_PIXEL
+    def memory_bytes(self, sizes: pa.ChunkedArray | pa.Array) -> int:
+        """Bound what one task takes: what it fetches at a time, and the largest image while it is decoded.
+
+        ``sizes`` are those of the manifest, in bytes: one above ``bytes_in_flight`` is fetched alone.
+        """
+        return decoding_memory(self.max_pixels, self.bytes_in_flight, min(pc.max(sizes).as_py() or 0, self.max_bytes))
 
     def scaling(self, settled: int | None) -> Scaling:
         """Scale by the setting or, with auto, by what was ``settled`` for the group."""
         return Scaling(settled, False) if self.bit_depth == "auto" else Scaling(self.bit_depth, True)
+
+
+def decoding_memory(max_pixels: int, bytes_in_flight: int, largest: int = 0) -> int:
+    """Bound the bytes that a task takes which decodes one image after the other, of up to ``largest`` bytes each.
+
+    What was fetched lies beside the page of Parquet that it came from.
+    """
+    return 2 * max(bytes_in_flight, largest) + max_pixels * _BYTES_PER_PIXEL
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,8 @@ def _run(
 ) -> Iterator[tuple[pa.Table, int]]:
     """Receipts of each unit as it is finished, and how many images were embedded for it."""
     function = partial(decode_unit, settings=settings, shared=executor.stream([executor.put(shared)]))
-    found = executor.map_units(work, function, EmbedActor, spec, pool, starts=MOST_STARTS, memory=settings.memory_bytes)
+    memory = settings.memory_bytes(pc.list_flatten(work["size"]))
+    found = executor.map_units(work, function, EmbedActor, spec, pool, starts=MOST_STARTS, memory=memory)
     for batch in found:
         yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.archive.left_out import LeftOut
+from patchead.archive.shards import LISTING_BYTES
 from patchead.lake.staging import RunFolder
 from patchead.runtime.executor import Executor
 
@@ -30,7 +31,8 @@ def make_manifest(request: CatalogRequest, folder: RunFolder, executor: Executor
     """
 
     def map_shards(function: Callable[[Any], Any], shards: Iterable[Any]) -> list[Any]:
-        found = dict(executor.run_tasks(function, shards, num_cpus=0.5))  # they mostly wait
+        tasks = executor.run_tasks(function, shards, num_cpus=0.5, memory=LISTING_BYTES)  # they mostly wait
+        found = dict(tasks)
         return [found[index] for index in sorted(found)]
 
     if kept := folder.read_manifest(request.digest):

@@ -17,6 +17,7 @@ from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
 from patchead.nightly.accepted import AcceptedGroups, drift_warnings, find_accepted, level_of_night
 from patchead.nightly.bit_depth import settle_night, with_bits
+from patchead.nightly.decode import decoding_memory
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import Explained, ExplainSettings, explain, failed_rows
 from patchead.nightly.group import Group, GroupPrompts, compared_digest
@@ -72,7 +73,8 @@ class Night:
     ) -> None:
         self.config, self.record, self.folder, self.stages = config, record, folder, stages
         self.storage, self.executor, self.in_hand = wiring.storage(config), executor, executor.in_hand()
-        self.run_images = partial(executor.run_tasks, starts=MOST_STARTS)  # of which one may end its process
+        memory = decoding_memory(config.archive.max_pixels, config.archive.bytes_in_flight)
+        self.run_images = partial(executor.run_tasks, starts=MOST_STARTS, memory=memory)  # one may end its process
         self.embed_pool, self.score_pool = executor.pools(wiring.pool_request(config))
         places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
         executor.require_shared_folders([uri for uri in places if uri is not None])

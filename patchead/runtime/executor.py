@@ -84,11 +84,18 @@ class Executor(Protocol):
         """Call a function once on every node that may work; results in any order."""
 
     def run_tasks(
-        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0, starts: int = STARTS
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        num_cpus: float = 1.0,
+        starts: int = STARTS,
+        memory: int = 0,
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item; yield (place of the item, result) as they finish, few ahead at a time.
 
-        A call whose process ends is made again, up to ``starts`` times.
+        A call whose process ends is made again, up to ``starts`` times. ``memory``: bytes that one may take; 0 where it
+        is not known.
         """
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:

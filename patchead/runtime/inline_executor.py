@@ -64,7 +64,13 @@ class InlineExecutor:
         return [function()]
 
     def run_tasks(
-        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0, starts: int = 1
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        num_cpus: float = 1.0,
+        starts: int = 1,
+        memory: int = 0,
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item, in order."""
         for index, item in enumerate(items):

@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.runtime import session
 from patchead.runtime.call_counts import CallCounts
-from patchead.runtime.dispatch import run_tasks
+from patchead.runtime.dispatch import run_tasks, within_a_node
 from patchead.runtime.executor import Actor, Handle, Item, Result
 from patchead.runtime.in_hand import Memory
 from patchead.runtime.pool import IN_FLIGHT, STARTS, Pool, PoolRequest
@@ -62,10 +62,16 @@ class RayExecutor:
         )
 
     def run_tasks(
-        self, function: Callable[[Item], Result], items: Iterable[Item], *, num_cpus: float = 1.0, starts: int = STARTS
+        self,
+        function: Callable[[Item], Result],
+        items: Iterable[Item],
+        *,
+        num_cpus: float = 1.0,
+        starts: int = STARTS,
+        memory: int = 0,
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item by Ray tasks; both must pickle."""
-        return run_tasks(function, items, num_cpus=num_cpus, starts=starts)
+        return run_tasks(function, items, num_cpus=num_cpus, starts=starts, memory=memory)
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
         """Have a function called by a Ray task."""
@@ -133,7 +139,7 @@ class RayExecutor:
             decoded = source.map_batches(
                 function,
                 num_cpus=pool.decode_cpus,
-                memory=_within_a_node(memory),
+                memory=within_a_node(memory),
                 max_retries=starts - 1,
                 **one_each,
             )
@@ -207,12 +213,6 @@ def _kept_here(kept: type[Any]) -> tuple[str, Any]:
     name = f"patchead-{kept.__name__}-{uuid.uuid4().hex}"
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(kept)
     return name, remote.options(name=name).remote()
-
-
-def _within_a_node(memory: int) -> int | None:
-    """What a task may reserve, so that at least two find room on the largest node: else none would ever begin."""
-    largest = max((int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"]), default=0)
-    return min(memory, largest // 2) or None
 
 
 @lru_cache(maxsize=8)

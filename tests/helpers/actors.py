@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
 
 from patchead.errors import LakeError
 
@@ -55,3 +56,8 @@ def doubled(unit: pa.Table) -> pa.Table:
 
 def twice(value: Any) -> Any:
     return value * 2
+
+
+def reserved_bytes(_: int) -> float:
+    """The memory that this task of Ray has reserved."""
+    return ray.get_runtime_context().get_assigned_resources().get("memory", 0.0)

@@ -26,7 +26,7 @@ from patchead.storage import Storage
 
 
 def manifest(rows: list[dict[str, object]]) -> pa.Table:
-    return table([{"format": "files", "size": 1, "etag": "e", **row} for row in rows], TO_EMBED)
+    return table([{"format": "files", "size": 1, **row} for row in rows], TO_EMBED)
 
 
 @pytest.fixture
@@ -94,3 +94,11 @@ def embed_actor(spec: EncoderSpec, store: EmbeddingStore, recipe: SampleRecipe) 
     actor = EmbedActor()
     actor.setup(EmbedSpec(spec, store, recipe, 32, 1))
     return actor
+
+
+def test_a_decoding_task_declares_the_memory_of_the_largest_image_and_of_what_it_fetches() -> None:
+    recipe = SampleRecipe(32, "squash", (2, 2))
+    settings = DecodeSettings(Storage(), "image", None, 10**6, "auto", recipe, max_bytes=500, bytes_in_flight=100)
+    assert settings.memory_bytes(pa.array([-1, 90])) == 26 * 10**6 + 2 * 100
+    assert settings.memory_bytes(pa.array([300, 200])) == 26 * 10**6 + 2 * 300  # fetched alone
+    assert settings.memory_bytes(pa.array([900])) == 26 * 10**6 + 2 * 500  # not read

@@ -52,7 +52,7 @@ class Stage:
         rows = []
         for name, image in images.items():
             Image.fromarray(image).save(path := self.folder / name)
-            rows.append({"image_id": name, "uri": str(path), "group_id": "product=screw", "etag": "e", "size": 1})
+            rows.append({"image_id": name, "uri": str(path), "group_id": "product=screw", "size": 1})
         return table([row | {"format": "files"} for row in rows], MANIFEST)
 
     def run(self, manifest: pa.Table, images_per_file: int = 64) -> dict[str, dict[str, Any]]:

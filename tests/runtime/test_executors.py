@@ -10,10 +10,11 @@ import pytest
 import ray
 
 from patchead.errors import LakeError, SettingsError
+from patchead.runtime.dispatch import within_a_node
 from patchead.runtime.executor import Executor
 from patchead.runtime.inline_executor import InlineExecutor
 from patchead.runtime.pool import Pool, PoolRequest
-from patchead.runtime.ray_executor import RayExecutor, _within_a_node
+from patchead.runtime.ray_executor import RayExecutor
 from tests.helpers.actors import Adder, doubled, twice
 
 POOL = Pool(size=2, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
@@ -136,9 +137,9 @@ def test_a_function_that_is_submitted_often_is_sent_to_the_cluster_once(local_ra
 
 def test_a_task_reserves_its_memory_and_never_more_than_there_is(local_ray: None) -> None:
     nodes = max(int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"])
-    assert _within_a_node(0) is None
-    assert _within_a_node(1000) == 1000
-    assert _within_a_node(nodes * 10) == nodes // 2
+    assert within_a_node(0) is None
+    assert within_a_node(1000) == 1000
+    assert within_a_node(nodes * 10) == nodes // 2
     units = pa.table({"value": [1, 2]})
     found = pa.concat_tables(RayExecutor().map_units(units, doubled, Adder, 100, POOL, memory=nodes * 10))
     assert found.num_rows == 2
