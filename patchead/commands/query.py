@@ -10,6 +10,7 @@ import typer
 
 from patchead.commands.options import OneLakeOption, SetOption, out, storage_of
 from patchead.errors import SettingsError
+from patchead.printed import say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +43,7 @@ def query(
         )
     for number, result in enumerate(results):
         if number:
-            out.print()
+            say(out, "")
         _write(result, form)
 
 

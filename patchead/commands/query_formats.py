@@ -16,10 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Column, Table
-from rich.text import Text
 
 from patchead.markdown import markdown_table
-from patchead.printed import cell
+from patchead.printed import add_cells, cell, say
 
 _BORDERS = 3  # characters that a column takes beside its cells, and one at the end
 
@@ -29,21 +28,20 @@ def print_table(result: pa.Table, console: Console) -> None:
 
     Numbers have six digits; the other forms have all of them.
     """
-    names = [cell(name) for name in result.column_names]
-    rows = [[cell(_short(value)) for value in row.values()] for row in result.to_pylist()]
-    widths = [max(text.cell_len for text in column) for column in zip(names, *rows, strict=True)]
+    names, rows = result.column_names, [[_short(value) for value in row.values()] for row in result.to_pylist()]
+    widths = [max(cell(text).cell_len for text in column) for column in zip(names, *rows, strict=True)]
     if sum(widths) + _BORDERS * len(widths) + 1 <= console.width or not rows:
-        table = Table(*(Column(name, overflow="fold") for name in names))
+        table = Table(*(Column(cell(name), overflow="fold") for name in names))
         for row in rows:
-            table.add_row(*row)
+            add_cells(table, row)
         console.print(table)
         return
     for number, row in enumerate(rows, 1):
-        console.print(Text(f"-- row {number} of {len(rows)}", style="bold"))
-        table = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
-        for name, value in zip(names, row, strict=True):
-            table.add_row(name, value)
-        console.print(table)
+        say(console, f"-- row {number} of {len(rows)}", style="bold")
+        block = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
+        for pair in zip(names, row, strict=True):
+            add_cells(block, pair)
+        console.print(block)
 
 
 def as_csv(result: pa.Table) -> str:
