@@ -16,7 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
+from patchead.lake import publication
 from patchead.lake.publication import ReplacedError, publish, published, remove_replaced
 from patchead.lake.query import connect, query
 from patchead.lake.tables import read_rows
@@ -222,6 +224,26 @@ def test_writers_killed_and_paused_at_random_leave_one_whole_night(tmp_path: Pat
 @pytest.mark.parametrize("done", range(len(COMMITS)))
 def test_killed_on_s3_after_any_commit(s3: Any, done: int) -> None:
     killed_on_s3(s3, [done])
+
+
+def test_a_run_that_publishes_between_the_look_at_the_fence_and_the_commit_wins(
+    lake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delta refuses the later commit: its snapshot of the table is older than what it would replace."""
+    publish_night(lake.uri, "old", lake.storage)
+    write, came_between = publication.write_deltalake, []
+
+    def later(table: DeltaTable, *arguments: Any, **options: Any) -> None:
+        if table.table_uri.rstrip("/").endswith("scores") and not came_between:
+            came_between.append(1)
+            publish_night(lake.uri, "quick", lake.storage)
+        write(table, *arguments, **options)
+
+    monkeypatch.setattr(publication, "write_deltalake", later)
+    with pytest.raises(ReplacedError, match=r"run quick has published groups of run slow"):
+        publish_night(lake.uri, "slow", lake.storage)
+    assert seen(lake.uri, lake.storage) == "quick"
+    assert read_rows(lake.uri, lake.storage, "regions", ["run_id"])["run_id"].to_pylist() == ["quick"] * 2
 
 
 def test_a_run_that_was_replaced_before_it_could_end_is_not_published_again(tmp_path: Path) -> None:
