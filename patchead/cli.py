@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
+import patchead
 from patchead.commands import accept, feedback, query, runs
 from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
 from patchead.commands.options import (
@@ -43,6 +44,21 @@ if TYPE_CHECKING:
 PUBLISHED_WITH_FAILURES = 3
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(out, f"patchead {patchead.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()

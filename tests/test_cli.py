@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,7 @@ def test_a_query_of_an_empty_lake_is_one_message(tmp_path: Path) -> None:
     assert done.code == 1
     assert "nothing is published" in done.err
     assert done.err.count("\n") == 1
+
+
+def test_the_version_is_printed() -> None:
+    assert patchead("--version") == (0, f"patchead {version('patchead')}\n", "")

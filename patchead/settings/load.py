@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -76,7 +77,16 @@ def _parsed(override: str) -> tuple[str, Any]:
     if not separator or not key.strip():
         raise SettingsError(f"--set must be section.key=value, e.g. scoring.fraction=0.3; got {_shown(override)}.")
     key = key.strip()
-    return key, parse_yaml(text.encode(errors="surrogateescape"), f"the value of --set {_without_secret(key)}")
+    if _takes_text_alone(key) and text.strip().startswith(("{", "[")):
+        return key, text.strip()  # a template, which needs no quotes within those of the shell
+    value = parse_yaml(text.encode(errors="surrogateescape"), f"the value of --set {_without_secret(key)}")
+    return key, text.strip() if _takes_text_alone(key) and isinstance(value, (bool, int, float, dt.date)) else value
+
+
+def _takes_text_alone(key: str) -> bool:
+    """Whether a setting is text or nothing: 20261121 is a run's name there, and no number."""
+    field = next((field for name, field in iter_fields() if name == key), None)
+    return field is not None and field.annotation in (str, str | None)
 
 
 def _apply(values: dict[str, Any], key: str, value: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from patchead.errors import SettingsError
-from patchead.settings.load import iter_fields, load_config
+from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
 from patchead.settings.model import Config
 from patchead.settings.resolve import concrete, encoder_spec
 
@@ -201,3 +201,22 @@ def test_every_setting_is_documented() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_the_configs_in_the_repository_are_valid(path: Path) -> None:
     assert isinstance(load_config(path, given=MINIMUM), Config)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("archive.template={product}/{filename}", "{product}/{filename}"),
+        ("archive.template={product}", "{product}"),
+        ("archive.template='{product}/{filename}'", "{product}/{filename}"),
+        ("archive.template=[{product}]_{filename}", "[{product}]_{filename}"),
+        ("archive.template=null", None),
+    ],
+)
+def test_a_template_needs_no_quotes(override: str, value: str | None) -> None:
+    assert load_config(None, [override], UNUSED_PLACES).archive.template == value
+
+
+@pytest.mark.parametrize("name", ["20261121", "2026-11-21", "1e5", "yes", "007"])
+def test_text_is_text_whatever_yaml_would_make_of_it(name: str) -> None:
+    assert load_config(None, [f"run.run_id={name}"], UNUSED_PLACES).run.run_id == name
