@@ -189,8 +189,7 @@ class _Writer:
         try:
             self._commit("scores", replace)
         except ReplacedError:
-            if not self.owners("scores", self._own):  # nobody sees what was added for these scores
-                self._remove(self._own)
+            self._withdraw()
             raise
 
     def left_of_an_earlier_try(self, fence: frozenset[str]) -> bool:
@@ -208,6 +207,7 @@ class _Writer:
         """Refuse to end as published where another run has replaced all that this one has just written."""
         found = self.owners("scores", groups)
         if found and self.run_id not in found:
+            self._withdraw()
             raise ReplacedError(
                 f"{_named(found)} has replaced what run {self.run_id} had published before it could end; its groups "
                 f"are as {_named(found)} left them. Give a run that is to replace them a run id of its own."
@@ -226,6 +226,11 @@ class _Writer:
         ended = read_rows(self.lake_uri, self.storage, "runs", ["run_id"], done)["run_id"].to_pylist()
         if gone := strangers & {*ended, *fence}:
             self._remove(f"({groups}) AND run_id IN ({', '.join(map(sql_literal, sorted(gone)))})")
+
+    def _withdraw(self) -> None:
+        """Remove what this run has added for scores that are not there, so that nobody sees it."""
+        if not self.owners("scores", self._own):
+            self._remove(self._own)
 
     def _remove(self, predicate: str) -> None:
         for name in _OF_A_RUN:

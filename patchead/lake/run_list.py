@@ -71,6 +71,8 @@ def _run(run_id: str, row: Mapping[str, Any] | None, record: Mapping[str, Any] |
     reason = None if state == PUBLISHED else said.get("error") or known.get("reason")
     if state == DEAD:
         reason = _last_words(beat)
+        if known.get("state") == PUBLISHING:
+            reason += "; it was publishing: run it again under its id"
     asked = known.get("night") or (said.get("config", {}).get("archive") or {}).get("night")
     nights = known.get("nights") or said.get("nights") or ([asked] if asked else [])
     return Run(

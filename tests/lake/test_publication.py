@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,7 @@ from deltalake import DeltaTable
 from patchead.lake import publication
 from patchead.lake.publication import ReplacedError, publish, published, remove_replaced
 from patchead.lake.query import connect, query
+from patchead.lake.run_list import list_runs
 from patchead.lake.tables import read_rows
 from patchead.storage import Storage
 from tests.helpers.e2e_tools import ROOT
@@ -109,6 +111,10 @@ def test_killed_after_any_commit_readers_have_one_whole_night_and_the_same_run_c
     for done, lake in enumerate(lakes):
         assert seen(lake) == ("new" if done >= PUBLICATION else "old"), COMMITS[:done]
         assert published(lake, Storage(), "new") == (done > PUBLICATION)
+        listed = {run.run_id: run for run in list_runs(lake, Storage())}
+        if COMMITS.index("runs: publishing") < done <= PUBLICATION:
+            assert listed["new"].state == "dead"
+            assert "it was publishing: run it again" in str(listed["new"].reason)
         publish_night(lake, "new")
         remove_replaced(lake, Storage(), "new")  # as a run that is published already does
         assert seen(lake) == "new"
@@ -160,15 +166,23 @@ def test_queries_see_whole_nights_while_runs_are_published(tmp_path: Path) -> No
     lake = str(tmp_path / "lake")
     publish_night(lake, "r0")
 
+    seen_runs, read_again, ended = list[str](), threading.Event(), threading.Event()
+
     def publish_again_and_again() -> None:
         for number in range(1, 8):
             publish_night(lake, f"r{number}")
+            read_again.clear()
+            while not ended.is_set() and not read_again.wait(0.01):
+                pass
 
-    seen_runs = []
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(publish_again_and_again)
-        while not writing.done():
-            seen_runs.append(whole(query(lake, Storage(), PAIRS)))
+        try:
+            while not writing.done():
+                seen_runs.append(whole(query(lake, Storage(), PAIRS)))
+                read_again.set()
+        finally:
+            ended.set()
         writing.result()
     assert whole(query(lake, Storage(), PAIRS)) == "r7"
     assert seen_runs == sorted(seen_runs)
