@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from patchead.errors import SettingsError
 from patchead.forecast.cluster import Cluster
 from patchead.forecast.device_speeds import DATA_SHEET, EFFICIENCY, NO_FIGURES, DeviceFigures, find_figures
+from patchead.forecast.searched_before import searched_before
 from patchead.forecast.simulate import simulate
 from patchead.forecast.survey import Survey, actor_count, limits_on, survey_archive
 from patchead.plan.group_plan import GroupPlan, Limits, Plan
@@ -52,7 +53,9 @@ def print_plan(
     plan = survey.plan(config, limits)
     cluster, why_not = _cluster(count, figures, limits)
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
-    for line in [*_facts(config, survey, plan), *_scoring(plan, limits), *_estimate(plan, count, cluster, why_not)]:
+    known = searched_before(config, plan)
+    lines = [*_facts(config, survey, plan), *_scoring(plan, limits), *known]
+    for line in [*lines, *_estimate(plan, count, cluster, why_not)]:
         say(console, line)
 
 
@@ -87,6 +90,7 @@ def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task],
     busy = sum(seconds(task) for task in tasks if task.kind != LOAD) if seconds else None
     read, moved = _bytes(tasks)
     note = "too few images" if group.schedule == "none" else group.schedule
+    note += " or bounded" * (group.shown is not None)
     return [
         group.group_id,
         str(group.images - group.nulls),

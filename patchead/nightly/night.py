@@ -30,6 +30,7 @@ from patchead.nightly.repeated import found_in
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.search_shown import search_shown
+from patchead.nightly.try_bounds import with_bounds
 from patchead.nightly.twins import with_twins
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.printed import say
@@ -43,6 +44,9 @@ from patchead.settings.identity import store_id
 from patchead.settings.model import Config
 from patchead.settings.resolve import with_precision
 
+Groups = dict[str, pa.Table]
+Counts = Mapping[str, PromptCounts] | None
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedNight:
@@ -51,7 +55,7 @@ class EmbeddedNight:
     manifest: pa.Table
     images: pa.Table
     """The manifest with the receipts' columns, one row per image."""
-    groups: dict[str, pa.Table]
+    groups: Groups
     """Those of the images that can be scored, by group."""
     prompts: dict[str, GroupPrompts]
     """What each group is compared with in place of itself: prompts or accepted images; empty where it is itself."""
@@ -95,8 +99,7 @@ class Night:
             self.config = with_precision(self.config, device)
             return
         probes = self.executor.on_every_node(partial(probe_with, self.score_pool.threads, device, candidates))
-        self.config = with_precision(self.config, device, probes)
-        self.probes = probes
+        self.config, self.probes = with_precision(self.config, device, probes), probes
         where = "" if len(probes) == 1 else f"the slowest of {len(probes)} nodes"
         if text := warning(asked, probes, where):
             say(self.stages.console, f"warning: {in_settings(text)}")
@@ -117,7 +120,7 @@ class Night:
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
         of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else accepted.images(groups)
         groups, self.twins = with_twins(groups, of_groups, store, self.executor.run_tasks, self.stages.console)
-        plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} if of_groups else None)
+        plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} or None, store)
         self.record.scoring |= {"prompts": prompts.ids() if prompts else {}, "accepted": accepted.facts()}
         return EmbeddedNight(
             manifest=manifest,
@@ -142,7 +145,7 @@ class Night:
         self.record.ignored, self.record.unreadable = left_out.as_json(), unreadable.as_json()
         return manifest
 
-    def prompts(self, groups: dict[str, pa.Table]) -> PromptSet | None:
+    def prompts(self, groups: Groups) -> PromptSet | None:
         """List the prompts of few-shot mode; every group has some. None in batch mode."""
         if not wiring.few_shot(self.config):
             return None
@@ -151,7 +154,7 @@ class Night:
         found.require(groups, request.catalog.uri)
         return found
 
-    def guides(self, groups: dict[str, pa.Table], prompts: PromptSet | None) -> dict[str, pa.Table]:
+    def guides(self, groups: Groups, prompts: PromptSet | None) -> dict[str, pa.Table]:
         """Choose what the images of each group are aligned with; empty without alignment."""
         if not self.config.align.enabled:
             return {}
@@ -230,17 +233,18 @@ class Night:
         self.files |= set(pc.unique(done.receipts["embedding_uri"]).drop_null().to_pylist())
         return done
 
-    def plan(
-        self, groups: dict[str, pa.Table], encoder: EncoderFacts, prompts: Mapping[str, PromptCounts] | None
-    ) -> Plan:
-        """Plan the scoring of every group, and note it in the record."""
-        sizes = [(name, rows.num_rows) for name, rows in groups.items()]
-        limits = wiring.limits(self.config, self.score_pool.size, self.score_pool.device)
-        patches = wiring.patches_per_sample(self.config, encoder)
-        plan = make_plan(sizes, patches, encoder.dim, limits, prompts)
+    def plan(self, groups: Groups, encoder: EncoderFacts, prompts: Counts, store: EmbeddingStore | None = None) -> Plan:
+        """Plan the scoring of every group, and note it in the record; with ``store`` by what is in it too."""
+        sizes, device = [(name, rows.num_rows) for name, rows in groups.items()], self.score_pool.device
+        limits = wiring.limits(self.config, self.score_pool.size, device)
+        make = partial(make_plan, sizes, wiring.patches_per_sample(self.config, encoder), encoder.dim, prompts=prompts)
+        plan = make(limits)
+        if store is not None:
+            settings = wiring.score_settings(self.config, encoder, device, "")
+            plan = with_bounds(plan, make, limits, groups, store, settings, self.executor.run_tasks, device=device)
         self.record.groups = len(plan.groups)
         self.record.scoring = plan.facts() | {
-            "precision": wiring.precision(self.config, self.score_pool.device),
+            "precision": wiring.precision(self.config, device),
             "actors": self.score_pool.size,
             "probes": self.probes,
             "bit_depth": self.bits,
@@ -253,22 +257,18 @@ class Night:
         compared = compared_digest(embedded.groups.values(), list(embedded.prompts.values()))
         settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device, compared)
         self.record.scoring["embeddings"] = embedded.store.encoder_id
-        counter = self.executor.call_counter()
-        return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, counter)
+        return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, self.executor.call_counter())
 
     def explain(self, embedded: EmbeddedNight) -> Explained:
         """Rank, judge and draw; score rows of every image, regions and verdicts."""
-        encoder, images = embedded.encoder, embedded.images
-        decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
-        settings = wiring.explain_settings(self.config, self.record.run_id, encoder.encoder_id, decoding)
+        images, encoder_id = embedded.images, embedded.encoder.encoder_id
+        decoding = wiring.decode_settings(self.config, embedded.encoder.grid, self.in_hand)
+        settings = wiring.explain_settings(self.config, self.record.run_id, encoder_id, decoding)
         with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
             settings = self.at_level_of_night(settings, embedded)
-            groups, accepted, run = embedded.groups, embedded.accepted.groups, self.run_images
-            spec = partial(self.score_spec, embedded)
-            search = partial(search_shown, self.executor, embedded.plan, embedded.group_of, spec)
-            done = explain(
-                groups, self.folder, settings, map_tasks=run, advance=advance, accepted=accepted, search=search
-            )
+            groups, given, spec = embedded.groups, embedded.accepted.groups, partial(self.score_spec, embedded)
+            search, run = partial(search_shown, self.executor, embedded.plan, embedded.group_of, spec), self.run_images
+            done = explain(groups, self.folder, settings, map_tasks=run, advance=advance, accepted=given, search=search)
         for text in drift_warnings(done.verdicts):
             say(self.stages.console, f"warning: {text}")
         self.record.scoring |= found_in(done, aligned=self.config.align.enabled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ from patchead.nightly.explain import Explained
 
 
 def found_in(explained: Explained, *, aligned: bool) -> dict[str, Any]:
-    """Collect what the record says of a run's rows: its repeats, what was searched to be shown, what is not aligned."""
+    """Collect what the record says of a run's rows: its repeats, how groups were searched, what is not aligned."""
     found: dict[str, Any] = {
         "repeats": repeats_by_group(explained.verdicts),
+        "searches": dict(Counter(explained.verdicts["search"].drop_null().to_pylist())),
         "searched_to_show": explained.searched,
     }
     if aligned:

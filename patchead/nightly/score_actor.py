@@ -24,7 +24,7 @@ from patchead.scoring.precision import prepare
 from patchead.scoring.rescore import Compared, Rescored, rescore, search_images
 from patchead.scoring.similarity import tile, tile_self
 from patchead.scoring.subspace import subspace_residuals
-from patchead.search.bounded_group import BoundedScores
+from patchead.search.bounded_group import BoundedScores, SearchedFully
 from patchead.search.score import BOUNDED, WINDOWED
 from patchead.search.score import score_group as score_bounded_group
 from patchead.search.score import score_query_block as score_bounded_block
@@ -51,7 +51,7 @@ class ScoreActor:
             self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes)
             side_arrays = self._side_arrays(group)
             # The full search is called at once: one function less between the command and the multiplication.
-            bounds = partial(score_bounded_group, goal=self._goal(side_arrays))
+            bounds = partial(score_bounded_group, goal=self._goal(side_arrays), shown=job.plan.shown)
             score = bounds if _leaves_patches_out(job) else score_group
             scores = score(
                 embeddings,
@@ -115,9 +115,11 @@ class ScoreActor:
             if len(blocks) > count:
                 held[0].append(job.images_of(count + task.blocks[0]))
                 held[1].append(blocks[count])
+            facts: Mapping[str, Any] = {}
             if _leaves_patches_out(job):
                 found = self._bounded(job, index, [*columns, *held[0][len(holders) :]], blocks)
-                if found is not None:
+                facts = found.facts
+                if isinstance(found, BoundedScores):
                     return BlockScores(found.patch_scores, None, found.exact_images, found.facts)
             query, counts = gather(index, *held), group.n_references(job.panel)
             test = self._compared(job).burn_out(index, query.shape[1], counts)
@@ -134,12 +136,12 @@ class ScoreActor:
                 memory_bytes=settings.memory_bytes,
                 burn_out=test,
             )
-            return BlockScores(scores, None if test is None else test.result())
+            return BlockScores(scores, None if test is None else test.result(), None, facts)
 
     def _bounded(
         self, job: GroupJob, index: np.ndarray, columns: Sequence[np.ndarray], blocks: Sequence[np.ndarray]
-    ) -> BoundedScores | None:
-        """Score a block of queries by a window, or bound and refine; None where a full search costs less."""
+    ) -> BoundedScores | SearchedFully:
+        """Score a block of queries by a window, or bound and refine, unless a full search costs less."""
         settings, group = self._settings, job.group
         return score_bounded_block(
             index,
@@ -154,6 +156,7 @@ class ScoreActor:
             memory_bytes=settings.memory_bytes,
             grid=settings.grid,
             goal=self._goal(self._side_arrays(group)).of(slice(int(index[0]), int(index[-1]) + 1)),
+            shown=job.plan.shown,
         )
 
     def finish(self, task: Task, job: GroupJob, *blocks: BlockScores) -> None:
@@ -261,5 +264,5 @@ class ScoreActor:
 
 
 def _leaves_patches_out(job: GroupJob) -> bool:
-    """Whether a group is searched by bounds or by a window; repeats, which need every patch, are then refused."""
-    return job.plan.schedule in (BOUNDED, WINDOWED)
+    """Whether a group may be searched by bounds or by a window; not with repeats, which need every patch."""
+    return job.plan.schedule in (BOUNDED, WINDOWED) or job.plan.shown is not None

@@ -12,12 +12,16 @@ from typing import Any, Literal, NamedTuple
 from patchead.batches import slices
 from patchead.errors import PlanError
 from patchead.scoring.memory_budget import Workload, evidence_bytes
+from patchead.scoring.precision import dtype_of
+from patchead.search.bound_choice import affordable
 from patchead.search.bounded_memory import portions
 from patchead.search.score import BOUNDED, WINDOWED
 
 _REDUCTION = {"symmetric": 2, BOUNDED: 20}
 """Of the work of all pairs, by schedule: symmetric does each once; bounded did a thirtieth on solar cells, and is
 presumed to do a twentieth. What it does is known when it has looked into the group (`verdicts.search_share`)."""
+_FULL = ("symmetric", "row_stationary")
+_CALIBRATING, _FLAGGED = 5, 0.02  # images that set the threshold of regions, and the share that is presumed flagged
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work
 _TILES_PER_SHARE = 20
 
@@ -37,6 +41,10 @@ class Limits:
     max_group_size: int = 20_000
     max_references: int | None = None
     actors: int = 1
+    shown: int | None = None
+    """Images of each group that will be shown, flagged or not, and so searched fully; None: all."""
+    bounded: frozenset[str] = frozenset()
+    """Groups for which ``auto`` is ``bounded``, as a sample of them has shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,8 @@ class GroupPlan:
     """Of ``images``: those that are scored with the group to know how normal images score (method.md §7.3)."""
     window: int = 0
     """Radius of the schedule ``window``."""
+    shown: float | None = None
+    """Share of the images that will be shown. With it, it is tried first whether bound and refine costs less."""
     evidence_bytes: int = 0
     """Of each image, beside its patch scores, where repeated defects are looked for."""
 
@@ -62,6 +72,11 @@ class GroupPlan:
     def whole(self) -> bool:
         """Tell whether one task on one actor scores the group."""
         return self.block_images >= self.images
+
+    @property
+    def in_tiles(self) -> bool:
+        """Tell whether the group is cut into tiles: none of them sees whole images, so actors cannot try bounds."""
+        return self.schedule == "symmetric" and not self.whole
 
     @property
     def matching_tasks(self) -> int:
@@ -186,7 +201,7 @@ def _plan_group(
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
     _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
     schedule = "row_stationary"  # prompts and panels are not symmetric
-    if limits.window is not None or limits.schedule == BOUNDED:
+    if limits.window is not None or limits.schedule == BOUNDED or name in limits.bounded:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
         portions(work, n, limits.memory_bytes, threads=1)  # refuses what the memory does not hold
     elif few_shot is None and references == n:
@@ -205,7 +220,20 @@ def _plan_group(
         window=limits.window if isinstance(limits.window, int) else 0,
         evidence_bytes=evidence_bytes(references) if limits.repeats else 0,
     )
-    return replace(planned, flops=flops_of(planned, n, work.patches, work.dim))
+    return replace(planned, flops=flops_of(planned, n, work.patches, work.dim), shown=_shown(planned, limits))
+
+
+def _shown(group: GroupPlan, limits: Limits) -> float | None:
+    """Share of the images that will be shown, where bound and refine may cost less than the planned full search.
+
+    None where they are not chosen by themselves, where they cannot be, and where a sample would cost too much.
+    """
+    if limits.schedule != "auto" or limits.shown is None or limits.repeats or group.schedule not in _FULL:
+        return None
+    full = 1 / _REDUCTION.get(group.schedule, 1)
+    if affordable(group.images, group.references, full, dtype_of(limits.precision)) == (0, 0):
+        return None
+    return min(1.0, (limits.shown + _CALIBRATING) / group.images + _FLAGGED)
 
 
 def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:

@@ -34,6 +34,8 @@ _FAST = 3.0  # times the speed of fp32 that another arithmetic is presumed to ha
 _GATHER = 16.0  # dot products of rows in their order that one with a gathered row costs
 _OF_REFERENCES = 0.75  # quantile of an image's pairs: a group of two makes has for each image those of its own make
 _NOTHING = 1e-4  # of a cosine: where all places are as near as that, there is nothing that could lie elsewhere
+_PAIR = 3.0  # times the cost of a pair in the full search that one of the sample costs
+_TRY = 0.05  # of the full search's cost that a sample may take where nobody asked for bounds
 _WORTH = 0.9  # of the full search's cost, above which bounds are not
 
 
@@ -51,25 +53,45 @@ class Sampled:
     searched: dict[str, float]
     """Predicted share of patches that need the full search."""
 
-    @property
-    def cheapest(self) -> str:
-        """Choose where the bounds come from, or the full search."""
+    def cheapest(self, besides: float = 0.0) -> str:
+        """Choose where the bounds come from, or the full search where they, and what is done ``besides``, cost more."""
         best = min((WINDOW, PROJECTION), key=self.cost.__getitem__)
-        return best if self.cost[best] < _WORTH * self.cost[FULL] else FULL
+        return best if self.cost[best] + besides < _WORTH * self.cost[FULL] else FULL
 
 
-def sample(search: Search, grid: Grid, radius: int, projection: Projection, *, symmetric: bool) -> Sampled:
-    """Search a few images of the group fully, with both bounds at hand.
+def evenly(positions: np.ndarray, least: int = _IMAGES[0], most: int = _IMAGES[1]) -> np.ndarray:
+    """Take some positions, as many from each end: a twelfth, from ``least`` to ``most`` if there are so many."""
+    count = min(len(positions), max(least, min(most, len(positions) // _PART)))
+    return positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]
+
+
+def affordable(queries: int, references: int, full: float, dtype: torch.dtype) -> tuple[int, int]:
+    """Count the queries and references whose search costs no more than `_TRY` of the group's full search; (0, 0): none.
 
     Args:
-        search: of the group.
-        grid: of its patches.
-        radius: of the window.
-        projection: of the references.
-        symmetric: whether the full search would multiply each pair once only.
+        queries, references: of the group.
+        full: what its full search costs, in units of all pairs.
+        dtype: of the prepared vectors.
     """
-    queries = _evenly(search.queries)
-    references = np.unique(_evenly(search.vectors.references))
+    pairs = _TRY * full * queries * references / (_PAIR if dtype == torch.float32 else _PAIR * _FAST)
+    least = min(_IMAGES[0], references)
+    taken = max(least, min(_IMAGES[1], references, int(pairs**0.5)))
+    asked = min(_IMAGES[1], queries, int(pairs / taken))
+    return (asked, taken) if asked >= _IMAGES[0] else (0, 0)
+
+
+def sample(search: Search, grid: Grid, radius: int, projection: Projection, *, full: float, nearest: float) -> Sampled:
+    """Search a few images of a group fully, with both bounds at hand.
+
+    Args:
+        search: of these images alone, as queries and as references.
+        grid: of their patches.
+        radius: of the window.
+        projection: of these references.
+        full: what the full search of the group costs, in units of all pairs: a half where each is multiplied once.
+        nearest: the share of the group's references that are averaged over.
+    """
+    queries, references = search.queries, search.vectors.references
     allowed = reference_mask(search.content, search.part, queries, references)
     found = _Pairs.of(search, projection, grid, radius, queries, references)
     k = neighbours(allowed.sum(axis=1), search.aggregation.fraction)
@@ -85,8 +107,8 @@ def sample(search: Search, grid: Grid, radius: int, projection: Projection, *, s
         )
 
     for image in kept:
-        full, window, projected = (scores(of, image) for of in (found.full, found.window, found.projected))
-        enough = np.partition(full, len(full) - m)[len(full) - m]
+        exact, window, projected = (scores(of, image) for of in (found.full, found.window, found.projected))
+        enough = np.partition(exact, len(exact) - m)[len(exact) - m]
         loose.append(float((window >= enough).mean()))
         shares[WINDOW].append(float((np.minimum(window, projected) >= enough).mean()))
         shares[PROJECTION].append(float((projected >= enough).mean()))
@@ -96,21 +118,21 @@ def sample(search: Search, grid: Grid, radius: int, projection: Projection, *, s
         images=len(queries),
         offset=lies.offset if len(kept) else 0.0,
         alike=lies.share,
-        cost=_costs(search, radius, float(np.mean(loose[1:] or loose)), searched, symmetric=symmetric),
+        cost=_costs(search, radius, float(np.mean(loose[1:] or loose)), searched, full=full, nearest=nearest),
         searched=searched,
     )
 
 
 def _costs(
-    search: Search, radius: int, loose: float, searched: dict[str, float], *, symmetric: bool
+    search: Search, radius: int, loose: float, searched: dict[str, float], *, full: float, nearest: float
 ) -> dict[str, float]:
-    vectors, nearest = search.vectors, search.aggregation.aggregate == "nearest"
-    fast = 1.0 if search.vectors.dtype == torch.float32 else _FAST
-    chosen = float(search.k.max(initial=1)) / len(vectors.references) if nearest else 1.0
+    vectors = search.vectors
+    fast = 1.0 if vectors.dtype == torch.float32 else _FAST
+    chosen = nearest if search.aggregation.aggregate == "nearest" else 1.0
     projecting = _OF_PROJECTION * fast * (COMPONENTS / vectors.dim + chosen * _GATHER / vectors.patches)
     window = _OF_WINDOW * (2 * radius + 1) ** 2 / vectors.patches
     return {
-        FULL: 0.5 if symmetric else 1.0,
+        FULL: full,
         WINDOW: window + loose * projecting + searched[WINDOW],
         PROJECTION: projecting + searched[PROJECTION],
     }
@@ -130,7 +152,7 @@ class Alike:
 
 def measure_alike(search: Search, grid: Grid, radius: int) -> Alike:
     """Measure whether parts lie alike within ``radius`` cells, by a few of the references, whatever the queries are."""
-    some = np.unique(_evenly(search.vectors.references, _ALIKE_IMAGES))
+    some = np.unique(evenly(search.vectors.references, _ALIKE_IMAGES))
     allowed = reference_mask(search.content, search.part, some, some)
     return _Pairs.of(search, None, grid, radius, some, some).alike(allowed)
 
@@ -213,9 +235,3 @@ def _neighbours(grid: Grid, radius: int, patches: int) -> tuple[np.ndarray, np.n
         found = grid.near(place, radius)
         near[place, : len(found)], outside[place, : len(found)] = found, False
     return near, outside
-
-
-def _evenly(positions: np.ndarray, least: int = _IMAGES[0]) -> np.ndarray:
-    """Some positions, as many from each end: a twelfth of them within `_IMAGES`, and ``least`` if there are so many."""
-    count = min(len(positions), max(least, min(_IMAGES[1], len(positions) // _PART)))
-    return positions[np.linspace(0, len(positions) - 1, count).round().astype(np.int64)]

@@ -10,10 +10,21 @@ import numpy as np
 import torch
 
 from patchead.batches import slices
-from patchead.errors import SettingsError, bad_argument
-from patchead.scoring.aggregate import Aggregation
+from patchead.errors import PlanError, SettingsError, bad_argument
+from patchead.scoring.aggregate import Aggregation, neighbours
 from patchead.scoring.memory_budget import Workload, matmul_bytes
-from patchead.search.bound_choice import FULL, PROJECTION, WINDOW, Alike, Sampled, measure_alike, sample
+from patchead.scoring.precision import dtype_of
+from patchead.search.bound_choice import (
+    FULL,
+    PROJECTION,
+    WINDOW,
+    Alike,
+    Sampled,
+    affordable,
+    evenly,
+    measure_alike,
+    sample,
+)
 from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds
 from patchead.search.bounded_memory import Portions, portions
 from patchead.search.goals import Goal
@@ -65,10 +76,22 @@ class BoundedScores:
         return np.asarray(self.exact.all(axis=1))
 
 
+@dataclass(frozen=True)
+class SearchedFully:
+    """Say that the group is to be searched fully, and why."""
+
+    reason: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Collect what `BoundedScores.facts` says of other searches."""
+        return {"generator": f"{FULL}: {self.reason}", "searched": 1.0, "multiplications": 1.0}
+
+
 def score_bounded(
-    compared: Comparison, goal: Goal, *, symmetric: bool, generator: str | None = None
-) -> BoundedScores | None:
-    """Score images by bound and refine; None where the full search costs less.
+    compared: Comparison, goal: Goal, *, symmetric: bool, generator: str | None = None, shown: float | None = None
+) -> BoundedScores | SearchedFully:
+    """Score images by bound and refine, unless the full search costs less.
 
     Args:
         compared: who is compared with whom.
@@ -76,25 +99,71 @@ def score_bounded(
         symmetric: whether the full search would multiply each pair of images once only.
         generator: where bounds come from, `bound_choice.WINDOW` or `PROJECTION`; default: what costs least, as a
             sample of the group tells.
+        shown: share of the images that are searched fully afterwards as they are shown: their cost is counted too, and
+            what the sample costs is bounded. None: bounds were asked for.
 
     Raises:
-        PlanError: the budget is too small.
+        PlanError: the budget is too small, and ``shown`` is None.
         PatcheadError: an embedding is zero, infinite or NaN.
     """
+    if shown is not None and (refused := _refused(compared, shown, symmetric=symmetric)):
+        return SearchedFully(refused)
     sizes = _sizes(compared)
-    search = _search(compared, sizes)
-    projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
-    sampled = sample(search, compared.grid, RADIUS, projection, symmetric=symmetric)
-    chosen = generator or sampled.cheapest
+    sampled = _sampled(compared, symmetric=symmetric, bounded=shown is not None)
+    if sampled is None:
+        return SearchedFully("too few images to try")
+    chosen = generator or sampled.cheapest(shown or 0.0)
     if chosen == FULL:
-        return None
-    parts = []
+        return SearchedFully("bounds cost more")
+    search, parts = _search(compared, sizes), []
+    projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
     for cut, some in _parts(search, sizes):
         bounds = None
         if chosen == WINDOW:
             bounds = window_bounds(some, compared.grid, RADIUS, slab_bytes=sizes.slab_bytes, bound=True)
         parts.append(refine(some, bounds, projection, goal.of(cut)))
     return _together(parts, chosen, sampled, search)
+
+
+def _refused(compared: Comparison, shown: float, *, symmetric: bool) -> str:
+    """Why bounds are not even tried where nobody asked for them; empty where they are."""
+    if torch.device(compared.device).type != "cpu":
+        return "what bounds cost is not measured on a GPU"
+    if shown >= _full(symmetric=symmetric):
+        return "most images are shown"
+    try:
+        _sizes(compared)
+    except PlanError:
+        return "memory_gb is too small for bounds"
+    return ""
+
+
+def _sampled(compared: Comparison, *, symmetric: bool, bounded: bool) -> Sampled | None:
+    """What a sample of the group tells; None where it would cost too much and its cost is ``bounded``."""
+    full, queries = _full(symmetric=symmetric), np.arange(len(compared.queries))
+    picked, references = evenly(queries), evenly(compared.references)
+    if bounded:
+        asked, taken = affordable(len(queries), len(compared.references), full, dtype_of(compared.precision))
+        if not asked:
+            return None
+        picked, references = evenly(queries, asked, asked), evenly(compared.references, taken, taken)
+    of = compared.n_references[picked]
+    some = replace(compared, queries=compared.queries[picked], references=references, n_references=of)
+    k = neighbours(compared.n_references, compared.aggregation.fraction)
+    return sampled_of(some, full=full, nearest=float(k.max(initial=1)) / max(1, len(compared.references)))
+
+
+def sampled_of(some: Comparison, *, full: float, nearest: float) -> Sampled:
+    """Search some images of a group, which stand for it; see `bound_choice.sample`. Raises as `score_bounded`."""
+    sizes = _sizes(some)
+    search = _search(some, sizes)
+    projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
+    return sample(search, some.grid, RADIUS, projection, full=full, nearest=nearest)
+
+
+def _full(*, symmetric: bool) -> float:
+    """What the full search costs, in units of all pairs."""
+    return 0.5 if symmetric else 1.0
 
 
 def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedScores | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isqrt
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from patchead.scoring import leave_one_out
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores
 from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
-from patchead.search.bounded_group import BoundedScores, Comparison, score_bounded, score_by_window
+from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, score_bounded, score_by_window
 from patchead.search.goals import Goal, TopPatches
 from patchead.search.group_vectors import Blocks
 from patchead.search.window import Grid
@@ -35,6 +36,7 @@ def score_group(
     queries: int | None = None,
     grid: tuple[int, int] | None = None,
     goal: Goal | None = None,
+    shown: float | None = None,
 ) -> GroupScores:
     """Score a whole group in this process, as `leave_one_out.score_group`, or with schedule ``bounded``.
 
@@ -47,6 +49,8 @@ def score_group(
         schedule: ``bounded``, or one of the full search.
         grid: (h, w) of a view's patches; default: a square.
         goal: what ``bounded`` must find exactly; default: image scores and largest patches.
+        shown: share of the images whose every patch is wanted afterwards. With it, the full search gives way to
+            ``bounded`` where a sample of the group, of a twentieth of its cost at most, shows that this costs less.
 
     Raises:
         As `leave_one_out.score_group`; SettingsError: a window for a group that does not lie alike; or repeats, which
@@ -55,10 +59,13 @@ def score_group(
     n, p, d = embeddings.shape
     part = np.full(n, -1, np.int64) if part is None else part
     windowed, bounded = aggregation.window is not None, schedule == BOUNDED or aggregation.window == "auto"
+    tried, facts = shown is not None and schedule not in (BOUNDED, WINDOWED), dict[str, Any]()
     if aggregation.repeats and (windowed or bounded):
         what = "window" if windowed else "schedule"
         raise SettingsError(f"`{what}` and `repeats` cannot be combined: repeats are looked for in the full search.")
-    if windowed or bounded:
+    if tried and aggregation.finds_repeats:
+        tried, facts = False, SearchedFully("repeats need every patch").facts
+    if windowed or bounded or tried:
         compared = Comparison(
             blocks=[(np.arange(n), embeddings)],
             queries=np.arange(n if queries is None else queries),
@@ -73,14 +80,17 @@ def score_group(
             grid=Grid.of(grid or _square(p), p),
         )
         whole = Workload(images=n, patches=p, dim=d, references=n, precision=precision, fraction=aggregation.fraction)
-        symmetric = panel is None and queries is None and whole.choose_schedule(memory_bytes) == "symmetric"
-        found = _found(compared, goal or TopPatches(aggregation.image_top_fraction), bounded, symmetric=symmetric)
-        if found is not None:
+        full = schedule if tried else "auto"
+        symmetric = panel is None and queries is None and whole.choose_schedule(memory_bytes, full) == "symmetric"
+        goal = goal or TopPatches(aggregation.image_top_fraction)
+        found = _found(compared, goal, symmetric=symmetric, shown=shown if tried else None)
+        if isinstance(found, BoundedScores):
             scores = image_scores(found.patch_scores, aggregation.image_top_fraction)
             return GroupScores(found.patch_scores, scores, compared.n_references, exact=found.exact, search=found.facts)
+        facts = found.facts
         aggregation = replace(aggregation, window=None)
     schedule = "auto" if schedule in (BOUNDED, WINDOWED) else schedule
-    return leave_one_out.score_group(
+    done = leave_one_out.score_group(
         embeddings,
         content,
         part,
@@ -93,6 +103,7 @@ def score_group(
         queries=queries,
         grid=grid,
     )
+    return replace(done, search=facts)
 
 
 def score_query_block(
@@ -109,15 +120,16 @@ def score_query_block(
     memory_bytes: int,
     grid: tuple[int, int],
     goal: Goal,
-) -> BoundedScores | None:
-    """Score a block of images with schedule ``bounded`` or by a window; None where the full search costs less.
+    shown: float | None = None,
+) -> BoundedScores | SearchedFully:
+    """Score a block of images with schedule ``bounded`` or by a window, unless the full search costs less.
 
     Args:
         index: int64 (B,), positions of the images in the group.
         blocks: the embeddings of these images and of all references, in any blocks; held as they are.
         references: int64 (R,), positions of the references.
         content, part: int64 (N,), of the whole group.
-        aggregation, device, precision, memory_bytes, grid, goal: see `score_group`.
+        aggregation, device, precision, memory_bytes, grid, goal, shown: see `score_group`.
         n_references: int (B,), of these images.
 
     Raises:
@@ -136,14 +148,14 @@ def score_query_block(
         memory_bytes=memory_bytes,
         grid=Grid.of(grid, blocks[0][1].shape[1]),
     )
-    return _found(compared, goal, bounded=True, symmetric=False)
+    return _found(compared, goal, symmetric=False, shown=shown)
 
 
-def _found(compared: Comparison, goal: Goal, bounded: bool, *, symmetric: bool) -> BoundedScores | None:
-    """Scores by the window rule, else by bound and refine; None where the full search is to be done."""
+def _found(compared: Comparison, goal: Goal, *, symmetric: bool, shown: float | None) -> BoundedScores | SearchedFully:
+    """Scores by the window rule, else by bound and refine; or why the full search is to be done."""
     if compared.aggregation.window is not None and (found := score_by_window(compared)) is not None:
         return found
-    return score_bounded(compared, goal, symmetric=symmetric) if bounded else None
+    return score_bounded(compared, goal, symmetric=symmetric, shown=shown)
 
 
 def _square(patches: int) -> tuple[int, int]:

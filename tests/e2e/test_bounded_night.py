@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from patchead.forecast.plan_report import print_plan
 from patchead.nightly.run_record import RunRecord
-from tests.helpers.e2e_tools import png, rows, write_group
+from patchead.settings.load import load_config
+from tests.helpers.e2e_tools import SMALL, png, rows, write_group
 
 Score = Callable[..., RunRecord]
 SIZE, N, BAD = 128, 72, (7, 40)
@@ -36,18 +41,25 @@ def nights(tmp_path_factory: pytest.TempPathFactory, score_night: Score) -> dict
     root = tmp_path_factory.mktemp("bounded")
     write_group(root / "archive", "2026-11-21", "plate", {f"{n:03d}.png": png(part(n)) for n in range(N)})
     found = {}
-    for schedule in ("symmetric", "bounded"):
+    for schedule in ("symmetric", "bounded", "auto"):
         lake = root / schedule
+        if found:
+            shutil.copytree(root / "symmetric" / "embeddings", lake / "embeddings")
         record = score_night(root / "archive", lake, **SETTINGS, **{"scoring.schedule": schedule})
         found[schedule] = lake, record
     return found
 
 
-def test_every_row_and_picture_is_that_of_the_full_search(nights: dict[str, tuple[Path, RunRecord]]) -> None:
-    (full, _), (bounded, record) = nights["symmetric"], nights["bounded"]
+@pytest.mark.parametrize("schedule", ["bounded", "auto"])
+def test_every_row_and_picture_is_that_of_the_full_search(
+    nights: dict[str, tuple[Path, RunRecord]], schedule: str
+) -> None:
+    (full, _), (bounded, record) = nights["symmetric"], nights[schedule]
     (verdict,) = rows(bounded, "verdicts")
     assert verdict["search"] in ("window", "projection")
     assert verdict["search_share"] < 0.5
+    assert 0 < verdict["search_refined"] < 0.2
+    assert record.scoring["searches"] == {verdict["search"]: 1}
     assert 0 < record.scoring["searched_to_show"] < N // 2
     for table in ("scores", "regions", "verdicts"):
         expected, got = ([_plain(row) for row in _sorted(rows(lake, table))] for lake in (full, bounded))
@@ -59,6 +71,20 @@ def test_every_row_and_picture_is_that_of_the_full_search(nights: dict[str, tupl
     assert len(pictures[0]) >= 5
     for one, other in zip(*pictures, strict=True):
         np.testing.assert_allclose(*(np.asarray(Image.open(p), np.int16) for p in (one, other)), atol=1)
+
+
+def test_the_plan_of_the_next_night_tells_how_this_one_was_searched(
+    nights: dict[str, tuple[Path, RunRecord]], tmp_path: Path
+) -> None:
+    lake, _ = nights["auto"]
+    (verdict,) = rows(lake, "verdicts")
+    write_group(tmp_path / "archive", "2026-11-22", "plate", {f"{n:03d}.png": png(part(n)) for n in range(N)})
+    given = SMALL | SETTINGS | {"archive.uri": str(tmp_path / "archive"), "lake.uri": str(lake)}
+    sink = io.StringIO()
+    print_plan(load_config(None, given=given), Console(file=sink, width=200))
+    assert "symmetric or bounded" in sink.getvalue()
+    share = f"{verdict['search_share']:.1%} of the multiplications"
+    assert f"searched last time: night=2026-11-21/product=plate {verdict['search']} ({share})" in sink.getvalue()
 
 
 def _sorted(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

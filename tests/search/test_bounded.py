@@ -51,7 +51,7 @@ def search(embeddings: np.ndarray, grid: tuple[int, int], generator: str, **opti
     goal = options.pop("goal", None) or TopPatches(given["aggregation"].image_top_fraction)
     given.pop("goal", None)
     found = score_bounded(Comparison(n_references=counts, **given), goal, symmetric=True, generator=generator)
-    assert found is not None
+    assert isinstance(found, BoundedScores)
     return found
 
 
@@ -191,7 +191,42 @@ def test_a_group_that_has_no_use_for_bounds_is_searched_fully() -> None:
     full = score_group(embeddings, np.arange(24), schedule="symmetric", **options)
     np.testing.assert_array_equal(got.patch_scores, full.patch_scores)
     assert got.exact is None
-    assert not got.search
+    assert got.search == {"generator": "full: bounds cost more", "searched": 1.0, "multiplications": 1.0}
+
+
+def alike(n: int, p: int, d: int) -> np.ndarray:
+    """Patches of one place near each other, and one image that differs."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((1, p, d)) + 0.2 * rng.standard_normal((n, p, d))
+    z[7, 30:33] = rng.standard_normal((3, d))
+    return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "shown", "changes", "expected"),
+    [
+        (alike(60, 100, 64), 0.1, {}, "window"),
+        (alike(60, 100, 64), 0.1, {"schedule": "row_stationary"}, "window"),
+        (alike(60, 100, 64), 0.1, {"panel": np.arange(0, 60, 2)}, "window"),
+        (alike(60, 100, 64), 0.1, {"aggregation": Aggregation(repeats=True)}, "full: repeats need every patch"),
+        (alike(60, 100, 64), 0.42, {}, "full: bounds cost more"),
+        (alike(60, 100, 64), 0.5, {}, "full: most images are shown"),
+        (alike(60, 100, 64), 0.1, {"memory_bytes": 8_000_000}, "full: memory_gb is too small for bounds"),
+        (unstructured(60, 100, 64), 0.1, {}, "full: bounds cost more"),
+        (alike(24, 100, 64), 0.1, {}, "full: too few images to try"),
+        (alike(60, 100, 64), None, {}, None),
+    ],
+)  # fmt: skip
+def test_bounds_are_chosen_where_they_cost_less(
+    embeddings: np.ndarray, shown: float | None, changes: dict[str, Any], expected: str | None
+) -> None:
+    options: dict[str, Any] = {"aggregation": Aggregation(), "memory_bytes": MEMORY, "schedule": "auto"} | changes
+    n = len(embeddings)
+    got = score_group(embeddings, np.arange(n), shown=shown, **options)
+    full = score_group(embeddings, np.arange(n), **options)
+    assert got.search.get("generator") == expected
+    np.testing.assert_allclose(got.image_scores, full.image_scores, rtol=0, atol=1e-6)
+    assert (got.exact is None) == (expected != "window")
 
 
 def test_prompts_are_searched_alike() -> None:
