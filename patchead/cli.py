@@ -16,7 +16,7 @@ import typer
 from rich.table import Column, Table
 
 import patchead
-from patchead.commands import accept, feedback, query, runs
+from patchead.commands import accept, feedback, gc, query, runs
 from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
 from patchead.commands.options import (
     ArchiveOption,
@@ -252,7 +252,7 @@ def settings() -> None:
             say(out, f"preset {name}: {given}")
 
 
-for command in (query.query, runs.runs, accept.accept, accept.accepted, feedback.feedback, feedback.thresholds):
+for command in (query.query, runs.runs, gc.gc, accept.accept, accept.accepted, feedback.feedback, feedback.thresholds):
     app.command()(command)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +102,16 @@ class EmbeddingStore:
             self._move(self._pending, names, "pending")
         for name in self._old_index.names(".parquet"):
             self._move(self._old_index, [name], name.removesuffix(".parquet"))
+
+    def unsettled(self) -> Iterator[pa.Table]:
+        """Read the receipts that are not in the index yet, see `settle`; with embedding file names.
+
+        Raises:
+            LakeError: a file is damaged, or the lake cannot be read.
+        """
+        for folder in (self._pending, self._old_index):
+            for names in stream_batches(folder.names(".parquet"), _UNITS_AT_ONCE):
+                yield pa.concat_tables(concurrently(partial(_receipts_in, folder), names))
 
     def consolidate(self, run_id: str, receipts: pa.Table, unit_ids: Iterable[str]) -> None:
         """Add the receipts of an embed stage to the index, then delete the pending ones that they are.
@@ -224,19 +235,20 @@ class EmbeddingStore:
     def _move(self, folder: Folder, names: Sequence[str], label: str) -> None:
         """Move the receipts of some files into the index."""
 
-        def read(name: str) -> pa.Table:
-            try:
-                return index_part.read_receipts(folder, name)
-            except FileNotFoundError:
-                return RECEIPTS.empty_table()  # deleted since it was listed: they are in the index now
-
-        found = pa.concat_tables(concurrently(read, names))
+        found = pa.concat_tables(concurrently(partial(_receipts_in, folder), names))
         self.index.add(label, self.index.with_folder(found))
         self._forget(folder, names)
 
     def _forget(self, folder: Folder, names: Iterable[str]) -> None:
         for _ in concurrently(folder.delete, names):
             pass
+
+
+def _receipts_in(folder: Folder, name: str) -> pa.Table:
+    try:
+        return index_part.read_receipts(folder, name)
+    except FileNotFoundError:
+        return RECEIPTS.empty_table()  # deleted since it was listed: they are in the index now
 
 
 def _tensor(values: np.ndarray) -> pa.FixedShapeTensorArray:

@@ -69,6 +69,8 @@ _NOTHING = (
     *("scoring.schedule", "scoring.memory_gb"),  # the order of the work: the same numbers
     "scoring.max_group_size",  # refuses, or changes nothing
     *("lake.uri", "lake.images_per_file"),
+    *("retention.embeddings_nights", "retention.staged_days", "retention.unfinished_days"),  # what `gc` removes, later
+    *("retention.replaced_days", "retention.set_aside_days"),
     *("storage.endpoint_url", "storage.region", "storage.anonymous"),
     *("storage.attempts", "storage.deadline_seconds"),
     *("resources.expect_gpus", "resources.wait_minutes", "resources.gpus_per_actor", "resources.cpus_per_actor"),

@@ -15,7 +15,7 @@ from pydantic import model_validator
 from patchead.redaction import secrets_in
 from patchead.settings.images import ArchiveConfig, PromptsConfig
 from patchead.settings.method import AlignConfig, EncoderConfig, ExplainConfig, MaskConfig, ScoringConfig
-from patchead.settings.places import LakeConfig, ResourcesConfig, RunConfig, StorageConfig
+from patchead.settings.places import LakeConfig, ResourcesConfig, RetentionConfig, RunConfig, StorageConfig
 from patchead.settings.presets import Preset, beneath
 from patchead.settings.section import Section
 
@@ -33,6 +33,7 @@ class Config(Section):
     scoring: ScoringConfig = ScoringConfig()
     explain: ExplainConfig = ExplainConfig()
     lake: LakeConfig
+    retention: RetentionConfig = RetentionConfig()
     storage: StorageConfig = StorageConfig()
     resources: ResourcesConfig = ResourcesConfig()
     run: RunConfig = RunConfig()

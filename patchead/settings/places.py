@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from patchead.settings.section import Positive, Section, Share
 
+Days = Annotated[float, Field(ge=0)]
+
 
 class LakeConfig(Section):
     """Where embeddings, tables and heatmaps go."""
@@ -16,6 +18,21 @@ class LakeConfig(Section):
     """Folder or fsspec URL, e.g. ./lake or s3://bucket/lake."""
     images_per_file: Positive = 64
     """Images per embedding file, which is also the unit of resumption."""
+
+
+class RetentionConfig(Section):
+    """How long `patchead gc` keeps what a lake no longer needs."""
+
+    embeddings_nights: Positive = 30
+    """Embeddings of images of this many newest published nights are kept; what accepted runs use always is."""
+    staged_days: Days = 7.0
+    """Staged groups of a published run."""
+    unfinished_days: Days = 30.0
+    """The folder of a run that was not published and that nobody goes on with, and embeddings of no kept night."""
+    replaced_days: Days = 7.0
+    """Files of the tables, and heatmaps, that a later run has replaced."""
+    set_aside_days: Days = 30.0
+    """Damaged files that were set aside."""
 
 
 class StorageConfig(Section):
