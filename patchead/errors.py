@@ -73,6 +73,10 @@ class WorkerError(PatcheadError):
     """A process that did a part of the work failed in a way that this package does not expect."""
 
 
+class LostNodesError(WorkerError):
+    """Nodes of the cluster are gone, and work waits for them: it can be begun again on those that are left."""
+
+
 class ValidationError(PatcheadError):
     """The rows about to be published contradict the manifest; nothing was published."""
 

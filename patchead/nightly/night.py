@@ -77,6 +77,7 @@ class Night:
     ) -> None:
         self.config, self.record, self.folder, self.stages = config, record, folder, stages
         self.storage, self.executor, self.in_hand = wiring.storage(config), executor, executor.in_hand()
+        executor.tell = partial(say, stages.console)
         memory = decoding_memory(config.archive.max_pixels, config.archive.bytes_in_flight)
         self.run_images = partial(executor.run_tasks, starts=MOST_STARTS, memory=memory)  # one may end its process
         self.embed_pool, self.score_pool = executor.pools(wiring.pool_request(config))

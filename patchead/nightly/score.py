@@ -8,10 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from patchead.errors import LostNodesError
 from patchead.nightly.group import Group, GroupJob, load_block
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
-from patchead.plan.group_plan import Plan
+from patchead.plan.group_plan import GroupPlan, Plan
 from patchead.plan.tasks import LOAD, Key, PlannedTasks
 from patchead.runtime.executor import Executor, Handle
 from patchead.runtime.pool import Pool
@@ -42,10 +43,36 @@ def score_groups(
     Raises:
         PatcheadError: embeddings cannot be read, or scores cannot be staged.
     """
-    staged = spec.folder.scored_groups(spec.settings.digest)
-    todo = replace(plan, groups=tuple(group for group in plan.scored if group.group_id not in staged))
+    told = set[str]()
+
+    def finished(group: GroupPlan) -> None:
+        if group.group_id not in told:
+            told.add(group.group_id)
+            advance(group.images)
+
+    while True:
+        staged = spec.folder.scored_groups(spec.settings.digest)
+        todo = replace(plan, groups=tuple(group for group in plan.scored if group.group_id not in staged))
+        for group in plan.scored:
+            if group.group_id in staged:
+                finished(group)
+        try:
+            _score(executor, todo, group_of, spec, pool, finished)
+            return spec.counter.summary()
+        except LostNodesError as exc:
+            executor.tell(f"warning: {exc}; groups that were not finished are scored anew")
+
+
+def _score(
+    executor: Executor,
+    todo: Plan,
+    group_of: Callable[[str], Group],
+    spec: ScoreSpec,
+    pool: Pool,
+    finished: Callable[[GroupPlan], None],
+) -> None:
+    """Score the groups of a plan, as far as the nodes last."""
     plans = {group.group_id: group for group in todo.groups}
-    advance(sum(group.images for group in plan.scored) - sum(group.images for group in todo.groups))
     jobs: dict[str, Handle] = {}
     values: dict[tuple[str, Key], list[Handle]] = defaultdict(list)
     with executor.actors(ScoreActor, spec, pool) as actors:
@@ -68,10 +95,9 @@ def score_groups(
                 jobs.pop(name) if ends else jobs[name],
                 *needed,
                 results=len(task.gives),
-                done=partial(advance, plans[name].images) if ends else None,
+                done=partial(finished, plans[name]) if ends else None,
             )
             for key, handle in zip(task.gives, results, strict=True):
                 values[name, key].append(handle)
             for key in task.frees:
                 del values[name, key]
-    return spec.counter.summary()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
 
-from patchead.runtime.pool import IN_FLIGHT, STARTS
+from patchead.errors import LostNodesError
+from patchead.runtime.lost_nodes import Stall, with_room
+from patchead.runtime.pool import IN_FLIGHT, STARTS, Pool
 from patchead.runtime.worker_errors import worker_errors
 
 Item = TypeVar("Item")
@@ -21,6 +24,8 @@ def run_tasks(
     num_cpus: float = 1.0,
     starts: int = STARTS,
     memory: int = 0,
+    wait_minutes: float = 20.0,
+    tell: Callable[[str], None] = print,
 ) -> Iterator[tuple[int, Result]]:
     """Run a function on every item by Ray tasks; yield each item's number and its result as it is finished.
 
@@ -32,20 +37,24 @@ def run_tasks(
         num_cpus: that one task takes.
         memory: bytes that one task may take, no more than half of the largest node's; 0 where it is not known.
         starts: of one task, at most; it is begun again after its process or its machine was lost.
+        wait_minutes: for a node with room, where none is left.
+        tell: is given a warning then.
 
     Raises:
         PatcheadError: that a task raised, as itself.
-        RayError: for any other error of a task.
+        WorkerError: no node has room, or for any other error of a task.
     """
+    room = partial(with_room, Pool(1, num_cpus, 0.0, 1, 0.0), wait_minutes, tell)
+    stall = Stall()
     remote = ray.remote(num_cpus=num_cpus, max_retries=starts - 1, memory=within_a_node(memory))(_call)
     most = IN_FLIGHT * max(1, int(ray.cluster_resources().get("CPU", 1) / num_cpus))
     running: dict[ray.ObjectRef, int] = {}
     for index, item in enumerate(items):
         while len(running) >= most:
-            yield _first(running)
+            yield _first(running, stall, room)
         running[remote.remote(function, item)] = index
     while running:
-        yield _first(running)
+        yield _first(running, stall, room)
 
 
 def within_a_node(memory: int) -> int | None:
@@ -59,8 +68,14 @@ def within_a_node(memory: int) -> int | None:
     return min(memory, largest // 2) or None
 
 
-def _first(running: dict[ray.ObjectRef, int]) -> tuple[int, Any]:
-    (done,), _ = ray.wait([*running], num_returns=1, fetch_local=False)
+def _first(running: dict[ray.ObjectRef, int], stall: Stall, room: Callable[[], Pool]) -> tuple[int, Any]:
+    done = None
+    while done is None:
+        try:
+            done = stall.first([*running])
+        except LostNodesError:
+            room()
+            stall.begin()
     index = running.pop(done)
     with worker_errors():
         return index, ray.get(done)

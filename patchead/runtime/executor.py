@@ -70,6 +70,8 @@ class Executor(Protocol):
     """Run tasks, actors and units."""
 
     name: str
+    tell: Callable[[str], None]
+    """What a warning is given to, for the terminal."""
 
     def session(self) -> AbstractContextManager[None]:
         """Start what is needed, and stop what was started."""
@@ -114,7 +116,11 @@ class Executor(Protocol):
         """Return a new memory of what each process has in hand; None where the caller's own process does the work."""
 
     def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> AbstractContextManager[ActorPool]:
-        """Hold a pool of actors set up with ``spec``; leaving the context waits for every call."""
+        """Hold a pool of actors set up with ``spec``; leaving the context waits for every call.
+
+        They are as many as there is room for just now, at most those of ``pool``. Where nodes are lost and calls wait
+        for them, calling and leaving raise `LostNodesError`: what was not finished is to be begun again.
+        """
 
     def map_units(
         self,

@@ -22,6 +22,9 @@ class InlineExecutor:
 
     name = "inline"
 
+    def __init__(self) -> None:
+        self.tell: Callable[[str], None] = print
+
     @contextmanager
     def session(self) -> Iterator[None]:
         """Start nothing."""

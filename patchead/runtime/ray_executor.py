@@ -7,21 +7,26 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from patchead.errors import LostNodesError
 from patchead.runtime import session
 from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.dispatch import run_tasks, within_a_node
 from patchead.runtime.executor import Actor, Handle, Item, Result
 from patchead.runtime.in_hand import Memory
+from patchead.runtime.lost_nodes import Stall, StopWhenStalled, with_room
 from patchead.runtime.pool import IN_FLIGHT, STARTS, Pool, PoolRequest
 from patchead.runtime.ray_worker import RayCounter, RayInHand, References, Worker
 from patchead.runtime.worker_errors import worker_errors
+
+_NUMBER = "unit number"
 
 
 class RayExecutor:
@@ -35,6 +40,8 @@ class RayExecutor:
 
     def __init__(self, local_cpus: int | None = None, *, keep_actors: bool = False) -> None:
         self._local_cpus, self._keep = local_cpus, keep_actors
+        self._wait_minutes = PoolRequest().wait_minutes
+        self.tell: Callable[[str], None] = print
         self._idle: dict[tuple[type[Any], Pool], list[Any]] = {}
 
     def close(self) -> None:
@@ -49,6 +56,7 @@ class RayExecutor:
 
     def pools(self, wanted: PoolRequest) -> tuple[Pool, Pool]:
         """Return the pools that the connected cluster has room for. See `session.pools`."""
+        self._wait_minutes = wanted.wait_minutes
         return session.pools(wanted)
 
     def require_shared_folders(self, uris: Sequence[str]) -> None:
@@ -71,7 +79,10 @@ class RayExecutor:
         memory: int = 0,
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item by Ray tasks; both must pickle."""
-        return run_tasks(function, items, num_cpus=num_cpus, starts=starts, memory=memory)
+        minutes, tell = self._wait_minutes, self.tell
+        return run_tasks(
+            function, items, num_cpus=num_cpus, starts=starts, memory=memory, wait_minutes=minutes, tell=tell
+        )
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
         """Have a function called by a Ray task."""
@@ -99,6 +110,7 @@ class RayExecutor:
 
         A lost one is started again, and its calls are made again, each up to `STARTS` times: every call is idempotent.
         """
+        pool = self._with_room(pool)
         key = (actor_class, pool)
         workers = self._idle.pop(key, None) or [_start(actor_class, pool) for _ in range(pool.size)]
         calls = RayActors(actor_class.__name__, workers, ray.put(spec))
@@ -126,18 +138,49 @@ class RayExecutor:
         starts: int = STARTS,
         memory: int = 0,
     ) -> Iterator[pa.Table]:
-        """Send each unit through Ray Data: the function by tasks, then a fixed-size pool of actors."""
-        if not units.num_rows:
-            return
-        from ray.data import ActorPoolStrategy, from_arrow
+        """Send each unit through Ray Data: the function by tasks, then a fixed-size pool of actors.
 
+        Where nodes are lost and the pool waits for them, what has not come is sent again through a smaller pool.
+        """
+        left = units.append_column(_NUMBER, pa.array(range(units.num_rows), pa.int64()))
+        while left.num_rows:
+            done = list[int]()
+            try:
+                with worker_errors("decoding and embedding"):
+                    for found in self._through_ray_data(
+                        left, function, (actor_class, spec), self._with_room(pool), starts, memory
+                    ):
+                        done += pc.unique(found[_NUMBER]).to_pylist()
+                        yield found.drop_columns([_NUMBER])
+                return
+            except LostNodesError as exc:
+                self.tell(f"warning: {exc}; what they had in hand is embedded anew")
+            left = left.filter(pc.invert(pc.is_in(left[_NUMBER], value_set=pa.array(done, pa.int64()))))
+
+    def _with_room(self, pool: Pool) -> Pool:
+        return with_room(pool, self._wait_minutes, self.tell)
+
+    @staticmethod
+    def _through_ray_data(
+        units: pa.Table,
+        function: Callable[[pa.Table], pa.Table],
+        actor: tuple[type[Any], Any],
+        pool: Pool,
+        starts: int,
+        memory: int,
+    ) -> Iterator[pa.Table]:
+        from ray.data import ActorPoolStrategy, DataContext, from_arrow
+
+        StopWhenStalled.stall = stall = Stall()
+        if StopWhenStalled not in (added := DataContext.get_current().custom_execution_callback_classes):
+            added.append(StopWhenStalled)
         one_each = {"batch_size": 1, "batch_format": "pyarrow"}
         source = from_arrow([units.slice(i, 1) for i in range(units.num_rows)])
         with warnings.catch_warnings():
             # Without max_retries a task whose process ends is tried for ever, and Ray Data has no other way to say it.
             warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
             decoded = source.map_batches(
-                function,
+                partial(_numbered, function),
                 num_cpus=pool.decode_cpus,
                 memory=within_a_node(memory),
                 max_retries=starts - 1,
@@ -145,14 +188,19 @@ class RayExecutor:
             )
         done = decoded.map_batches(
             _UnitActor,
-            fn_constructor_args=(actor_class, spec),
+            fn_constructor_args=actor,
             compute=ActorPoolStrategy(size=pool.size),
             num_cpus=pool.num_cpus,
             num_gpus=pool.num_gpus,
             **one_each,
         )
-        with worker_errors("decoding and embedding"):
-            yield from done.iter_batches(batch_size=None, batch_format="pyarrow")
+        try:
+            with stall.told():
+                for found in done.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    stall.moved()
+                    yield found
+        finally:
+            StopWhenStalled.stall = None
 
 
 class RayActors:
@@ -162,6 +210,7 @@ class RayActors:
         self._name, self._spec = name, (uuid.uuid4().hex, [spec])
         self._free = deque([*workers] * IN_FLIGHT)
         self._running: dict[ray.ObjectRef, tuple[Any, Callable[[], None] | None, str]] = {}
+        self._stall = Stall()
 
     def call(
         self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
@@ -182,13 +231,19 @@ class RayActors:
             self._finish_one()
 
     def _finish_one(self) -> None:
-        (finished,), _ = ray.wait([*self._running], num_returns=1, fetch_local=False)
+        finished = self._stall.first([*self._running])
         worker, done, task = self._running.pop(finished)
-        with worker_errors(f"task {task}"):
+        with worker_errors(f"task {task}"), self._stall.told():
             ray.get(finished)  # nothing, or the error of the call
         self._free.append(worker)
         if done is not None:
             done()
+
+
+def _numbered(function: Callable[[pa.Table], pa.Table], unit: pa.Table) -> pa.Table:
+    """What a function makes of a unit, with the unit's number in each row."""
+    found = function(unit.drop_columns([_NUMBER]))
+    return found.append_column(_NUMBER, pa.array([unit[_NUMBER][0].as_py()] * found.num_rows, pa.int64()))
 
 
 class _UnitActor:
@@ -204,12 +259,12 @@ class _UnitActor:
         if not self._is_set_up:
             self._actor.setup(self._spec)
             self._is_set_up = True
-        return self._actor(unit)
+        return _numbered(self._actor, unit)
 
 
 def _kept_here(kept: type[Any]) -> tuple[str, Any]:
     """The name and the handle of an actor on the driver's node, which lives as long as the run."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     name = f"patchead-{kept.__name__}-{uuid.uuid4().hex}"
     remote = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)(kept)
     return name, remote.options(name=name).remote()

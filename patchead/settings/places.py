@@ -56,7 +56,7 @@ class ResourcesConfig(Section):
     expect_gpus: Positive | None = None
     """GPUs that the cluster will have: the run waits for them, and fails rather than start on CPUs without them."""
     wait_minutes: Annotated[float, Field(ge=0)] = 20.0
-    """How long to wait for expect_gpus."""
+    """How long to wait for expect_gpus, and for a node with room where all were lost."""
     gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
     """GPUs per actor, a fraction or a whole number; default: 1 when the cluster has GPUs, else 0."""
     cpus_per_actor: Positive | None = None
