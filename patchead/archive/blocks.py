@@ -16,8 +16,8 @@ from patchead.archive import jpeg
 BLOCKS = 64
 """Blocks of a picture that are looked at, at most."""
 _LOW = [0, 1, 8, 16, 9, 2, 3, 10, 17, 24, 32, 25, 18, 11, 4]  # the first of a zigzag, row by row
-_COSINES = cv2.dct(np.eye(8, dtype=np.float32), flags=cv2.DCT_ROWS).T  # of a block's rows, and of its columns
 _PARTS = 8  # of a grey level, in which coefficients are kept
+_LOW_COSINES = np.stack([cv2.dct(one.reshape(8, 8)).reshape(64)[_LOW] for one in np.eye(64, dtype=np.float32)]) * _PARTS
 _UNKNOWN = np.iinfo(np.int16).min  # of a block that is black or white somewhere, where JPEG's values were cut
 _SLACK = 2.5  # grey levels in a coefficient by which decoded pixels are rounded
 _LEAST = 8 * len(_LOW)  # coefficients to judge by
@@ -46,11 +46,11 @@ def blocks_of(pixels: np.ndarray, data: bytes | None = None) -> np.ndarray:
     found[:2] = np.array([height, width]) % (1 << 15)
     found[2:_HEAD] = _steps(data)
     rows, columns = np.divmod(_places(down * across), across)
-    cells = np.stack([pixels[8 * y : 8 * y + 8, 8 * x : 8 * x + 8] for y, x in zip(rows, columns, strict=True)])
+    cells = pixels[: 8 * down, : 8 * across].reshape(down, 8, across, 8, 3)[rows, :, columns]
     grey = cv2.cvtColor(cells.reshape(-1, 8, 3), cv2.COLOR_RGB2GRAY).reshape(-1, 8, 8)
-    low = (_COSINES @ grey.astype(np.float32) @ _COSINES.T).reshape(-1, 64)[:, _LOW]
-    low = np.round(low * _PARTS).astype(np.int16)
-    low[((cells <= 1) | (cells >= 254)).any(axis=(1, 2, 3))] = _UNKNOWN
+    low = np.round(grey.reshape(-1, 64).astype(np.float32) @ _LOW_COSINES).astype(np.int16)
+    cut = cells.reshape(len(cells), -1)
+    low[(cut.min(axis=1) <= 1) | (cut.max(axis=1) >= 254)] = _UNKNOWN
     found[_HEAD : _HEAD + low.size] = low.reshape(-1)
     return found
 
