@@ -13,11 +13,12 @@ from pydantic.fields import FieldInfo
 from patchead.files import write_atomically
 from patchead.kept_tables import KEPT_DICTIONARY
 from patchead.markdown import markdown_table
-from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, STATES, STATUSES, Described
+from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, Described
 from patchead.settings.identity import DECIDES, Decides
 from patchead.settings.load import iter_fields
 from patchead.settings.model import Config
 from patchead.settings.presets import PRESETS
+from patchead.states import STATES, STATUSES
 
 DOCS = Path(__file__).parent.parent / "docs"
 _MADE = "<!-- Made from the code by `make pages`. Do not edit. -->"

@@ -24,23 +24,6 @@ SKIPPED = (TOO_FEW_IMAGES,)
 UNREAD = "unread"
 """Of a receipt whose image the storage did not give; the embed stage tries it again, and no row of a table has it."""
 
-STATUSES = {
-    OK: "The image has a score.",
-    FAILED: "The image could not be read, decoded or embedded; `error` says why. It is nobody's reference.",
-    TOO_FEW_IMAGES: "No score is made up: the group has fewer images than `scoring.min_batch`, or the image has no "
-    "reference, as every other one has the same content or shows the same part. `error` says which.",
-}
-"""Meaning of each status. Every image of the manifest ends as exactly one row with one of these."""
-
-STATES = {
-    "running": "The run has begun; only in `run.json`. Of a run that was killed too: `patchead runs` calls it dead.",
-    "publishing": "Its rows are being written, or it was killed as they were: run it again. Only in `runs`.",
-    "published": "Its rows are in the tables.",
-    "stopped after STAGE": "`--until STAGE` asked for no more; the same run id goes on from there. Only in `run.json`.",
-    "failed": "It ended before it published; `reason` in `runs` and `error` of `run.json` say why.",
-}
-"""Meaning of each state of a run."""
-
 
 @dataclass(frozen=True)
 class Described:
@@ -58,6 +41,12 @@ class Described:
 
 _timestamp = pa.timestamp("us", tz="UTC")
 
+_KEYS_JSON = (
+    "keys_json",
+    pa.string(),
+    'Other keys of the image, as JSON, e.g. `{"station":"3"}`: those of its path, and `archive.keys`; else null.',
+)
+
 _MANIFEST = Described(
     "`runs/<run_id>/manifest.parquet`",
     "One row per image that the catalog found: what there is to score.",
@@ -73,6 +62,7 @@ _MANIFEST = Described(
         ("product", pa.string(), "Product that the image shows, from its path or columns."),
         ("group_id", pa.string(), "The group, e.g. `night=2026-11-21/product=screw`."),
         ("part_id", pa.string(), "The physical part: images of one part are never each other's reference."),
+        _KEYS_JSON,
         ("captured_at", _timestamp, "When the photo was taken, from a column or JSON field `captured_at`; else null."),
         ("status", pa.string(), "`failed` where the catalog already knows; else null."),
         ("error", pa.string(), "Why it failed; else null."),
@@ -144,6 +134,9 @@ _SCORES = Described(
         ("height", pa.int32(), "Of the original image, in pixels, upright."),
         ("content_hash", pa.string(), "Hash of the encoded bytes: equal for equal files."),
         ("encoder_id", pa.string(), "Model and hash of all that decides its vectors; scores compare within one."),
+        ("member", pa.string(), "Tar member or Parquet row key inside that file; null for a loose file."),
+        ("part_id", pa.string(), "The physical part that it shows, by `archive.part_id_column`; else null."),
+        _KEYS_JSON,
         ("captured_at", _timestamp, "When the photo was taken, from a column or JSON field `captured_at`; else null."),
         ("status", pa.string(), "`ok`, `failed` or `too_few_images`; see below."),
         ("error", pa.string(), "Why there is no score, or why a scored image has no heatmap; else null."),
@@ -266,6 +259,8 @@ _RUNS = Described(
 )
 
 MANIFEST, RECEIPTS = _MANIFEST.schema, _RECEIPTS.schema
+LATER_COLUMNS = {"keys_json"}
+"""Of the manifest: what files of the same version lack that were written before the column came."""
 TO_EMBED = pa.schema([*MANIFEST, *((name, type) for name, type, _ in _OF_A_SAMPLE)])
 """What the embed stage is asked for: one row per sample. The same image may be there upright and turned."""
 SAMPLE_KEY = ("image_id", "etag", "size", *(name for name, _, _ in _OF_A_SAMPLE))

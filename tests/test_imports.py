@@ -17,6 +17,7 @@ ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
     "schema": set(),
     "kept_tables": {"schema"},
+    "states": {"schema"},
     "errors": set(),
     "threads": set(),
     "batches": set(),

@@ -50,6 +50,7 @@ class CatalogRequest:
     products: tuple[str, ...] = ()
     limit: int | None = None
     folder_is_product: bool = False
+    keys: tuple[str, ...] = ()
     lake: str | None = None
     storage: Storage = field(default_factory=Storage)
 
@@ -57,7 +58,8 @@ class CatalogRequest:
     def key_sources(self) -> KeySources:
         """Say where the values of the keys come from."""
         top = self.uri.rstrip("/").rpartition("/")[2] if self.folder_is_product else None
-        return KeySources(self.group_by, self.template, tuple(sorted(self.assume.items())), self.part_id_column, top)
+        assumed = tuple(sorted(self.assume.items()))
+        return KeySources(self.group_by, self.template, assumed, self.part_id_column, self.keys, top)
 
     @property
     def digest(self) -> str:

@@ -7,6 +7,7 @@ where that is taken for the product.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ COLUMN = "column:"  # prefix of the columns of an entry table that hold values f
 
 TEMPLATE = "archive.template"
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # what Hive and Spark call the folder of rows without one
+_OWN_COLUMNS = {"night", "product", CAPTURED_AT, "filename"}
 _SHOWN = 40  # characters of a value that is none
 _LONGEST_FOLDER = 255  # bytes of a name, on every file system
 
@@ -46,6 +48,8 @@ class KeySources:
     template: str | None = None
     assume: tuple[tuple[str, str], ...] = ()
     part_id: str | None = None
+    kept: tuple[str, ...] = ()
+    """Columns or JSON fields that are kept with the image, and group nothing."""
     top_folder: str | None = None
     """Name of the archive's own folder, where folders' names are the products that nothing else tells."""
 
@@ -56,7 +60,8 @@ class KeySources:
     @property
     def columns(self) -> tuple[str, ...]:
         """Name the columns or JSON fields that are worth reading."""
-        return tuple(dict.fromkeys((*self.group_by, *([self.part_id] if self.part_id else []), CAPTURED_AT)))
+        named = (*self.group_by, *([self.part_id] if self.part_id else []), CAPTURED_AT, *self.kept)
+        return tuple(dict.fromkeys(named))
 
     def of_path(self, path: str, member: str | None = None) -> Mapping[str, str] | None:
         """Read the keys in a file's path and the member or row key inside it; None where the template does not fit."""
@@ -139,7 +144,7 @@ def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, s
     none is null. ``seen`` takes what was left out, and these.
     """
     found = list(_values(entries, sources))
-    groups = [_group(sources, values[: len(sources.group_by)], fits) for values, fits in found]
+    groups = [_group(sources, values[: len(sources.group_by)], keys is not None) for values, keys in found]
     early = entries["error"].to_pylist()
     place = {name: index for index, name in enumerate(sources.columns)}
     times = [parse_time(values[place[CAPTURED_AT]]) for values, _ in found]
@@ -149,6 +154,7 @@ def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, s
         "group_id": [group.group_id for group in groups],
         "part_id": [values[place[sources.part_id]] if sources.part_id else None for values, _ in found],
         "captured_at": times,
+        "keys_json": [_keys_json(sources, values, keys) for values, keys in found],
         "status": [FAILED if error or group.error else None for error, group in zip(early, groups, strict=True)],
         "error": [error or group.error for error, group in zip(early, groups, strict=True)],
         "lacks": [None if error else group.lacks for error, group in zip(early, groups, strict=True)],
@@ -164,8 +170,10 @@ def assign(entries: pa.RecordBatch, sources: KeySources, selection: Selection, s
     return pa.record_batch(arrays, schema=CATALOGUED).filter(pa.array(wanted, pa.bool_()))
 
 
-def _values(entries: pa.RecordBatch, sources: KeySources) -> Iterator[tuple[tuple[str | None, ...], bool]]:
-    """Per entry the value of each of ``sources.columns``, and whether its path fits the template."""
+def _values(
+    entries: pa.RecordBatch, sources: KeySources
+) -> Iterator[tuple[tuple[str | None, ...], Mapping[str, str] | None]]:
+    """Per entry the value of each of ``sources.columns``, and the keys of its path; None where the template differs."""
     names, assumed = sources.columns, dict(sources.assume)
     none = [None] * entries.num_rows
     present = entries.schema.names
@@ -175,7 +183,14 @@ def _values(entries: pa.RecordBatch, sources: KeySources) -> Iterator[tuple[tupl
         get = (keys or {}).get
         last = assumed if sources.top_folder is None else {"product": _folder_of(path) or sources.top_folder} | assumed
         values = (get(name) or other or last.get(name) for name, other in zip(names, others, strict=True))
-        yield tuple(values), keys is not None
+        yield tuple(values), keys
+
+
+def _keys_json(sources: KeySources, values: tuple[str | None, ...], keys: Mapping[str, str] | None) -> str | None:
+    """What is known of an image by name, but for what has a column of its own."""
+    named = dict(keys or {}) | {name: value for name, value in zip(sources.columns, values, strict=True) if value}
+    left = {name: value for name, value in named.items() if name not in _OWN_COLUMNS and name != sources.part_id}
+    return json.dumps(left, ensure_ascii=False, sort_keys=True, separators=(",", ":")) if left else None
 
 
 @lru_cache(maxsize=65_536)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError
 from patchead.files import Folder, undamaged
-from patchead.schema import SCHEMA_VERSION
+from patchead.schema import LATER_COLUMNS, SCHEMA_VERSION, completed
 
 MANIFEST_FILE, RECEIPTS_FILE = "manifest.parquet", "receipts.parquet"
 _REMEDY = "Delete it and run again: its stage is then done anew."
@@ -48,6 +48,8 @@ def read_table(folder: Folder, name: str, schema: pa.Schema) -> tuple[pa.Table, 
     made_for = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
     if made_for.pop("schema_version", None) != str(SCHEMA_VERSION):
         return None
+    if set(schema.names) - set(rows.column_names) <= LATER_COLUMNS and set(rows.column_names) <= set(schema.names):
+        rows = completed(rows.replace_schema_metadata(None), schema)
     if not rows.schema.equals(schema):
         raise LakeError(f"{uri} does not have the columns that it should. {_REMEDY}")
     return rows.replace_schema_metadata(None), made_for

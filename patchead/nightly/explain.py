@@ -179,7 +179,7 @@ def _score_rows(images: pa.Table, settings: ExplainSettings, **columns: Any) -> 
         "encoder_id": settings.encoder_id,
         "schema_version": SCHEMA_VERSION,
     }
-    made = {name: pa.repeat(value, n) for name, value in constants.items()} | columns
+    made = {name: pa.repeat(value, n) for name, value in constants.items()} | {"member": images["key"]} | columns
     kept = {name: images[name] for name in SCORES.names if name in images.column_names and name not in made}
     nulls = {name: pa.nulls(n) for name in SCORES.names}
     return pa.table({name: (nulls | kept | made)[name] for name in SCORES.names}).cast(SCORES)

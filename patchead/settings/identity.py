@@ -65,6 +65,7 @@ _EXPLANATIONS = (*("explain.heatmaps", "explain.top", "explain.format", "explain
 _NOTHING = (
     "preset",  # stands for the settings that it gives, each of which is in a list of its own
     "archive.bytes_in_flight",  # how many are read at a time
+    "archive.keys",  # are told with an image
     *("encoder.batch_size", "encoder.device"),
     *("scoring.schedule", "scoring.memory_gb"),  # the order of the work: the same numbers
     "scoring.max_group_size",  # refuses, or changes nothing

@@ -23,6 +23,8 @@ class ArchiveConfig(Section):
     """Keys whose values together name a group: the images that may be compared with each other."""
     assume: dict[str, Annotated[str, BeforeValidator(str)]] = Field(default={})
     """Key values for images whose path and columns do not give them, e.g. {night: 2026-11-21, product: screw}."""
+    keys: tuple[str, ...] = ()
+    """Columns or JSON fields to keep with every image, e.g. [station, line]; keys of the path are kept anyway."""
     folder_is_product: bool = False
     """The name of an image's folder is its product, where neither path nor column nor assume gives one."""
     image_column: str = "image"

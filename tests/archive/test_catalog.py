@@ -322,7 +322,7 @@ def test_requests_for_other_images_have_other_digests() -> None:
         "uri": "s3://bucket/other", "format": "tar", "template": "{product}", "group_by": ("product",),
         "assume": {"night": "2026-11-22", "line": "1"}, "image_column": "photo", "id_column": "id",
         "part_id_column": "part", "night": NIGHT_21, "products": ("screw",), "limit": 5, "lake": "s3://bucket/archive/lake",
-            "folder_is_product": True,
+            "folder_is_product": True, "keys": ("line",),
         "storage": Storage(endpoint_url="http://elsewhere"),
     }  # fmt: skip
     assert set(changes) == {field.name for field in fields(CatalogRequest)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import pickle
 from urllib.parse import quote
 
@@ -162,3 +163,13 @@ def test_folders_are_judged_as_soon_as_their_name_tells() -> None:
 def test_a_rule_travels_to_other_processes() -> None:
     sources = KeySources(("night", "product"), "{product}/{night}/{filename}", (("night", "x"),), "part")
     assert pickle.loads(pickle.dumps(sources)) == sources
+
+
+def test_keys_that_group_nothing_are_kept_with_the_image() -> None:
+    sources = KeySources(("night", "product"), part_id="part", kept=("line", "shift"))
+    paths = ("night=2026-11-21/product=x/station=3/a.png", "night=2026-11-21/product=x/b.png")
+    columns = {"line": ["L1", None], "shift": ["", None], "part": ["7", None], "other": ["no", None]}
+    assert [row["keys_json"] for row in rows(sources, *paths, **columns)] == ['{"line":"L1","station":"3"}', None]
+    template = KeySources(("night", "product"), template="{product}/{night}/{station}_{filename}")
+    (row,) = rows(template, 'x/20261121/ü"3_a.png')
+    assert json.loads(row["keys_json"]) == {"station": 'ü"3'}

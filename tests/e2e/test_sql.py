@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,3 +148,28 @@ def test_lists_times_and_intervals_are_readable(lake: str) -> None:
     assert row == {**expected, "made": {"a": 1}, "none": None, "price": "1.50", "yes": True}
     shown = patchead("query", sql, "--lake", lake).out
     assert "1 day, 0:01:30" in shown and '["2026-11-20"]' in shown
+
+
+def test_station_member_and_part_are_in_the_scores(tmp_path: Path, score_night: Callable[..., RunRecord]) -> None:
+    folder = tmp_path / "archive/night=2026-11-21/product=nut/station=3"
+    folder.mkdir(parents=True)
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as tar:
+        for number, (name, data) in enumerate(good_images(6).items()):
+            note = json.dumps({"line": f"L{number % 2}", "serial": f"p{number}", "unasked": 1}).encode()
+            for member, content in ((name, data), (name.replace(".png", ".json"), note)):
+                entry = tarfile.TarInfo(member)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+    (folder / "s.tar").write_bytes(sink.getvalue())
+    settings = {"archive.keys": ["line"], "archive.part_id_column": "serial"}
+    score_night(tmp_path / "archive", tmp_path / "lake", **settings)
+    sql = """
+        SELECT json_extract_string(keys_json, '$.line') AS line, json_extract_string(keys_json, '$.station') AS station,
+        count(*) AS n, min(member) AS first, min(part_id) AS part, json_keys(keys_json) AS keys
+        FROM latest GROUP BY ALL ORDER BY line
+    """
+    expected = {"station": "3", "n": 3, "keys": ["line", "station"]}
+    assert query(str(tmp_path / "lake"), Storage(), sql).to_pylist() == [
+        {"line": f"L{number}", "first": f"good00{number}.png", "part": f"p{number}", **expected} for number in range(2)
+    ]

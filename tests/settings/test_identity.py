@@ -43,6 +43,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "archive.image_column": ("photo", {}),
     "archive.id_column": ("key", {}),
     "archive.folder_is_product": (True, {}),
+    "archive.keys": (["station"], {}),
     "archive.part_id_column": ("part", {}),
     "archive.night": ("2026-11-21", {}),
     "archive.products": (["screw"], {}),
