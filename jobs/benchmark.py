@@ -14,6 +14,7 @@ import typer
 from benchmarks import (
     alike,
     arithmetic,
+    decoding,
     embedding,
     fidelity,
     growth,
@@ -65,6 +66,7 @@ class Name(str, Enum):
     search_textures = "search-textures"
     search_noise = "search-noise"
     alike = "alike"
+    decode = "decode"
     one_pool = "one-pool"
 
 
@@ -84,6 +86,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.embed: lambda: embedding.embedding(192, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
     Name.alike: lambda: alike.alike((224,), 8),
+    Name.decode: lambda: decoding.decoding((1.3, 12), 448, repeats=3),
     Name.lake_index: lambda: index.index(200_000, 20, 2_000),
     Name.one_pool: lambda: one_pool.one_pool(96, repeats=1),
 }
@@ -98,6 +101,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.embed: lambda: embedding.embedding(400, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
     Name.alike: lambda: alike.alike((224, 448), 8),
+    Name.decode: lambda: decoding.decoding(tuple(decoding.SIZES), 448, repeats=7),
     Name.lake_index: lambda: index.index(5_000_000, 50, 10_000),
     Name.one_pool: lambda: one_pool.one_pool(400, repeats=3),
 }

@@ -28,6 +28,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "AVIF")
 READING = 2
 """Counts the changes of `decode` that give other pixels of the same file: what was embedded before is embedded anew."""
 FITS = ("squash", "crop", "pad")
+SHRINK = 2
+"""Times the encoder's side that a picture has at least before it is resized as it should be; see `fit`."""
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
 
@@ -76,6 +78,9 @@ def read_picture(data: bytes, max_pixels: int) -> np.ndarray | Deep:
 def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     """Resize RGB uint8 (H, W, 3) to (size, size, 3), bicubic with antialias (method.md §1).
 
+    A large picture is first reduced by whole numbers, each pixel the mean of a box, to no less than `SHRINK` times what
+    it becomes.
+
     squash: both sides to ``size``; crop: the centre square; pad: the longer side to ``size``, black around it.
 
     Raises:
@@ -86,17 +91,17 @@ def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     picture = Image.fromarray(image)
     width, height = picture.size
     if mode == "squash":
-        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC))
+        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=SHRINK))
     if mode == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
-        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box))
+        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=SHRINK))
     scale = size / max(width, height)
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
     square = Image.new("RGB", (size, size))
     place = ((size - small[0]) // 2, (size - small[1]) // 2)
-    square.paste(picture.resize(small, Image.Resampling.BICUBIC), place)
+    square.paste(picture.resize(small, Image.Resampling.BICUBIC, reducing_gap=SHRINK), place)
     return np.array(square)
 
 

@@ -17,10 +17,10 @@ DEVICES = ("cpu", "cuda")
 class EncoderSpec:
     """Name one encoder: everything its embeddings depend on, and where to run it.
 
-    ``fit`` and ``bit_depth`` are applied while decoding; they are here because they change the embeddings, so they are
-    part of `Encoder.encoder_id`. ``layers`` are blocks of a transformer or feature levels of a CNN, from 1; empty takes
-    the last. ``attention`` asks for that of the class token, together with the vectors. ``dtype`` and ``device`` are
-    final: no ``auto``.
+    ``fit``, ``bit_depth`` and ``shrink`` (`archive.decode.SHRINK`) are applied while decoding; they are here because
+    they change the embeddings, so they are part of `Encoder.encoder_id`. ``layers`` are blocks of a transformer or
+    feature levels of a CNN, from 1; empty takes the last. ``attention`` asks for that of the class token, together with
+    the vectors. ``dtype`` and ``device`` are final: no ``auto``.
     """
 
     name: str
@@ -29,6 +29,7 @@ class EncoderSpec:
     layers: tuple[int, ...] = ()
     fit: str = "squash"
     bit_depth: int | str = "auto"
+    shrink: int = 2
     dtype: str = "fp32"
     device: str = "cpu"
     storage: Storage = field(default_factory=Storage)

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from patchead.archive.decode import decode, fit
+from patchead.archive.decode import SHRINK, decode, fit
+from patchead.encoders import EncoderSpec
 from patchead.errors import DecodeError, SettingsError
 from patchead.hashing import content_hash
 from tests.helpers.sample_files import encode, grey_16, picture, png, raw_png
@@ -360,3 +361,32 @@ def test_an_unknown_fit_is_refused_with_the_allowed_ones() -> None:
 def test_content_hash_is_blake2b_of_the_bytes() -> None:
     assert content_hash(b"") == "cae66941d9efbd404e4d88758ea67670"
     assert content_hash(png(1)) == content_hash(png(1)) != content_hash(png(2))
+
+
+@pytest.mark.parametrize("mode", ["squash", "crop", "pad"])
+@pytest.mark.parametrize("shape", [(300, 400), (1200, 1600), (1201, 1603), (900, 4000)])
+def test_a_large_picture_is_reduced_first_and_stays_where_it_is(mode: str, shape: tuple[int, int]) -> None:
+    height, width = shape
+    y, x = np.mgrid[:height, :width] / np.array(shape).reshape(2, 1, 1)
+    image = np.stack([255 * x, 255 * y, 128 + 90 * np.sin(6 * x) * np.cos(5 * y)], axis=-1).astype(np.uint8)
+    whole = Image.fromarray(image)
+    apart = np.abs(fit(image, 64, mode).astype(int) - fit_whole(whole, 64, mode))
+    assert apart.mean() < 0.7
+    assert apart.max() <= 4
+
+
+def fit_whole(picture: Image.Image, size: int, mode: str) -> np.ndarray:
+    """As `fit`, every pixel resampled."""
+    if mode == "pad":
+        small = [round(side * size / max(picture.size)) for side in picture.size]
+        square = Image.new("RGB", (size, size))
+        square.paste(picture.resize(small, Image.Resampling.BICUBIC), [(size - side) // 2 for side in small])
+        return np.array(square).astype(int)
+    side = min(picture.size)
+    left, top = ((length - side) / 2 for length in picture.size)
+    box = (left, top, left + side, top + side) if mode == "crop" else None
+    return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box)).astype(int)
+
+
+def test_the_spec_of_an_encoder_says_how_pictures_shrink() -> None:
+    assert EncoderSpec("timm/test_vit").shrink == SHRINK
