@@ -100,7 +100,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.actors: lambda: stage.actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.embed: lambda: embedding.embedding(400, repeats=1),
     Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
-    Name.alike: lambda: alike.alike((224, 448), 8),
+    Name.alike: lambda: alike.alike((224, 448), 10),
     Name.decode: lambda: decoding.decoding(tuple(decoding.SIZES), 448, repeats=7),
     Name.lake_index: lambda: index.index(5_000_000, 50, 10_000),
     Name.one_pool: lambda: one_pool.one_pool(400, repeats=3),
@@ -111,7 +111,7 @@ SEARCHES: dict[Name, tuple[Callable[[int], list[Record]], int, int]] = {
     Name.search_cells: (lambda images: searching.of_cells("search-cells", images, 448, repeats=1), 20, 200),
     Name.search_small: (lambda images: searching.of_cells("search-small", images, 224, repeats=2), 60, 200),
     Name.search_textures: (lambda images: searching.of_textures("search-textures", images, 448, repeats=1), 12, 60),
-    Name.search_noise: (lambda images: searching.of_noise("search-noise", images, 256, repeats=3), 60, 200),
+    Name.search_noise: (lambda images: searching.of_noise("search-noise", images, 256, repeats=2), 60, 200),
 }
 
 

@@ -18,6 +18,7 @@ from benchmarks.index import index
 from benchmarks.memory import Case, memory
 from benchmarks.records import Record, interleaved, load, markdown, measurable, note_for, ratio, save
 from benchmarks.scoring import cdist_loop, scoring
+from benchmarks.searching import of_noise
 from measured_page import Origin
 
 from patchead.forecast.calibrate import unit_vectors
@@ -123,3 +124,12 @@ def test_a_night_is_found_the_same_before_and_now() -> None:
     found = {record.metric: record.value for record in index(6_400, 4, 200)}  # raises where the two ways differ
     assert len(found) == 9
     assert all(value is not None and value > 0 for value in found.values())
+
+
+def test_a_search_is_measured_beside_the_full_one_with_equal_image_scores() -> None:
+    found = of_noise("search-noise", 10, 16, repeats=1)
+    differences = [record for record in found if record.metric == "largest difference of an image score"]
+    assert len(differences) == 2
+    assert all(record.met for record in differences)
+    speeds = {record.metric for record in found if record.unit == "x"}
+    assert speeds == {"speed of bounded over symmetric", "speed of auto over symmetric"}
