@@ -64,6 +64,7 @@ def test_the_second_of_two_attempts_ends_and_the_first_publishes(tmp_path: Path)
     assert len(rows(tmp_path / "lake")) == 6
 
 
+@pytest.mark.slow
 def test_an_attempt_that_was_taken_over_stops_before_it_publishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

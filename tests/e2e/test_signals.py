@@ -17,7 +17,7 @@ from tests.helpers.e2e_tools import ROOT, good_images, job_command, job_environm
 from tests.helpers.signalled import options
 
 NIGHT = "2026-11-21"
-SCENARIOS = ("sigterm", "sigint", "stuck", "publishing")
+SCENARIOS, SLOW_SCENARIOS = ("sigterm", "sigint"), ("stuck", "publishing")
 
 
 class Ended(NamedTuple):
@@ -44,14 +44,22 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    folder = tmp_path_factory.mktemp("signals")
+    return _ended(tmp_path_factory.mktemp("signals"), SCENARIOS)
+
+
+@pytest.fixture(scope="module")
+def ended_slowly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+    return _ended(tmp_path_factory.mktemp("slow_signals"), SLOW_SCENARIOS)
+
+
+def _ended(folder: Path, scenarios: tuple[str, ...]) -> dict[str, Ended]:
     write_group(folder / "archive", NIGHT, "screw", good_images(8))
-    command = [sys.executable, "-m", "tests.helpers.signalled", str(folder), *SCENARIOS]
+    command = [sys.executable, "-m", "tests.helpers.signalled", str(folder), *scenarios]
     done = subprocess.run(command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, check=True)
     codes = map(int, done.stdout.split())
     return {
         name: Ended(folder, name, code, (folder / name / "out").read_text())
-        for name, code in zip(SCENARIOS, codes, strict=True)
+        for name, code in zip(scenarios, codes, strict=True)
     }
 
 
@@ -77,8 +85,9 @@ def test_sigterm_finishes_the_unit_in_hand_and_ends_with_its_own_code(ended: dic
     goes_on(night)
 
 
-def test_a_unit_that_takes_too_long_does_not_hold_the_process(ended: dict[str, Ended]) -> None:
-    night = ended["stuck"]
+@pytest.mark.slow
+def test_a_unit_that_takes_too_long_does_not_hold_the_process(ended_slowly: dict[str, Ended]) -> None:
+    night = ended_slowly["stuck"]
     assert night.code == 5, night.out
     assert night.units == 1
     assert "not finished within run.grace_seconds" in night.out
@@ -94,8 +103,9 @@ def test_sigint_says_what_is_kept_and_how_to_go_on(ended: dict[str, Ended]) -> N
     goes_on(night)
 
 
-def test_a_publication_that_has_begun_is_finished(ended: dict[str, Ended]) -> None:
-    night = ended["publishing"]
+@pytest.mark.slow
+def test_a_publication_that_has_begun_is_finished(ended_slowly: dict[str, Ended]) -> None:
+    night = ended_slowly["publishing"]
     assert night.code == 0, night.out
     assert len(rows(night.lake)) == 8
     assert "already published" in patchead(*options(night.folder, night.scenario)).out

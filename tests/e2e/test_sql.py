@@ -58,12 +58,12 @@ def test_the_page_has_fourteen_questions_and_an_answer_to_each() -> None:
     assert "/tmp/" not in page
 
 
-def test_the_page_is_written_again_the_same(lake: str) -> None:
+def test_the_page_is_written_for_another_lake(lake: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    once = answered(page, lake)
+    once = answered(page, lake)  # over the answers of the demo
     assert statements(once) == statements(page)
     assert "bad.png" in once
-    assert answered(once, lake) == once
+    assert once.count("```text") == page.count("```text")
 
 
 def test_the_worst_come_first_and_failed_are_told(lake: str) -> None:

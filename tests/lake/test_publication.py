@@ -139,6 +139,7 @@ def killed_on_s3(s3: Any, points: list[int]) -> None:
         assert len(read_rows(lake, s3.storage, "regions", ["run_id"])) == 2
 
 
+@pytest.mark.slow
 def test_killed_on_s3_readers_have_one_whole_night_and_the_same_run_completes(s3: Any) -> None:
     killed_on_s3(s3, [PUBLICATION])
 
@@ -162,6 +163,7 @@ def test_a_paused_writer_that_wakes_after_another_run_published_refuses_and_says
         assert read_rows(lake, Storage(), name, ["run_id"])["run_id"].to_pylist().count("quick") == rows
 
 
+@pytest.mark.slow
 def test_queries_see_whole_nights_while_runs_are_published(tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")
     publish_night(lake, "r0")

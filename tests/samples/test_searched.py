@@ -23,7 +23,9 @@ def parts() -> list[np.ndarray]:
     return found
 
 
-@pytest.mark.parametrize("options", [{}, {"mask": True, "align": Alignment()}, {"prompts": 30}])
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"mask": True, "align": Alignment()}, marks=pytest.mark.slow), {"prompts": 30}]
+)
 def test_what_is_looked_at_is_exact(options: dict[str, Any]) -> None:
     images, asked = parts(), dict(options)
     if "prompts" in asked:
