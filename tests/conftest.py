@@ -18,17 +18,23 @@ hypothesis.settings.register_profile("patchead", deadline=None)
 hypothesis.settings.load_profile("patchead")
 
 
-SHARED = {"local_ray", "on_ray", "ray", "RayExecutor", "s3", "s3_keys"}
-"""Fixtures, and names of parameters for which a fixture asks for one of these."""
+SHARED = {"ray": {"local_ray", "on_ray", "ray", "RayExecutor"}, "s3": {"s3", "s3_keys"}}
+"""Fixtures, and names of parameters for which a fixture asks for one of these; what needs both is with Ray."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all tests of the session's Ray and S3 server, first and in one go; the others go by files."""
-    groups = {item: "shared" if SHARED & _names(item) else _file(item) for item in items}
+    """One worker runs all tests of the session's Ray, one those of the S3 server, first; the others go by files."""
+    groups = {item: _shared(item) or _file(item) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: groups[item] != "shared")
+    order = [*SHARED]
+    items.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
+
+
+def _shared(item: pytest.Item) -> str | None:
+    names = _names(item)
+    return next((group for group, needed in SHARED.items() if needed & names), None)
 
 
 def _names(item: pytest.Item) -> set[str]:

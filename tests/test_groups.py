@@ -1,4 +1,4 @@
-"""That tests which share a Ray and an S3 server go to one worker: without it every worker would start its own."""
+"""That tests which share a Ray or an S3 server go to one worker: without it every worker would start its own."""
 
 from __future__ import annotations
 
