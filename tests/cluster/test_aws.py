@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,20 @@ def test_what_is_installed_is_mounted(config: dict[str, Any], root: Path) -> Non
     ]
     assert len(pip) == 2
     assert all("-c /home/ray/patchead/constraints.txt" in command for command in pip)
+
+
+def test_the_policy_reads_the_archive_and_writes_the_lake_and_nothing_else(root: Path) -> None:
+    policy = json.loads((root / "cluster/iam-policy.json").read_text(encoding="utf-8"))
+    allowed: dict[str, set[str]] = {}
+    for statement in policy["Statement"]:
+        assert statement["Effect"] == "Allow"
+        actions = statement["Action"]
+        assert "*" not in str(actions)
+        bucket = statement["Resource"].removeprefix("arn:aws:s3:::").split("/")[0]
+        allowed.setdefault(bucket, set()).update([actions] if isinstance(actions, str) else actions)
+        if actions == "s3:ListBucket":
+            assert statement["Condition"]["StringLike"]["s3:prefix"]
+        else:
+            assert statement["Resource"].endswith("-PREFIX/*")
+    assert allowed["ARCHIVE-BUCKET"] == {"s3:ListBucket", "s3:GetObject"}
+    assert {"s3:ListBucket", "s3:GetObject", "s3:PutObject", "s3:DeleteObject"} <= allowed["LAKE-BUCKET"]
