@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from patchead.arrow_columns import redacted_column
-from patchead.errors import LakeError
+from patchead.errors import DamagedFileError
 from patchead.files import Folder, undamaged
 from patchead.schema import LATER_COLUMNS, SCHEMA_VERSION, completed
 
@@ -36,7 +36,8 @@ def read_table(folder: Folder, name: str, schema: pa.Schema) -> tuple[pa.Table, 
     """Read what `write_table` wrote, with what it holds for; None where there is none, or of another version.
 
     Raises:
-        LakeError: the file is damaged, has other columns, or cannot be read.
+        DamagedFileError: the file is damaged, or has other columns than its version says.
+        LakeError: it cannot be read.
     """
     try:
         file = folder.open(name)
@@ -45,11 +46,11 @@ def read_table(folder: Folder, name: str, schema: pa.Schema) -> tuple[pa.Table, 
     uri = folder.uri_of(name)
     with undamaged(uri, _REMEDY), file:
         rows = pq.ParquetFile(file, page_checksum_verification=True).read()
+        if set(schema.names) - set(rows.column_names) <= LATER_COLUMNS and set(rows.column_names) < set(schema.names):
+            rows = completed(rows, schema).replace_schema_metadata(rows.schema.metadata)
     made_for = {key.decode(): value.decode() for key, value in (rows.schema.metadata or {}).items()}
     if made_for.pop("schema_version", None) != str(SCHEMA_VERSION):
         return None
-    if set(schema.names) - set(rows.column_names) <= LATER_COLUMNS and set(rows.column_names) <= set(schema.names):
-        rows = completed(rows.replace_schema_metadata(None), schema)
     if not rows.schema.equals(schema):
-        raise LakeError(f"{uri} does not have the columns that it should. {_REMEDY}")
+        raise DamagedFileError(f"{uri} is damaged: it does not have the columns that it should. {_REMEDY}", uri)
     return rows.replace_schema_metadata(None), made_for

@@ -55,6 +55,13 @@ def test_a_table_of_another_version_is_none_and_one_with_other_columns_is_refuse
     pq.write_table(kept.replace_schema_metadata({"listing": "listing", "ignored": "3", "schema_version": "0"}), path)
     assert folder.read_manifest("listing") is None
     pq.write_table(kept.drop_columns(["etag"]), path)
-    with pytest.raises(LakeError, match=r"manifest\.parquet does not have the columns that it should"):
+    with pytest.raises(LakeError, match=r"manifest\.parquet is damaged: it does not have the columns that it should"):
         folder.read_manifest("listing")
     assert kept.replace_schema_metadata(None).schema.equals(MANIFEST)
+
+
+def test_a_manifest_of_before_a_column_came_has_null_there(local: Any) -> None:
+    folder, path = folder_of(local), Path(local.uri) / "runs" / "run-1" / "manifest.parquet"
+    folder.write_manifest(manifest(), 3, listing="listing")
+    pq.write_table(pq.read_table(path).drop_columns(["keys_json"]), path)
+    assert folder.read_manifest("listing") == (manifest(), 3)
