@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,8 +13,8 @@ from patchead.errors import LostNodesError
 from patchead.nightly.group import Group, GroupJob, load_block
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
-from patchead.plan.group_plan import GroupPlan, Plan
-from patchead.plan.tasks import LOAD, Key, PlannedTasks
+from patchead.plan.group_plan import Plan
+from patchead.plan.tasks import LOAD, Key, PlannedTasks, Task
 from patchead.runtime.executor import Executor, Handle
 from patchead.runtime.pool import Pool
 
@@ -43,61 +44,93 @@ def score_groups(
     Raises:
         PatcheadError: embeddings cannot be read, or scores cannot be staged.
     """
-    told = set[str]()
+    for todo, pass_ends, finished in _passes(executor, plan, spec, advance):
+        with pass_ends, executor.actors(ScoreActor, spec, pool) as actors:
+            flow = _Flow(executor, todo, group_of, spec, pool.decode_cpus)
+            for task in PlannedTasks(todo):
+                if task.kind == LOAD:
+                    flow.load(task)
+                    continue
+                ends = task.kind in ("whole", "finish")
+                results = actors.call(
+                    task.kind,
+                    task,
+                    flow.job(task, last=ends),
+                    *flow.needed(task),
+                    results=len(task.gives),
+                    done=partial(finished, task.group_id) if ends else None,
+                )
+                flow.keep(task, results)
+    return spec.counter.summary()
 
-    def finished(group: GroupPlan) -> None:
-        if group.group_id not in told:
-            told.add(group.group_id)
-            advance(group.images)
 
-    while True:
-        staged = spec.folder.scored_groups(spec.settings.digest)
-        todo = replace(plan, groups=tuple(group for group in plan.scored if group.group_id not in staged))
-        for group in plan.scored:
-            if group.group_id in staged:
-                finished(group)
+def _passes(
+    executor: Executor, plan: Plan, spec: ScoreSpec, advance: Callable[[int], None]
+) -> Iterator[tuple[Plan, AbstractContextManager[None], Callable[[str], None]]]:
+    """What is left to score, a context in which to do it, and what to call of each group; again after lost nodes."""
+    images = {group.group_id: group.images for group in plan.scored}
+    told, done = set[str](), list[bool]()
+
+    def finished(group_id: str) -> None:
+        if group_id not in told:
+            told.add(group_id)
+            advance(images[group_id])
+
+    @contextmanager
+    def one_pass() -> Iterator[None]:
         try:
-            _score(executor, todo, group_of, spec, pool, finished)
-            return spec.counter.summary()
+            yield
+            done.append(True)
         except LostNodesError as exc:
             executor.tell(f"warning: {exc}; groups that were not finished are scored anew")
 
+    while not done:
+        staged = spec.folder.scored_groups(spec.settings.digest)
+        for group_id in images:
+            if group_id in staged:
+                finished(group_id)
+        todo = tuple(group for group in plan.scored if group.group_id not in staged)
+        yield replace(plan, groups=todo), one_pass(), finished
 
-def _score(
-    executor: Executor,
-    todo: Plan,
-    group_of: Callable[[str], Group],
-    spec: ScoreSpec,
-    pool: Pool,
-    finished: Callable[[GroupPlan], None],
-) -> None:
-    """Score the groups of a plan, as far as the nodes last."""
-    plans = {group.group_id: group for group in todo.groups}
-    jobs: dict[str, Handle] = {}
-    values: dict[tuple[str, Key], list[Handle]] = defaultdict(list)
-    with executor.actors(ScoreActor, spec, pool) as actors:
-        for task in PlannedTasks(todo):
-            name = task.group_id
-            if name not in jobs:
-                group = group_of(name)
-                jobs[name] = executor.put(GroupJob(group, plans[name], spec.settings.panel(group)))
-            if task.kind == LOAD:
-                arguments = (spec.store, jobs[name], task.blocks[0], spec.counter)
-                values[name, task.gives[0]] = [executor.submit(load_block, *arguments, num_cpus=pool.decode_cpus)]
-                continue
-            needed = [handle for key in task.needs for handle in values[name, key]]
-            if task.kind == "query_block":
-                needed = [executor.stream(needed)]
-            ends = task.kind in ("whole", "finish")
-            results = actors.call(
-                task.kind,
-                task,
-                jobs.pop(name) if ends else jobs[name],
-                *needed,
-                results=len(task.gives),
-                done=partial(finished, plans[name]) if ends else None,
-            )
-            for key, handle in zip(task.gives, results, strict=True):
-                values[name, key].append(handle)
-            for key in task.frees:
-                del values[name, key]
+
+class _Flow:
+    """What the tasks of one pass hand on: the job of each group, and the values that tasks give and need."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        todo: Plan,
+        group_of: Callable[[str], Group],
+        spec: ScoreSpec,
+        decode_cpus: float,
+    ) -> None:
+        self._executor, self._group_of, self._spec, self._decode_cpus = executor, group_of, spec, decode_cpus
+        self._plans = {group.group_id: group for group in todo.groups}
+        self._jobs: dict[str, Handle] = {}
+        self._values: dict[tuple[str, Key], list[Handle]] = defaultdict(list)
+
+    def job(self, task: Task, *, last: bool = False) -> Handle:
+        """Give the job of the task's group, which is made by its first task and forgotten with its last."""
+        name = task.group_id
+        if name not in self._jobs:
+            group = self._group_of(name)
+            self._jobs[name] = self._executor.put(GroupJob(group, self._plans[name], self._spec.settings.panel(group)))
+        return self._jobs.pop(name) if last else self._jobs[name]
+
+    def load(self, task: Task) -> None:
+        """Have a block read."""
+        arguments = (self._spec.store, self.job(task), task.blocks[0], self._spec.counter)
+        handle = self._executor.submit(load_block, *arguments, num_cpus=self._decode_cpus)
+        self._values[task.group_id, task.gives[0]] = [handle]
+
+    def needed(self, task: Task) -> list[Handle]:
+        """Give the values that a task needs."""
+        handles = [handle for key in task.needs for handle in self._values[task.group_id, key]]
+        return [self._executor.stream(handles)] if task.kind == "query_block" else handles
+
+    def keep(self, task: Task, results: Iterable[Handle]) -> None:
+        """Keep what a task gives, and forget what no later one needs."""
+        for key, handle in zip(task.gives, results, strict=True):
+            self._values[task.group_id, key].append(handle)
+        for key in task.frees:
+            del self._values[task.group_id, key]
