@@ -71,11 +71,11 @@ class RayCounter(_Reached):
 
     def finished(self, seconds: float) -> None:
         """Count the seconds of one task of this actor."""
-        self._actor.finished.remote(ray.get_runtime_context().get_actor_id(), seconds)
+        ray.get(self._actor.finished.remote(ray.get_runtime_context().get_actor_id(), seconds))  # the run may end then
 
     def read(self, block: str, size: int) -> None:
         """Count one read of a block by this node."""
-        self._actor.read.remote(ray.get_runtime_context().get_node_id(), block, size)
+        ray.get(self._actor.read.remote(ray.get_runtime_context().get_node_id(), block, size))
 
     def tasks(self) -> list[str]:
         """Return the names of the tasks that were begun."""
