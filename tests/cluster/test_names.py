@@ -22,7 +22,7 @@ else:
 
 FILES = (
     *("README.md", "Dockerfile", "aws.yaml", "kubernetes/rayjob.yaml", "kubernetes/cronjob.yaml"),
-    *("kubernetes/launch.py", "local/two_nodes.py"),
+    *("kubernetes/launch.py", "local/two_nodes.py", "iam-policy.json"),
 )
 
 
