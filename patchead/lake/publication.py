@@ -17,13 +17,12 @@ from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalak
 from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError
 from patchead.lake.replaced_groups import groups_predicate, sql_literal
-from patchead.lake.tables import committed, create_table, delta_errors, delta_uri, read_rows, repeated
+from patchead.lake.tables import OF_A_RUN, committed, create_table, delta_errors, delta_uri, read_rows, repeated
 from patchead.lake.validation import validate
 from patchead.schema import TABLES
 from patchead.storage import Storage
 
 PUBLISHED, PUBLISHING = "published", "publishing"
-_OF_A_RUN = ("regions", "verdicts")
 """Tables in which rows of a replaced run may lie for a while; those that ``scores`` names count."""
 
 
@@ -219,7 +218,7 @@ class _Writer:
         A run that is published, or that was replaced before it could say so, never writes again: what another run that
         is under way has added stays.
         """
-        there = frozenset[str]().union(*(self.owners(name, groups) for name in _OF_A_RUN))
+        there = frozenset[str]().union(*(self.owners(name, groups) for name in OF_A_RUN))
         if not (strangers := there - self.owners("scores", groups)):
             return
         done = [("state", "=", PUBLISHED), ("run_id", "in", sorted(strangers))]
@@ -233,7 +232,7 @@ class _Writer:
             self._remove(self._own)
 
     def _remove(self, predicate: str) -> None:
-        for name in _OF_A_RUN:
+        for name in OF_A_RUN:
 
             def remove(name: str = name) -> None:
                 table = self._open(name)

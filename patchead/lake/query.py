@@ -6,6 +6,7 @@ a replaced one has left, is not seen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +15,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from botocore.session import Session
 from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
 
 from patchead.errors import LakeError
 from patchead.kept_tables import KEPT_TABLES
-from patchead.lake.tables import delta_errors, delta_uri
+from patchead.lake.tables import OF_A_RUN, delta_uri, open_table
 from patchead.lake.views import VIEWS
 from patchead.schema import TABLES
 from patchead.storage import Storage
@@ -30,7 +30,6 @@ _VIEWS = TABLES | KEPT_TABLES
 _EXTENSIONS = ("httpfs", "delta")
 _CONFIG = {"autoinstall_known_extensions": "false", "allow_unsigned_extensions": "true"}  # see _load_extensions
 _FROM_THE_FIRST = ("scores", "regions", "runs")  # tables that every version publishes
-_OF_A_RUN = ("regions", "verdicts")
 _READS = 5
 _PUBLISHED = """
 SELECT {columns} FROM ({rows}) AS r JOIN (SELECT DISTINCT run_id, group_id, night, product FROM ({scores})) AS s
@@ -52,14 +51,18 @@ def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
     Raises:
         LakeError: DuckDB is not installed, nothing is published in the lake yet, or it cannot be read.
     """
-    duckdb = _duckdb()
-    columns = _columns(lake_uri, storage)
+    return _connected(_duckdb(), lake_uri, storage, _tables(lake_uri, storage))
+
+
+def _connected(
+    duckdb: ModuleType, lake_uri: str, storage: Storage, tables: Mapping[str, DeltaTable | None]
+) -> DuckDBPyConnection:
     try:
         connection = duckdb.connect(config=_CONFIG)
         _load_extensions(connection)
         if delta_uri(lake_uri, storage, "scores").startswith("s3://"):
             _create_secret(connection, storage)
-        rows = {name: _select(lake_uri, storage, name, columns[name]) for name in _VIEWS}
+        rows = {name: _select(lake_uri, storage, name, tables[name]) for name in _VIEWS}
         for name in _VIEWS:
             connection.execute(f"CREATE VIEW {name} AS {_published(name, rows)}")
         for view in VIEWS:
@@ -89,25 +92,20 @@ def query_all(lake_uri: str, storage: Storage, sql: str) -> list[pa.Table]:
     Raises:
         LakeError: as :func:`connect`, a statement is refused, and the text says why, or runs published each time.
     """
+    duckdb = _duckdb()
     for _ in range(_READS):
-        connection = connect(lake_uri, storage)
+        tables = _tables(lake_uri, storage)
+        connection = _connected(duckdb, lake_uri, storage, tables)
         try:
-            before = _publications(lake_uri, storage)
             found = [connection.execute(one).to_arrow_table() for one in connection.extract_statements(sql)]
-        except _duckdb().Error as exc:
+        except duckdb.Error as exc:
             raise LakeError(f"the query failed: {exc}") from exc
         finally:
             connection.close()
-        if _publications(lake_uri, storage) == before:
+        before, now = tables["scores"], open_table(lake_uri, storage, "scores")  # whose commits publish
+        if before and now and before.version() == now.version():
             return found
     raise LakeError(f"runs published to {lake_uri} each of the {_READS} times that it was read. Ask again.")
-
-
-def _publications(lake_uri: str, storage: Storage) -> int:
-    """The version of the table whose commits publish."""
-    uri = delta_uri(lake_uri, storage, "scores")
-    with delta_errors("read", uri):
-        return DeltaTable(uri, storage_options=storage.patient_delta_options(uri)).version()
 
 
 def _duckdb() -> ModuleType:
@@ -121,27 +119,19 @@ def _duckdb() -> ModuleType:
     return duckdb
 
 
-def _columns(lake_uri: str, storage: Storage) -> dict[str, set[str]]:
-    """The columns that each table of the lake has; none where an earlier version did not make the table."""
-    found: dict[str, set[str]] = {}
-    for name in _VIEWS:
-        uri = delta_uri(lake_uri, storage, name)
-        with delta_errors("read", uri):
-            try:
-                table = DeltaTable(uri, storage_options=storage.patient_delta_options(uri))
-            except TableNotFoundError:
-                if name in _FROM_THE_FIRST:
-                    raise LakeError(
-                        f"there is no table {name} in {lake_uri}: nothing is published there yet. "
-                        "Check lake.uri, or run `patchead score` first."
-                    ) from None
-                found[name] = set()
-            else:
-                found[name] = {field.name for field in table.schema().fields}
+def _tables(lake_uri: str, storage: Storage) -> dict[str, DeltaTable | None]:
+    """The tables as they are now; None where an earlier version did not make the table."""
+    found = {name: open_table(lake_uri, storage, name) for name in _VIEWS}
+    if missing := next((name for name in _FROM_THE_FIRST if found[name] is None), None):
+        raise LakeError(
+            f"there is no table {missing} in {lake_uri}: nothing is published there yet. "
+            "Check lake.uri, or run `patchead score` first."
+        )
     return found
 
 
-def _select(lake_uri: str, storage: Storage, name: str, there: set[str]) -> str:
+def _select(lake_uri: str, storage: Storage, name: str, table: DeltaTable | None) -> str:
+    there = set() if table is None else {field.name for field in table.schema().fields}
     lacking = [
         f'CAST(NULL AS {_type(field.type)}) AS "{field.name}"' for field in _VIEWS[name] if field.name not in there
     ]
@@ -153,7 +143,7 @@ def _select(lake_uri: str, storage: Storage, name: str, there: set[str]) -> str:
 
 def _published(name: str, rows: dict[str, str]) -> str:
     """The rows of a table that belong to what scores holds."""
-    if name not in _OF_A_RUN:
+    if name not in OF_A_RUN:
         return rows[name]
     columns = ", ".join(f'r."{column}"' for column in _VIEWS[name].names)
     parts = [

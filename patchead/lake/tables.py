@@ -21,6 +21,8 @@ from patchead.storage import Storage, join
 
 Result = TypeVar("Result")
 
+OF_A_RUN = ("regions", "verdicts")
+"""Tables whose rows count where `scores` names their run."""
 _SCHEMAS = TABLES | KEPT_TABLES
 _COMMIT_ATTEMPTS = 10
 _LONGEST_PAUSE_S = 5.0
@@ -59,6 +61,20 @@ def delta_uri(lake_uri: str, storage: Storage, name: str) -> str:
     return f"s3://{path}" if uri.startswith("s3a://") else uri
 
 
+def open_table(lake_uri: str, storage: Storage, name: str) -> DeltaTable | None:
+    """Open the newest version of a table; None where it does not exist.
+
+    Raises:
+        LakeError: it cannot be read.
+    """
+    uri = delta_uri(lake_uri, storage, name)
+    with delta_errors("read", uri):
+        try:
+            return DeltaTable(uri, storage_options=storage.patient_delta_options(uri))
+        except TableNotFoundError:
+            return None
+
+
 def read_rows(
     lake_uri: str, storage: Storage, name: str, columns: list[str], filters: list[tuple[str, str, Any]] | None = None
 ) -> pa.Table:
@@ -69,15 +85,13 @@ def read_rows(
     Raises:
         LakeError: the table cannot be read.
     """
-    uri = delta_uri(lake_uri, storage, name)
     schema = _SCHEMAS[name]
 
     def read() -> pa.Table:
-        with delta_errors("read", uri):
-            try:
-                table = DeltaTable(uri, storage_options=storage.patient_delta_options(uri))
-            except TableNotFoundError:
-                return schema.empty_table().select(columns)
+        table = open_table(lake_uri, storage, name)
+        if table is None:
+            return schema.empty_table().select(columns)
+        with delta_errors("read", table.table_uri):
             known = [column for column in columns if column in {field.name for field in table.schema().fields}]
             return table.to_pyarrow_table(columns=known, filters=filters)
 
