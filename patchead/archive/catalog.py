@@ -62,6 +62,11 @@ class CatalogRequest:
         return KeySources(self.group_by, self.template, assumed, self.part_id_column, self.keys, top)
 
     @property
+    def selection(self) -> Selection:
+        """Say which images are taken."""
+        return Selection(self.night, self.products)
+
+    @property
     def digest(self) -> str:
         """Identify what is asked for: where it differs, the manifest may."""
         asked = {**vars(self), "storage": self.storage.endpoint, "assume": sorted(self.assume.items())}
@@ -134,10 +139,9 @@ def first_look(request: CatalogRequest) -> None:
         root = _open(request)
         for batch in _batches(root, request, found):
             _sort_out(batch, root, request, found)
-            if found.shards or any(pc.any(rows["error"].is_null()).as_py() for rows in found.rows):
+            if found.shards or pc.any(found.rows[-1]["error"].is_null()).as_py():
                 return
-    _check_something_selected(request, rows := _rows(found), found)
-    _check_keys(request, rows)
+    _checked_rows(request, found)
 
 
 def _open(request: CatalogRequest) -> Root:
@@ -148,7 +152,7 @@ def _open(request: CatalogRequest) -> Root:
 
 def _batches(root: Root, request: CatalogRequest, found: _Found) -> Iterator[pa.RecordBatch]:
     """The files of the folders that the selection may want."""
-    own, sources, selection = _folders_of_lake(request), request.key_sources, _selection(request)
+    own, sources, selection = _folders_of_lake(request), request.key_sources, request.selection
 
     def keep(folder: str) -> bool | None:
         if folder in own:
@@ -160,13 +164,13 @@ def _batches(root: Root, request: CatalogRequest, found: _Found) -> Iterator[pa.
     return list_files(root, keep)
 
 
-def _selection(request: CatalogRequest) -> Selection:
-    return Selection(request.night, request.products)
-
-
-def _rows(found: _Found) -> pa.Table:
+def _checked_rows(request: CatalogRequest, found: _Found) -> pa.Table:
+    """The rows in order, if there is one and the archive has the keys."""
     rows = pa.concat_tables([CATALOGUED.empty_table(), *found.rows])
-    return rows.sort_by([("image_id", "ascending"), ("uri", "ascending")])
+    rows = rows.sort_by([("image_id", "ascending"), ("uri", "ascending")])
+    _check_something_selected(request, rows, found)
+    _check_keys(request, rows)
+    return rows
 
 
 def _folders_of_lake(request: CatalogRequest) -> list[str]:
@@ -191,12 +195,12 @@ def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found:
     entries = entries.append_column("uri", pc.binary_join_element_wise(pa.scalar(root.uri), files["path"], "/"))
     entries = entries.append_column("key", pa.nulls(files.num_rows, pa.string()))
     entries = entries.append_column("offset", pa.nulls(files.num_rows, pa.int64()))
-    rows = assign(entries, request.key_sources, _selection(request), found.seen)
+    rows = assign(entries, request.key_sources, request.selection, found.seen)
     found.rows.append(pa.Table.from_batches([rows]))
 
 
 def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shard]:
-    sources, selection = request.key_sources, _selection(request)
+    sources, selection = request.key_sources, request.selection
     for batch in found.shards:
         for file in batch.to_pylist():
             if selection.wants(sources.of_shard(file["path"]), found.seen) is not False:
@@ -224,10 +228,7 @@ def _take(listing: ShardListing, found: _Found) -> None:
 
 
 def _manifest(request: CatalogRequest, found: _Found) -> pa.Table:
-    rows = _rows(found)
-    _check_something_selected(request, rows, found)
-    _check_keys(request, rows)
-    rows = number_duplicates(rows).sort_by("image_id")
+    rows = number_duplicates(_checked_rows(request, found)).sort_by("image_id")
     failed = rows["error"].is_valid()
     status = pc.if_else(failed, pa.scalar(FAILED), pa.scalar(None, pa.string()))
     rows = set_column(rows, "offset", pc.if_else(failed, pa.scalar(None, pa.int64()), rows["offset"]))
