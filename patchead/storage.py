@@ -7,8 +7,9 @@ AWS_SESSION_TOKEN), from an AWS profile or from an instance role, on every node.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from patchead.errors import PatcheadError
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
+_TIMES = ("mtime", "LastModified", "last_modified", "updated", "modified", "created")  # names, by the store
 VERSION = "?versionId="
 """What s3fs would cut off a key; here it is a part of the name."""
 
@@ -98,6 +100,19 @@ class Storage:
 def join(uri: str, *parts: str) -> str:
     """Join ``uri`` and path parts with one slash between them."""
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def told_time(info: Mapping[str, Any]) -> Any:
+    """Give what fsspec tells of when a file was written, in the store's own form; None where it tells nothing."""
+    return next((info[name] for name in _TIMES if info.get(name)), None)
+
+
+def written_at(info: Mapping[str, Any]) -> float | None:
+    """Read `told_time` as seconds since 1970; None where there is none, or in another form."""
+    when = told_time(info)
+    if isinstance(when, dt.datetime):
+        return when.timestamp()
+    return float(when) if isinstance(when, (int, float)) else None
 
 
 def storage_errors() -> tuple[type[Exception], ...]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from fsspec.spec import AbstractFileSystem
 
 from patchead.batches import stream_batches
-from patchead.storage import Storage
+from patchead.storage import Storage, told_time
 
 BATCH_ROWS = 4096
 SUFFIXES = {
@@ -200,8 +200,7 @@ def _from_info(path: str, info: dict[str, Any]) -> _File:
     size = -1 if info.get("size") is None else int(info["size"])
     if etag := info.get("ETag") or info.get("etag"):
         return _File(path, size, str(etag).strip('"'))
-    times = (info.get(name) for name in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"))
-    return _File(path, size, f"{size}-{next((time for time in times if time), '')}")
+    return _File(path, size, f"{size}-{told_time(info) or ''}")
 
 
 def _single(root: Root, name: str) -> _File:

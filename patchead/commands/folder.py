@@ -13,7 +13,7 @@ from patchead.printed import say
 from patchead.settings.method import EncoderConfig
 from patchead.settings.model import Config
 from patchead.settings.object_storage import storage
-from patchead.storage import explained
+from patchead.storage import explained, written_at
 
 LAKE = "./patchead-lake"
 """Where the results of a folder go when no lake is named."""
@@ -76,15 +76,5 @@ def _newest(config: Config) -> dt.date | None:
     with explained("list", uri, ArchiveError):
         filesystem, path = storage(config).filesystem(uri)
         files = filesystem.find(path, detail=True).values()
-    times = [time for info in files if (time := _changed(info)) is not None]
-    return max(times).date() if times else None
-
-
-def _changed(info: dict[str, Any]) -> dt.datetime | None:
-    for name in ("LastModified", "mtime", "last_modified", "updated", "modified"):
-        value = info.get(name)
-        if isinstance(value, (int, float)):
-            return dt.datetime.fromtimestamp(value, dt.timezone.utc)
-        if isinstance(value, dt.datetime):
-            return value.astimezone(dt.timezone.utc)
-    return None
+    times = [time for info in files if (time := written_at(info)) is not None]
+    return dt.datetime.fromtimestamp(max(times), dt.timezone.utc).date() if times else None

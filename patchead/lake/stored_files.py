@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from patchead.batches import concurrently
 from patchead.errors import LakeError
 from patchead.files import Folder
-from patchead.storage import Storage, explained, join
+from patchead.storage import Storage, explained, join, written_at
 
 DAY_S = 86_400.0
 
@@ -52,7 +51,8 @@ def list_stored(lake_uri: str, storage: Storage, folder: str) -> list[Stored]:
             return []
     start, now = len(path.rstrip("/")) + 1, time.time()
     files = (info for info in found.values() if info["type"] == "file")
-    return [Stored(f"{folder}/{i['name'][start:]}", int(i["size"]), now - _written(i)) for i in files]
+    # A file of a store that does not tell when it was written is as new.
+    return [Stored(f"{folder}/{i['name'][start:]}", int(i["size"]), now - (written_at(i) or now)) for i in files]
 
 
 def delete_stored(lake_uri: str, storage: Storage, files: Iterable[Stored]) -> None:
@@ -81,10 +81,3 @@ def delete_stored(lake_uri: str, storage: Storage, files: Iterable[Stored]) -> N
 def total(files: Iterable[Stored]) -> int:
     """Add up their bytes."""
     return sum(file.size for file in files)
-
-
-def _written(info: dict[str, Any]) -> float:
-    when = next((info[key] for key in ("mtime", "LastModified", "last_modified", "created") if info.get(key)), None)
-    if isinstance(when, dt.datetime):
-        return when.timestamp()
-    return time.time() if when is None else float(when)  # a store that does not tell: as new
