@@ -33,7 +33,7 @@ class UnreadError(ArchiveError):
     """The storage did not give an image's bytes: nothing is known of the picture."""
 
 
-class ReplacedError(OSError):
+class ReplacedFileError(OSError):
     """A file is another one than was listed; readers make an `ArchiveError` of it."""
 
 

@@ -21,7 +21,7 @@ from botocore.exceptions import HTTPClientError
 from s3fs import S3FileSystem
 from s3fs.core import S3File
 
-from patchead.errors import ReplacedError
+from patchead.errors import ReplacedFileError
 
 Result = TypeVar("Result")
 
@@ -71,7 +71,7 @@ class PatientS3(S3FileSystem):
             _count(answer)
             if method == "get_object" and _listed.get() not in (None, answer.get("ETag", "").strip('"')):
                 answer["Body"].close()
-                raise ReplacedError("another object of this name")
+                raise ReplacedFileError("another object of this name")
             return answer
 
         return await self._in_time(call, method)
@@ -80,7 +80,7 @@ class PatientS3(S3FileSystem):
     async def _cat_file(
         self, path: str, *arguments: Any, etags: Mapping[str, str | None] | None = None, **options: Any
     ) -> Any:
-        """Fetch a file, or raise `ReplacedError` where ``etags`` has another one for its path than it has now."""
+        """Fetch a file, or raise `ReplacedFileError` where ``etags`` has another one for its path than it has now."""
 
         async def fetch() -> Any:
             return await super(PatientS3, self)._cat_file(path, *arguments, **options)

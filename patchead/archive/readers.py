@@ -12,7 +12,7 @@ from fsspec.spec import AbstractFileSystem
 from patchead.archive.listing import etag_of, is_s3, resolve
 from patchead.archive.parquet import BYTES_UNPACKED, MAX_BYTES, read_parquet
 from patchead.archive.tar import read_tar
-from patchead.errors import ArchiveError, ReplacedError, UnreadError
+from patchead.errors import ArchiveError, ReplacedFileError, UnreadError
 from patchead.storage import VERSION, Storage, explained
 
 # Members of a few hundred KiB follow each other: whole blocks read ahead beat one request per member.
@@ -153,7 +153,7 @@ def _fetch(
     ends: list[int] | None = None,
     etags: Sequence[str | None] = (),
 ) -> list[Any]:
-    """Bytes, or what was raised, of each; `ReplacedError` where an etag is given and it is another one by now."""
+    """Bytes, or what was raised, of each; `ReplacedFileError` where an etag is given and it is another one by now."""
     if is_s3(filesystem):  # with more at once, s3fs asks for each file's size before it fetches it
         known = dict(zip(paths, etags, strict=False))
         return filesystem.cat_ranges(paths, starts, ends, on_error="return", max_concurrency=1, etags=known)
@@ -167,7 +167,7 @@ def _fetch(
 def _if_still(etag: str, filesystem: AbstractFileSystem, path: str, data: bytes) -> bytes | OSError:
     """What was read of a file, unless it is another one than was listed."""
     try:
-        return data if etag_of(filesystem, path) == etag else ReplacedError("another file of this name")
+        return data if etag_of(filesystem, path) == etag else ReplacedFileError("another file of this name")
     except OSError as exc:
         return exc
 
@@ -242,7 +242,7 @@ def _whole(data: bytes, uri: str, offset: int, size: int) -> bytes | ArchiveErro
 
 
 def _explain(fault: BaseException, uri: str) -> ArchiveError:
-    if isinstance(fault, ReplacedError):
+    if isinstance(fault, ReplacedFileError):
         return _another(uri)
     if isinstance(fault, FileNotFoundError):
         return ArchiveError(f"cannot read {uri}: it does not exist. It is gone since it was listed")
