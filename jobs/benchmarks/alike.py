@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from functools import partial
+from math import isqrt
 
 import cv2
 import numpy as np
@@ -36,7 +37,7 @@ def alike(sizes: tuple[int, ...], images: int, only: Collection[str] = ()) -> li
                 continue
             parts = np.array_split(pictures, -(-images // _BATCH))
             embeddings = np.concatenate([features.encoder.embed(part).all_vectors() for part in parts])
-            found = lies_alike(_comparison(embeddings), RADIUS)
+            found = lies_alike(whole_group(embeddings, Aggregation(window=RADIUS)), RADIUS)
             figure = partial(Record, benchmark="alike", case=f"{name}, {size} px", precision="fp32")
             records.append(figure(metric="lie alike", value=found.share, target=f"{bound} {ALIKE}"))
             records.append(figure(metric="offset of the nearest match, cells", value=found.offset))
@@ -75,9 +76,10 @@ def piece(texture: np.ndarray, size: int, rng: np.random.Generator, *, turn: boo
     return np.repeat(cut[..., None], 3, axis=2)
 
 
-def _comparison(embeddings: np.ndarray) -> Comparison:
+def whole_group(embeddings: np.ndarray, aggregation: Aggregation) -> Comparison:
+    """Compare each image with all others, on square grids of patches."""
     n, p, _ = embeddings.shape
-    side, everyone = int(p**0.5), np.arange(n)
+    side, everyone = isqrt(p), np.arange(n)
     return Comparison(
         blocks=[(everyone, embeddings)],
         queries=everyone,
@@ -85,7 +87,7 @@ def _comparison(embeddings: np.ndarray) -> Comparison:
         content=everyone,
         part=np.full(n, -1),
         n_references=np.full(n, n - 1),
-        aggregation=Aggregation(window=RADIUS),
+        aggregation=aggregation,
         device="cpu",
         precision="fp32",
         memory_bytes=4 * 10**9,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from math import isqrt
 
 import numpy as np
 import torch
@@ -14,15 +13,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from studies import cells
 from studies.features import DINO, Features
 
-from benchmarks.alike import piece
+from benchmarks.alike import piece, whole_group
 from benchmarks.records import Record, interleaved, ratio
 from benchmarks.scoring import MEMORY, cdist_loop
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.aggregate import Aggregation, image_scores
 from patchead.scoring.leave_one_out import GroupScores
-from patchead.search.bounded_group import Comparison, score_by_window
+from patchead.search.bounded_group import score_by_window
 from patchead.search.score import score_group
-from patchead.search.window import Grid
 
 FRACTIONS = (0.05, 0.3)
 _SHOWN = 0.1  # share of the images that auto presumes to be shown; the search of these is not in its time
@@ -122,20 +120,7 @@ def _cases(
 
 def _windowed(embeddings: np.ndarray, aggregation: Aggregation, found: dict[str, GroupScores]) -> None:
     """The window rule with r = 1, whether the group lies alike or not: which it does is among the figures."""
-    n, everyone = len(embeddings), np.arange(len(embeddings))
-    compared = Comparison(
-        blocks=[(everyone, embeddings)],
-        queries=everyone,
-        references=everyone,
-        content=everyone,
-        part=np.full(n, -1),
-        n_references=np.full(n, n - 1),
-        aggregation=replace(aggregation, window=1),
-        device="cpu",
-        precision="fp32",
-        memory_bytes=MEMORY,
-        grid=Grid(isqrt(embeddings.shape[1]), isqrt(embeddings.shape[1])),
-    )
+    compared = replace(whole_group(embeddings, replace(aggregation, window=1)), memory_bytes=MEMORY)
     scored = score_by_window(compared, anyway=True)
     assert scored is not None
     images = image_scores(scored.patch_scores, aggregation.image_top_fraction)
