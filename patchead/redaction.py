@@ -116,12 +116,7 @@ def _redacted_values(values: Any, of_environment: Sequence[str]) -> Any:
     if isinstance(values, str):
         return _redacted(values, of_environment)
     if isinstance(values, Mapping):
-        return {
-            _redacted_values(key, of_environment) if isinstance(key, str) else key: _redacted_values(
-                value, of_environment
-            )
-            for key, value in values.items()
-        }
+        return {_redacted_values(key, of_environment): _redacted_values(v, of_environment) for key, v in values.items()}
     if isinstance(values, (list, tuple)):
         return type(values)(_redacted_values(value, of_environment) for value in values)
     return values

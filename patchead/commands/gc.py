@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from patchead.commands.options import ConfigOption, LakeOption, SetOption, settings_of
+from patchead.commands.options import ConfigOption, LakeOption, SetOption, out, settings_of
 from patchead.printed import say
 from patchead.settings.load import UNUSED_PLACES
 from patchead.settings.object_storage import storage
@@ -28,15 +27,15 @@ def gc(
 
     given = {"lake.uri": lake} if config else {**UNUSED_PLACES, "lake.uri": lake}
     settings = settings_of(config, overrides, given)
-    kept, console = Retention(**settings.retention.model_dump()), Console()
+    kept = Retention(**settings.retention.model_dump())
     files = size = 0
-    say(console, f"{settings.lake.uri}: {'removed' if apply else 'would remove'}")
+    say(out, f"{settings.lake.uri}: {'removed' if apply else 'would remove'}")
     for freed in collect(settings.lake.uri, storage(settings), kept, apply=apply):
-        say(console, _line(freed.files, freed.size, freed.what))
+        say(out, _line(freed.files, freed.size, freed.what))
         if freed.left:
-            say(console, f"    {freed.left}")
+            say(out, f"    {freed.left}")
         files, size = files + freed.files, size + freed.size
-    say(console, _line(files, size, "together" if apply else "together; remove it with --apply"))
+    say(out, _line(files, size, "together" if apply else "together; remove it with --apply"))
 
 
 def _line(files: int, size: int, what: str) -> str:

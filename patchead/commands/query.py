@@ -48,12 +48,11 @@ def query(
 
 
 def _statements(sql: str | None, file: Path | None) -> str:
-    if (sql is None) == (file is None):
-        got = "neither" if sql is None else "both"
-        raise SettingsError(f"query takes statements or --file; got {got}. Give one of them.")
-    if sql is not None:
+    if sql is not None and file is None:
         return sql
-    assert file is not None
+    if file is None or sql is not None:
+        got = "neither" if file is None else "both"
+        raise SettingsError(f"query takes statements or --file; got {got}. Give one of them.")
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:

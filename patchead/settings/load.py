@@ -77,10 +77,11 @@ def _parsed(override: str) -> tuple[str, Any]:
     if not separator or not key.strip():
         raise SettingsError(f"--set must be section.key=value, e.g. scoring.fraction=0.3; got {_shown(override)}.")
     key = key.strip()
-    if _takes_text_alone(key) and text.strip().startswith(("{", "[")):
+    text_alone = _takes_text_alone(key)
+    if text_alone and text.strip().startswith(("{", "[")):
         return key, text.strip()  # a template, which needs no quotes within those of the shell
     value = parse_yaml(text.encode(errors="surrogateescape"), f"the value of --set {_without_secret(key)}")
-    return key, text.strip() if _takes_text_alone(key) and isinstance(value, (bool, int, float, dt.date)) else value
+    return key, text.strip() if text_alone and isinstance(value, (bool, int, float, dt.date)) else value
 
 
 def _takes_text_alone(key: str) -> bool:
