@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic.fields import FieldInfo
 
-from patchead.files import write_atomically
+from patchead.atomic_files import write_atomically
 from patchead.kept_tables import KEPT_DICTIONARY
 from patchead.markdown import markdown_table
 from patchead.schema import DICTIONARY, PARTITIONS, SCHEMA_VERSION, Described

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from patchead.files import Folder, write_atomically, written_atomically
+from patchead.atomic_files import write_atomically, written_atomically
+from patchead.files import Folder
 from patchead.storage import Storage
 
 

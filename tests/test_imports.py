@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "patchead"
-BASE = {"schema", "errors", "storage", "threads", "batches", "arrow_columns", "files", "hashing", "markdown"}
+BASE = {"schema", "errors", "storage", "threads", "transfers", "atomic_files", "batches", "arrow_columns", "files"}
+BASE |= {"hashing", "markdown"}
 BASE |= {"redaction", "printed", "patient_s3", "kept_tables"}
 NUMERICS = {"scoring", "search", "samples", "maps"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
@@ -20,6 +21,8 @@ ALLOWED = {
     "states": {"schema"},
     "errors": set(),
     "threads": set(),
+    "transfers": {"batches"},
+    "atomic_files": set(),
     "batches": set(),
     "hashing": set(),
     "markdown": {"printed"},
@@ -28,7 +31,7 @@ ALLOWED = {
     "arrow_columns": {"hashing", "redaction"},
     "storage": {"errors", "patient_s3"},
     "patient_s3": {"errors"},
-    "files": {"errors", "storage"},
+    "files": {"atomic_files", "errors", "storage"},
     "scoring": BASE,
     "search": BASE | {"scoring"},
     "maps": BASE,

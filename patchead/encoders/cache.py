@@ -12,8 +12,8 @@ from fsspec.spec import AbstractFileSystem
 from safetensors.torch import load, save
 from torch import Tensor
 
+from patchead.atomic_files import written_atomically
 from patchead.errors import WeightsError
-from patchead.files import written_atomically
 from patchead.hashing import bytes_sha256, file_sha256
 
 

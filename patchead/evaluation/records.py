@@ -12,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from patchead.atomic_files import write_atomically
 from patchead.errors import SettingsError
 from patchead.evaluation.datasets import DatasetClass, Sample
 from patchead.evaluation.variants import Variant
-from patchead.files import write_atomically
 from patchead.hashing import bytes_sha256
 
 RULE = 2  # raise it when a change to the evaluation changes its figures: records of before are then not reused
