@@ -14,9 +14,11 @@ from patchead.batches import slices
 from patchead.errors import PatcheadError, SettingsError, bad_argument
 from patchead.scoring import quantize
 from patchead.threads import over_threads, threads_of
+from patchead.transfers import uploads
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8}
-PREPARE_VALUES = 1 << 19  # values converted at a time, which bounds the float32 scratch of `prepare`
+PREPARE_VALUES = 1 << 19  # on a CPU, values converted at a time, which bounds the float32 scratch of `prepare`
+_GPU_VALUES = 1 << 24  # of a GPU, whose memory is tens of gigabytes: small portions would keep it waiting
 _TENSOR_CORE_STEP = 8  # CUDA's integer multiplication wants D and the columns in multiples of it
 
 
@@ -94,20 +96,31 @@ def prepare(
         )
     stored, target = embeddings.reshape(-1, d), out.view(-1, d)
 
-    def convert(rows: slice) -> None:
-        # numpy copies because arrays from Arrow or the object store are read-only, which torch refuses.
-        part = torch.from_numpy(np.array(stored[rows])).to(out.device).float()
+    def convert(rows: slice, part: Tensor) -> Tensor:
+        """Fill some rows; returns which have no direction."""
+        part = part.float()
         norm = torch.linalg.vector_norm(part, dim=-1, keepdim=True)
-        bad = ~(torch.isfinite(norm) & (norm > 0))
-        if bool(bad.any()):
-            image, patch = divmod(rows.start + int(bad[:, 0].nonzero()[0]), patches)
-            patch += int(np.broadcast_to(first_patch, len(embeddings))[image])
-            raise _no_direction(image if positions is None else int(positions[image]), patch)
         part.div_(norm)
         target[rows] = quantize.quantize(part) if dtype == torch.int8 else part
+        return ~(torch.isfinite(norm) & (norm > 0))[:, 0]
 
-    step = max(1, PREPARE_VALUES // (threads_of(out.device) * d))
-    over_threads(convert, slices(len(stored), step), out.device)
+    def refuse(bad: Tensor, first: int = 0) -> None:
+        if bool(bad.any()):
+            image, patch = divmod(first + int(bad.nonzero()[0]), patches)
+            patch += int(np.broadcast_to(first_patch, len(embeddings))[image])
+            raise _no_direction(image if positions is None else int(positions[image]), patch)
+
+    if out.device.type == "cuda":
+        cuts = slices(len(stored), max(1, _GPU_VALUES // d))
+        parts = uploads((stored[rows] for rows in cuts), out.device)
+        refuse(torch.cat([convert(rows, part) for rows, part in zip(cuts, parts, strict=True)]))
+        return out
+
+    def on_core(rows: slice) -> None:
+        # numpy copies because arrays from Arrow or the object store are read-only, which torch refuses.
+        refuse(convert(rows, torch.from_numpy(np.array(stored[rows]))), rows.start)
+
+    over_threads(on_core, slices(len(stored), max(1, PREPARE_VALUES // (threads_of(out.device) * d))), out.device)
     return out
 
 
