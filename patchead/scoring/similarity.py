@@ -17,6 +17,7 @@ from torch import Tensor
 from patchead.batches import slices
 from patchead.errors import bad_value
 from patchead.scoring.block_maxima import Pair, l2_bytes, new_scratch, write_maxima
+from patchead.scoring.fused_maxima import fused_maxima, fused_maxima_self, is_fused
 from patchead.scoring.precision import allocate, cosine_step, matmul_dtype
 from patchead.threads import core_map, threads_of
 
@@ -71,13 +72,18 @@ def to_distance_(maxima: Tensor, step: float) -> Tensor:
     return maxima.mul_(-0.5 * step).add_(0.5).clamp_(0, 1)
 
 
-def cosine_maxima(a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, *, budget_bytes: int) -> None:
+def cosine_maxima(
+    a: Tensor, b: Tensor, ab: Tensor | None, ba: Tensor | None, *, budget_bytes: int, fused: bool | None = None
+) -> None:
     """Write the largest cosines of ``a`` (Na, P, D) and ``b`` (Nb, Q, D) to ``ab`` (Na, Nb, P) and ``ba`` (Nb, Na, Q).
 
     ``ab`` and ``ba`` may be views of a larger array, or None where they are not wanted. The cosines are in units of
-    `precision.cosine_step`.
+    `precision.cosine_step`. ``fused``: whether no similarity matrix is written; default: where `is_fused` says so.
     """
     _require_alike(a, b)
+    if is_fused(a) if fused is None else fused:
+        fused_maxima(a, b, ab, ba, budget_bytes=budget_bytes)
+        return
     if len(b) > len(a):
         a, b, ab, ba = b, a, ba, ab  # the threads share out the images of the first
     shape = block_shape(a, b, budget_bytes=budget_bytes)
@@ -94,6 +100,10 @@ def cosine_maxima_self(a: Tensor, out: Tensor, *, budget_bytes: int) -> None:
 
     Entries of an image with itself are 0.
     """
+    if is_fused(a):
+        fused_maxima_self(a, out, budget_bytes=budget_bytes)
+        out.diagonal().zero_()
+        return
     shape = block_shape(a, a, budget_bytes=budget_bytes)
     smaller = -(-len(a) // (_SHARES_PER_THREAD * threads_of(a.device)))
     pairs = []
