@@ -6,25 +6,12 @@ import os
 import re
 from collections.abc import Callable
 from enum import Enum
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
-from benchmarks import (
-    alike,
-    arithmetic,
-    decoding,
-    embedding,
-    fidelity,
-    growth,
-    index,
-    memory,
-    one_pool,
-    scoring,
-    searching,
-    stage,
-)
 from benchmarks.records import Record, load, markdown, save, show
 from measured_page import Origin, machine, with_origins, write_page
 from rich.console import Console
@@ -68,6 +55,8 @@ class Name(str, Enum):
     alike = "alike"
     decode = "decode"
     one_pool = "one-pool"
+    gpu = "gpu"
+    gpu_peers = "gpu-peers"
 
 
 def picture(name: str) -> Path:
@@ -75,43 +64,56 @@ def picture(name: str) -> Path:
     return DOCS / f"growth-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.png"
 
 
+def _of(module: str) -> Any:
+    """A module of benchmarks, imported when its turn comes: that of GPUs runs where Ray and the cells are not."""
+    return import_module(f"benchmarks.{module}")
+
+
 QUICK: dict[Name, Callable[[], list[Record]]] = {
-    Name.arithmetic: arithmetic.arithmetic,
-    Name.scoring: lambda: scoring.scoring(32, 512, 384, precisions=BOTH, repeats=5),
-    Name.scoring_large: lambda: scoring.scoring(60, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
-    Name.memory: lambda: memory.memory(memory.QUICK),
-    Name.growth: lambda: growth.growth((250, 500, 1000), repeats=3),
-    Name.overhead: lambda: stage.overhead(100, 256, 384, repeats={"fp32": 3, "int8": 3}),
-    Name.actors: lambda: stage.actors(100, 256, 384, precision="fp32", repeats=3),
-    Name.embed: lambda: embedding.embedding(192, repeats=1),
-    Name.fidelity: lambda: fidelity.fidelity(72, 8, (20, 40)),
-    Name.alike: lambda: alike.alike((224,), 8),
-    Name.decode: lambda: decoding.decoding((1.3, 12), 448, repeats=3),
-    Name.lake_index: lambda: index.index(200_000, 20, 2_000),
-    Name.one_pool: lambda: one_pool.one_pool(96, repeats=1),
+    Name.arithmetic: lambda: _of("arithmetic").arithmetic(),
+    Name.scoring: lambda: _of("scoring").scoring(32, 512, 384, precisions=BOTH, repeats=5),
+    Name.scoring_large: lambda: _of("scoring").scoring(60, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
+    Name.memory: lambda: _of("memory").memory(_of("memory").QUICK),
+    Name.growth: lambda: _of("growth").growth((250, 500, 1000), repeats=3),
+    Name.overhead: lambda: _of("stage").overhead(100, 256, 384, repeats={"fp32": 3, "int8": 3}),
+    Name.actors: lambda: _of("stage").actors(100, 256, 384, precision="fp32", repeats=3),
+    Name.embed: lambda: _of("embedding").embedding(192, repeats=1),
+    Name.fidelity: lambda: _of("fidelity").fidelity(72, 8, (20, 40)),
+    Name.alike: lambda: _of("alike").alike((224,), 8),
+    Name.decode: lambda: _of("decoding").decoding((1.3, 12), 448, repeats=3),
+    Name.lake_index: lambda: _of("index").index(200_000, 20, 2_000),
+    Name.one_pool: lambda: _of("one_pool").one_pool(96, repeats=1),
+    Name.gpu: lambda: _of("gpu").gpu(_of("gpu").QUICK),
+    Name.gpu_peers: lambda: _of("gpu").peers(8, 256, 384),
 }
 FULL: dict[Name, Callable[[], list[Record]]] = {
-    Name.arithmetic: arithmetic.arithmetic,
-    Name.scoring: lambda: scoring.scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=9),
-    Name.scoring_large: lambda: scoring.scoring(200, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
-    Name.memory: lambda: memory.memory(memory.FULL),
-    Name.growth: lambda: growth.growth((500, 1000, 2000), repeats=5, plot=picture(processor())),
-    Name.overhead: lambda: stage.overhead(200, 1024, 384, repeats={"fp32": 3, "int8": 7}),
-    Name.actors: lambda: stage.actors(200, 1024, 768, precision="fp32", repeats=2),
-    Name.embed: lambda: embedding.embedding(400, repeats=1),
-    Name.fidelity: lambda: fidelity.fidelity(270, 30, (50, 100, 200)),
-    Name.alike: lambda: alike.alike((224, 448), 10),
-    Name.decode: lambda: decoding.decoding(tuple(decoding.SIZES), 448, repeats=7),
-    Name.lake_index: lambda: index.index(5_000_000, 50, 10_000),
-    Name.one_pool: lambda: one_pool.one_pool(400, repeats=3),
+    Name.arithmetic: lambda: _of("arithmetic").arithmetic(),
+    Name.scoring: lambda: _of("scoring").scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=9),
+    Name.scoring_large: lambda: _of("scoring").scoring(200, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
+    Name.memory: lambda: _of("memory").memory(_of("memory").FULL),
+    Name.growth: lambda: _of("growth").growth((500, 1000, 2000), repeats=5, plot=picture(processor())),
+    Name.overhead: lambda: _of("stage").overhead(200, 1024, 384, repeats={"fp32": 3, "int8": 7}),
+    Name.actors: lambda: _of("stage").actors(200, 1024, 768, precision="fp32", repeats=2),
+    Name.embed: lambda: _of("embedding").embedding(400, repeats=1),
+    Name.fidelity: lambda: _of("fidelity").fidelity(270, 30, (50, 100, 200)),
+    Name.alike: lambda: _of("alike").alike((224, 448), 10),
+    Name.decode: lambda: _of("decoding").decoding(tuple(_of("decoding").SIZES), 448, repeats=7),
+    Name.lake_index: lambda: _of("index").index(5_000_000, 50, 10_000),
+    Name.one_pool: lambda: _of("one_pool").one_pool(400, repeats=3),
+    Name.gpu: lambda: _of("gpu").gpu(_of("gpu").FULL),
+    Name.gpu_peers: lambda: _of("gpu").peers(16, 1024, 1152),
 }
 
 #: Of bound and refine: what is searched, by its number of images; and that number in quick sizes and in full ones.
 SEARCHES: dict[Name, tuple[Callable[[int], list[Record]], int, int]] = {
-    Name.search_cells: (lambda images: searching.of_cells("search-cells", images, 448, repeats=1), 20, 200),
-    Name.search_small: (lambda images: searching.of_cells("search-small", images, 224, repeats=2), 60, 200),
-    Name.search_textures: (lambda images: searching.of_textures("search-textures", images, 448, repeats=1), 12, 60),
-    Name.search_noise: (lambda images: searching.of_noise("search-noise", images, 256, repeats=2), 60, 200),
+    Name.search_cells: (lambda images: _of("searching").of_cells("search-cells", images, 448, repeats=1), 20, 200),
+    Name.search_small: (lambda images: _of("searching").of_cells("search-small", images, 224, repeats=2), 60, 200),
+    Name.search_textures: (
+        lambda images: _of("searching").of_textures("search-textures", images, 448, repeats=1),
+        12,
+        60,
+    ),
+    Name.search_noise: (lambda images: _of("searching").of_noise("search-noise", images, 256, repeats=2), 60, 200),
 }
 
 
@@ -127,12 +129,17 @@ def main(
         Path | None, typer.Option(help="A page: replace its tables of this machine by those of OUTPUT.")
     ] = None,
     only_write: Annotated[bool, typer.Option("--only-write", help="Measure nothing before.")] = False,
+    of: Annotated[str, typer.Option(help="Whose tables are written; default: this machine.")] = "",
 ) -> None:
     """Measure, print tables, and keep the records as JSON; with --write also as a page of docs/."""
     torch.set_num_threads(threads or os.cpu_count() or 1)
     console = Console(width=None if os.isatty(1) else 150)
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)
-    for name in [] if only_write else names or list(Name):
+    for name in (
+        []
+        if only_write
+        else names or [name for name in Name if not name.value.startswith("gpu") or torch.cuda.is_available()]
+    ):
         if name in SEARCHES:
             search, few, many = SEARCHES[name]
             records = search(images or (many if full else few))
@@ -142,13 +149,13 @@ def main(
         save(records, output, Origin.here())
     console.print(f"records: {output}", highlight=False)
     if write is not None:
-        write_page(write, INTRODUCTION, machine(), page_tables(output))
+        write_page(write, INTRODUCTION, of or machine(), page_tables(output, of or machine()))
         console.print(f"page: {write}", highlight=False)
 
 
-def page_tables(output: Path) -> dict[str, str]:
-    """A table for each benchmark of this machine in ``output``, by its name."""
-    records, origins = load(output, machine())
+def page_tables(output: Path, of: str) -> dict[str, str]:
+    """A table for each benchmark of the machine named ``of`` in ``output``, by its name."""
+    records, origins = load(output, of)
     found = {}
     for name in dict.fromkeys(record.benchmark for record in records):
         own = [at for at, record in enumerate(records) if record.benchmark == name]

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchead.files import write_atomically
+import torch
+
+from patchead.atomic_files import write_atomically
 from patchead.scoring.precision_probe import processor
 
 _MACHINE, _TABLE = "## ", "### "
@@ -34,8 +36,9 @@ class Origin:
 
 
 def machine() -> str:
-    """Name the processor with what makes it fast, its logical CPUs and the operating system."""
-    return f"{processor()}, {os.cpu_count()} CPUs, {platform.system()}"
+    """Name the GPU, if any, the processor with what makes it fast, its logical CPUs and the operating system."""
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return f"{gpu}{processor()}, {os.cpu_count()} CPUs, {platform.system()}"
 
 
 def with_origins(origins: Iterable[Origin], body: str) -> str:

@@ -19,7 +19,7 @@ from benchmarks.memory import Case, memory
 from benchmarks.records import Record, interleaved, load, markdown, measurable, note_for, ratio, save
 from benchmarks.scoring import cdist_loop, scoring
 from benchmarks.searching import of_noise
-from measured_page import Origin
+from measured_page import Origin, machine
 
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.leave_one_out import Aggregation, score_group
@@ -107,7 +107,7 @@ def test_a_page_has_a_table_for_each_benchmark_with_its_own_origin(tmp_path: Pat
     save([made(), made(precision="int8")], output, Origin.here())
     save([made(benchmark="memory")], output, earlier)
     save([made(benchmark="fidelity")], output, THERE)
-    found = benchmark.page_tables(output)
+    found = benchmark.page_tables(output, machine())
     assert list(found) == ["scoring", "memory"]
     assert found["memory"].startswith(f"By `jobs/benchmark.py --full` on {earlier.date}.\n\n| benchmark |")
     assert found["scoring"].count("| scoring |") == 2

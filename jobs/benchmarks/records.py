@@ -14,7 +14,7 @@ from measured_page import Origin
 from rich.console import Console
 from rich.table import Column, Table
 
-from patchead.files import write_atomically
+from patchead.atomic_files import write_atomically
 from patchead.markdown import markdown_table
 from patchead.scoring.precision_probe import CLEARLY_FASTER, probe, processor
 

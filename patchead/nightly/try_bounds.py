@@ -51,7 +51,7 @@ def with_bounds(
         store: of the embeddings; a few images of each group are read.
         settings: of the scores.
         run_tasks: what runs a function on many items.
-        device: where the scores are computed; what bounds cost is not measured on a GPU.
+        device: where the scores are computed; on a GPU bounds take longer than the full search.
 
     Raises:
         PatcheadError: embeddings cannot be read.
