@@ -12,11 +12,12 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "patchead"
 BASE = {"schema", "errors", "storage", "threads", "transfers", "atomic_files", "batches", "arrow_columns", "files"}
 BASE |= {"hashing", "markdown"}
-BASE |= {"redaction", "printed", "patient_s3", "kept_tables"}
+BASE |= {"redaction", "printed", "patient_s3", "kept_tables", "result_tables"}
 NUMERICS = {"scoring", "search", "samples", "maps"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
-    "schema": set(),
+    "result_tables": set(),
+    "schema": {"result_tables"},
     "kept_tables": {"schema"},
     "states": {"schema"},
     "errors": set(),

@@ -26,6 +26,7 @@ def query(
     *,
     lake: OneLakeOption,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Statements of a file; - is the input.")] = None,
+    lane: Annotated[str, typer.Option(help="Which results latest, worst, failed and drift show (run.lane).")] = "main",
     form: Annotated[Format, typer.Option("--format", help="How results are written.")] = "table",
     overrides: SetOption = None,
 ) -> None:
@@ -36,7 +37,7 @@ def query(
     from patchead.lake.query import query_all
 
     statements = _statements(sql, file)
-    results = query_all(lake, storage_of(lake, overrides), statements)
+    results = query_all(lake, storage_of(lake, overrides), statements, lane)
     if form in ("csv", "json", "parquet") and len(results) != 1:
         raise SettingsError(
             f"--format {form} is of one statement; got {len(results)}. Give one, or take table or markdown."

@@ -16,6 +16,7 @@ from deltalake import DeltaTable
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.heartbeat import HEARTBEAT_FILE
 from patchead.lake.lease import LeaseError, lease
+from patchead.lake.migration import migrate, named_heatmaps
 from patchead.lake.publication import PUBLISHED
 from patchead.lake.staging import RunFolder
 from patchead.lake.stored_files import DAY_S, Stored, delete_stored, list_stored, total
@@ -70,6 +71,8 @@ def collect(lake_uri: str, storage: Storage, retention: Retention, *, apply: boo
     Raises:
         LakeError: the lake cannot be read, or a file not be removed. What was removed before was not needed.
     """
+    if apply:
+        migrate(lake_uri, storage)
     embeddings, heatmaps, files = (list_stored(lake_uri, storage, name) for name in ("embeddings", "heatmaps", "runs"))
     living = living_runs(lake_uri, storage)
     states = read_rows(lake_uri, storage, "runs", ["run_id"], [("state", "=", PUBLISHED)])
@@ -125,8 +128,7 @@ def _unfinished(lake: _Lake, given_up: list[str]) -> Freed:
 
 
 def _heatmaps(lake: _Lake, given_up: list[str]) -> Freed:
-    uris = read_rows(lake.uri, lake.storage, "scores", ["heatmap_uri"])["heatmap_uri"].drop_null().to_pylist()
-    named = {f"heatmaps/{uri.rpartition('/heatmaps/')[2]}" for uri in uris}  # the lake may have been moved
+    named = named_heatmaps(lake.uri, lake.storage)
     unfinished = {*lake.runs.living, *lake.runs.files} - {*lake.runs.published, *given_up} | {*lake.runs.living}
     old = lake.retention.replaced_days * DAY_S
     return lake.remove("heatmaps of replaced runs", unnamed_heatmaps(lake.heatmaps, named, unfinished, old))

@@ -16,9 +16,11 @@ from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalak
 
 from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError
+from patchead.lake.migration import migrate
 from patchead.lake.replaced_groups import groups_predicate, sql_literal
 from patchead.lake.tables import OF_A_RUN, committed, create_table, delta_errors, delta_uri, read_rows, repeated
 from patchead.lake.validation import validate
+from patchead.result_tables import OPTIONAL
 from patchead.schema import TABLES
 from patchead.storage import Storage
 
@@ -50,7 +52,7 @@ def publish(
         scores: SCORES, one row per image.
         regions: REGIONS of those images; may be empty, which removes the groups' earlier regions.
         verdicts: VERDICTS, one row per group.
-        run: RUNS, one row.
+        run: RUNS, one row per night.
         before_commit: is called at first and before each commit, and raises where this process must not write any more.
 
     Returns:
@@ -67,10 +69,12 @@ def publish(
     run_id = run["run_id"][0].as_py()
     if published(lake_uri, storage, run_id):
         return False
+    migrate(lake_uri, storage, before_commit)
     for name in TABLES:
         create_table(lake_uri, storage, name)
     scores, regions, verdicts = (_without_empty_product(rows) for rows in (scores, regions, verdicts))
-    run, groups = redacted_column(run, "reason"), groups_predicate(scores)
+    run, everywhere = redacted_column(run, "reason"), groups_predicate(scores)
+    groups = f"({everywhere}) AND lane = {sql_literal(run['lane'][0].as_py())}" if everywhere else ""
     writer = _Writer(lake_uri, storage, run_id, before_commit)
     fence = writer.owners("scores", groups)
     if not writer.left_of_an_earlier_try(fence):
@@ -79,7 +83,7 @@ def publish(
         writer.put("runs", _in_state(run, PUBLISHING))
         writer.replace_scores(scores, groups, fence)
     writer.put("runs", run, only_if=lambda: writer.refuse_if_replaced(groups))
-    writer.remove_replaced(groups, fence)
+    writer.remove_replaced(everywhere, fence)
     return True
 
 
@@ -99,7 +103,9 @@ def published_settings(lake_uri: str, storage: Storage, run_id: str | None = Non
         LakeError: the table of runs cannot be read.
     """
     filters = [("state", "=", PUBLISHED)] + ([] if run_id is None else [("run_id", "=", run_id)])
-    return read_rows(lake_uri, storage, "runs", ["config_json"], filters)["config_json"].to_pylist()
+    return list(
+        dict.fromkeys(read_rows(lake_uri, storage, "runs", ["config_json"], filters)["config_json"].to_pylist())
+    )
 
 
 def remove_replaced(lake_uri: str, storage: Storage, run_id: str) -> None:
@@ -118,7 +124,7 @@ def record_failure(lake_uri: str, storage: Storage, run: pa.Table) -> bool:
 
     Args:
         lake_uri, storage: the lake; the table is made if it is not there.
-        run: RUNS, one row.
+        run: RUNS of one run.
 
     Returns:
         False if the run is published, which it stays; else True.
@@ -129,6 +135,7 @@ def record_failure(lake_uri: str, storage: Storage, run: pa.Table) -> bool:
     run_id = run["run_id"][0].as_py()
     if published(lake_uri, storage, run_id):
         return False
+    migrate(lake_uri, storage)
     create_table(lake_uri, storage, "runs")
     _Writer(lake_uri, storage, run_id).put("runs", redacted_column(run, "reason"), f" AND state <> '{PUBLISHED}'")
     return True
@@ -259,8 +266,10 @@ class _Writer:
         return CommitProperties(custom_metadata={"run_id": self.run_id})
 
     def _write(self, table: DeltaTable, rows: pa.Table, **how: str) -> None:
-        # A lake of an earlier version lacks columns.
-        write_deltalake(table, rows, schema_mode="merge", commit_properties=self._properties, **how)
+        there = {field.name for field in table.schema().fields}
+        unused = [name for name in OPTIONAL & {*rows.column_names} - there if rows[name].null_count == rows.num_rows]
+        said = rows.drop_columns(unused)
+        write_deltalake(table, said, schema_mode="merge", commit_properties=self._properties, **how)
 
     def _commit(self, name: str, commit: Callable[[], None]) -> None:
         self.before_commit()

@@ -1,5 +1,7 @@
 """SQL over the tables, by DuckDB in this process: a view of each, those of what people decide too, and `views`.
 
+Tables that an earlier version wrote are read as what `migration` would make of them.
+
 ``regions`` and ``verdicts`` are those of the runs that ``scores`` names: what a run adds before it publishes, and what
 a replaced one has left, is not seen.
 """
@@ -18,8 +20,10 @@ from deltalake import DeltaTable
 
 from patchead.errors import LakeError
 from patchead.kept_tables import KEPT_TABLES
+from patchead.lake.migration import archives_of, current_runs, is_old, scores_now
 from patchead.lake.tables import OF_A_RUN, delta_uri, open_table
-from patchead.lake.views import VIEWS
+from patchead.lake.views import quoted, views, whole_addresses
+from patchead.result_tables import MAIN
 from patchead.schema import TABLES
 from patchead.storage import Storage
 
@@ -40,10 +44,10 @@ AND r.product IS NOT DISTINCT FROM s.product
 _NIGHTS = ("r.night = s.night", "(r.night IS NULL AND s.night IS NULL)")
 
 
-def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
+def connect(lake_uri: str, storage: Storage, lane: str = MAIN) -> DuckDBPyConnection:
     """Open an in-memory DuckDB with a view of every table of the schema; each query reads the newest version.
 
-    More of them, such as ``latest`` and ``worst``, are in `views`.
+    More of them, such as ``latest`` and ``worst``, are in `views`; they show one lane.
 
     A table or a column that the lake does not have yet, because an earlier version wrote it or nobody has accepted or
     said anything, is there as empty or null.
@@ -51,11 +55,11 @@ def connect(lake_uri: str, storage: Storage) -> DuckDBPyConnection:
     Raises:
         LakeError: DuckDB is not installed, nothing is published in the lake yet, or it cannot be read.
     """
-    return _connected(_duckdb(), lake_uri, storage, _tables(lake_uri, storage))
+    return _connected(_duckdb(), lake_uri, storage, _tables(lake_uri, storage), lane)
 
 
 def _connected(
-    duckdb: ModuleType, lake_uri: str, storage: Storage, tables: Mapping[str, DeltaTable | None]
+    duckdb: ModuleType, lake_uri: str, storage: Storage, tables: Mapping[str, DeltaTable | None], lane: str
 ) -> DuckDBPyConnection:
     try:
         connection = duckdb.connect(config=_CONFIG)
@@ -63,28 +67,31 @@ def _connected(
         if delta_uri(lake_uri, storage, "scores").startswith("s3://"):
             _create_secret(connection, storage)
         rows = {name: _select(lake_uri, storage, name, tables[name]) for name in _VIEWS}
-        for name in _VIEWS:
-            connection.execute(f"CREATE VIEW {name} AS {_published(name, rows)}")
-        for view in VIEWS:
-            connection.execute(view)
+        if is_old(tables["runs"]):
+            connection.register("current_runs", current_runs(lake_uri, storage))
+            rows["runs"] = "SELECT * FROM current_runs"
+        for name in sorted(_VIEWS, key=lambda name: name != "runs"):  # which scores are joined with
+            connection.execute(f"CREATE VIEW {name} AS {_published(lake_uri, storage, name, rows)}")
+        for name, text in views(lane).items():
+            connection.execute(f"CREATE VIEW {name} AS {text}")
     except duckdb.Error as exc:
         raise LakeError(f"DuckDB cannot read the tables of {lake_uri}: {exc}") from exc
     return connection
 
 
-def query(lake_uri: str, storage: Storage, sql: str) -> pa.Table:
+def query(lake_uri: str, storage: Storage, sql: str, lane: str = MAIN) -> pa.Table:
     """Run SQL over the views of :func:`connect` and return the last statement's result.
 
     Raises:
         LakeError: as `query_all`, or there is no statement.
     """
-    results = query_all(lake_uri, storage, sql)
+    results = query_all(lake_uri, storage, sql, lane)
     if not results:
         raise LakeError("the query has no statement")
     return results[-1]
 
 
-def query_all(lake_uri: str, storage: Storage, sql: str) -> list[pa.Table]:
+def query_all(lake_uri: str, storage: Storage, sql: str, lane: str = MAIN) -> list[pa.Table]:
     """Run one or more statements over the views of :func:`connect`, one after the other.
 
     An engine opens one table after the other: where a run has published in between, all are run again.
@@ -95,7 +102,7 @@ def query_all(lake_uri: str, storage: Storage, sql: str) -> list[pa.Table]:
     duckdb = _duckdb()
     for _ in range(_READS):
         tables = _tables(lake_uri, storage)
-        connection = _connected(duckdb, lake_uri, storage, tables)
+        connection = _connected(duckdb, lake_uri, storage, tables, lane)
         try:
             found = [connection.execute(one).to_arrow_table() for one in connection.extract_statements(sql)]
         except duckdb.Error as exc:
@@ -132,17 +139,32 @@ def _tables(lake_uri: str, storage: Storage) -> dict[str, DeltaTable | None]:
 
 def _select(lake_uri: str, storage: Storage, name: str, table: DeltaTable | None) -> str:
     there = set() if table is None else {field.name for field in table.schema().fields}
-    lacking = [
-        f'CAST(NULL AS {_type(field.type)}) AS "{field.name}"' for field in _VIEWS[name] if field.name not in there
-    ]
+    instead = _of_old_rows(lake_uri, storage, name) if is_old(table) else {}
+    columns = [_column(field, field.name in there, instead.get(field.name)) for field in _VIEWS[name]]
     if not there:
-        return f"SELECT {', '.join(lacking)} WHERE false"
+        return f"SELECT {', '.join(columns)} WHERE false"
     uri = delta_uri(lake_uri, storage, name).replace("'", "''")
-    return f"SELECT {', '.join(['*', *lacking])} FROM delta_scan('{uri}')"
+    return f"SELECT {', '.join(columns)} FROM delta_scan('{uri}')"
 
 
-def _published(name: str, rows: dict[str, str]) -> str:
+def _of_old_rows(lake_uri: str, storage: Storage, name: str) -> dict[str, str]:
+    """SQL of columns that rows of an earlier version lack."""
+    return scores_now(archives_of(lake_uri, storage)) if name == "scores" else {"lane": f"'{MAIN}'"}
+
+
+def _column(field: pa.Field, is_there: bool, instead: str | None) -> str:
+    name = f'"{field.name}"'
+    if instead is not None:
+        return f"coalesce({name}, {instead}) AS {name}" if is_there else f"{instead} AS {name}"
+    return name if is_there else f"CAST(NULL AS {_type(field.type)}) AS {name}"
+
+
+def _published(lake_uri: str, storage: Storage, name: str, rows: dict[str, str]) -> str:
     """The rows of a table that belong to what scores holds."""
+    if name == "scores":
+        columns = ", ".join(f"s.{quoted(column)}" for column in _VIEWS[name].names)
+        lake = delta_uri(lake_uri, storage, "scores").removesuffix("/tables/scores")
+        return whole_addresses(f"({rows[name]})", lake, columns)
     if name not in OF_A_RUN:
         return rows[name]
     columns = ", ".join(f'r."{column}"' for column in _VIEWS[name].names)

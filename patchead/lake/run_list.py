@@ -10,12 +10,12 @@ from typing import Any
 from patchead.batches import concurrently
 from patchead.files import Folder
 from patchead.lake.heartbeat import HEARTBEAT_FILE, is_alive, read_json
+from patchead.lake.migration import current_runs
 from patchead.lake.publication import PUBLISHED, PUBLISHING
-from patchead.lake.tables import read_rows
 from patchead.storage import Storage, join
 
 FAILED, DEAD, RUNNING = "failed", "dead", "running"
-_COLUMNS = ["run_id", "night", "nights", "state", "reason", "started_at", "finished_at", "images", "failed"]
+_COLUMNS = ["run_id", "night", "state", "reason", "started_at", "finished_at", "images", "failed"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def list_runs(lake_uri: str, storage: Storage) -> list[Run]:
     Raises:
         LakeError: the lake cannot be read.
     """
-    rows = {row["run_id"]: row for row in read_rows(lake_uri, storage, "runs", _COLUMNS).to_pylist()}
+    rows = _by_run(current_runs(lake_uri, storage).select(_COLUMNS).to_pylist())
     folder = Folder(join(lake_uri, "runs"), storage)
     names = [name for name in folder.names("") if name not in rows or rows[name]["state"] != PUBLISHED]
     records = concurrently(lambda name: _read(Folder(folder.uri_of(name), storage)), names)
@@ -85,6 +85,17 @@ def _run(run_id: str, row: Mapping[str, Any] | None, record: Mapping[str, Any] |
         failed=said.get("failed", known.get("failed")) or 0,
         reason=reason,
     )
+
+
+def _by_run(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows of each run as one: its nights, and the sums of its counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: str(row["night"])):
+        run = found.setdefault(row["run_id"], row | {"nights": [], "images": 0, "failed": 0})
+        run["nights"] += [] if row["night"] is None else [row["night"]]
+        for name in ("images", "failed"):
+            run[name] += row[name] or 0
+    return found
 
 
 def _last_words(beat: Mapping[str, Any] | None) -> str:

@@ -15,7 +15,7 @@ from patchead.errors import DamagedFileError
 from patchead.files import Folder
 from patchead.lake.run_tables import read_table, write_table
 from patchead.lake.staging import RunFolder
-from patchead.schema import REGIONS
+from patchead.schema import STAGED_REGIONS
 
 FILES = pa.schema([("image_id", pa.string()), ("heatmap_uri", pa.string()), ("note", pa.string())])
 """The heatmap file of an explained image, null where it has none, and why it has none where it should have one."""
@@ -28,7 +28,7 @@ def write_pictures(folder: RunFolder, name: str, files: pa.Table, regions: pa.Ta
         folder: of the run.
         name: of the portion, the same whenever the same images are drawn together.
         files: columns of `FILES`.
-        regions: REGIONS of its images.
+        regions: `STAGED_REGIONS` of its images.
         made_of: digest of all that decides both.
 
     Raises:
@@ -41,13 +41,15 @@ def write_pictures(folder: RunFolder, name: str, files: pa.Table, regions: pa.Ta
 
 
 def read_pictures(folder: RunFolder, name: str, *, made_of: str) -> tuple[pa.Table, pa.Table] | None:
-    """Read what `write_pictures` staged, `FILES` and REGIONS, if it was made of the same and its pictures are there.
+    """Read what `write_pictures` staged, `FILES` and `STAGED_REGIONS`, if made of the same and its pictures are there.
 
     Raises:
         DamagedFileError: the file is damaged.
         LakeError: it, or a picture, cannot be looked at.
     """
-    if (found := read_table(folder.explained, _file_name(name), REGIONS)) is None or found[1]["made_of"] != made_of:
+    if (found := read_table(folder.explained, _file_name(name), STAGED_REGIONS)) is None or found[1][
+        "made_of"
+    ] != made_of:
         return None
     regions, made_for = found
     if made_for["crc32"] != _checksum(made_for["files"]):

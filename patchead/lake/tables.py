@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pyarrow as pa
-from deltalake import DeltaTable
+import pyarrow.compute as pc
+from deltalake import DeltaTable, QueryBuilder
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from fsspec.implementations.local import LocalFileSystem
 
 from patchead.errors import LakeError, bad_value
 from patchead.kept_tables import KEPT_TABLES
+from patchead.lake.replaced_groups import sql_literal
+from patchead.result_tables import MAIN, OPTIONAL, TABLES_VERSION
 from patchead.schema import PARTITIONS, TABLES, completed
 from patchead.storage import Storage, join
 
@@ -23,6 +26,8 @@ Result = TypeVar("Result")
 
 OF_A_RUN = ("regions", "verdicts")
 """Tables whose rows count where `scores` names their run."""
+VERSION_NOTE = f"patchead, version {TABLES_VERSION} of the columns"
+"""Description of a table whose rows are all of this version."""
 _SCHEMAS = TABLES | KEPT_TABLES
 _COMMIT_ATTEMPTS = 10
 _LONGEST_PAUSE_S = 5.0
@@ -93,22 +98,46 @@ def read_rows(
             return schema.empty_table().select(columns)
         with delta_errors("read", table.table_uri):
             known = [column for column in columns if column in {field.name for field in table.schema().fields}]
-            return table.to_pyarrow_table(columns=known, filters=filters)
+            # Not pyarrow's own filters: files that delta-rs has written over have texts of a type they do not compare.
+            wanted = ", ".join(f'"{column}"' for column in known)
+            asked = f"SELECT {wanted} FROM asked WHERE {_where(filters or [])}"
+            return pa.table(QueryBuilder().register("asked", table).execute(asked))
 
     return completed(repeated(read), pa.schema([schema.field(column) for column in columns]))
 
 
+def _where(filters: list[tuple[str, str, Any]]) -> str:
+    """SQL that holds where all of these do: of "=" and "in"."""
+    clauses = ["true"]
+    for column, sign, value in filters:
+        if sign == "in":
+            clauses.append(f'"{column}" IN ({", ".join(map(sql_literal, value))})' if value else "false")
+        else:
+            clauses.append(f'"{column}" {sign} {sql_literal(value)}')
+    return " AND ".join(clauses)
+
+
+def of_lane(rows: pa.Table, lane: str = MAIN) -> pa.Table:
+    """Keep the rows of one lane; those that an earlier version wrote, and nothing has migrated yet, are of `MAIN`."""
+    return rows.filter(pc.equal(pc.fill_null(rows["lane"], MAIN), lane)).drop_columns(["lane"])
+
+
 def create_table(lake_uri: str, storage: Storage, name: str) -> None:
-    """Make a table where it is not there. Raises `LakeError` where it cannot be made."""
+    """Make a table where it is not there. Raises `LakeError` where it cannot be made.
+
+    Columns of `OPTIONAL` come with the first row that says something there.
+    """
     uri = delta_uri(lake_uri, storage, name)
+    columns = [column for column in _SCHEMAS[name] if name not in TABLES or column.name not in OPTIONAL]
 
     def create() -> None:
         DeltaTable.create(
             uri,
-            schema=_SCHEMAS[name],
+            schema=pa.schema(columns),
             mode="ignore",
             partition_by=PARTITIONS.get(name, []),
             name=name,
+            description=VERSION_NOTE if name in TABLES else None,
             storage_options=storage.patient_delta_options(uri),
         )
 

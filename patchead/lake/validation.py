@@ -121,23 +121,34 @@ def _contradictions(found: dict[str, Any], verdict: dict[str, Any]) -> Iterator[
 
 
 def _counts(scores: pa.Table, run: pa.Table) -> Iterator[str]:
-    if run.num_rows != 1:
-        yield f"the run record has {run.num_rows} rows, not 1"
+    """Each night of the rows has one row of the run, and that says what they say."""
+    records, nights = run.to_pylist(), set(scores["night"].to_pylist())
+    if not records or len({(record["run_id"], record["lane"]) for record in records}) > 1:
+        yield f"the run record has {len(records)} rows; they must be of one run, and there must be one"
         return
-    (record,) = run.to_pylist()
+    there = [record["night"] for record in records]
+    if sorted(map(str, there)) != sorted(map(str, nights or there)):
+        yield f"the run record is of the nights {', '.join(map(str, there))}, the rows of {', '.join(map(str, nights))}"
+    for record in records:
+        night = record["night"]
+        own = scores.filter(pc.is_null(scores["night"]) if night is None else pc.equal(scores["night"], night))
+        for name, found in _counted(own).items():
+            if record[name] != found:
+                yield f"the run record says {name} = {record[name]} of night {night}, the rows say {found}"
+    for name in ("run_id", "lane"):
+        if pc.sum(pc.not_equal(scores[name], records[0][name])).as_py():
+            yield f"rows of another {'run' if name == 'run_id' else name} than {records[0][name]}"
+
+
+def _counted(scores: pa.Table) -> dict[str, int]:
     by_status = {status: pc.sum(pc.equal(scores["status"], status)).as_py() or 0 for status in (OK, FAILED, *SKIPPED)}
-    counted = {
+    return {
         "images": scores.num_rows,
         "ok": by_status[OK],
         "failed": by_status[FAILED],
         "skipped": sum(by_status[status] for status in SKIPPED),
         "anomalous": pc.sum(scores["is_anomalous"]).as_py() or 0,
     }
-    for name, found in counted.items():
-        if record[name] != found:
-            yield f"the run record says {name} = {record[name]}, the rows say {found}"
-    if pc.sum(pc.not_equal(scores["run_id"], record["run_id"])).as_py():
-        yield f"rows of another run than {record['run_id']}"
 
 
 def _missing(wanted: pa.ChunkedArray, there: pa.ChunkedArray) -> pa.ChunkedArray:

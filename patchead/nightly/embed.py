@@ -41,6 +41,8 @@ class Embedded:
     embedded: int
     reused: int
     failed: int
+    fresh: pa.ChunkedArray
+    """Ids of the images that went through the encoder."""
     unread: pa.Table
     """Receipts of those of the failed that the storage did not give, in any of the passes."""
 
@@ -82,7 +84,8 @@ def embed(
     todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
     embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads, proven, settings.in_hand)
     shared = Shared(Contents(store.index), guides or {})
-    fresh, unread, embedded, unit_ids = [RECEIPTS.empty_table()], RECEIPTS.empty_table(), 0, list[str]()
+    fresh, unread, unit_ids = [RECEIPTS.empty_table()], RECEIPTS.empty_table(), list[str]()
+    embedded = [RECEIPTS.empty_table()["image_id"]]
     for _ in range(_PASSES):
         work = units(todo, images_per_file, run_id)
         unit_ids += work["unit_id"].to_pylist()
@@ -90,7 +93,7 @@ def embed(
         for receipts, written in _run(executor, work, settings, shared, embed_spec, pool):
             fresh.append(receipts.filter(pc.not_equal(receipts["status"], UNREAD)))
             outage.add(receipts)
-            embedded += written
+            embedded.append(receipts["image_id"].filter(written))
             advance(fresh[-1].num_rows)
         unread = outage.unread
         if not unread.num_rows:
@@ -99,8 +102,8 @@ def embed(
     store.consolidate(run_id, pa.concat_tables(fresh), unit_ids)
     failed_before = completed(wanted.filter(pc.is_valid(wanted["status"])), RECEIPTS)
     everything = _in_order_of(wanted, pa.concat_tables([unchanged, *fresh, as_failed(unread), failed_before]))
-    failed = count(everything, FAILED)
-    return Embedded(everything, embedded, everything.num_rows - failed - embedded, failed, unread)
+    failed, ids = count(everything, FAILED), pa.chunked_array([part for each in embedded for part in each.chunks])
+    return Embedded(everything, len(ids), everything.num_rows - failed - len(ids), failed, ids, unread)
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ class EmbedActor:
     def _embedded(self, unit: DecodedUnit) -> pa.Table:
         unit_id, receipts, pixels, valid, motions, blocks = unit
         fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
-        written, embeddings, side_arrays = pc.sum(fresh, min_count=0).as_py(), None, None
+        written, embeddings, side_arrays, told = pc.sum(fresh, min_count=0).as_py(), None, None, dict[int, str]()
         if written:
             side = self._encoder.image_size
             found = self._embedder.embed(
@@ -176,15 +179,17 @@ class EmbedActor:
                 motions.reshape(written, -1, 2, 3),
                 blocks.reshape(written, -1),
             )
-            embeddings, side_arrays, written = found.embeddings, found.side_arrays.columns(), len(found.embeddings)
-            receipts = _failed(receipts, dict(zip(np.flatnonzero(fresh), found.faults, strict=True)))
+            embeddings, side_arrays = found.embeddings, found.side_arrays.columns()
+            faults = zip(np.flatnonzero(fresh).tolist(), found.faults, strict=True)
+            told = {row: in_settings(fault) for row, fault in faults if fault}
+            receipts = _failed(receipts, told)
         filled = self._store.write_unit(unit_id, receipts, embeddings, side_arrays)
-        return filled.append_column("written", pa.array([written] + [0] * (len(filled) - 1), pa.int64()))
+        done = [is_fresh and row not in told for row, is_fresh in enumerate(fresh.to_pylist())]
+        return filled.append_column("written", pa.array(done, pa.bool_()))
 
 
-def _failed(receipts: pa.Table, faults: Mapping[int, str]) -> pa.Table:
-    """Fail the receipts for which ``faults`` has a reason, by row: one bad image does not end everybody's night."""
-    told = {row: in_settings(fault) for row, fault in faults.items() if fault}
+def _failed(receipts: pa.Table, told: Mapping[int, str]) -> pa.Table:
+    """Fail the receipts for which there is a reason, by row: one bad image does not end everybody's night."""
     errors = pa.array([told.get(row) for row in range(receipts.num_rows)], pa.string())
     for name, column in (
         ("status", pc.if_else(pc.is_valid(errors), FAILED, receipts["status"])),
@@ -196,13 +201,13 @@ def _failed(receipts: pa.Table, faults: Mapping[int, str]) -> pa.Table:
 
 def _run(
     executor: Executor, work: pa.Table, settings: DecodeSettings, shared: Shared, spec: EmbedSpec, pool: Pool
-) -> Iterator[tuple[pa.Table, int]]:
-    """Receipts of each unit as it is finished, and how many images were embedded for it."""
+) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
+    """Receipts of each unit as it is finished, and which of its images were embedded for it."""
     function = partial(decode_unit, settings=settings, shared=executor.stream([executor.put(shared)]))
     memory = settings.memory_bytes(pc.list_flatten(work["size"]))
     found = executor.map_units(work, function, EmbedActor, spec, pool, starts=MOST_STARTS, memory=memory)
     for batch in found:
-        yield batch.drop_columns(["written"]).cast(RECEIPTS), pc.sum(batch["written"]).as_py()
+        yield batch.drop_columns(["written"]).cast(RECEIPTS), batch["written"]
 
 
 def _in_order_of(wanted: pa.Table, receipts: pa.Table) -> pa.Table:

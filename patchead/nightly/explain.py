@@ -18,12 +18,14 @@ import pyarrow.compute as pc
 
 from patchead.arrow_columns import compact, values
 from patchead.lake.accepted import Accepted
+from patchead.lake.region_shares import with_shares
 from patchead.lake.staged_pictures import FILES
 from patchead.lake.staging import RunFolder
 from patchead.nightly.explain_drawing import COLUMNS, DrawSettings, Portion, draw_portion
 from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
+from patchead.result_tables import TABLES_VERSION
 from patchead.runtime.executor import RunTasks
-from patchead.schema import REGIONS, SCHEMA_VERSION, SCORES, TOO_FEW_IMAGES, VERDICTS, table
+from patchead.schema import SCORES, STAGED_REGIONS, TOO_FEW_IMAGES, VERDICTS, table
 
 PORTION = 64
 """Images that one task draws, at most."""
@@ -37,6 +39,9 @@ class ExplainSettings:
     """Hold what a worker needs to explain one group."""
 
     encoder_id: str
+    lane: str
+    archive_root: str
+    """What the images' paths are relative to."""
     min_batch: int
     judging: JudgeSettings
     drawing: DrawSettings
@@ -90,16 +95,17 @@ def explain(
     cuts = [(name, cut) for name, found in judged.items() for cut in _cut(groups[name], found, portion)]
     drawing = partial(draw_portion, folder=folder, settings=settings.drawing)
     items = (_portion(groups[name], cut, judged[name], settings) for name, cut in cuts)
-    files, regions = [FILES.empty_table()], [REGIONS.empty_table()]
+    files, regions = [FILES.empty_table()], [STAGED_REGIONS.empty_table()]
     for _, pictures in map_tasks(drawing, items):
         files.append(pictures.files)
         regions.append(pictures.regions)
         advance(pictures.files.num_rows)
     scores = [_scored(rows, judged.get(name), settings) for name, rows in groups.items()]
     order = [(name, "ascending") for name in ("group_id", "image_id", "region")]
+    every = pa.concat_tables([SCORES.empty_table(), *scores])
     return Explained(
-        scores=_with_files(pa.concat_tables([SCORES.empty_table(), *scores]), pa.concat_tables(files)),
-        regions=pa.concat_tables(regions).sort_by(order),
+        scores=_with_files(every, pa.concat_tables(files), settings.drawing.lake_uri),
+        regions=with_shares(pa.concat_tables(regions).sort_by(order), every, settings.lane),
         verdicts=table([_verdict(rows, judged.get(name), settings) for name, rows in groups.items()], VERDICTS),
         searched=searched,
     )
@@ -166,8 +172,8 @@ def _verdict(images: pa.Table, found: Judged | None, settings: ExplainSettings) 
     """VERDICTS of one group."""
     group = {name: images[name][0].as_py() for name in ("night", "product", "group_id")}
     decided = {"images": images.num_rows, "scored": 0, "flagged": 0} if found is None else found.verdict
-    run = {"run_id": settings.drawing.run_id, "encoder_id": settings.encoder_id, "schema_version": SCHEMA_VERSION}
-    return group | run | decided
+    run = {"run_id": settings.drawing.run_id, "lane": settings.lane, "encoder_id": settings.encoder_id}
+    return group | run | {"schema_version": TABLES_VERSION} | decided
 
 
 def _score_rows(images: pa.Table, settings: ExplainSettings, **columns: Any) -> pa.Table:
@@ -175,20 +181,27 @@ def _score_rows(images: pa.Table, settings: ExplainSettings, **columns: Any) -> 
     n = images.num_rows
     constants = {
         "run_id": settings.drawing.run_id,
+        "lane": settings.lane,
         "group_size": n,
         "encoder_id": settings.encoder_id,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": TABLES_VERSION,
     }
-    made = {name: pa.repeat(value, n) for name, value in constants.items()} | {"member": images["key"]} | columns
+    places = {"member": images["key"], "path": _below(images["uri"], settings.archive_root)}
+    made = {name: pa.repeat(value, n) for name, value in constants.items()} | places | columns
     kept = {name: images[name] for name in SCORES.names if name in images.column_names and name not in made}
     nulls = {name: pa.nulls(n) for name in SCORES.names}
     return pa.table({name: (nulls | kept | made)[name] for name in SCORES.names}).cast(SCORES)
 
 
-def _with_files(scores: pa.Table, files: pa.Table) -> pa.Table:
+def _below(uris: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
+    """Addresses without the folder that they lie in."""
+    return pc.utf8_slice_codeunits(uris, len(root.rstrip("/")) + 1)
+
+
+def _with_files(scores: pa.Table, files: pa.Table, lake_uri: str) -> pa.Table:
     """The scores with the heatmaps that were drawn, and a note where one could not be."""
     place = pc.index_in(scores["image_id"], value_set=values(files["image_id"]))
     columns = {name: scores[name] for name in SCORES.names}
-    columns["heatmap_uri"] = files["heatmap_uri"].take(place)
+    columns["heatmap_path"] = _below(files["heatmap_uri"].take(place), lake_uri)
     columns["error"] = pc.coalesce(files["note"].take(place), scores["error"])
     return pa.table(columns, schema=SCORES)

@@ -22,7 +22,7 @@ from patchead.maps.regions import image_regions
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
 from patchead.runtime.in_hand import Watch
-from patchead.schema import REGIONS, table
+from patchead.schema import STAGED_REGIONS, table
 from patchead.settings.argument_names import in_settings
 
 COLUMNS = ("image_id", "night", "product", "group_id", "content_hash", "width", "height", *PLACE)
@@ -78,7 +78,7 @@ class Portion:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Hold what became of a portion: ``files`` has the columns of `FILES`, ``regions`` those of `REGIONS`."""
+    """Hold what became of a portion: ``files`` has the columns of `FILES`, ``regions`` those of `STAGED_REGIONS`."""
 
     files: pa.Table
     regions: pa.Table
@@ -118,7 +118,7 @@ def _drawn(portion: Portion, patches: np.ndarray, settings: DrawSettings) -> Pic
                 file["heatmap_uri"] = _write(image, data, patches[place], portion.colours, settings, watch)
             except (ArchiveError, DecodeError) as exc:
                 file["note"] = f"scored, but its heatmap could not be drawn: {in_settings(str(exc))}"
-    return Pictures(table(files, FILES), table(regions, REGIONS))
+    return Pictures(table(files, FILES), table(regions, STAGED_REGIONS))
 
 
 def _originals(

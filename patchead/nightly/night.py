@@ -9,7 +9,7 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.arrow_columns import by_group, count
+from patchead.arrow_columns import by_group
 from patchead.errors import TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.publication import publish
@@ -22,12 +22,14 @@ from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import Explained, ExplainSettings, explain, failed_rows
 from patchead.nightly.group import Group, GroupPrompts, compared_digest
 from patchead.nightly.manifest import make_manifest
+from patchead.nightly.noted import note_embedded, note_held, note_published
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
 from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
 from patchead.nightly.refusals import refuse_too_many_failures, refuse_unread
 from patchead.nightly.repeated import found_in
 from patchead.nightly.run_record import RunRecord
+from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.search_shown import search_shown
 from patchead.nightly.try_bounds import with_bounds
@@ -36,8 +38,7 @@ from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.printed import say
 from patchead.runtime.executor import Executor
 from patchead.runtime.in_hand import MOST_STARTS
-from patchead.runtime.pool import reserved_seconds
-from patchead.schema import FAILED, OK, SAMPLE_KEY, SKIPPED
+from patchead.schema import FAILED, OK, SAMPLE_KEY
 from patchead.scoring.precision_probe import probe_with, to_time, warning
 from patchead.settings.argument_names import in_settings
 from patchead.settings.identity import store_id
@@ -142,6 +143,8 @@ class Night:
             )
             advance(manifest.num_rows)
         self.record.nights = sorted(pc.unique(manifest["night"]).drop_null().to_pylist())
+        self.record.archive_root = wiring.archive_root(self.config, manifest)
+        self.record.note("images", manifest["night"])
         self.record.images, self.record.ignored_files = manifest.num_rows, left_out.total
         self.record.ignored, self.record.unreadable = left_out.as_json(), unreadable.as_json()
         return manifest
@@ -193,8 +196,7 @@ class Night:
             # Prompts are all usable by now, or the night has ended; so were accepted images on their own night.
             proven = wiring.few_shot(self.config) or wiring.accepted_references(self.config)
             done = self._embed(manifest, encoder, store, guides, advance, proven=proven)
-        self.record.embedded, self.record.reused, self.record.failed = done.embedded, done.reused, done.failed
-        self.record.unread = done.unread.num_rows
+        note_embedded(self.record, manifest, done)
         say(self.stages.console, f"         {done.summary()}")
         try:
             refuse_unread(self.record, done.unread, self.config.run.max_unread_fraction)
@@ -264,7 +266,8 @@ class Night:
         """Rank, judge and draw; score rows of every image, regions and verdicts."""
         images, encoder_id = embedded.images, embedded.encoder.encoder_id
         decoding = wiring.decode_settings(self.config, embedded.encoder.grid, self.in_hand)
-        settings = wiring.explain_settings(self.config, self.record.run_id, encoder_id, decoding)
+        root = self.record.archive_root or self.config.archive.uri
+        settings = wiring.explain_settings(self.config, self.record.run_id, encoder_id, decoding, root)
         with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
             settings = self.at_level_of_night(settings, embedded)
             groups, given, spec = embedded.groups, embedded.accepted.groups, partial(self.score_spec, embedded)
@@ -288,12 +291,9 @@ class Night:
     def publish(self, manifest: pa.Table, explained: Explained, before_commit: Callable[[], None]) -> None:
         """Close the record and publish the tables; ``before_commit`` raises where another process has taken over."""
         record, scores = self.record, explained.scores
-        record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
-        record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
-        seconds = self.stages.seconds
-        held = [(self.embed_pool, seconds["embed"] + seconds.get("prompts", 0.0)), (self.score_pool, seconds["score"])]
-        record.cpu_seconds, record.gpu_seconds = reserved_seconds(held)
+        note_published(record, scores, explained.verdicts)
+        note_held(record, self.stages.seconds, self.embed_pool, self.score_pool)
         with self.stages.stage("publish"):
             record.finish("published")
-            rows = (scores, explained.regions, explained.verdicts, record.as_row())
+            rows = (scores, explained.regions, explained.verdicts, run_rows(record))
             publish(self.config.lake.uri, self.storage, manifest, *rows, before_commit=before_commit)

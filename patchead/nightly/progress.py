@@ -46,10 +46,12 @@ class Stages:
                 bars.update(task, advance=count, rate=f"{done / seconds:.1f} images/s")
                 self._check()
 
-            yield advance
+            try:
+                yield advance
+            finally:
+                self.seconds[name] = round(time.perf_counter() - started, 3)
             if total is None:
                 bars.update(task, total=max(done, 1), completed=max(done, 1))
-        self.seconds[name] = round(time.perf_counter() - started, 3)
         self.items[name] = done
         if not self.console.is_terminal:
             say(self.console, f"{name:<8} {self.describe(name)}")

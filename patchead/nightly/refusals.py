@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from patchead.errors import SettingsError, TooManyFailuresError
 from patchead.lake.publication import published_settings
 from patchead.nightly.run_record import RunRecord
+from patchead.result_tables import MAIN
 from patchead.schema import FAILED
 from patchead.settings.identity import differing
 from patchead.settings.model import Config
@@ -18,7 +19,9 @@ from patchead.storage import Storage
 
 def refuse_other_run(record: RunRecord, published_json: str) -> None:
     """Refuse a published run id for other settings: a run id names one run, and another one is a mistake."""
-    if names := differing(record.config, json.loads(published_json)):
+    published = json.loads(published_json)
+    lanes = record.config.run.lane, published["run"].get("lane", MAIN)
+    if names := [*differing(record.config, published), *(["run.lane"] if len(set(lanes)) > 1 else [])]:
         raise SettingsError(
             f"run.run_id {record.run_id!r} is already published with other settings ({', '.join(names)}). "
             "Give every run an id of its own, or none."

@@ -17,9 +17,11 @@ from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
 from patchead.nightly.damage import attempts
 from patchead.nightly.night import Night
+from patchead.nightly.noted import note_held
 from patchead.nightly.progress import Stages
 from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
 from patchead.nightly.run_record import RunRecord, new_run_id
+from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score import score_groups
 from patchead.nightly.stop import Stop, what_is_kept
 from patchead.patient_s3 import RETRIES
@@ -69,7 +71,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     with stop.listening(), recorded as held, _session(executor, config, folder), stop.again(), named_as_settings():
         night = Night(config, record, folder, Stages(console, [stop.may_go_on, held.require_unless_told]), executor)
         for attempt in attempts(night):
-            with attempt:
+            with attempt, _held(night):
                 manifest = night.catalog()
                 if until == "catalog":
                     return record.stopped_after(until)
@@ -115,6 +117,15 @@ def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: C
 
 
 @contextmanager
+def _held(night: Night) -> Iterator[None]:
+    """Around the work: what it took is recorded of a run that fails, too."""
+    try:
+        yield
+    finally:
+        note_held(night.record, night.stages.seconds, night.embed_pool, night.score_pool)
+
+
+@contextmanager
 def _session(executor: Executor, config: Config, folder: RunFolder) -> Iterator[None]:
     """What does the work, once the archive is known to hold something to do."""
     if not folder.has_manifest():
@@ -126,6 +137,6 @@ def _session(executor: Executor, config: Config, folder: RunFolder) -> Iterator[
 def _record_failure(record: RunRecord, storage: Storage, console: Console) -> None:
     """Have SQL see that the night is missing; where the table cannot be written, the error of the run is told alone."""
     try:
-        record_failure(record.config.lake.uri, storage, record.as_row())
+        record_failure(record.config.lake.uri, storage, run_rows(record))
     except PatcheadError as exc:
         say(console, f"warning: the failure could not be written to the table of runs: {exc}")

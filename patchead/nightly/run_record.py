@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import patchead
 from patchead.redaction import redacted_values
-from patchead.schema import RUNS, SCHEMA_VERSION, table
 from patchead.settings.model import Config
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,6 +46,10 @@ class RunRecord:
     finished_at: dt.datetime | None = None
     nights: list[dt.date] | None = None
     """Nights of its images, once they are listed."""
+    archive_root: str | None = None
+    """Folder or URL that the images' paths are relative to, once they are listed."""
+    by_night: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Of each night, as a date or "" where an image has none: its counts, by the name of their column of `RUNS`."""
     images: int = 0
     ok: int = 0
     failed: int = 0
@@ -85,20 +89,17 @@ class RunRecord:
         plain |= {"config": self.config.model_dump(mode="json"), "versions": versions(), "git_commit": git_commit()}
         return redacted_values(json.loads(json.dumps(plain, default=str)))
 
-    def as_row(self) -> pa.Table:
-        """Make the one row of the runs table."""
-        fields = {name: redacted_values(getattr(self, name)) for name in RUNS.names if hasattr(self, name)}
-        fields |= {
-            "night": self.nights[0] if self.nights and len(self.nights) == 1 else self.config.archive.night,
-            "reason": redacted_values(self.error),
-            "config_json": json.dumps(redacted_values(self.config.model_dump(mode="json")), separators=(",", ":")),
-            "versions_json": json.dumps(versions()),
-            "seconds_json": json.dumps(self.seconds),
-            "scoring_json": json.dumps(redacted_values(self.scoring)),
-            "git_commit": git_commit(),
-            "schema_version": SCHEMA_VERSION,
-        }
-        return table([fields], RUNS)
+    def note(self, name: str, nights: pa.ChunkedArray) -> None:
+        """Note how many images, or groups, of each night there are.
+
+        Args:
+            name: of a count of `RUNS`.
+            nights: date32 (n,), the night of each of them.
+        """
+        for counts in self.by_night.values():
+            counts.pop(name, None)
+        for one in pc.value_counts(nights).to_pylist():
+            self.by_night.setdefault(str(one["values"] or ""), {})[name] = one["counts"]
 
 
 def shortened(text: str, length: int = 2000) -> str:

@@ -6,8 +6,10 @@ import os
 from collections.abc import Mapping
 
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from patchead.archive.catalog import CatalogRequest
+from patchead.archive.listing import resolve
 from patchead.encoders import EncoderShape
 from patchead.errors import SettingsError
 from patchead.hashing import text_digest
@@ -40,6 +42,7 @@ from patchead.settings.resolve import (
 __all__ = [
     "absolute",
     "accepted_references",
+    "archive_root",
     "catalog_request",
     "decode_settings",
     "encoder_spec",
@@ -175,11 +178,22 @@ def score_settings(config: Config, encoder: EncoderFacts, device: str, images: s
     )
 
 
-def explain_settings(config: Config, run_id: str, encoder_id: str, decoding: DecodeSettings) -> ExplainSettings:
-    """Say how groups are explained."""
+def archive_root(config: Config, manifest: pa.Table) -> str:
+    """Find what the images' paths are relative to: the archive, or the folder of an archive that is one file."""
+    filesystem, path = resolve(config.archive.uri, storage(config))
+    uri = path if isinstance(filesystem, LocalFileSystem) else config.archive.uri.rstrip("/")
+    return uri.rpartition("/")[0] if manifest.num_rows and manifest["uri"][0].as_py() == uri else uri
+
+
+def explain_settings(
+    config: Config, run_id: str, encoder_id: str, decoding: DecodeSettings, archive_root: str
+) -> ExplainSettings:
+    """Say how groups are explained; ``archive_root`` is what their paths are relative to."""
     explain = config.explain
     return ExplainSettings(
         encoder_id=encoder_id,
+        lane=config.run.lane,
+        archive_root=archive_root,
         min_batch=1 if few_shot(config) or accepted_references(config) else config.scoring.min_batch,
         judging=JudgeSettings(
             verdict=verdict_of(config),

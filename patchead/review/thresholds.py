@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.lake.tables import read_rows
+from patchead.lake.tables import of_lane, read_rows
 from patchead.review.labels import DEFECT, labels
 from patchead.schema import OK
 from patchead.storage import Storage
@@ -74,7 +74,8 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
     Raises:
         LakeError: a table cannot be read.
     """
-    judged = read_rows(lake_uri, storage, "verdicts", ["run_id", "night", "product", "verdict_rule", "threshold_z"])
+    columns = ["run_id", "night", "product", "verdict_rule", "threshold_z", "lane"]
+    judged = of_lane(read_rows(lake_uri, storage, "verdicts", columns))
     judged = judged.filter(pc.is_valid(judged["verdict_rule"]))
     said = labels(lake_uri, storage)
     labelled = _labelled(lake_uri, storage, said)
@@ -98,7 +99,8 @@ def _last_night(
     nights = pc.unique(judged["night"]).sort(order="descending", null_placement="at_end")
     for night in nights.to_pylist():
         filters = [("night", "=", night), ("product", "=", product)]
-        rows = read_rows(lake_uri, storage, "scores", _COLUMNS, [each for each in filters if each[2] is not None])
+        known = [each for each in filters if each[2] is not None]
+        rows = of_lane(read_rows(lake_uri, storage, "scores", [*_COLUMNS, "lane"], known))
         named = judged.filter(pc.is_in(judged["run_id"], value_set=pc.unique(rows["run_id"])))
         if newest := named.filter(_equal(named["night"], night)).to_pylist():
             return night, newest, rows.filter(pc.equal(rows["status"], OK))
@@ -179,7 +181,8 @@ def _measured(what: str, z: float | None, flagged: np.ndarray, bad: np.ndarray, 
 
 def _labelled(lake_uri: str, storage: Storage, said: dict[str, str]) -> pa.Table:
     """Score rows of the images that people have judged."""
-    return read_rows(lake_uri, storage, "scores", [*_COLUMNS, "product"], [("image_id", "in", sorted(said))])
+    columns = [*_COLUMNS, "product", "lane"]
+    return of_lane(read_rows(lake_uri, storage, "scores", columns, [("image_id", "in", sorted(said))]))
 
 
 def _equal(column: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:

@@ -77,6 +77,7 @@ _NOTHING = (
     *("resources.expect_gpus", "resources.wait_minutes", "resources.gpus_per_actor", "resources.cpus_per_actor"),
     *("resources.embed_actors", "resources.score_actors", "resources.local_cpus"),
     "run.run_id",  # the name of all the others
+    *("run.lane", "run.price_per_gpu_hour", "run.price_per_cpu_hour"),  # where results stand, and what they cost
     "run.grace_seconds",
     "run.max_unread_fraction",
     "run.max_failed_fraction",  # whether anything is published, not what

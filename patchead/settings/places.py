@@ -81,6 +81,13 @@ class RunConfig(Section):
 
     run_id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     """Name of the run; the same name published again is a no-op. Default: time and a random suffix."""
+    lane: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Where its results stand: another name than main keeps a second set of results of the same nights for comparison;
+    a run replaces results of its own lane alone."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of a GPU costs, in any currency: `runs.cost` is told with it."""
+    price_per_cpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """What an hour of a CPU core costs."""
     max_unread_fraction: Share = 0.0
     """Publish only if the storage kept at most this fraction of the images back, which was tried twice."""
     max_failed_fraction: Share = 0.01

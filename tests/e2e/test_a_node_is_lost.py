@@ -18,7 +18,7 @@ from tests.helpers.e2e_tools import ROOT, good_images, png, rows, spoiled, write
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
 LARGE = {"encoder.image_size": 224, "lake.images_per_file": 4}
-OF_THE_RUN = {"run_id", "heatmap_uri"}
+OF_THE_RUN = {"run_id", "heatmap_path"}
 
 
 def lose(archive: Path, lake: Path, when: str, head_cpus: int, **settings: Any) -> dict[str, Any]:

@@ -93,4 +93,4 @@ def _sorted(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
     """A row without what tells how it was searched and where its picture lies."""
-    return {key: value for key, value in row.items() if key not in SEARCH | {"heatmap_uri"}}
+    return {key: value for key, value in row.items() if key not in SEARCH | {"heatmap_path"}}

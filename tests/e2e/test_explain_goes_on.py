@@ -57,4 +57,4 @@ def test_heatmaps_of_a_run_killed_while_it_draws_are_not_drawn_again(tmp_path: P
     assert len(kept) == 5
     found = rows(tmp_path / "lake")
     assert len(found) == 20
-    assert {row["heatmap_uri"] for row in found} == set(drawn())
+    assert {str(tmp_path / "lake" / row["heatmap_path"]) for row in found} == set(drawn())

@@ -27,7 +27,7 @@ SETTINGS = {
     "run.max_failed_fraction": 0.5,
 }
 TWO = {"resources.score_actors": 2, "resources.embed_actors": 1, "resources.cpus_per_actor": 1}
-OF_THE_RUN = {"run_id", "heatmap_uri"}
+OF_THE_RUN = {"run_id", "heatmap_path"}
 
 
 @pytest.fixture(scope="module")

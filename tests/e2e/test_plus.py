@@ -70,7 +70,7 @@ def test_alignment_and_mask_give_the_figures_of_one_process(tmp_path: Path, scor
     np.testing.assert_allclose(scores(lake), expected.image_scores, atol=1e-5)
     assert [row["aligned"] for row in rows(lake)] == [True] * 5 + [False]
     assert record.scoring["not_aligned"] == 1
-    assert all(Path(row["heatmap_uri"]).exists() for row in rows(lake))
+    assert all((lake / row["heatmap_path"]).exists() for row in rows(lake))
 
     again = score_night(tmp_path / "archive", lake, **plus)
     assert (again.embedded, again.reused) == (0, 6)

@@ -57,7 +57,7 @@ def test_a_failed_night_is_a_row_until_the_same_run_is_published(tmp_path: Path,
     with pytest.raises(TooManyFailuresError):
         score_night(tmp_path / "archive", tmp_path / "lake", **{"run.run_id": "a"})
     (row,) = rows(tmp_path / "lake", "runs")
-    assert (row["state"], row["night"], row["nights"]) == ("failed", dt.date(2026, 11, 21), [dt.date(2026, 11, 21)])
+    assert (row["state"], row["night"], row["images"], row["failed"]) == ("failed", dt.date(2026, 11, 21), 7, 1)
     assert "1 of 7 images failed" in row["reason"]
     assert states(tmp_path / "lake") == {"a": "failed"}
     score_night(tmp_path / "archive", tmp_path / "lake", **{"run.run_id": "a", "run.max_failed_fraction": 0.5})
@@ -68,11 +68,24 @@ def test_a_failed_night_is_a_row_until_the_same_run_is_published(tmp_path: Path,
 
 def test_a_run_over_two_nights_names_both(tmp_path: Path, score_night: Score) -> None:
     for night in (NIGHT, "2026-11-22"):
-        write_group(tmp_path / "archive", night, "screw", good_images(6))
-    score_night(tmp_path / "archive", tmp_path / "lake")
-    (row,) = rows(tmp_path / "lake", "runs")
-    assert row["night"] is None
-    assert row["nights"] == [dt.date(2026, 11, 21), dt.date(2026, 11, 22)]
+        write_group(tmp_path / "archive", night, "screw", good_images(6, int(night[-2:])))
+    (tmp_path / "archive/night=2026-11-22/product=screw/torn.png").write_bytes(b"no image")
+    prices = {"run.price_per_cpu_hour": 3.6, "run.price_per_gpu_hour": 72, "run.max_failed_fraction": 0.5}
+    score_night(tmp_path / "archive", tmp_path / "lake", **prices)
+    found = sorted(rows(tmp_path / "lake", "runs"), key=lambda row: row["night"])
+    assert [(row["night"].day, row["images"], row["ok"], row["embedded"]) for row in found] == [
+        (21, 6, 6, 6),
+        (22, 7, 6, 6),
+    ]
+    counts = ("failed", "skipped", "reused", "groups", "anomalous")
+    assert [[row[name] for name in counts] for row in found] == [[0, 0, 0, 1, 0], [1, 0, 0, 1, 0]]
+    assert [row["seconds"] > 0 and row["cpu_seconds"] > 0 for row in found] == [True, True]
+    for row in found:  # by their images
+        assert row["cost"] == pytest.approx(3.6 * row["cpu_seconds"] / 3600 + 72 * row["gpu_seconds"] / 3600)
+        assert row["seconds"] / found[0]["seconds"] == pytest.approx(row["images"] / 6)
+        assert row["archive_uri"] == str(tmp_path / "archive")
+    (run,) = list_runs(str(tmp_path / "lake"), Storage())
+    assert (run.nights, run.images, run.failed) == ((NIGHT, "2026-11-22"), 13, 1)
 
 
 def test_published_in_the_tables_is_published_whatever_run_json_says(tmp_path: Path, score_night: Score) -> None:

@@ -73,10 +73,10 @@ def test_the_job_on_s3_gives_the_scores_of_one_process(
     rows = read_delta(tmp_path, f"{lake}/tables/scores", {**options, **s3.environment}).to_pylist()
     scores = {(row["group_id"], Path(row["image_id"].replace("#", "/")).stem): row["score"] for row in rows}
     assert scores == pytest.approx(expected, abs=1e-6)
-    assert {row["uri"].rpartition(".")[2] for row in rows} == {"png", "tar", "parquet"}
+    assert {row["path"].rpartition(".")[2] for row in rows} == {"png", "tar", "parquet"}
 
     filesystem, _ = s3.storage.filesystem(lake)
-    heatmaps = [row["heatmap_uri"] for row in rows if row["heatmap_uri"] is not None]
+    heatmaps = [f"{lake}/{row['heatmap_path']}" for row in rows if row["heatmap_path"] is not None]
     assert len(heatmaps) == 60
     assert all(filesystem.open(uri).read(8) == b"\x89PNG\r\n\x1a\n" for uri in heatmaps)
 

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 from sql_page import PAGE, answered, statements
 
+from patchead.errors import SettingsError
 from patchead.lake.query import query
 from patchead.nightly.run_record import RunRecord
 from patchead.storage import Storage
 from tests.helpers.command import patchead
-from tests.helpers.e2e_tools import good_images, png, spoiled, write_group
+from tests.helpers.e2e_tools import good_images, png, spoiled, table, write_group
 
 NIGHTS = ("2026-11-20", "2026-11-21")
 
@@ -88,9 +89,9 @@ def test_drift_is_from_the_night_before(lake: str) -> None:
 
 def test_every_form_holds_the_rows(lake: str) -> None:
     sql = (
-        "SELECT night, product, image_id, score, is_anomalous, nights FROM latest JOIN runs USING (run_id) ORDER BY ALL"
+        "SELECT night, product, image_id, score, is_anomalous, [night] AS nights FROM latest "
+        "JOIN runs USING (run_id, night) ORDER BY ALL"
     )
-    sql = sql.replace("night, product", "latest.night, product")
     expected = query(lake, Storage(), sql).to_pylist()
 
     def written(form: str) -> str:
@@ -173,3 +174,28 @@ def test_station_member_and_part_are_in_the_scores(tmp_path: Path, score_night: 
     assert query(str(tmp_path / "lake"), Storage(), sql).to_pylist() == [
         {"line": f"L{number}", "first": f"good00{number}.png", "part": f"p{number}", **expected} for number in range(2)
     ]
+
+
+def test_no_column_of_a_night_is_null_in_every_row_but_what_says_why(lake: str) -> None:
+    for name in ("scores", "regions", "verdicts", "runs"):
+        found = table(lake, name)
+        assert [c for c in found.column_names if found[c].null_count == found.num_rows] in ([], ["reason"]), name
+
+
+def test_another_lane_keeps_its_results_and_its_run_id(tmp_path: Path, score_night: Callable[..., RunRecord]) -> None:
+    write_group(tmp_path / "archive", NIGHTS[0], "nut", {**good_images(6), "bad.png": png(spoiled(7))})
+    for lane, fraction in (("main", 0.3), ("few", 0.6)):
+        score_night(
+            tmp_path / "archive",
+            tmp_path / "lake",
+            **{"run.run_id": lane, "run.lane": lane, "scoring.fraction": fraction},
+        )
+    compared = """
+        SELECT a.image_id, a.score AS here, b.score AS there FROM scores AS a JOIN scores AS b USING (night, image_id)
+        WHERE a.lane = 'main' AND b.lane = 'few'
+    """
+    found = query(str(tmp_path / "lake"), Storage(), compared).to_pylist()
+    assert len(found) == 7
+    assert any(row["here"] != row["there"] for row in found)
+    with pytest.raises(SettingsError, match=r"already published with other settings \(run.lane\)"):
+        score_night(tmp_path / "archive", tmp_path / "lake", **{"run.run_id": "main", "run.lane": "few"})

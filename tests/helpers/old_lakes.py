@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 from deltalake import write_deltalake
 
 from patchead.lake.tables import delta_uri
@@ -25,5 +26,8 @@ def publish_as_version_1(lake: Any, rows: Rows) -> None:
     for name, columns in _COLUMNS.items():
         uri = delta_uri(lake.uri, lake.storage, name)
         partitions = [] if name == "runs" else ["night", "product"]
-        old = tables[name].select(columns.split())
+        wanted, rows = columns.split(), tables[name]
+        old = rows.select([column for column in wanted if column in rows.column_names])
+        for column in set(wanted) - set(old.column_names):  # whole addresses
+            old = old.append_column(column, pa.array([f"/archive/{i}" for i in old["image_id"].to_pylist()]))
         write_deltalake(uri, old, partition_by=partitions, storage_options=lake.storage.delta_options(uri))

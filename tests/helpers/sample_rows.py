@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from patchead.result_tables import MAIN
 from patchead.schema import FAILED, MANIFEST, OK, REGIONS, RUNS, SCORES, TOO_FEW_IMAGES, VERDICTS, table
 
 NIGHT = dt.date(2026, 11, 20)
@@ -47,26 +48,32 @@ def failed(night: dt.date | None, product: str | None, *images: str) -> list[dic
     return group(night, product, *images, status=FAILED, error="not an image")
 
 
-def rows_of(run_id: str, groups: Sequence[list[dict[str, Any]]], *, regions: bool = True) -> Rows:
+def rows_of(run_id: str, groups: Sequence[list[dict[str, Any]]], *, regions: bool = True, lane: str = MAIN) -> Rows:
     """A consistent set of rows of the run ``run_id``."""
     entries = [entry for entries in groups for entry in entries]
     scored = {
         "score": 0.25, "rank": 1, "z": 0.5, "max_patch": 0.5, "is_anomalous": False, "n_references": 4,
         "threshold_score": 0.5, "verdict_rule": "mad",
     }  # fmt: skip
-    scores = [{"run_id": run_id, **(scored if entry["status"] == OK else {}), **entry} for entry in entries]
+    own = {"run_id": run_id, "lane": lane}
+    scores = [{**own, **(scored if entry["status"] == OK else {}), **entry} for entry in entries]
     boxes = [
-        {"run_id": run_id, "region": 1, "x": 1, "y": 2, "width": 3, "height": 4, "area_px": 9, "peak": 0.5, "mean": 0.4}
+        {**own, "region": 1, "x": 1, "y": 2, "width": 3, "height": 4, "area_px": 9, "peak": 0.5, "mean": 0.4}
         | {name: entry[name] for name in ("image_id", "night", "product", "group_id")}
         for entry in entries
         if entry["status"] == OK and regions
     ]
-    counts = {"ok": OK, "failed": FAILED, "skipped": TOO_FEW_IMAGES}
-    run = {name: sum(entry["status"] == status for entry in entries) for name, status in counts.items()}
-    run |= {"run_id": run_id, "images": len(entries), "anomalous": 0, "state": "published"}
+    nights = sorted({entry["night"] for entry in entries}, key=str) or [None]
+    run = [own | {"night": night} | _counts([e for e in entries if e["night"] == night]) for night in nights]
     manifest = [{name: entry[name] for name in ("image_id", "night", "product", "group_id")} for entry in entries]
-    tables = [(manifest, MANIFEST), (scores, SCORES), (boxes, REGIONS), (verdicts_of(scores), VERDICTS), ([run], RUNS)]
+    tables = [(manifest, MANIFEST), (scores, SCORES), (boxes, REGIONS), (verdicts_of(scores), VERDICTS), (run, RUNS)]
     return Rows(*(table(entries, schema) for entries, schema in tables))
+
+
+def _counts(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    counts = {"ok": OK, "failed": FAILED, "skipped": TOO_FEW_IMAGES}
+    found = {name: sum(entry["status"] == status for entry in entries) for name, status in counts.items()}
+    return found | {"images": len(entries), "anomalous": 0, "state": "published"}
 
 
 def verdicts_of(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -77,5 +84,7 @@ def verdicts_of(scores: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ok = [row for row in rows if row["status"] == OK]
         counts = {"images": len(rows), "scored": len(ok), "flagged": sum(row["is_anomalous"] for row in ok)}
         decided = {"threshold_score": 0.5, "verdict_rule": "mad"} if ok else {}
-        verdicts.append({key: rows[0][key] for key in ("run_id", "night", "product", "group_id")} | counts | decided)
+        verdicts.append(
+            {key: rows[0][key] for key in ("run_id", "lane", "night", "product", "group_id")} | counts | decided
+        )
     return verdicts

@@ -48,6 +48,7 @@ def photo(number: int, format: str = "PNG") -> bytes:
 class Night:
     """Groups of one archive, scored."""
 
+    archive: str
     lake: str
     storage: Storage
     groups: dict[str, pa.Table]
@@ -67,7 +68,8 @@ class Night:
         of_rule = {name: changed.pop(name) for name in list(changed) if hasattr(rule, name)}
         judging = JudgeSettings(replace(rule, **of_rule), "flagged", 0, None, fit)
         of_judging = {name: changed.pop(name) for name in list(changed) if hasattr(judging, name)}
-        settings = ExplainSettings("encoder-1", 3, replace(judging, **of_judging), replace(drawing, **of_drawing))
+        judged, drawn = replace(judging, **of_judging), replace(drawing, **of_drawing)
+        settings = ExplainSettings("encoder-1", "main", self.archive, 3, judged, drawn)
         return replace(settings, **changed)
 
     def stage(self, name: str, n_references: np.ndarray | None = None) -> None:
@@ -112,8 +114,8 @@ class Night:
         assert isinstance(data, bytes), data
         return content_hash(data)
 
-    def picture(self, uri: str) -> Image.Image:
-        filesystem, path = self.storage.filesystem(uri)
+    def picture(self, heatmap_path: str) -> Image.Image:
+        filesystem, path = self.storage.filesystem(f"{self.lake}/{heatmap_path}")
         return Image.open(io.BytesIO(filesystem.cat_file(path)))
 
 
@@ -121,7 +123,7 @@ def scored_night(archive: str | Path, lake: str | Path, hot: Collection[str] = (
     """List an archive, take every image of it as embedded, and stage scores of every group."""
     storage = Storage()
     manifest = catalog(CatalogRequest(str(archive), storage=storage, **request)).manifest
-    night = Night(str(lake), storage, {}, hot)
+    night = Night(str(archive), str(lake), storage, {}, hot)
     n = manifest.num_rows
     receipts = {
         "content_hash": pa.array([night.content_hash(image) for image in manifest.to_pylist()]),

@@ -36,8 +36,9 @@ def scores_with(image: str, column: str, value: object) -> Callable[[Rows], Rows
 def run_with(column: str, value: object) -> Callable[[Rows], Rows]:
     def change(rows: Rows) -> Rows:
         type_ = rows.run.schema.field(column).type
+        there = [value, *rows.run[column].to_pylist()[1:]]  # of the first night
         return rows.changed(
-            run=rows.run.set_column(rows.run.column_names.index(column), column, pa.array([value], type_))
+            run=rows.run.set_column(rows.run.column_names.index(column), column, pa.array(there, type_))
         )
 
     return change
@@ -67,12 +68,15 @@ def test_consistent_rows_pass() -> None:
         (scores_with("a", "status", "fine"), "unknown status: 'a'"),
         (scores_with("a", "status", None), "unknown status: 'a'"),
         (scores_with("a", "run_id", "other"), "rows of another run than r1"),
-        (scores_with("a", "is_anomalous", True), "anomalous = 0, the rows say 1"),
-        (run_with("ok", 4), "ok = 4, the rows say 3"),
-        (run_with("images", 5), "images = 5, the rows say 6"),
-        (run_with("skipped", 0), "skipped = 0, the rows say 1"),
-        (run_with("failed", None), "failed = None, the rows say 2"),
-        (lambda r: r.changed(run=r.run.slice(1)), "the run record has 0 rows"),
+        (scores_with("a", "is_anomalous", True), "anomalous = 0 of night 2026-11-20, the rows say 1"),
+        (run_with("ok", 4), "ok = 4 of night 2026-11-20, the rows say 3"),
+        (run_with("images", 5), "images = 5 of night 2026-11-20, the rows say 4"),
+        (run_with("skipped", 1), "skipped = 1 of night 2026-11-20, the rows say 0"),
+        (run_with("failed", None), "failed = None of night 2026-11-20, the rows say 1"),
+        (lambda r: r.changed(run=r.run.slice(3)), "the run record has 0 rows"),
+        (lambda r: r.changed(run=r.run.slice(1)), "the run record is of the nights 2026-11-21, None, the rows of"),
+        (run_with("run_id", "another"), "the run record has 3 rows; they must be of one run"),
+        (scores_with("a", "lane", "other"), "rows of another lane than main"),
         (lambda r: r.changed(regions=with_value(r.regions, "a", "image_id", "d")), "a region, but no row.*: 'd'"),
         (lambda r: r.changed(regions=with_value(r.regions, "a", "image_id", "q")), "a region, but no row.*: 'q'"),
         (
@@ -91,7 +95,7 @@ def test_consistent_rows_pass() -> None:
         (lambda r: r.changed(scores=r.scores.slice(0, 4)), "1 groups with a verdict, but no row"),
         (lambda r: r.changed(verdicts=r.verdicts.drop_columns(["skew"])), "columns of verdicts are not those"),
         (lambda r: r.changed(scores=r.scores.drop_columns(["z"])), "columns of scores are not those of the schema"),
-        (lambda r: r.changed(regions=r.regions.cast(REGIONS.set(7, pa.field("y", pa.int64())))), "columns of regions"),
+        (lambda r: r.changed(regions=r.regions.cast(REGIONS.set(8, pa.field("y", pa.int64())))), "columns of regions"),
     ],
 )
 def test_a_contradiction_is_named(break_it: Callable[[Rows], Rows], fault: str) -> None:
@@ -105,7 +109,7 @@ def test_all_faults_are_told_at_once_with_few_examples() -> None:
         check(run_with("ok", 1)(rows))
     text = str(caught.value)
     assert "20 images with score outside of 0 … 1: 'i0', 'i1', 'i2', 'i3', 'i4', …" in text
-    assert "ok = 1, the rows say 20" in text
+    assert "ok = 1 of night 2026-11-20, the rows say 20" in text
 
 
 def test_a_status_of_the_schema_is_never_unknown() -> None:

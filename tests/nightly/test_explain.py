@@ -112,7 +112,7 @@ def test_every_image_is_a_row_with_its_rank_and_flag(night: Night) -> None:
         assert set(own["n_references"].to_pylist()) == {rows.num_rows - 1}
     flagged = scores.filter(scores["is_anomalous"])
     assert set(flagged["image_id"].to_pylist()) == set(night.hot)
-    assert scores["heatmap_uri"].is_valid().to_pylist() == scores["is_anomalous"].to_pylist()
+    assert scores["heatmap_path"].is_valid().to_pylist() == scores["is_anomalous"].to_pylist()
     assert set(regions["image_id"].to_pylist()) == set(night.hot)
 
 
@@ -123,7 +123,7 @@ def test_portions_add_up_to_the_group_as_a_whole(night: Night) -> None:
         own = regions.filter(pa.compute.equal(regions["group_id"], name))
         assert own.select(expected.column_names).to_pylist() == expected.to_pylist()
         for row in scores.filter(pa.compute.equal(scores["group_id"], name)).to_pylist():
-            np.testing.assert_array_equal(np.asarray(night.picture(row["heatmap_uri"])), pictures[row["image_id"]])
+            np.testing.assert_array_equal(np.asarray(night.picture(row["heatmap_path"])), pictures[row["image_id"]])
 
 
 @pytest.mark.parametrize("heatmaps", ["flagged", "all", "none"])
@@ -240,13 +240,13 @@ def test_the_highest_of_every_group_are_explained_flagged_or_not(night: Night, t
     scores, regions = night.explain(top=top, patch_threshold=0.05)
     for row in scores.to_pylist():
         wanted = row["is_anomalous"] or row["rank"] <= top
-        assert (row["heatmap_uri"] is not None) == wanted
+        assert (row["heatmap_path"] is not None) == wanted
         assert (row["image_id"] in set(regions["image_id"].to_pylist())) == wanted
 
 
 def test_regions_without_heatmaps(night: Night) -> None:
     scores, regions = night.explain(heatmaps="none")
-    assert scores["heatmap_uri"].null_count == scores.num_rows
+    assert scores["heatmap_path"].null_count == scores.num_rows
     assert regions.equals(night.explain()[1])
 
 
@@ -284,7 +284,7 @@ def test_a_flagged_image_has_a_region_also_where_its_map_stays_below_the_thresho
     (verdict,) = done.verdicts.to_pylist()
     assert {row["image_id"] for row in done.regions.to_pylist()} == {*flagged}
     assert all(row["threshold"] < row["peak"] < verdict["region_threshold"] for row in done.regions.to_pylist())
-    assert done.scores["heatmap_uri"].null_count == 0  # explain.top shows the others, which have no region
+    assert done.scores["heatmap_path"].null_count == 0  # explain.top shows the others, which have no region
 
 
 def test_regions_do_not_depend_on_the_size_of_the_heatmaps(night: Night) -> None:
@@ -311,8 +311,8 @@ def test_a_group_of_equal_scores_flags_nothing(tmp_path: Path) -> None:
     scores, regions = night.explain(heatmaps="all")
     assert scores["z"].to_pylist() == [0.0] * 9
     assert regions.num_rows == 0
-    assert scores["heatmap_uri"].null_count == 0
-    assert math.isclose(np.asarray(night.picture(scores["heatmap_uri"][0].as_py())).mean(), 99.5, abs_tol=1)
+    assert scores["heatmap_path"].null_count == 0
+    assert math.isclose(np.asarray(night.picture(scores["heatmap_path"][0].as_py())).mean(), 99.5, abs_tol=1)
 
 
 def test_staged_scores_of_other_images_are_refused(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_too_few_images_get_no_score(night: Night) -> None:
     assert small["status"].to_pylist() == [TOO_FEW_IMAGES] * 5
     assert set(small["error"].to_pylist()) == {"group of 5, fewer than scoring.min_batch=6"}
     assert small["group_size"].to_pylist() == [5] * 5
-    for name in ("score", "rank", "z", "is_anomalous", "max_patch", "n_references", "heatmap_uri"):
+    for name in ("score", "rank", "z", "is_anomalous", "max_patch", "n_references", "heatmap_path"):
         assert small[name].null_count == 5, name
     assert NUT_GROUP not in regions["group_id"].to_pylist()
     assert scores.num_rows == 155
@@ -353,7 +353,7 @@ def test_an_image_without_a_reference_is_no_part_of_the_ranking(tmp_path: Path) 
     for row in scores.to_pylist():
         without = row["image_id"] in (f"{FOLDER}/2.png", f"{FOLDER}/7.png")
         assert row["status"] == (TOO_FEW_IMAGES if without else OK)
-        for name in ("score", "rank", "z", "is_anomalous", "max_patch", "heatmap_uri"):
+        for name in ("score", "rank", "z", "is_anomalous", "max_patch", "heatmap_path"):
             assert (row[name] is None) == without, name
         assert (row["error"] or "").startswith("no reference: every image") == without
         assert row["n_references"] == (0 if without else 9)
@@ -389,15 +389,15 @@ def test_failed_images_are_rows_with_their_error(tmp_path: Path) -> None:
     for row, error in zip(rows.to_pylist(), ["no image", "gone"], strict=True):
         assert (row["status"], row["error"], row["run_id"]) == (FAILED, error, RUN)
         assert (row["group_id"], row["encoder_id"]) == (GROUP, "encoder-1")
-        assert {row[name] for name in ("score", "z", "rank", "group_size", "heatmap_uri")} == {None}
+        assert {row[name] for name in ("score", "z", "rank", "group_size", "heatmap_path")} == {None}
     assert failed_rows(images.slice(0, 0), night.settings()).num_rows == 0
 
 
 def drawn_at(night: Night) -> dict[str, int]:
     """When each heatmap was written, by the name of its image."""
     scores = night.explain(goes_on=True, portion=1)[0]
-    uris = dict(zip(scores["image_id"].to_pylist(), scores["heatmap_uri"].to_pylist(), strict=True))
-    return {image[-5:]: Path(uri).stat().st_mtime_ns for image, uri in uris.items() if uri}
+    uris = dict(zip(scores["image_id"].to_pylist(), scores["heatmap_path"].to_pylist(), strict=True))
+    return {image[-5:]: Path(night.lake, uri).stat().st_mtime_ns for image, uri in uris.items() if uri}
 
 
 def ended_early(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
@@ -416,8 +416,9 @@ def test_a_run_that_goes_on_draws_nothing_twice_and_loses_nothing(tmp_path: Path
     at = first.stat().st_mtime_ns
     scores, regions = night.explain(goes_on=True, portion=1)
     assert first.stat().st_mtime_ns == at
-    files = {str(path) for path in (tmp_path / "lake" / "heatmaps").rglob("*.png")}
-    assert set(scores["heatmap_uri"].drop_null().to_pylist()) == files
+    lake = tmp_path / "lake"
+    files = {str(path.relative_to(lake)) for path in (lake / "heatmaps").rglob("*.png")}
+    assert set(scores["heatmap_path"].drop_null().to_pylist()) == files
     assert len(files) == 2
     assert regions["image_id"].to_pylist() == [f"{FOLDER}/2.png", f"{FOLDER}/4.png"]
     again = night.explain(goes_on=True, portion=1)
@@ -440,7 +441,7 @@ def test_what_was_drawn_is_taken_if_it_was_made_of_the_same_and_is_there(tmp_pat
     assert drawn_again() == set()
     for changed in ({"max_side": 40}, {"patch_threshold": 0.2}):
         assert drawn_again(**changed) == {"2.png", "4.png"}
-    Path(night.explain(goes_on=True, portion=1)[0]["heatmap_uri"].drop_null()[0].as_py()).unlink()
+    Path(night.lake, night.explain(goes_on=True, portion=1)[0]["heatmap_path"].drop_null()[0].as_py()).unlink()
     earlier = drawn_at_if_there(night)
     later = drawn_at(night)
     assert {image for image in later if later[image] != earlier.get(image)} == {"2.png"}
@@ -471,10 +472,10 @@ def test_a_picture_that_could_not_be_drawn_is_tried_again(tmp_path: Path) -> Non
     original = tmp_path / "archive" / FOLDER / "4.png"
     away = original.rename(tmp_path / "away")
     scores, _ = night.explain()
-    assert scores["heatmap_uri"].null_count == scores.num_rows
+    assert scores["heatmap_path"].null_count == scores.num_rows
     away.rename(original)
     scores, _ = night.explain(goes_on=True)
-    assert scores["heatmap_uri"].null_count == scores.num_rows - 1
+    assert scores["heatmap_path"].null_count == scores.num_rows - 1
 
 
 @pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])

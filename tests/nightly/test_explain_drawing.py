@@ -53,8 +53,8 @@ def test_the_hot_patch_is_hot_and_the_rest_stays_the_photo(
     assert scores["error"].null_count == COUNT
     top, left = HOT[0] * 6, HOT[1] * 6
     for number, row in enumerate(scores.to_pylist()):
-        assert row["heatmap_uri"].endswith(f".{format}")
-        found = night.picture(row["heatmap_uri"])
+        assert row["heatmap_path"].endswith(f".{format}")
+        found = night.picture(row["heatmap_path"])
         assert (found.format, found.mode, found.size) == (format.upper(), "RGB", (WIDTH, HEIGHT))
         drawn, kept = (np.asarray(i).astype(int) for i in (found, Image.open(io.BytesIO(photo(number)))))
         warmth = drawn[..., 0] - drawn[..., 2]  # red above blue: the photo is grey, and so is what is normal
@@ -76,14 +76,14 @@ def test_each_fit_is_drawn_where_it_was_taken_from(tmp_path: Path, fit: str) -> 
     colours = colour_range(patches, verdict.flagged, verdict.threshold_score)
     heat = heatmap(patches[BAD], WIDTH, HEIGHT, max_side=1024, fit=fit)
     expected = overlay(np.asarray(Image.open(io.BytesIO(photo(BAD)))), heat, *colours)
-    (uri,) = scores["heatmap_uri"].drop_null().to_pylist()
+    (uri,) = scores["heatmap_path"].drop_null().to_pylist()
     np.testing.assert_array_equal(np.asarray(night.picture(uri)), expected)
 
 
 def test_large_photos_are_drawn_scaled_down_and_regions_are_not(tmp_path: Path) -> None:
     night = loose(tmp_path)
     scores, regions = night.explain(max_side=32)
-    (uri,) = scores["heatmap_uri"].drop_null().to_pylist()
+    (uri,) = scores["heatmap_path"].drop_null().to_pylist()
     assert night.picture(uri).size == (32, 24)
     (region,) = regions.to_pylist()
     assert region["x"] > 24
@@ -94,12 +94,12 @@ def check_that_one_heatmap_is_missing(night: Night, settings: dict[str, object],
     before = night.explain(heatmaps="all")
     spoil()
     scores, regions = night.explain(heatmaps="all", **settings)
-    missing = [row for row in scores.to_pylist() if row["heatmap_uri"] is None]
+    missing = [row for row in scores.to_pylist() if row["heatmap_path"] is None]
     assert regions.equals(before[1])
     assert set(regions["image_id"].to_pylist()) == set(night.hot)
-    unchanged = [name for name in scores.column_names if name not in ("heatmap_uri", "error")]
+    unchanged = [name for name in scores.column_names if name not in ("heatmap_path", "error")]
     assert scores.select(unchanged).equals(before[0].select(unchanged))
-    assert scores["error"].is_valid().to_pylist() == scores["heatmap_uri"].is_null().to_pylist()
+    assert scores["error"].is_valid().to_pylist() == scores["heatmap_path"].is_null().to_pylist()
     (row,) = missing
     assert (row["image_id"] in night.hot, row["status"], row["is_anomalous"], row["rank"]) == (True, OK, True, 1)
     assert row["error"].startswith(NOTE)

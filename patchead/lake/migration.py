@@ -1,0 +1,171 @@
+"""Tables that an earlier version wrote, taken to the columns of this one: once, in place, by the first who writes.
+
+Delta keeps what was there before: a reader who has opened the table goes on, and `patchead gc` removes the old files as
+it does those of replaced nights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, Schema, write_deltalake
+
+from patchead.lake.region_shares import with_shares
+from patchead.lake.replaced_groups import sql_literal
+from patchead.lake.tables import VERSION_NOTE, committed, delta_uri, open_table, read_rows
+from patchead.result_tables import MAIN, OPTIONAL, TABLES_VERSION
+from patchead.schema import FAILED, OK, RUNS, SKIPPED, STAGED_REGIONS, TABLES, completed, table
+from patchead.storage import Storage
+
+_SHARED = ("seconds", "gpu_seconds", "cpu_seconds")
+_COUNTS = ("images", "ok", "failed", "skipped", "anomalous", "groups")
+
+
+def migrate(lake_uri: str, storage: Storage, before_commit: Callable[[], None] = lambda: None) -> list[str]:
+    """Take the result tables to this version of their columns, and name those that were not there yet.
+
+    What is there of this version already is left alone, so a migration that was cut off goes on. Old rows are of the
+    lane `MAIN`.
+
+    Args:
+        lake_uri, storage: the lake.
+        before_commit: raises where this process must not write any more.
+
+    Raises:
+        LakeError: a table cannot be read or written.
+    """
+    found = [name for name in TABLES if is_old(open_table(lake_uri, storage, name))]
+    for name in found:  # runs come last: they tell where the archive of old scores was
+        before_commit()
+        committed(lambda name=name: _migrate(lake_uri, storage, name), delta_uri(lake_uri, storage, name))  # type: ignore[misc]
+    return found
+
+
+def is_old(there: DeltaTable | None) -> bool:
+    """Tell whether a table is there and has rows of an earlier version of its columns."""
+    return there is not None and there.metadata().description != VERSION_NOTE
+
+
+def _migrate(lake_uri: str, storage: Storage, name: str) -> None:
+    opened = open_table(lake_uri, storage, name)
+    if opened is None or not is_old(opened):
+        return
+    there = {field.name for field in opened.schema().fields}
+    lacking = [column for column in TABLES[name] if column.name not in there and column.name not in OPTIONAL]
+    if lacking:
+        opened.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
+    if name == "scores":
+        opened.update(predicate="lane IS NULL", updates=scores_now(archives_of(lake_uri, storage)))
+    elif name == "verdicts":
+        opened.update(predicate="lane IS NULL", updates={"lane": sql_literal(MAIN)})
+    else:
+        rows = (_regions if name == "regions" else old_runs)(lake_uri, storage)
+        if rows.num_rows:
+            runs = ", ".join(sql_literal(run) for run in pc.unique(rows["run_id"]).to_pylist())
+            used = [c for c in rows.column_names if c not in OPTIONAL or rows[c].null_count < rows.num_rows]
+            how = {"mode": "overwrite", "schema_mode": "merge", "predicate": f"run_id IN ({runs})"}
+            write_deltalake(opened, rows.select(used), **how)
+    opened.alter.set_table_description(VERSION_NOTE)
+
+
+def scores_now(archives: list[str]) -> dict[str, str]:
+    """Write the SQL of columns of scores that earlier versions held as whole addresses."""
+    path = "uri"
+    for root in archives:
+        quoted = sql_literal(f"{root}/")
+        path = f"CASE WHEN starts_with(uri, {quoted}) THEN substr(uri, {len(root) + 2}) ELSE {path} END"
+    of_the_lake = "'heatmaps/night=' || split_part(heatmap_uri, '/heatmaps/night=', 2)"  # it may have been moved
+    return {"lane": sql_literal(MAIN), "path": path, "heatmap_path": of_the_lake}
+
+
+def archives_of(lake_uri: str, storage: Storage) -> list[str]:
+    """List the archives that runs have read, the longest address last, which is tried first."""
+    settings = pc.unique(read_rows(lake_uri, storage, "runs", ["config_json"])["config_json"]).drop_null().to_pylist()
+    return sorted({_archive_of(text) or "" for text in settings} - {""}, key=len)
+
+
+def _archive_of(config_json: str | None) -> str | None:
+    uri = (json.loads(config_json or "{}").get("archive") or {}).get("uri")
+    return uri and uri.removeprefix("file://").rstrip("/")
+
+
+def _regions(lake_uri: str, storage: Storage) -> pa.Table:
+    """Regions of earlier versions, with shares of pictures whose scores are still there."""
+    rows = read_rows(lake_uri, storage, "regions", [*STAGED_REGIONS.names, "lane"])
+    rows = rows.filter(pc.is_null(rows["lane"])).drop_columns(["lane"])
+    images = read_rows(lake_uri, storage, "scores", ["image_id", "width", "height"])
+    return with_shares(rows, images, MAIN)
+
+
+def old_runs(lake_uri: str, storage: Storage) -> pa.Table:
+    """Read the rows of runs that an earlier version wrote, one per night: RUNS."""
+    opened = open_table(lake_uri, storage, "runs")
+    if opened is None:
+        return RUNS.empty_table()
+    rows = opened.to_pyarrow_table()
+    lanes = rows["lane"].to_pylist() if "lane" in rows.column_names else [None] * rows.num_rows
+    old = [row for row, lane in zip(rows.to_pylist(), lanes, strict=True) if lane is None]
+    counts = _counted(lake_uri, storage, [row["run_id"] for row in old if len(row.get("nights") or []) > 1])
+    return table([night for row in old for night in _nights_of(row, counts.get(row["run_id"], {}))], RUNS)
+
+
+def _nights_of(row: Mapping[str, Any], counts: Mapping[Any, Mapping[str, int]]) -> Iterator[dict[str, Any]]:
+    """One old row as one per night; what its scores, if they are still there, do not tell of a night is null."""
+    same: dict[str, Any] = {name: row.get(name) for name in RUNS.names}
+    same |= {"lane": MAIN, "schema_version": TABLES_VERSION, "archive_uri": _archive_of(row.get("config_json"))}
+    if row.get("finished_at") and row.get("started_at"):
+        same["seconds"] = (row["finished_at"] - row["started_at"]).total_seconds()
+    nights = row.get("nights") or [row.get("night")]
+    if len(nights) == 1:
+        yield same | {"night": nights[0]}
+        return
+    total = sum(of["images"] for of in counts.values())
+    for night in nights:
+        known = counts.get(night, {})
+        share = known.get("images", 0) / total if total else 1 / len(nights)
+        shares = {name: same[name] * share for name in _SHARED if same[name] is not None}
+        own = {name: known.get(name) for name in _COUNTS}
+        yield same | {"night": night, "embedded": None, "reused": None} | shares | own
+
+
+def _counted(lake_uri: str, storage: Storage, runs: list[str]) -> dict[str, dict[Any, dict[str, int]]]:
+    """Of these runs, as far as their scores are still there: counts by night."""
+    if not runs:
+        return {}
+    columns = ["run_id", "night", "group_id", "status", "is_anomalous"]
+    rows = read_rows(lake_uri, storage, "scores", columns, [("run_id", "in", runs)])
+    masks = {"ok": [OK], "failed": [FAILED], "skipped": [*SKIPPED]}
+    of = {name: pc.is_in(rows["status"], value_set=pa.array(values)).cast(pa.int64()) for name, values in masks.items()}
+    of["anomalous"] = pc.fill_null(rows["is_anomalous"], False).cast(pa.int64())
+    told = pa.table({"run_id": rows["run_id"], "night": rows["night"], "group_id": rows["group_id"], **of})
+    wanted = [("ok", "count"), *((name, "sum") for name in of), ("group_id", "count_distinct")]
+    found: dict[str, dict[Any, dict[str, int]]] = {}
+    for row in told.group_by(["run_id", "night"]).aggregate(wanted).to_pylist():
+        counts = {"images": row["ok_count"], "groups": row["group_id_count_distinct"]}
+        counts |= {name: row[f"{name}_sum"] for name in of}
+        found.setdefault(row["run_id"], {})[row["night"]] = counts
+    return found
+
+
+def current_runs(lake_uri: str, storage: Storage) -> pa.Table:
+    """Read the table of runs as this version writes it, while nothing has migrated it: RUNS."""
+    opened = open_table(lake_uri, storage, "runs")
+    rows = RUNS.empty_table() if opened is None else opened.to_pyarrow_table()
+    new = rows.filter(pc.is_valid(rows["lane"])) if "lane" in rows.column_names else rows.slice(0, 0)
+    return pa.concat_tables([completed(new, RUNS), old_runs(lake_uri, storage)])
+
+
+def named_heatmaps(lake_uri: str, storage: Storage) -> set[str]:
+    """Find the heatmaps that rows of scores name, relative to the lake, also in what nothing has migrated yet."""
+    opened = open_table(lake_uri, storage, "scores")
+    there = set() if opened is None else {field.name for field in opened.schema().fields}
+    names = [name for name in ("heatmap_path", "heatmap_uri") if name in there]
+    if opened is None or not names:
+        return set()
+    rows = opened.to_pyarrow_table(columns=names)
+    found = set().union(*(rows[name].drop_null().to_pylist() for name in names))
+    return {f"heatmaps/night={uri.partition('heatmaps/night=')[2]}" for uri in found}

@@ -1,0 +1,42 @@
+"""What a night's stages note in the run record: counts of each night, and what the pools held."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.arrow_columns import count
+from patchead.nightly.embed import Embedded
+from patchead.nightly.run_record import RunRecord
+from patchead.runtime.pool import Pool, reserved_seconds
+from patchead.schema import FAILED, OK, SKIPPED
+
+
+def note_embedded(record: RunRecord, manifest: pa.Table, done: Embedded) -> None:
+    """Note what became of the images of a manifest, in its order, in the embed stage."""
+    record.embedded, record.reused, record.failed = done.embedded, done.reused, done.failed
+    record.unread = done.unread.num_rows
+    fresh, failed = pc.is_in(manifest["image_id"], value_set=done.fresh), pc.equal(done.receipts["status"], FAILED)
+    masks = {"embedded": fresh, "failed": failed, "reused": pc.invert(pc.or_(fresh, failed))}
+    for name, mask in masks.items():
+        record.note(name, manifest["night"].filter(mask))
+
+
+def note_published(record: RunRecord, scores: pa.Table, verdicts: pa.Table) -> None:
+    """Note what is about to be published: SCORES and VERDICTS."""
+    record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
+    record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
+    skipped = pc.is_in(scores["status"], value_set=pa.array(SKIPPED))
+    masks = {"ok": pc.equal(scores["status"], OK), "skipped": skipped, "anomalous": scores["is_anomalous"]}
+    for name, mask in masks.items():
+        record.note(name, scores["night"].filter(mask))
+    record.note("groups", verdicts["night"])
+
+
+def note_held(record: RunRecord, seconds: Mapping[str, float], embed_pool: Pool, score_pool: Pool) -> None:
+    """Note what the pools have held: ``seconds`` of the stages by now."""
+    embedding = sum(seconds.get(name, 0.0) for name in ("embed", "prompts"))
+    held = [(embed_pool, embedding), (score_pool, seconds.get("score", 0.0))]
+    record.cpu_seconds, record.gpu_seconds = reserved_seconds(held)
