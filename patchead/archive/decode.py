@@ -114,7 +114,7 @@ def _jpeg(data: bytes, max_pixels: int) -> np.ndarray | Deep:
         if image.mode not in ("L", "RGB"):
             jpeg.refuse_incomplete(whole)
             return _eight_bit(image)
-        pixels, orientation = jpeg.pixels_of_jpeg(whole, image), _orientation(image)
+        pixels, orientation = jpeg.pixels_of_jpeg(whole, image), orientation_of(image)
     return pixels if orientation == 1 else np.ascontiguousarray(upright(pixels, orientation))
 
 
@@ -125,7 +125,7 @@ def _png(data: bytes, max_pixels: int) -> np.ndarray | Deep:
             found = png.read_deep_png(alone)
             with suppress(*DAMAGE):
                 image.load()  # its notes may come after its pixels
-            orientation = _orientation(image)
+            orientation = orientation_of(image)
         alpha = None if found.alpha is None else upright(found.alpha, orientation)
         return Deep(upright(found.values, orientation), alpha, significant=found.significant)
     try:
@@ -162,7 +162,7 @@ def _eight_bit(image: Image.Image) -> np.ndarray:
         image = bmp.opaque_if_empty(image)
     with damage_told():
         flat = _without_alpha(image)
-    pixels, orientation = np.array(flat), _orientation(image)
+    pixels, orientation = np.array(flat), orientation_of(image)
     return pixels if orientation == 1 else np.ascontiguousarray(upright(pixels, orientation))
 
 
@@ -178,8 +178,8 @@ def _without_alpha(image: Image.Image) -> Image.Image:
     return flat
 
 
-def _orientation(image: Image.Image) -> int:
-    """The orientation in the notes of a picture; damaged notes leave it as it is."""
+def orientation_of(image: Image.Image) -> int:
+    """Read the orientation in the notes of a picture, 1 to 8; damaged notes leave it as it is."""
     with suppress(*DAMAGE):
         return int(image.getexif().get(_ORIENTATION, 1))
     return 1
