@@ -8,7 +8,7 @@ SOURCES := patchead jobs cluster tests
 export PYTHONDONTWRITEBYTECODE =
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow bench eval picture pages lint types check clean
+.PHONY: help demo test test-slow browser bench eval picture pages lint types check clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,8 +25,11 @@ demo: $(STAMP)  ## real defects in real photos, on this machine, end to end
 test: $(STAMP)  ## every test but the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP)  ## the slow tests
+test-slow: $(STAMP) browser  ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+browser:  ## Debian's chromium, for the slow tests and the pictures of the page
+	command -v chromium || { apt-get update && apt-get install -y --no-install-recommends chromium; }
 
 bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run
 	$(BIN)/python jobs/benchmark.py
@@ -34,8 +37,8 @@ bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run
 eval: $(STAMP)  ## how good the scores are, on real and planted defects; half an hour
 	$(BIN)/python jobs/study.py
 
-picture: $(STAMP)  ## the README's picture, from textures whose licence allows it
-	$(BIN)/python jobs/demo.py --images textures --good 36 --bad 4 --picture docs/demo.png
+picture: $(STAMP) browser  ## docs/demo.png and docs/report.webp, from textures whose licence allows it
+	$(BIN)/python jobs/demo.py --images textures --good 36 --bad 4 --picture docs/demo.png --screenshot docs/report.webp
 
 pages: $(STAMP)  ## docs/tables.md and docs/settings.md, from the code
 	$(BIN)/python jobs/write_pages.py

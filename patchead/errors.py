@@ -1,8 +1,8 @@
 """What can go wrong, by name. Each error carries the exit code of the command it ends.
 
 Exit codes: 0 every image scored; 1 anything not listed; 2 bad settings; 3 published, some images failed;
-4 not published, too many images failed; 5 asked to end (SIGTERM), not published. Code 3 is a
-result, not an error (see :mod:`patchead.cli`).
+4 not published, too many images failed; 5 asked to end (SIGTERM), not published; 6 published, but its report could
+not be written. Code 3 is a result, not an error (see :mod:`patchead.cli`).
 """
 
 from __future__ import annotations
@@ -91,6 +91,12 @@ class StoppedError(PatcheadError):
     """A run was asked to end (SIGTERM) before it had published; the same run id goes on."""
 
     exit_code = 5
+
+
+class ReportError(PatcheadError):
+    """A night is published, and the page about it (run.report) could not be written."""
+
+    exit_code = 6
 
 
 def bad_value(parameter: str, got: object, allowed: str, remedy: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Imports go one way: jobs, cli → forecast, nightly → review, runtime, plan → the method, the data → base."""
+"""Imports go one way: jobs, cli → forecast, nightly → report, review, runtime, plan → the method, the data → base."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ ALLOWED = {
     "evaluation": BASE | ROOMS | {"local", "local_prompts", "settings"},
     "plan": BASE | ROOMS,
     "runtime": BASE,
-    "nightly": BASE | ROOMS | {"plan", "review", "runtime", "settings"},
+    "nightly": BASE | ROOMS | {"plan", "report", "review", "runtime", "settings"},
     "forecast": BASE | ROOMS | {"plan", "review", "runtime", "settings", "nightly"},
+    "report": BASE | ROOMS | {"settings"},
     "review": BASE | ROOMS | {"settings"},
-    "commands": BASE | ROOMS | {"evaluation", "forecast", "nightly", "review", "runtime", "settings"},
+    "commands": BASE | ROOMS | {"evaluation", "forecast", "nightly", "report", "review", "runtime", "settings"},
     "cli": BASE | ROOMS | {"commands", "evaluation", "forecast", "nightly", "runtime", "settings"},
     "__init__": {"notebook"},
 }
@@ -114,7 +115,7 @@ def test_the_tasks_of_workers_start_without_what_they_do_not_need(module: str) -
     assert not started.stdout.strip()
 
 
-@pytest.mark.parametrize("command", ["query SELECT", "runs", "accepted", "feedback labels.csv", "thresholds"])
+@pytest.mark.parametrize("command", ["query SELECT", "runs", "accepted", "feedback labels.csv", "thresholds", "report"])
 def test_commands_that_need_a_lake_alone_start_without_torch_and_ray(command: str, tmp_path: Path) -> None:
     """The analyst waits for what she asked, not for three seconds of imports."""
     code = (

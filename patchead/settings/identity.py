@@ -76,6 +76,7 @@ _NOTHING = (
     *("storage.attempts", "storage.deadline_seconds"),
     *("resources.expect_gpus", "resources.wait_minutes", "resources.gpus_per_actor", "resources.cpus_per_actor"),
     *("resources.embed_actors", "resources.score_actors", "resources.local_cpus"),
+    *("run.report", "report.images", "report.pictures", "report.compared"),  # a page about the result
     "run.run_id",  # the name of all the others
     *("run.lane", "run.price_per_gpu_hour", "run.price_per_cpu_hour"),  # where results stand, and what they cost
     "run.grace_seconds",

@@ -15,7 +15,14 @@ from pydantic import model_validator
 from patchead.redaction import secrets_in
 from patchead.settings.images import ArchiveConfig, PromptsConfig
 from patchead.settings.method import AlignConfig, EncoderConfig, ExplainConfig, MaskConfig, ScoringConfig
-from patchead.settings.places import LakeConfig, ResourcesConfig, RetentionConfig, RunConfig, StorageConfig
+from patchead.settings.places import (
+    LakeConfig,
+    ReportConfig,
+    ResourcesConfig,
+    RetentionConfig,
+    RunConfig,
+    StorageConfig,
+)
 from patchead.settings.presets import Preset, beneath
 from patchead.settings.section import Section
 
@@ -36,6 +43,7 @@ class Config(Section):
     retention: RetentionConfig = RetentionConfig()
     storage: StorageConfig = StorageConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    report: ReportConfig = ReportConfig()
     run: RunConfig = RunConfig()
 
     @model_validator(mode="before")

@@ -76,6 +76,17 @@ class ResourcesConfig(Section):
         return gpus
 
 
+class ReportConfig(Section):
+    """How much of a night is on the page of `patchead report`."""
+
+    images: Positive = 5000
+    """Images on the page, the worst; each has a thumbnail."""
+    pictures: Annotated[int, Field(ge=0)] = 100
+    """Of these, the worst that have a larger picture of the original, and their heatmap."""
+    compared: Annotated[int, Field(ge=0)] = 20
+    """Of these, the worst that show the reference patches they were compared with, from embeddings still there."""
+
+
 class RunConfig(Section):
     """This run."""
 
@@ -92,6 +103,8 @@ class RunConfig(Section):
     """Publish only if the storage kept at most this fraction of the images back, which was tried twice."""
     max_failed_fraction: Share = 0.01
     """Publish only if at most this fraction of the images failed."""
+    report: bool = False
+    """Write the page of `patchead report` into the lake, below reports/, once the night is published."""
     grace_seconds: Annotated[float, Field(gt=0)] = 25.0
     """Seconds from SIGTERM (a spot machine that is taken away) to the end of the process, with code 5."""
     max_image_seconds: Annotated[float, Field(gt=0)] = 120.0

@@ -51,10 +51,12 @@ def test_dependencies_come_from_pyproject_by_the_constraints(
     assert program is not None
     printed = subprocess.run([sys.executable, "-c", program[1]], cwd=root, capture_output=True, text=True, check=True)
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["cluster"]]
+    extras = project["optional-dependencies"]
+    assert extras["report"][0] == "patchead[query]"
+    needed = [*project["dependencies"], *extras["cluster"], *extras["query"], *extras["report"][1:]]
     assert printed.stdout.splitlines() == needed
-    names = {re.split(r"[\[<>=]", requirement)[0].lower() for requirement in needed}
-    assert names <= {name.lower() for name in constraints}
+    names = {re.split(r"[\[<>=]", requirement)[0].lower().replace("-", "_") for requirement in needed}
+    assert names <= {name.lower().replace("-", "_") for name in constraints}
 
 
 def test_ends_as_an_ordinary_user(instructions: list[tuple[str, str]]) -> None:

@@ -36,8 +36,12 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_folder_is_enough(photos: Path) -> None:
-    done = patchead("score", "./photos", "--local", *SMALL_OPTIONS)
+    done = patchead("score", "./photos", "--local", *SMALL_OPTIONS, "--set=run.report=true")
     assert done.code == 0, done.err
+    page = photos.parent / "patchead-lake/reports/night=2026-01-17"
+    assert f"open      {page}/index.html" in done.out
+    assert "thumbnails/" in (page / "index.html").read_text()
+    assert len(list((page / "patches").iterdir())) >= 8  # of all eight images, what their worst patches were like
     assert "2026-01-17, the date of the newest file; without a product: the name of their folder" in done.out
     found = rows(photos.parent / "patchead-lake")
     assert {(str(row["night"]), row["product"], row["status"]) for row in found} == {("2026-01-17", "photos", "ok")}

@@ -1,0 +1,57 @@
+"""A picture of a night's page, by the system's chromium: `python jobs/page_picture.py report/index.html page.webp`."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from PIL import Image
+
+from patchead.cli import run_command
+from patchead.errors import SettingsError
+
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+
+
+def draw_page(page: Path, out: Path, width: int = 1360, height: int = 1180, *, dark: bool = False) -> None:
+    """Open a page as a person does, choose the images, and write what is seen as WebP.
+
+    Raises:
+        SettingsError: chromium is not installed.
+    """
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        raise SettingsError("a picture of the page needs chromium: make browser")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+        scheme = "dark" if dark else "light"
+        shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
+        shown.goto(page.resolve().as_uri())
+        shown.wait_for_load_state("load")
+        for picture in shown.locator("#grid img, #stack img").all()[:20]:
+            picture.evaluate("(picture) => picture.decode()")
+        seen = shown.screenshot()
+        browser.close()
+    Image.open(io.BytesIO(seen)).save(out, "WEBP", quality=80, method=6)
+
+
+def main(
+    page: Annotated[Path, typer.Argument(help="index.html of a report.")],
+    out: Annotated[Path, typer.Argument(help="The picture, .webp.")],
+    width: Annotated[int, typer.Option(min=200)] = 1360,
+    height: Annotated[int, typer.Option(min=200)] = 1180,
+    dark: Annotated[bool, typer.Option("--dark", help="As it is at night.")] = False,
+) -> None:
+    """Draw a picture of a report's page."""
+    draw_page(page, out, width, height, dark=dark)
+
+
+if __name__ == "__main__":
+    job = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    job.command()(main)
+    run_command(job)

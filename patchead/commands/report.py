@@ -1,0 +1,74 @@
+"""`patchead report`: a page to look at, of one night."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from patchead.commands.options import NightOption, OneLakeOption, SetOption, out, settings_of
+from patchead.commands.outside import errors_from_outside
+from patchead.errors import PatcheadError, ReportError
+from patchead.printed import say
+from patchead.settings.load import UNUSED_PLACES
+from patchead.settings.model import Config
+
+
+def report(
+    *,
+    lake: OneLakeOption,
+    night: NightOption = None,
+    to: Annotated[
+        str | None, typer.Option("--out", help="Folder or URL of the page; default: reports/night=… in the lake.")
+    ] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Write a page to look at: what is bad on a night, where, and since when. Default: the newest night.
+
+    A folder that opens from a disk and from any static host: no server, no request to anywhere. How much of the night
+    is on it say report.images, report.pictures and report.compared.
+    """
+    _write(settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake, "archive.night": night}), None, to)
+
+
+def require_what_it_needs(settings: Config) -> None:
+    """Refuse `run.report` where a library of the page is not installed: before the night, not after it.
+
+    Raises:
+        SettingsError: naming it.
+    """
+    if settings.run.report:
+        from patchead.report.command import require_libraries
+
+        require_libraries()
+
+
+def report_of_run(settings: Config, nights: Sequence[dt.date] | None) -> None:
+    """Write the reports of the nights that a run has published; ``nights`` are None where it had been published before.
+
+    Raises:
+        ReportError: one of them cannot be written. The nights are published all the same.
+    """
+    wanted: list[dt.date | None] = [*nights] if nights else [None]
+    told: tuple[type[Exception], ...] = (PatcheadError, *errors_from_outside())
+    for night in wanted:
+        try:
+            _write(settings, night, None)
+        except told as exc:
+            raise ReportError(
+                f"published, but the report of {night or 'the night'} could not be written: {exc} "
+                "The same --run-id tries it again, and so does `patchead report`."
+            ) from exc
+
+
+def _write(settings: Config, night: dt.date | None, to: str | None) -> None:
+    from patchead.report.command import make_report
+
+    written = make_report(settings, settings.lake.uri, to, lambda line: say(out, line), night)
+    if written.unseen:
+        say(
+            out, f"warning: {written.unseen} of {written.shown} images have no picture: their originals cannot be read."
+        )
+    say(out, f"open      {written.uri}")

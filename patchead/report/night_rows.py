@@ -1,0 +1,146 @@
+"""Read what the page of one night shows from the lake's tables, and from the records of the runs that wrote them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from patchead.errors import LakeError, SettingsError
+from patchead.files import Folder
+from patchead.lake.heartbeat import read_json
+from patchead.lake.query import query_all
+from patchead.storage import Storage, join
+
+HISTORY_NIGHTS = 60
+"""Nights before this one that the drift is shown of."""
+
+_NIGHTS = "SELECT DISTINCT night FROM scores ORDER BY night DESC NULLS LAST"
+_IMAGES = """
+SELECT run_id, image_id, uri, member, product, group_id, score, rank, group_size, z, p_value, is_anomalous, max_patch,
+       threshold_score, repeat_group, part_id, keys_json, captured_at, heatmap_uri, width, height, status, error
+FROM latest WHERE {of_night}
+ORDER BY is_anomalous DESC NULLS LAST, z DESC NULLS LAST, score DESC NULLS LAST, image_id
+"""
+_REGIONS = """
+SELECT r.run_id, r.image_id, r.region, r.x, r.y, r.width, r.height, r.peak FROM regions AS r
+JOIN (SELECT run_id, image_id FROM latest WHERE {of_night}) USING (run_id, image_id)
+WHERE r.{of_night} ORDER BY r.image_id, r.region
+"""
+_VERDICTS = """
+SELECT v.* FROM verdicts AS v
+JOIN (SELECT DISTINCT run_id, group_id FROM latest WHERE {of_night}) USING (run_id, group_id)
+ORDER BY v.product NULLS LAST, v.group_id
+"""
+_HISTORY = """
+SELECT night, product, group_id, run_id, scored, flagged, median, centre, scale, encoder_id
+FROM verdicts WHERE night <= {night} AND night > {night} - 400 ORDER BY night, group_id, run_id
+"""
+_FAILURES = """
+SELECT night, count(*) AS images, count(*) FILTER (status = 'failed') AS failed FROM latest
+WHERE {of_night} OR night = {before} GROUP BY night
+"""
+_RUNS = """
+SELECT * FROM runs WHERE run_id IN (SELECT run_id FROM latest WHERE {of_night})
+OR ({night} IS NOT NULL AND state = 'failed' AND (night = {night} OR list_contains(nights, {night})))
+ORDER BY started_at, run_id
+"""
+_RUNS_BEFORE = """
+SELECT config_json, versions_json, encoder_id FROM runs
+WHERE run_id IN (SELECT run_id FROM latest WHERE night = {before}) ORDER BY started_at, run_id
+"""
+_LABELS = "SELECT image_id, arg_max(verdict, given_at) AS verdict FROM feedback GROUP BY image_id"
+
+
+@dataclass(frozen=True)
+class NightRows:
+    """Hold the rows of one night, and of the nights before it what they are compared by."""
+
+    night: dt.date | None
+    before: dt.date | None
+    """The night before that is published; None for the first."""
+    images: pa.Table
+    """Each image once, the worst first."""
+    regions: dict[str, list[dict[str, Any]]]
+    """By image id, the highest peak first."""
+    verdicts: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+    """Of every group and night up to this one, its verdict's numbers; oldest first."""
+    failed: dict[dt.date | None, int]
+    """Images that failed, of this night and the one before."""
+    runs: list[dict[str, Any]]
+    """Those that wrote the rows, and those of this night that failed; oldest first."""
+    runs_before: list[dict[str, Any]] = field(default_factory=list)
+    """Settings and versions of the night before."""
+    records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``run.json`` by run id, where it is still there."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What people said of images, by image id."""
+
+    @property
+    def published(self) -> list[dict[str, Any]]:
+        """Give the runs whose rows these are; the others failed."""
+        named = set(self.images["run_id"].to_pylist())
+        return [run for run in self.runs if run["run_id"] in named]
+
+
+def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None) -> NightRows:
+    """Read one night; without ``night`` the newest that is published.
+
+    Raises:
+        SettingsError: no image of that night is published.
+        LakeError: nothing is published yet, DuckDB is not installed, or a table cannot be read.
+    """
+    nights = query_all(lake_uri, storage, _NIGHTS)[0]["night"].to_pylist()
+    if not nights:
+        raise LakeError(f"no image is published in {lake_uri} yet: run `patchead score` first.")
+    if night is not None and night not in nights:
+        newest = ", ".join(str(each) for each in nights[:5] if each)
+        raise SettingsError(f"--night: {lake_uri} has no image of {night}; its newest nights are {newest}.")
+    chosen = nights[0] if night is None else night
+    before = None if chosen is None else max((each for each in nights if each and each < chosen), default=None)
+    # No `IS NOT DISTINCT FROM`: on a partition, DuckDB's delta extension ends with an internal error.
+    of_night = "night IS NULL" if chosen is None else f"night = {_date(chosen)}"
+    at = {"night": _date(chosen), "before": _date(before), "of_night": of_night}
+    statements = (_IMAGES, _REGIONS, _VERDICTS, _HISTORY, _FAILURES, _RUNS, _RUNS_BEFORE, _LABELS)
+    images, regions, verdicts, history, failures, runs, runs_before, labels = query_all(
+        lake_uri, storage, ";".join(statement.format(**at) for statement in statements)
+    )
+    of_runs = runs.to_pylist()
+    found = {run["run_id"]: _record(lake_uri, storage, run["run_id"]) for run in of_runs}
+    return NightRows(
+        night=chosen,
+        before=before,
+        images=images,
+        regions=_by_image(regions.to_pylist()),
+        verdicts=verdicts.to_pylist(),
+        history=_newest_nights(history.to_pylist()),
+        failed={row["night"]: row["failed"] for row in failures.to_pylist()},
+        runs=of_runs,
+        runs_before=runs_before.to_pylist(),
+        records={run_id: record for run_id, record in found.items() if record is not None},
+        labels=dict(zip(labels["image_id"].to_pylist(), labels["verdict"].to_pylist(), strict=True)),
+    )
+
+
+def _date(night: dt.date | None) -> str:
+    return "CAST(NULL AS DATE)" if night is None else f"DATE '{night.isoformat()}'"
+
+
+def _record(lake_uri: str, storage: Storage, run_id: str) -> Mapping[str, Any] | None:
+    return read_json(Folder(join(lake_uri, "runs", run_id), storage), "run.json")
+
+
+def _by_image(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["image_id"], []).append(row)
+    return found
+
+
+def _newest_nights(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    nights = sorted({row["night"] for row in rows})[-HISTORY_NIGHTS:]
+    return [row for row in rows if row["night"] in nights]
