@@ -16,7 +16,7 @@ from patchead.errors import SettingsError
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 
 
-def draw_page(page: Path, out: Path, width: int = 1360, height: int = 1180, *, dark: bool = False) -> None:
+def draw_page(page: Path, out: Path, width: int = 1360, height: int = 1500, *, dark: bool = False) -> None:
     """Open a page as a person does, choose the images, and write what is seen as WebP.
 
     Raises:
@@ -44,7 +44,7 @@ def main(
     page: Annotated[Path, typer.Argument(help="index.html of a report.")],
     out: Annotated[Path, typer.Argument(help="The picture, .webp.")],
     width: Annotated[int, typer.Option(min=200)] = 1360,
-    height: Annotated[int, typer.Option(min=200)] = 1180,
+    height: Annotated[int, typer.Option(min=200)] = 1500,
     dark: Annotated[bool, typer.Option("--dark", help="As it is at night.")] = False,
 ) -> None:
     """Draw a picture of a report's page."""

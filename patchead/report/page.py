@@ -73,7 +73,10 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 
 def _signed(value: float | None, digits: int = 1) -> str:
-    return _NOTHING if value is None else f"{value:+.{digits}f}".replace("-", "\u2212")
+    if value is None:
+        return _NOTHING
+    rounded = round(value, digits) or 0.0  # no minus nought
+    return f"{rounded:+.{digits}f}".replace("-", "\u2212") if rounded else f"{rounded:.{digits}f}"
 
 
 def _asset(name: str) -> str:

@@ -22,6 +22,7 @@ _EMBEDDINGS_READ = 2 << 30
 """Bytes of embeddings that are read to find reference patches, at most."""
 _REFERENCES = 4
 _WORST_SHOWN = 24
+_SHARE_OF_A_BAR = 0.1  # flagged, that fills a bar at least
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ def _context(rows: NightRows, groups: Sequence[contents.Group], request: ReportR
         "failed_before": rows.failed.get(rows.before, 0) if rows.before else None,
         "told": contents.told(rows, groups),
         "groups": groups,
+        "largest": max([_SHARE_OF_A_BAR, *(group.change.share or 0.0 for group in groups)]),
         "most_drawn": contents.MOST_DRAWN,
         "keys": any(rows.images["keys_json"].to_pylist()),
         "worst": rows.images.slice(0, _WORST_SHOWN).to_pylist(),

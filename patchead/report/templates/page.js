@@ -114,7 +114,7 @@
       const [width, height] = image.size ?? [1, 1];
       const frame = make("div", { class: "frame" });
       frame.style.aspectRatio = `${width} / ${height}`;
-      frame.style.maxWidth = `calc(44vh * ${width / height})`;
+      frame.style.maxWidth = `calc(min(44vh, 500px) * ${width / height})`;
       frame.append(make("img", { class: "photo", src: file, alt: `Photo of ${nameOf(image)}` }));
       if (image.files.heatmap) frame.append(make("img", { class: "heat", id: "heat", src: image.files.heatmap, alt: `Heatmap of ${nameOf(image)}` }));
       const space = "http://www.w3.org/2000/svg";
