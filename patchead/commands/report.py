@@ -23,6 +23,7 @@ def report(
     to: Annotated[
         str | None, typer.Option("--out", help="Folder or URL of the page; default: reports/night=… in the lake.")
     ] = None,
+    lane: Annotated[str | None, typer.Option(help="Short for --set run.lane=…: which results are shown.")] = None,
     overrides: SetOption = None,
 ) -> None:
     """Write a page to look at: what is bad on a night, where, and since when. Default: the newest night.
@@ -30,7 +31,11 @@ def report(
     A folder that opens from a disk and from any static host: no server, no request to anywhere. How much of the night
     is on it say report.images, report.pictures and report.compared.
     """
-    _write(settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake, "archive.night": night}), None, to)
+    _write(
+        settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake, "archive.night": night, "run.lane": lane}),
+        None,
+        to,
+    )
 
 
 def require_what_it_needs(settings: Config) -> None:

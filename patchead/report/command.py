@@ -50,6 +50,7 @@ def make_report(
         lake_uri=lake,
         out=to,
         night=night or config.archive.night,
+        lane=config.run.lane,
         images=config.report.images,
         pictures=config.report.pictures,
         compared=config.report.compared,

@@ -13,12 +13,13 @@ from patchead.errors import LakeError, SettingsError
 from patchead.files import Folder
 from patchead.lake.heartbeat import read_json
 from patchead.lake.query import query_all
+from patchead.result_tables import MAIN
 from patchead.storage import Storage, join
 
 HISTORY_NIGHTS = 60
 """Nights before this one that the drift is shown of."""
 
-_NIGHTS = "SELECT DISTINCT night FROM scores ORDER BY night DESC NULLS LAST"
+_NIGHTS = "SELECT DISTINCT night FROM scores WHERE lane = '{lane}' ORDER BY night DESC NULLS LAST"
 _IMAGES = """
 SELECT run_id, image_id, uri, member, product, group_id, score, rank, group_size, z, p_value, is_anomalous, max_patch,
        threshold_score, repeat_group, part_id, keys_json, captured_at, heatmap_uri, width, height, status, error
@@ -37,20 +38,23 @@ ORDER BY v.product NULLS LAST, v.group_id
 """
 _HISTORY = """
 SELECT night, product, group_id, run_id, scored, flagged, median, centre, scale, encoder_id
-FROM verdicts WHERE night <= {night} AND night > {night} - 400 ORDER BY night, group_id, run_id
+FROM verdicts WHERE lane = '{lane}' AND night <= {night} AND night > {night} - 400 ORDER BY night, group_id, run_id
 """
 _FAILURES = """
 SELECT night, count(*) AS images, count(*) FILTER (status = 'failed') AS failed FROM latest
 WHERE {of_night} OR night = {before} GROUP BY night
 """
 _RUNS = """
-SELECT * FROM runs WHERE run_id IN (SELECT run_id FROM latest WHERE {of_night})
-OR ({night} IS NOT NULL AND state = 'failed' AND (night = {night} OR list_contains(nights, {night})))
+SELECT * FROM runs WHERE lane = '{lane}' AND (
+  (run_id IN (SELECT run_id FROM latest WHERE {of_night}) AND ({of_night} OR night IS NULL))
+  OR (state = 'failed' AND {of_night}))
+QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY night NULLS LAST) = 1
 ORDER BY started_at, run_id
 """
 _RUNS_BEFORE = """
 SELECT config_json, versions_json, encoder_id FROM runs
-WHERE run_id IN (SELECT run_id FROM latest WHERE night = {before}) ORDER BY started_at, run_id
+WHERE run_id IN (SELECT run_id FROM latest WHERE night = {before}) AND night = {before}
+ORDER BY started_at, run_id
 """
 _LABELS = "SELECT image_id, arg_max(verdict, given_at) AS verdict FROM feedback GROUP BY image_id"
 
@@ -87,16 +91,16 @@ class NightRows:
         return [run for run in self.runs if run["run_id"] in named]
 
 
-def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None) -> NightRows:
-    """Read one night; without ``night`` the newest that is published.
+def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, lane: str = MAIN) -> NightRows:
+    """Read one night of a lane; without ``night`` the newest that is published.
 
     Raises:
         SettingsError: no image of that night is published.
         LakeError: nothing is published yet, DuckDB is not installed, or a table cannot be read.
     """
-    nights = query_all(lake_uri, storage, _NIGHTS)[0]["night"].to_pylist()
+    nights = query_all(lake_uri, storage, _NIGHTS.format(lane=lane), lane)[0]["night"].to_pylist()
     if not nights:
-        raise LakeError(f"no image is published in {lake_uri} yet: run `patchead score` first.")
+        raise LakeError(f"no image is published in lane {lane} of {lake_uri} yet: run `patchead score` first.")
     if night is not None and night not in nights:
         newest = ", ".join(str(each) for each in nights[:5] if each)
         raise SettingsError(f"--night: {lake_uri} has no image of {night}; its newest nights are {newest}.")
@@ -104,10 +108,10 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None) ->
     before = None if chosen is None else max((each for each in nights if each and each < chosen), default=None)
     # No `IS NOT DISTINCT FROM`: on a partition, DuckDB's delta extension ends with an internal error.
     of_night = "night IS NULL" if chosen is None else f"night = {_date(chosen)}"
-    at = {"night": _date(chosen), "before": _date(before), "of_night": of_night}
+    at = {"night": _date(chosen), "before": _date(before), "of_night": of_night, "lane": lane.replace("'", "''")}
     statements = (_IMAGES, _REGIONS, _VERDICTS, _HISTORY, _FAILURES, _RUNS, _RUNS_BEFORE, _LABELS)
     images, regions, verdicts, history, failures, runs, runs_before, labels = query_all(
-        lake_uri, storage, ";".join(statement.format(**at) for statement in statements)
+        lake_uri, storage, ";".join(statement.format(**at) for statement in statements), lane
     )
     of_runs = runs.to_pylist()
     found = {run["run_id"]: _record(lake_uri, storage, run["run_id"]) for run in of_runs}

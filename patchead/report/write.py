@@ -14,6 +14,7 @@ from patchead.report import contents, pictures
 from patchead.report.nearest import Asked, Nearest, nearest_patches
 from patchead.report.night_rows import NightRows, read_night
 from patchead.report.page import render
+from patchead.result_tables import MAIN
 from patchead.schema import OK
 from patchead.storage import Storage, join
 
@@ -34,6 +35,8 @@ class ReportRequest:
     """Folder or URL that the page is written to; None: `place_in_lake`."""
     night: dt.date | None = None
     """None: the newest."""
+    lane: str = MAIN
+    """Of the results that are shown."""
     images: int = 5000
     """The worst so many images are on the page."""
     pictures: int = 100
@@ -67,8 +70,8 @@ def write_report(request: ReportRequest, storage: Storage, tell: Callable[[str],
         SettingsError: no image of that night is published.
         LakeError: the lake cannot be read, or a file of the report cannot be written.
     """
-    rows = read_night(request.lake_uri, storage, request.night)
-    out = Folder(request.out or place_in_lake(request.lake_uri, rows.night), storage)
+    rows = read_night(request.lake_uri, storage, request.night, request.lane)
+    out = Folder(request.out or place_in_lake(request.lake_uri, rows.night, request.lane), storage)
     shown = rows.images.slice(0, request.images).to_pylist()
     tell(f"report of {rows.night or 'all nights'}: {len(shown)} of {rows.images.num_rows} images, to {out.uri}")
     drawn = _pictures(request, storage, rows, shown, out)
@@ -78,9 +81,10 @@ def write_report(request: ReportRequest, storage: Storage, tell: Callable[[str],
     return Report(out.uri_of(PAGE), rows.night, rows.images.num_rows, len(shown), len(drawn.missing))
 
 
-def place_in_lake(lake_uri: str, night: dt.date | None) -> str:
+def place_in_lake(lake_uri: str, night: dt.date | None, lane: str = MAIN) -> str:
     """Say where a night's report is when no other place is named."""
-    return join(lake_uri, "reports", f"night={night or 'all'}")
+    of_lane = [] if lane == MAIN else [f"lane={lane}"]
+    return join(lake_uri, "reports", *of_lane, f"night={night or 'all'}")
 
 
 def _pictures(

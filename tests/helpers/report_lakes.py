@@ -76,8 +76,8 @@ def _group(
         name = f"{place}/{at:05d}{' ' + BIDI.replace('/', '_') if hostile and at < 4 else ''}.jpg"
         (archive / name).write_bytes(photos[at % len(photos)] if at < images else b"no image")
         group = f"night={night}/product={product}"
-        entry = {"image_id": name, "uri": str(archive / name), "night": night, "product": product, "group_id": group}
-        entry |= {"run_id": f"run-{night}", "width": WIDTH, "height": HEIGHT, "encoder_id": "encoder-1"}
+        entry = {"image_id": name, "path": name, "night": night, "product": product, "group_id": group}
+        entry |= {"run_id": f"run-{night}", "lane": "main", "width": WIDTH, "height": HEIGHT, "encoder_id": "encoder-1"}
         entry["keys_json"] = json.dumps({"station": stations[at % len(stations)]})
         if at < images:
             entry |= _scored(scores, at, images, flagged)
@@ -85,8 +85,9 @@ def _group(
             reason = f"not an image{': ' + BIDI if hostile else ''}"
             entry |= {"status": FAILED, "error": reason, "width": None, "height": None}
         if at < flagged:
-            entry["heatmap_uri"] = heatmap_uri(lake, night, product, entry["run_id"], name, "png")
-            write_image(entry["heatmap_uri"], Storage(), np.full((HEIGHT, WIDTH, 3), (90, 20, 90), np.uint8), "png")
+            uri = heatmap_uri(lake, night, product, entry["run_id"], name, "png")
+            entry["heatmap_path"] = uri.removeprefix(f"{lake}/")
+            write_image(uri, Storage(), np.full((HEIGHT, WIDTH, 3), (90, 20, 90), np.uint8), "png")
         entries.append(entry)
     return entries
 
@@ -108,7 +109,7 @@ def _scored(scores: np.ndarray, at: int, images: int, flagged: int) -> dict[str,
 
 
 def _publish(archive: Path, lake: str, night: dt.date, entries: list[dict[str, Any]], repeats: bool) -> None:
-    names = ("run_id", "image_id", "night", "product", "group_id")
+    names = ("run_id", "lane", "image_id", "night", "product", "group_id")
     boxes = [
         {name: entry[name] for name in names}
         | {"region": number, "x": 40 * number, "y": 30, "width": 60, "height": 50, "area_px": 900, "peak": 0.5}
@@ -121,7 +122,14 @@ def _publish(archive: Path, lake: str, night: dt.date, entries: list[dict[str, A
         for entry in [entry for entry in entries if entry.get("is_anomalous")]:
             entry["repeat_group"] = 1
     ok = [entry for entry in entries if entry["status"] == OK]
-    run = {"run_id": f"run-{night}", "night": night, "nights": [night], "state": "published", "encoder_id": "encoder-1"}
+    run = {
+        "run_id": f"run-{night}",
+        "night": night,
+        "lane": "main",
+        "archive_uri": str(archive),
+        "state": "published",
+        "encoder_id": "encoder-1",
+    }
     run |= {"images": len(entries), "ok": len(ok), "failed": len(entries) - len(ok), "skipped": 0, "embedded": len(ok)}
     run |= {
         "anomalous": sum(entry["is_anomalous"] for entry in ok),
@@ -138,7 +146,7 @@ def _publish(archive: Path, lake: str, night: dt.date, entries: list[dict[str, A
         hot = [entry for entry in of_it if entry["is_anomalous"]]
         repeat = [{"repeat_group": 1, "images": len(hot), "x": 0.1, "y": 0.2, "width": 0.2, "height": 0.2}]
         verdicts.append(
-            {name: of_it[0][name] for name in ("run_id", "night", "product", "group_id", "encoder_id")}
+            {name: of_it[0][name] for name in ("run_id", "lane", "night", "product", "group_id", "encoder_id")}
             | {"images": len(of_it), "scored": len(of_it), "flagged": len(hot), "verdict_rule": "upper_fit"}
             | {"centre": CENTRE, "scale": SCALE, "threshold_z": 3.0, "threshold_score": LIMIT, "region_threshold": 0.3}
             | {"median": float(np.median([entry["score"] for entry in of_it])), "search": "full"}
