@@ -52,6 +52,7 @@ class Name(str, Enum):
     search_small = "search-small"
     search_textures = "search-textures"
     search_noise = "search-noise"
+    search_growth = "search-growth"
     alike = "alike"
     decode = "decode"
     one_pool = "one-pool"
@@ -113,6 +114,7 @@ SEARCHES: dict[Name, tuple[Callable[[int], list[Record]], int, int]] = {
         12,
         60,
     ),
+    Name.search_growth: (lambda images: _of("searching").of_sizes("search-growth", images, 224), 80, 2000),
     Name.search_noise: (lambda images: _of("searching").of_noise("search-noise", images, 256, repeats=2), 60, 200),
 }
 

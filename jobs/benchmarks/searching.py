@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from demo_archive import elpv_cells
 from skimage import data
 from sklearn.metrics import average_precision_score, roc_auc_score
 from studies import cells
@@ -23,6 +24,7 @@ from patchead.search.bounded_group import score_by_window
 from patchead.search.score import score_group
 
 FRACTIONS = (0.05, 0.3)
+_PROBABILITIES = (0.0, 1 / 3, 2 / 3, 1.0)  # of a defect: all cells
 _SHOWN = 0.1  # share of the images that auto presumes to be shown; the search of these is not in its time
 _LONG = 50_000  # patches of a group from which on a turn takes minutes, and none warms up
 _CDIST_QUERIES = 2  # images of the cdist loop, whose time grows with them in a straight line
@@ -59,6 +61,31 @@ def of_textures(benchmark: str, images: int, size: int, *, repeats: int) -> list
 def of_noise(benchmark: str, images: int, patches: int, *, repeats: int) -> list[Record]:
     """Vectors without structure: the worst case."""
     return _measured(benchmark, "no structure", unit_vectors(images, patches, 384), repeats)
+
+
+def of_sizes(benchmark: str, images: int, size: int) -> list[Record]:
+    """How the bounded search grows: a quarter of ``images`` cells of both products against all; the last block."""
+    features = Features(replace(DINO, layers=DINO.layers[-1:]), size)
+    every = sorted({name for product in cells.PRODUCTS for p in _PROBABILITIES for name in elpv_cells(product, p)})
+    records, taken = [], []
+    for n in (images // 4, images):
+        names = tuple(every[at] for at in np.linspace(0, len(every) - 1, n).round().astype(int))
+        embeddings, found = features.take(names, DINO.layers[-1:]), dict[str, GroupScores]()
+        run = _cases(embeddings, Aggregation(fraction=FRACTIONS[0]), found, window=False)["bounded"]
+        taken.append(interleaved({"bounded": run}, 1, warm_up=False)["bounded"][0] / n)
+        _, p, d = embeddings.shape
+        pairs = found["bounded"].search["multiplications"] * (n - 1)
+        figure = partial(
+            Record, benchmark=benchmark, case=f"N={n} P={p} D={d}, nearest {FRACTIONS[0]:.0%}", precision="fp32"
+        )
+        records += [
+            figure(metric="milliseconds per image, bounded", value=1e3 * taken[-1], unit="ms"),
+            figure(metric="multiplied per image, in full products with one other", value=pairs),
+            figure(metric="patches searched", value=float(found["bounded"].search["searched"])),
+        ]
+    case, metric = f"N={images} over N={images // 4}", "time per image, bounded"
+    ratio_of = taken[1] / taken[0]
+    return [*records, Record(benchmark=benchmark, case=case, precision="fp32", metric=metric, value=ratio_of, unit="x")]
 
 
 def _measured(
