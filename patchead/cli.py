@@ -182,13 +182,16 @@ def calibrate(
     precision: Annotated[list[str] | None, typer.Option(help="Of the products; may be repeated.")] = None,
     lake: Annotated[str | None, typer.Option(help="Measure reading here; default: a temporary folder.")] = None,
     overrides: SetOption = None,
+    embed: Annotated[bool, typer.Option("--embed", help="Measure the pace of the settings' encoder too.")] = False,
     output: Annotated[Path | None, typer.Option(help="Default: ~/.cache/patchead/calibration.json.")] = None,
 ) -> None:
     """Measure this machine's speeds, in well under a minute, and keep them for `patchead plan`."""
     from patchead.forecast.calibrate_report import run_calibration
 
     settings = load_config(None, overrides or [], {**UNUSED_PLACES, "lake.uri": lake or UNUSED_PLACES["lake.uri"]})
-    run_calibration(settings, out, threads=threads, actors=actors, precisions=precision or [], lake=lake, output=output)
+    run_calibration(
+        settings, out, threads=threads, actors=actors, precisions=precision or [], lake=lake, output=output, embed=embed
+    )
 
 
 @app.command()

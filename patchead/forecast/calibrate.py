@@ -10,15 +10,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 
+from patchead.encoders import EncoderSpec, build
 from patchead.errors import SettingsError, bad_value
 from patchead.forecast.device_speeds import MEASURED, DeviceFigures
+from patchead.forecast.feed import encoder_key
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group, GroupJob, load
@@ -39,6 +41,7 @@ from patchead.storage import Storage, join
 _MOST_IMAGES = 512
 _MEMORY_BYTES = 4 * GIGABYTE
 _TINY = (5, 16, 32)  # images, patches and dimensions of a group whose task is all overhead
+_EMBEDDED = {"cpu": 16, "cuda": 256}  # images of a turn
 _USUAL = {"cpu": ("fp32", "bf16", "int8"), "cuda": ("fp32", "fp16", "bf16", "int8")}
 
 
@@ -81,6 +84,13 @@ class Probe(ScoreActor):
             )
         )
 
+    def embedded(self, spec: EncoderSpec, images: int) -> float:
+        """Measure the images/s of an encoder with random weights, which decide nothing here."""
+        encoder = build(replace(spec, weights="random"))
+        pixels = np.random.default_rng(0).integers(0, 256, (images, *[encoder.image_size] * 2, 3), dtype=np.uint8)
+        encoder.embed(pixels)  # what is done once only
+        return images / statistics.median([_seconds(lambda: encoder.embed(pixels)) for _ in range(3)])
+
     def read(self, group: Group) -> float:
         """Measure the seconds to load a group's embeddings from the lake."""
         return _seconds(lambda: load(self._store, group, np.arange(len(group.image_ids))))
@@ -97,6 +107,7 @@ def calibrate(
     precisions: Sequence[str] = (),
     lake: tuple[str, Storage] | None = None,
     sizes: Sizes | None = None,
+    encoder: Callable[[str], EncoderSpec] | None = None,
 ) -> DeviceFigures:
     """Measure this machine, with all its actors at work and, for the kernel, with one alone.
 
@@ -107,6 +118,7 @@ def calibrate(
             does not find slower than fp32.
         lake: where reads are measured; default: a temporary folder, which the page cache serves.
         sizes: how much is measured; default: some seconds' worth.
+        encoder: gives the encoder whose pace is measured too, for the device ``cpu`` or ``cuda``.
 
     Raises:
         SettingsError: threads or actors below 1 or more than there are, an unknown precision, or RAY_ADDRESS is set.
@@ -125,7 +137,7 @@ def calibrate(
         pool = Pool(
             size=count, num_cpus=threads - 0.25, num_gpus=1.0 if gpus else 0.0, threads=threads, decode_cpus=0.25
         )
-        return _measure(pool, uri, storage, list(precisions or _of_use(pool)), sizes or Sizes())
+        return _measure(pool, uri, storage, list(precisions or _of_use(pool)), sizes or Sizes(), encoder)
 
 
 def _of_use(pool: Pool) -> list[str]:
@@ -137,7 +149,14 @@ def _of_use(pool: Pool) -> list[str]:
     return [name for name in usual if not clearly_slower(found[name])]
 
 
-def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], sizes: Sizes) -> DeviceFigures:
+def _measure(
+    pool: Pool,
+    uri: str,
+    storage: Storage,
+    precisions: list[str],
+    sizes: Sizes,
+    encoder: Callable[[str], EncoderSpec] | None,
+) -> DeviceFigures:
     store = EmbeddingStore(uri, storage, "calibration")
     settings = ScoreSettings(
         aggregation=Aggregation(),
@@ -168,6 +187,7 @@ def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], size
             network_bytes=_network_rate(probes, sizes),
             task_seconds=_task_seconds(probes, _stored_group(store, *_TINY), sizes.calls),
             start_seconds=start_seconds,
+            embed={} if encoder is None else _embedding_rate(probes, encoder(pool.device)),
         )
     finally:
         for probe in probes:
@@ -176,6 +196,12 @@ def _measure(pool: Pool, uri: str, storage: Storage, precisions: list[str], size
 
 def _mean_rate(probes: list[Any], precision: str, sizes: Sizes) -> float:
     return statistics.mean(ray.get([probe.rate.remote(precision, sizes) for probe in probes]))
+
+
+def _embedding_rate(probes: list[Any], spec: EncoderSpec) -> dict[str, float]:
+    """Images/s of one actor while all work, by `feed.encoder_key`."""
+    images = _EMBEDDED[spec.device]
+    return {encoder_key(spec): statistics.mean(ray.get([probe.embedded.remote(spec, images) for probe in probes]))}
 
 
 def _read_rate(probes: list[Any], store: EmbeddingStore, sizes: Sizes) -> float:

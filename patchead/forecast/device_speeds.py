@@ -52,6 +52,8 @@ class DeviceFigures(BaseModel):
     """What a call costs above its work: scheduling, opening files, staging."""
     start_seconds: Seconds
     """From asking for the actors to their first call."""
+    embed: Mapping[str, Positive] = Field(default_factory=dict)
+    """Images/s of one actor's encoder while all actors work, by `feed.encoder_key`; empty where none was measured."""
 
     @property
     def speeds(self) -> dict[str, float]:

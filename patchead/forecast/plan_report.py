@@ -54,7 +54,7 @@ def print_plan(
     cluster, why_not = _cluster(count, figures, limits)
     console.print(_groups(plan, limits, cluster.seconds if cluster else None))
     known = searched_before(config, plan)
-    lines = [*_facts(config, survey, plan), *_scoring(plan, limits), *known]
+    lines = [*_facts(config, survey, plan), *survey.feed(config, figures), *_scoring(plan, limits), *known]
     for line in [*lines, *_estimate(plan, count, cluster, why_not)]:
         say(console, line)
 
@@ -146,7 +146,7 @@ def _estimate(plan: Plan, count: int, cluster: Cluster | None, why_not: str) -> 
     return [
         f"time     about {outcome.makespan:.3g} s of scoring on {count} {'actor' if count == 1 else 'actors'}: "
         f"{start:.3g} s to start, then {outcome.makespan - start:.3g} s, "
-        f"{outcome.utilisation:.0%} busy; embedding and heatmaps are not in it",
+        f"{outcome.utilisation:.0%} busy; decoding, embedding and heatmaps are not in it",
         f"         {origin(cluster.figures)}",
         end,
     ]

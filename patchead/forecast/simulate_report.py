@@ -21,6 +21,7 @@ from patchead.nightly.prompts import prompt_counts
 from patchead.plan.group_plan import Plan, PromptCounts
 from patchead.plan.tasks import PlannedTasks
 from patchead.printed import add_cells, say
+from patchead.schema import MANIFEST
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
@@ -74,6 +75,7 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
             unreadable=LeftOut(),
             shape=shape,
             references=references,
+            sample=MANIFEST.empty_table(),
         )
     plan = survey.plan(config, limits)
     tasks = PlannedTasks(plan)
@@ -81,7 +83,7 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
     if disturbances.lose_at is not None or disturbances.stragglers:
         columns[_name(disturbances)] = simulate(tasks, cluster, disturbances)
     console.print(_table(columns, request.price_per_gpu_hour))
-    for line in _lines(plan, cluster, figures):
+    for line in [*survey.feed(config, figures), *_lines(plan, cluster, figures)]:
         say(console, line)
 
 
@@ -153,5 +155,5 @@ def _lines(plan: Plan, cluster: Cluster, figures: DeviceFigures) -> list[str]:
         f"{plan.n_patches} patches x {plan.dim} dimensions, {plan.flops / 1e12:.4g} TFLOP in {cluster.precision}",
         f"cluster  {cluster.actors} x {figures.name}, {cluster.together} per node, {cluster.nodes} nodes; "
         f"{origin(figures)}",
-        "simulated: scoring only, with the actors' start; embedding and heatmaps are not in it",
+        "simulated: scoring only, with the actors' start; decoding, embedding and heatmaps are not in it",
     ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+import pyarrow as pa
+
 from patchead.archive.catalog import catalog
 from patchead.archive.left_out import LeftOut
 from patchead.arrow_columns import run_boundaries
 from patchead.encoders import EncoderShape, describe
 from patchead.errors import SettingsError, bad_value
 from patchead.forecast.device_speeds import DeviceFigures
+from patchead.forecast.feed import decoding_pace, evenly_sampled, feed_lines
 from patchead.nightly import wiring
 from patchead.nightly.prompts import list_prompts
 from patchead.plan.group_plan import Limits, Plan, PromptCounts, make_plan
@@ -33,11 +36,22 @@ class Survey:
     unreadable: LeftOut
     shape: EncoderShape
     references: dict[str, PromptCounts] | None
+    sample: pa.Table
+    """Some readable images of the archive, see `feed.evenly_sampled`; none where it is imagined."""
 
     def plan(self, config: Config, limits: Limits) -> Plan:
         """Plan as `nightly.run` would."""
         patches = wiring.patches_per_sample(config, self.shape)
         return make_plan(self.sizes, patches, self.shape.dim, limits, self.references)
+
+    def feed(self, config: Config, figures: DeviceFigures | None) -> list[str]:
+        """Say what reading, decoding and embedding take; nothing for an archive that is only imagined."""
+        if not self.sample.num_rows:
+            return []
+        spec = wiring.encoder_spec(config, device_of(config, figures))
+        settings = wiring.decode_settings(config, self.shape.grid, None)
+        pace = decoding_pace(self.sample, settings, self.shape.image_size)
+        return feed_lines(self.images - self.broken, pace, spec, figures.embed if figures else {})
 
     @property
     def broken(self) -> int:
@@ -79,8 +93,8 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
     config = wiring.absolute(config)
     shape = describe(wiring.encoder_spec(config, device_of(config, figures)))
     found = catalog(wiring.catalog_request(config))
-    rows = found.manifest.select(["group_id", "status"]).sort_by("group_id")
-    rows = rows.filter(rows["status"].is_null())
+    readable = found.manifest.filter(found.manifest["status"].is_null())
+    rows = readable.select(["group_id"]).sort_by("group_id")
     edges = run_boundaries(rows, ["group_id"])
     sizes = [(rows["group_id"][a].as_py(), b - a) for a, b in pairwise(edges)]
     return Survey(
@@ -90,6 +104,7 @@ def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:
         unreadable=found.unreadable,
         shape=shape,
         references=_references(config, [name for name, _ in sizes]),
+        sample=evenly_sampled(readable),
     )
 
 

@@ -19,7 +19,8 @@ TINY = Sizes(patches=16, dim=32, seconds=0.01, megabytes=1, calls=3)
 
 def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
-    config = load_config(None, given={"archive.uri": "unused://", "lake.uri": str(lake)})
+    small = {"encoder.name": "timm/vit_tiny_patch16_224", "encoder.weights": "hub", "encoder.image_size": 32}
+    config = load_config(None, given={"archive.uri": "unused://", "lake.uri": str(lake)} | small)
     console = Console(record=True, width=160, quiet=False)
     found = run_calibration(
         config,
@@ -30,7 +31,10 @@ def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path)
         lake=str(lake),
         output=tmp_path / "c.json",
         sizes=TINY,
+        embed=True,
     )
+    assert list(found.embed) == ["timm/vit_tiny_patch16_224, 32 px, fp32"], "random weights: the hub is not asked"
+    assert 0.1 < found.embed["timm/vit_tiny_patch16_224, 32 px, fp32"] < 1e6
     assert load_figures(tmp_path / "c.json") == found
     assert found.source.startswith("measured ")
     assert (found.device, found.threads, found.actors_per_node) == ("cpu", 1, 1)
@@ -40,7 +44,8 @@ def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path)
     assert 0 < found.task_seconds < 10
     assert 0 < found.start_seconds < 120
     printed = console.export_text()
-    assert [word for word in ("scoring in fp32", "GFLOP/s", str(tmp_path / "c.json")) if word not in printed] == []
+    wanted = ("scoring in fp32", "GFLOP/s", "embedding, per actor", str(tmp_path / "c.json"))
+    assert [word for word in wanted if word not in printed] == []
     assert list(lake.iterdir()) == []
 
 
