@@ -20,10 +20,12 @@ def draw_page(page: Path, out: Path, width: int = 1360, height: int = 1500, *, d
     """Open a page as a person does, choose the images, and write what is seen as WebP.
 
     Raises:
-        SettingsError: chromium is not installed.
+        SettingsError: there is no such page, or chromium is not installed.
     """
     from playwright.sync_api import sync_playwright
 
+    if not page.is_file():
+        raise SettingsError(f"page: {page} does not exist. `patchead report` writes index.html into its folder.")
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         raise SettingsError("a picture of the page needs chromium: make browser")

@@ -66,6 +66,8 @@ class Asked:
     """The run's settings, as it recorded them."""
     parts: Mapping[str, str | None]
     """The physical part of every image of the group: images of one part are never each other's reference."""
+    contents: Mapping[str, str | None]
+    """The hash of every image's bytes: nor are copies."""
     search: str | None
     """How it was searched, as the table of verdicts says."""
 
@@ -159,7 +161,7 @@ def _searched(
         nearest = cosines.argmax(axis=2)
         for number, image in enumerate(wanted):
             for member, place in zip(members, nearest[number].tolist(), strict=True):
-                if not _never_compared(image, member, staged, at, asked.parts):
+                if not _never_compared(image, member, staged, at, asked):
                     cosine = float(cosines[number, members.index(member), place])
                     found[image].append(Patch(member, divmod(place, grid[1]), min(1.0, max(0.0, (1 - cosine) / 2))))
     return {
@@ -205,11 +207,12 @@ def _within_window(asked: Asked, grid: tuple[int, int], places: Sequence[int]) -
     return np.maximum(np.abs(row - at_row), np.abs(column - at_column)) <= int(radius)
 
 
-def _never_compared(
-    image: str, other: str, staged: StagedGroup, at: Mapping[str, int], parts: Mapping[str, str | None]
-) -> bool:
-    """Itself, another photo of its part, or one with which it shares a defect."""
-    if image == other or (parts.get(image) is not None and parts.get(image) == parts.get(other)):
+def _never_compared(image: str, other: str, staged: StagedGroup, at: Mapping[str, int], asked: Asked) -> bool:
+    """Itself, a copy, another photo of its part, or one with which it shares a defect."""
+    same = (
+        known.get(image) is not None and known.get(image) == known.get(other) for known in (asked.parts, asked.contents)
+    )
+    if image == other or any(same):
         return True
     if staged.repeat_group is None:
         return False

@@ -22,7 +22,8 @@ HISTORY_NIGHTS = 60
 _NIGHTS = "SELECT DISTINCT night FROM scores WHERE lane = '{lane}' ORDER BY night DESC NULLS LAST"
 _IMAGES = """
 SELECT run_id, image_id, uri, member, product, group_id, score, rank, group_size, z, p_value, is_anomalous, max_patch,
-       threshold_score, repeat_group, part_id, keys_json, captured_at, heatmap_uri, width, height, status, error
+       threshold_score, repeat_group, part_id, content_hash, keys_json, captured_at, heatmap_uri, width, height, status,
+       error
 FROM latest WHERE {of_night}
 ORDER BY is_anomalous DESC NULLS LAST, z DESC NULLS LAST, score DESC NULLS LAST, image_id
 """

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 
 from patchead.archive.listing import formats_of
@@ -217,5 +218,6 @@ def _save(out: Folder, name: str, pixels: np.ndarray) -> None:
     Image.fromarray(np.ascontiguousarray(pixels)).save(sink, "WEBP", quality=_QUALITY[name.partition("/")[0]], method=2)
     filesystem, path = out.storage.filesystem(out.uri_of(name))
     with explained("write", out.uri_of(name), LakeError):
-        filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if isinstance(filesystem, LocalFileSystem):
+            filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
         filesystem.pipe_file(path, sink.getvalue())

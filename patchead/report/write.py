@@ -129,9 +129,16 @@ def _add_nearest(
     cutouts: dict[tuple[str, str], pictures.Cutout] = {}
     for group_id, members in by_group.items():
         searches = [row["search"] for row in rows.verdicts if row["group_id"] == group_id]
-        parts = {image: row["part_id"] for image, row in by_id.items() if row["group_id"] == group_id}
-        run_id = by_id[members[0]]["run_id"]
-        asked = Asked(run_id, group_id, members, config, parts, searches[0] if searches else None)
+        of_group = {image: row for image, row in by_id.items() if row["group_id"] == group_id}
+        asked = Asked(
+            run_id=images[0]["run_id"],
+            group_id=group_id,
+            images=members,
+            config=config,
+            parts={image: row["part_id"] for image, row in of_group.items()},
+            contents={image: row["content_hash"] for image, row in of_group.items()},
+            search=searches[0] if searches else None,
+        )
         budget = _EMBEDDINGS_READ // len(by_group)
         found = nearest_patches(request.lake_uri, storage, asked, count=_REFERENCES, budget_bytes=budget)
         if isinstance(found, str):

@@ -37,19 +37,22 @@ def lake_of_nights(
     failed: int = 0,
     stations: Sequence[str] = ("1", "2"),
     repeats: bool = False,
+    flagged_before: int | None = None,
+    lane: str = "main",
 ) -> str:
     """Publish two nights of some products and return the lake's URI.
 
-    The highest ``flagged`` images of each product are flagged and explained; of ``failed`` more there is no score.
+    The highest ``flagged`` images of each product are flagged and explained, on the night before ``flagged_before``; of
+    ``failed`` more there is no score.
     """
     archive, lake = folder / "archive", f"{folder}/lake"
-    for night in (BEFORE, NIGHT):
+    for night, hot in ((BEFORE, flagged if flagged_before is None else flagged_before), (NIGHT, flagged)):
         entries = [
             entry
             for number, product in enumerate(products)
-            for entry in _group(archive, lake, night, product, number, images, flagged, failed, hostile, stations)
+            for entry in _group(archive, lake, night, product, number, images, hot, failed, hostile, stations)
         ]
-        _publish(archive, lake, night, entries, repeats)
+        _publish(archive, lake, night, entries, repeats, lane)
     return lake
 
 
@@ -69,7 +72,7 @@ def _group(
     scores = np.clip(rng.normal(CENTRE, SCALE, images), 0.01, LIMIT)
     scores[:flagged] = LIMIT + rng.uniform(0.02, 0.2, flagged)
     place = f"night={night}/product={number}"
-    (archive / place).mkdir(parents=True)
+    (archive / place).mkdir(parents=True, exist_ok=True)
     photos = [_photo(int(seed)) for seed in rng.integers(0, 10**6, min(images, 20))]
     entries = []
     for at in range(images + failed):
@@ -77,7 +80,7 @@ def _group(
         (archive / name).write_bytes(photos[at % len(photos)] if at < images else b"no image")
         group = f"night={night}/product={product}"
         entry = {"image_id": name, "path": name, "night": night, "product": product, "group_id": group}
-        entry |= {"run_id": f"run-{night}", "lane": "main", "width": WIDTH, "height": HEIGHT, "encoder_id": "encoder-1"}
+        entry |= {"run_id": f"run-{night}", "width": WIDTH, "height": HEIGHT, "encoder_id": "encoder-1"}
         entry["keys_json"] = json.dumps({"station": stations[at % len(stations)]})
         if at < images:
             entry |= _scored(scores, at, images, flagged)
@@ -108,7 +111,9 @@ def _scored(scores: np.ndarray, at: int, images: int, flagged: int) -> dict[str,
     }
 
 
-def _publish(archive: Path, lake: str, night: dt.date, entries: list[dict[str, Any]], repeats: bool) -> None:
+def _publish(archive: Path, lake: str, night: dt.date, entries: list[dict[str, Any]], repeats: bool, lane: str) -> None:
+    for entry in entries:
+        entry |= {"lane": lane, "run_id": entry["run_id"] + ("" if lane == "main" else f"-{lane}")}
     names = ("run_id", "lane", "image_id", "night", "product", "group_id")
     boxes = [
         {name: entry[name] for name in names}
@@ -123,9 +128,9 @@ def _publish(archive: Path, lake: str, night: dt.date, entries: list[dict[str, A
             entry["repeat_group"] = 1
     ok = [entry for entry in entries if entry["status"] == OK]
     run = {
-        "run_id": f"run-{night}",
+        "run_id": entries[0]["run_id"],
         "night": night,
-        "lane": "main",
+        "lane": lane,
         "archive_uri": str(archive),
         "state": "published",
         "encoder_id": "encoder-1",

@@ -37,7 +37,15 @@ def vectors(tmp_path: Path) -> np.ndarray:
 
 
 def asked(*images: str, **changed: Any) -> Asked:
-    values = {"run_id": "run-1", "group_id": GROUP, "images": images, "config": CONFIG, "parts": {}, "search": "full"}
+    values = {
+        "run_id": "run-1",
+        "group_id": GROUP,
+        "images": images,
+        "config": CONFIG,
+        "parts": {},
+        "contents": {},
+        "search": "full",
+    }
     return Asked(**(values | changed))
 
 
@@ -59,9 +67,14 @@ def test_they_are_those_of_a_plain_search(tmp_path: Path, vectors: np.ndarray) -
         assert (nearest.looked_at, nearest.n_references) == (N - 1, N - 1)
 
 
-def test_photos_of_one_part_and_places_out_of_the_window_were_not_compared(tmp_path: Path, vectors: np.ndarray) -> None:
+def test_photos_of_one_part_copies_and_places_out_of_the_window_were_not_compared(
+    tmp_path: Path, vectors: np.ndarray
+) -> None:
     parts = {"0.png": "p1", "1.png": "p1", "2.png": "p2"}
-    assert "1.png" not in {p.image_id for p in found_of(tmp_path, asked("0.png", parts=parts))["0.png"].references}
+    for same in ({"parts": parts}, {"contents": parts}):
+        assert "1.png" not in {
+            patch.image_id for patch in found_of(tmp_path, asked("0.png", **same))["0.png"].references
+        }
     near = CONFIG | {"scoring": CONFIG["scoring"] | {"window": 0}}
     assert {patch.place for patch in found_of(tmp_path, asked("3.png", config=near))["3.png"].references} == {(0, 3)}
     said = CONFIG | {"scoring": CONFIG["scoring"] | {"window": "auto"}}

@@ -11,6 +11,7 @@ import pytest
 
 from patchead.commands.report import report_of_run
 from patchead.errors import ReportError
+from patchead.report.write import ReportRequest, write_report
 from patchead.settings.load import load_config
 from tests.helpers.command import patchead
 from tests.helpers.report_lakes import BEFORE, NIGHT, lake_of_nights
@@ -70,6 +71,16 @@ def test_another_night_fewer_images_and_no_copies(lake: str, tmp_path: Path) -> 
     assert len(list((tmp_path / "pictures").iterdir())) == len(list((tmp_path / "heatmaps").iterdir())) == 1
 
 
+def test_what_changed_and_the_results_of_another_lane(tmp_path: Path) -> None:
+    here = lake_of_nights(tmp_path, ["screw"], images=9, flagged=6, flagged_before=0)
+    assert lake_of_nights(tmp_path, ["nut", "bolt"], images=5, flagged=1, lane="trial") == here
+    text, data = page_of(here, tmp_path / "main", "--set=report.compared=0")
+    assert data["groups"] == ["screw"]
+    assert "screw: 6 of 9 flagged (66.7%), on 2026-11-20 0 of 9 (0.0%)." in text
+    done = patchead("report", "--lake", here, "--lane", "trial")
+    assert f"open      {here}/reports/lane=trial/night={NIGHT}/index.html" in done.out
+
+
 def test_originals_that_are_gone_are_told(tmp_path: Path) -> None:
     here = lake_of_nights(tmp_path, ["screw"], images=5, flagged=1)
     for file in (tmp_path / "archive").rglob("*.jpg"):
@@ -78,6 +89,15 @@ def test_originals_that_are_gone_are_told(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert "warning: 5 of 5 images have no picture" in done.out
     assert f"open      {here}/reports/night={NIGHT}/index.html" in done.out
+
+
+def test_a_page_in_an_object_store(lake: str, s3: Any) -> None:
+    out = s3.bucket()
+    done = write_report(ReportRequest(lake, f"{out}/page", images=5), s3.storage, lambda line: None)
+    filesystem, path = s3.storage.filesystem(f"{out}/page")
+    assert done.uri == f"{out}/page/index.html"
+    assert len(filesystem.glob(f"{path}/thumbnails/*.webp")) == 5
+    assert b"of 26 images are on this page" in filesystem.cat_file(f"{path}/index.html")
 
 
 def test_a_night_without_images_is_refused(lake: str, tmp_path: Path) -> None:
