@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -12,6 +12,10 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.helpers.s3_server import S3Server
+
+# Read when torch is imported. Threads that wait for each other else spin: on two cores, with other tests beside them,
+# the scoring tests then take three times the seconds of the processor.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # The machine is noisy: an example is never judged by how long it took.
 hypothesis.settings.register_profile("patchead", deadline=None)
@@ -44,7 +48,7 @@ def _names(item: pytest.Item) -> set[str]:
 
 
 def _file(item: pytest.Item) -> str:
-    return item.path.relative_to(Path(__file__).parent.parent).with_suffix("").as_posix()
+    return item.nodeid.partition("::")[0].removesuffix(".py")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,7 +92,7 @@ def local_ray(s3_keys: S3Server) -> Iterator[None]:
         patch.setenv("RAY_worker_niceness", "0")  # with Ray's 15, workers starve on a busy machine
         patch.setenv("RAY_agent_register_timeout_ms", "3600000")
         patch.setenv("RAY_worker_register_timeout_seconds", "3600")
-        patch.setenv("OMP_WAIT_POLICY", "passive")
+        patch.setenv("RAY_num_workers_soft_limit", "8")  # for the next test: a start takes 3 s
         ray.init(
             address="local",
             num_cpus=4,
