@@ -29,6 +29,7 @@ def options(folder: Path, scenario: str) -> list[str]:
 
 
 def main(folder: str, *scenarios: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell
     for scenario in scenarios:
         Path(folder, scenario).mkdir()
         if not (pid := os.fork()):
