@@ -211,7 +211,7 @@ def test_false_discovery_is_over_the_whole_night(scored: Accepted, score_night: 
 
 def test_accepted_images_are_the_references(scored: Accepted, score_night: Score, tmp_path: Path) -> None:
     lake, record = tonight(scored, score_night, tmp_path, **{**BY_REFERENCE, "scoring.references": "accepted"})
-    encoder = build(EncoderSpec("timm/vit_tiny_patch16_224", "random", image_size=64))
+    encoder = build(EncoderSpec("timm/test_vit", "random", image_size=64))
 
     def vectors(night: str, product: str) -> np.ndarray:
         files = sorted((scored.archive / f"night={night}/product={product}").iterdir())

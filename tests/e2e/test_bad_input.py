@@ -209,5 +209,5 @@ def test_a_dry_run_prints_the_plan_and_touches_nothing(tmp_path: Path, monkeypat
     places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake")]
     done = patchead("score", *SMALL_OPTIONS, *places, "--dry-run")
     assert (done.code, done.err) == (0, "")
-    assert [word for word in (SCREW, "6 images", "16 patches x 192", "symmetric") if word not in done.out] == []
+    assert [word for word in (SCREW, "6 images", "16 patches x 64", "symmetric") if word not in done.out] == []
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]

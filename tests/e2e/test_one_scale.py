@@ -59,7 +59,8 @@ def scores(lake: Path, product: str) -> dict[str, Any]:
 
 def test_a_group_has_one_scale_and_the_record_says_which(tmp_path: Path, score_night: Score) -> None:
     write_parts(tmp_path / "archive")
-    record = score_night(tmp_path / "archive", tmp_path / "lake")
+    wide = {"encoder.name": "timm/vit_tiny_patch16_224"}  # one that sees that an image is dark
+    record = score_night(tmp_path / "archive", tmp_path / "lake", **wide)
     assert (record.images, record.ok) == (36, 36)
     groups = {f"night={NIGHT}/product=deep-{suffix}": 12 for suffix in ("tif", "png")}
     assert record.scoring["bit_depth"] == groups
@@ -68,7 +69,7 @@ def test_a_group_has_one_scale_and_the_record_says_which(tmp_path: Path, score_n
         found = scores(tmp_path / "lake", product)
         assert {name: row["score"] for name, row in found.items()} == pytest.approx(eight, abs=1e-6)
         assert min(found.values(), key=lambda row: row["rank"])["image_id"].rpartition("/")[2].startswith("part11")
-    again = score_night(tmp_path / "archive", tmp_path / "lake")
+    again = score_night(tmp_path / "archive", tmp_path / "lake", **wide)
     assert (again.embedded, again.reused) == (0, 36)
 
 

@@ -51,7 +51,7 @@ def write_prompts(root: Path, images: dict[str, bytes], product: str = "plate") 
 
 
 def small_encoder(*, attention: bool = False) -> Any:
-    return build(EncoderSpec("timm/vit_tiny_patch16_224", "random", image_size=SIDE, attention=attention))
+    return build(EncoderSpec("timm/test_vit", "random", image_size=SIDE, attention=attention))
 
 
 def scores(lake: Path) -> list[float]:
