@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,24 @@ def heatmaps_named(lake: Path) -> set[str]:
     return {row["heatmap_path"] for row in by_id(lake).values() if row["heatmap_path"]}
 
 
-@pytest.fixture
-def three_nights(tmp_path: Path, score_night: Score) -> tuple[Path, Path]:
-    """Three nights, of which the second was scored twice."""
-    archive, lake = tmp_path / "archive", tmp_path / "lake"
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, score_night: Score) -> Path:
+    """Archive and lake of three nights, of which the second was scored twice; tests must not change them."""
+    root = tmp_path_factory.mktemp("three")
+    archive, lake = root / "archive", root / "lake"
     for number, night in enumerate(NIGHTS):
         write_group(archive, night, "screw", good_images(6, 10 * number))
         score_night(archive, lake, **ALL, **{"archive.night": night, "run.run_id": f"run-{night}"})
     again = {"archive.night": NIGHTS[1], "run.run_id": "again", "scoring.fraction": 0.5}
     score_night(archive, lake, **ALL, **again)
-    return archive, lake
+    return root
+
+
+@pytest.fixture
+def three_nights(scored: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of them, files as old as they were."""
+    shutil.copytree(scored, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "archive", tmp_path / "lake"
 
 
 def test_what_nobody_needs_goes_and_what_is_published_stays(
