@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 if TYPE_CHECKING:
+    from tests.helpers.forked import Forkserver
     from tests.helpers.s3_server import S3Server
 
 # Read when torch is imported. Threads that wait for each other else spin: on two cores, with other tests beside them,
@@ -22,13 +23,13 @@ hypothesis.settings.register_profile("patchead", deadline=None)
 hypothesis.settings.load_profile("patchead")
 
 
-SHARED = {"ray": {"local_ray", "on_ray", "ray", "RayExecutor"}, "s3": {"s3", "s3_keys"}}
+SHARED = {"ray": {"local_ray", "on_ray", "ray", "RayExecutor"}, "s3": {"s3", "s3_keys"}, "forks": {"forkserver"}}
 """Fixtures, and names of parameters for which a fixture asks for one of these; what needs both is with Ray."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs all tests of the session's Ray, one those of the S3 server, first; the others go by files."""
+    """One worker runs all tests of the session's Ray, one those of S3, one those that fork; the others go by files."""
     groups = {item: _shared(item) or _file(item) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
@@ -123,6 +124,15 @@ def s3_keys() -> Iterator[S3Server]:
 def s3(s3_keys: S3Server) -> Iterator[S3Server]:
     """One S3 server for the whole session, its endpoint in ``s3.storage``."""
     with s3_keys as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def forkserver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forkserver]:
+    """A process that has imported everything and forks others, for tests that end, stop or pause a real process."""
+    from tests.helpers.forked import Forkserver
+
+    with Forkserver(tmp_path_factory.mktemp("forked")) as server:
         yield server
 
 

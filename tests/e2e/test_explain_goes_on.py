@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.helpers.command import patchead
-from tests.helpers.e2e_tools import ROOT, SMALL_OPTIONS, good_images, job_environment, rows, write_group
+from tests.helpers.e2e_tools import SMALL_OPTIONS, good_images, job_environment, rows, write_group
+from tests.helpers.forked import Forkserver
 
 NIGHT = "2026-11-21"
 PRODUCTS = ("bolt", "nut", "screw", "washer")
@@ -31,14 +30,13 @@ main()
 """
 
 
-def test_heatmaps_of_a_run_killed_while_it_draws_are_not_drawn_again(tmp_path: Path) -> None:
+def test_heatmaps_of_a_run_killed_while_it_draws_are_not_drawn_again(tmp_path: Path, forkserver: Forkserver) -> None:
     for number, product in enumerate(PRODUCTS):
         write_group(tmp_path / "archive", NIGHT, product, good_images(5, 5 * number))
     places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / "lake"), "--run-id", "night"]
     options = ["score", "--local", *SMALL_OPTIONS, "--set=explain.heatmaps=all", *places]
-    command = [sys.executable, "-c", CODE, *options]
-    ended = subprocess.run(command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, check=False)
-    assert ended.returncode == -9, ended.stderr
+    with forkserver.started(CODE, *options, env=job_environment()) as work:
+        assert work.wait() == -9, work.err
 
     def drawn() -> dict[str, int]:
         return {str(path): path.stat().st_mtime_ns for path in (tmp_path / "lake/heatmaps").rglob("*.png")}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +20,8 @@ from patchead.lake.lease import LeaseError, lease
 from patchead.lake.staging import RunFolder
 from patchead.storage import Storage
 from tests.helpers.command import patchead
-from tests.helpers.e2e_tools import ROOT, SMALL_OPTIONS, good_images, job_environment, rows, write_group
+from tests.helpers.e2e_tools import SMALL_OPTIONS, good_images, job_environment, rows, write_group
+from tests.helpers.forked import Forked, Forkserver
 
 NIGHT = "2026-11-21"
 CODE = "import sys; from patchead.cli import main; sys.argv[0] = 'patchead'; main()"
@@ -34,31 +33,25 @@ def options(folder: Path) -> list[str]:
 
 
 @contextmanager
-def first_attempt(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def first_attempt(folder: Path, forkserver: Forkserver) -> Iterator[Forked]:
     """A real process that has begun to work on the run and is stopped."""
     write_group(folder / "archive", NIGHT, "screw", good_images(6))
-    command = [sys.executable, "-c", CODE, *options(folder)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=job_environment(), **pipes) as work:
-        try:
-            while not (folder / "lake/runs/night/run.json").exists():
-                assert work.poll() is None, work.communicate()
-                time.sleep(0.01)
-            work.send_signal(signal.SIGSTOP)
-            yield work
-        finally:
-            work.kill()  # a stopped one would be waited for
+    with forkserver.started(CODE, *options(folder), env=job_environment()) as work:
+        while not (folder / "lake/runs/night/run.json").exists():
+            assert work.poll() is None, work.err
+            time.sleep(0.01)
+        work.send_signal(signal.SIGSTOP)
+        yield work
 
 
-def test_the_second_of_two_attempts_ends_and_the_first_publishes(tmp_path: Path) -> None:
-    with first_attempt(tmp_path) as work:
+def test_the_second_of_two_attempts_ends_and_the_first_publishes(tmp_path: Path, forkserver: Forkserver) -> None:
+    with first_attempt(tmp_path, forkserver) as work:
         second = patchead(*options(tmp_path))
         assert second.code == 1
         assert f"process {work.pid} on " in second.err
         assert "works on run night" in second.err
         work.send_signal(signal.SIGCONT)
-        _, said = work.communicate()
-    assert work.returncode == 0, said
+        assert work.wait() == 0, work.err
     (run,) = rows(tmp_path / "lake", "runs")
     assert (run["run_id"], run["state"]) == ("night", "published")
     assert len(rows(tmp_path / "lake")) == 6
@@ -66,10 +59,10 @@ def test_the_second_of_two_attempts_ends_and_the_first_publishes(tmp_path: Path)
 
 @pytest.mark.slow
 def test_an_attempt_that_was_taken_over_stops_before_it_publishes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forkserver: Forkserver
 ) -> None:
     """The second one is on another machine: there it can only be seen that the first has been silent for long."""
-    with first_attempt(tmp_path) as work:
+    with first_attempt(tmp_path, forkserver) as work:
         path = tmp_path / "lake/runs/night" / HEARTBEAT_FILE
         beat = json.loads(path.read_text())
         silent = dt.timedelta(seconds=beat["interval_s"] * (MISSED + 1))
@@ -79,9 +72,8 @@ def test_an_attempt_that_was_taken_over_stops_before_it_publishes(
             assert patchead(*options(tmp_path)).code == 0
         before = {file: file.stat().st_mtime_ns for file in (tmp_path / "lake/tables").rglob("*.json")}
         work.send_signal(signal.SIGCONT)
-        _, said = work.communicate()
-    assert work.returncode == 1
-    assert "has taken over run night" in said
+        assert work.wait() == 1
+    assert "has taken over run night" in work.err
     assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "lake/tables").rglob("*.json")}
     assert json.loads((tmp_path / "lake/runs/night/run.json").read_text())["state"] == "published"
 

@@ -21,6 +21,7 @@ from patchead.nightly.run_record import RunRecord
 from patchead.storage import Storage
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import ROOT, SMALL_OPTIONS, good_images, job_environment, rows, write_group
+from tests.helpers.forked import Forkserver
 
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
@@ -30,20 +31,22 @@ def states(lake: Path) -> dict[str, str]:
     return {run.run_id: run.state for run in list_runs(str(lake), Storage())}
 
 
-def test_a_run_is_running_while_it_works_dead_when_killed_and_published_in_the_end(tmp_path: Path) -> None:
+def test_a_run_is_running_while_it_works_dead_when_killed_and_published_in_the_end(
+    tmp_path: Path, forkserver: Forkserver
+) -> None:
     """A real process, stopped so that it is seen at work, then killed by SIGKILL, then tried again."""
     write_group(tmp_path / "archive", NIGHT, "screw", good_images(6))
     lake = tmp_path / "lake"
     options = ["--local", "--archive", str(tmp_path / "archive"), "--lake", str(lake), "--run-id", "night"]
     code = "import sys; from patchead.cli import main; sys.argv[0] = 'patchead'; main()"
-    command = [sys.executable, "-c", code, "score", *SMALL_OPTIONS, *options]
-    with subprocess.Popen(command, cwd=ROOT, env=job_environment(), stdout=subprocess.DEVNULL) as work:
+    with forkserver.started(code, "score", *SMALL_OPTIONS, *options, env=job_environment()) as work:
         while not (lake / "runs/night/run.json").exists():
             assert work.poll() is None
             time.sleep(0.01)
         work.send_signal(signal.SIGSTOP)
         assert states(lake) == {"night": "running"}
-        work.kill()
+        work.send_signal(signal.SIGKILL)
+        work.wait()
     assert json.loads((lake / "runs/night/run.json").read_text())["state"] == "running"
     (run,) = list_runs(str(lake), Storage())
     assert run.state == "dead"

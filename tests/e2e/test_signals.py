@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.helpers import signalled
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import ROOT, good_images, job_command, job_environment, rows, write_group
+from tests.helpers.forked import Forkserver
 from tests.helpers.signalled import options
 
 NIGHT = "2026-11-21"
@@ -43,24 +44,22 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    return _ended(tmp_path_factory.mktemp("signals"), SCENARIOS)
+def ended(tmp_path_factory: pytest.TempPathFactory, forkserver: Forkserver) -> dict[str, Ended]:
+    return _ended(tmp_path_factory.mktemp("signals"), SCENARIOS, forkserver)
 
 
 @pytest.fixture(scope="module")
-def ended_slowly(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    return _ended(tmp_path_factory.mktemp("slow_signals"), SLOW_SCENARIOS)
+def ended_slowly(tmp_path_factory: pytest.TempPathFactory, forkserver: Forkserver) -> dict[str, Ended]:
+    return _ended(tmp_path_factory.mktemp("slow_signals"), SLOW_SCENARIOS, forkserver)
 
 
-def _ended(folder: Path, scenarios: tuple[str, ...]) -> dict[str, Ended]:
+def _ended(folder: Path, scenarios: tuple[str, ...], forkserver: Forkserver) -> dict[str, Ended]:
     write_group(folder / "archive", NIGHT, "screw", good_images(8))
-    command = [sys.executable, "-m", "tests.helpers.signalled", str(folder), *scenarios]
-    done = subprocess.run(command, cwd=ROOT, env=job_environment(), capture_output=True, text=True, check=True)
-    codes = map(int, done.stdout.split())
-    return {
-        name: Ended(folder, name, code, (folder / name / "out").read_text())
-        for name, code in zip(scenarios, codes, strict=True)
-    }
+    found = {}
+    for name in scenarios:
+        with forkserver.started(signalled.CODE, str(folder), name, env=job_environment()) as work:
+            found[name] = Ended(folder, name, work.wait(), work.out + work.err)
+    return found
 
 
 def goes_on(night: Ended) -> str:

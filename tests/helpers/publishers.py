@@ -1,6 +1,6 @@
 """Processes that publish a run of two images and end, or stop, themselves after a chosen commit.
 
-``python -m tests.helpers.publishers RUN_ID SIGNAL LAKE:COMMITS …`` publishes to each lake in its own process, which
+``CODE`` with RUN_ID SIGNAL LAKE:COMMITS … publishes to each lake in its own process, which
 sends itself SIGNAL once so many commits are done; the exit status of each is printed. With SIGSTOP it is one lake, and
 this process publishes to it.
 """
@@ -16,6 +16,8 @@ from patchead.errors import PatcheadError
 from patchead.lake import publication
 from patchead.storage import Storage
 from tests.helpers.sample_rows import NIGHT, Rows, group, rows_of
+
+CODE = "import sys; from tests.helpers.publishers import main; main(*sys.argv[1:])"
 
 
 def night_of(run_id: str) -> Rows:
@@ -51,7 +53,3 @@ def _publish(lake: str, run_id: str, commits: int, sent: signal.Signals) -> None
         publication.publish(lake, Storage(), *night_of(run_id).tables)
     except PatcheadError as exc:
         sys.exit(f"error: {exc}")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

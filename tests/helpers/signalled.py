@@ -1,7 +1,6 @@
-"""Nights in processes that get a signal at a chosen point, each forked from this one, which has imported everything.
+"""A night in a process that gets a signal at a chosen point.
 
-``python -m tests.helpers.signalled FOLDER SCENARIO …`` scores FOLDER/archive to FOLDER/SCENARIO/lake under the run id
-"night", with what is printed in FOLDER/SCENARIO/out, and prints how each process has ended.
+``CODE`` with FOLDER and SCENARIO scores FOLDER/archive to FOLDER/SCENARIO/lake under the run id "night".
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from typing import Any
 from patchead import cli
 from patchead.lake import publication
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly import run  # noqa: F401 - so that no child has to import it
 from tests.helpers.e2e_tools import SMALL_OPTIONS
+
+CODE = "import sys; from tests.helpers.signalled import main; main(*sys.argv[1:])"
 
 
 def options(folder: Path, scenario: str) -> list[str]:
@@ -28,19 +28,11 @@ def options(folder: Path, scenario: str) -> list[str]:
     return ["score", "--local", *SMALL_OPTIONS, *more, *places]
 
 
-def main(folder: str, *scenarios: str) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored behind a shell
-    for scenario in scenarios:
-        Path(folder, scenario).mkdir()
-        if not (pid := os.fork()):
-            out = os.open(Path(folder, scenario, "out"), os.O_WRONLY | os.O_CREAT)
-            for stream in (1, 2):
-                os.dup2(out, stream)
-            _SCENARIOS[scenario]()
-            sys.argv = ["patchead", *options(Path(folder), scenario)]
-            cli.main()
-            os._exit(0)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+def main(folder: str, scenario: str) -> None:
+    Path(folder, scenario).mkdir()
+    _SCENARIOS[scenario]()
+    sys.argv = ["patchead", *options(Path(folder), scenario)]
+    cli.main()
 
 
 def _in_the_second_unit(act: Callable[[], None]) -> None:
@@ -82,6 +74,3 @@ _SCENARIOS: dict[str, Callable[[], None]] = {
     "stuck": lambda: _in_the_second_unit(_stuck),
     "publishing": _while_it_publishes,
 }
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -6,12 +6,10 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +23,11 @@ from patchead.lake.query import connect, query
 from patchead.lake.run_list import list_runs
 from patchead.lake.tables import read_rows
 from patchead.storage import Storage
-from tests.helpers.e2e_tools import ROOT
-from tests.helpers.publishers import night_of
+from tests.helpers.forked import Forked, Forkserver
+from tests.helpers.publishers import CODE, night_of
 from tests.helpers.sample_rows import NIGHT, group, rows_of
 
+Publishers = Callable[..., AbstractContextManager[Forked]]
 PAIRS = """
 SELECT scores.run_id, image_id, x, verdicts.images FROM scores JOIN regions USING (run_id, image_id)
 JOIN verdicts ON verdicts.run_id = scores.run_id AND verdicts.group_id = scores.group_id
@@ -75,39 +74,32 @@ def seen(lake: str, storage: Storage | None = None) -> str:
     return run_id
 
 
-@contextmanager
-def publishers(*arguments: str, storage: Storage | None = None) -> Iterator[subprocess.Popen[str]]:
-    environment = {**os.environ, **({"AWS_ENDPOINT_URL": storage.endpoint or ""} if storage else {})}
-    command = [sys.executable, "-m", "tests.helpers.publishers", *arguments]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as work:
-        try:
-            yield work
-        finally:
-            work.kill()  # one that has stopped would be waited for
+@pytest.fixture
+def publishers(forkserver: Forkserver) -> Publishers:
+    """Processes that publish, as tests/helpers/publishers.py says."""
+
+    def start(*arguments: str, storage: Storage | None = None) -> AbstractContextManager[Forked]:
+        environment = {**os.environ, **({"AWS_ENDPOINT_URL": storage.endpoint or ""} if storage else {})}
+        return forkserver.started(CODE, *arguments, env=environment)
+
+    return start
 
 
-def stopped(work: subprocess.Popen[str]) -> None:
-    """Wait until a process has stopped itself."""
-    pid, status = os.waitpid(work.pid, os.WUNTRACED)
-    assert pid == work.pid
-    assert os.WIFSTOPPED(status), work.communicate()
-
-
-def went_on(work: subprocess.Popen[str]) -> tuple[int, str]:
+def went_on(work: Forked) -> tuple[int, str]:
     work.send_signal(signal.SIGCONT)
-    _, said = work.communicate()
-    return work.returncode, said
+    return work.wait(), work.err
 
 
-def test_killed_after_any_commit_readers_have_one_whole_night_and_the_same_run_completes(tmp_path: Path) -> None:
+def test_killed_after_any_commit_readers_have_one_whole_night_and_the_same_run_completes(
+    tmp_path: Path, publishers: Publishers
+) -> None:
     publish_night(str(tmp_path / "first"), "old")
     lakes = [str(tmp_path / f"lake{done}") for done in range(len(COMMITS))]
     for lake in lakes:
         shutil.copytree(tmp_path / "first", lake)
     with publishers("new", "SIGKILL", *(f"{lake}:{done}" for done, lake in enumerate(lakes))) as work:
-        ended, said = work.communicate()
-    assert ended.split() == ["-9"] * len(COMMITS), said
+        work.wait()
+    assert work.out.split() == ["-9"] * len(COMMITS), work.err
     for done, lake in enumerate(lakes):
         assert seen(lake) == ("new" if done >= PUBLICATION else "old"), COMMITS[:done]
         assert published(lake, Storage(), "new") == (done > PUBLICATION)
@@ -123,14 +115,14 @@ def test_killed_after_any_commit_readers_have_one_whole_night_and_the_same_run_c
             assert there == ["new"] * rows, (name, COMMITS[:done])
 
 
-def killed_on_s3(s3: Any, points: list[int]) -> None:
+def killed_on_s3(s3: Any, points: list[int], publishers: Publishers) -> None:
     lakes = {done: f"{s3.bucket()}/lake" for done in points}
     for lake in lakes.values():
         publish_night(lake, "old", s3.storage)
     places = (f"{lake}:{done}" for done, lake in lakes.items())
     with publishers("new", "SIGKILL", *places, storage=s3.storage) as work:
-        ended, said = work.communicate()
-    assert ended.split() == ["-9"] * len(lakes), said
+        work.wait()
+    assert work.out.split() == ["-9"] * len(lakes), work.err
     for done, lake in lakes.items():
         assert seen(lake, s3.storage) == ("new" if done >= PUBLICATION else "old")
         publish_night(lake, "new", s3.storage)
@@ -140,18 +132,18 @@ def killed_on_s3(s3: Any, points: list[int]) -> None:
 
 
 @pytest.mark.slow
-def test_killed_on_s3_readers_have_one_whole_night_and_the_same_run_completes(s3: Any) -> None:
-    killed_on_s3(s3, [PUBLICATION])
+def test_killed_on_s3_readers_have_one_whole_night_and_the_same_run_completes(s3: Any, publishers: Publishers) -> None:
+    killed_on_s3(s3, [PUBLICATION], publishers)
 
 
 @pytest.mark.parametrize("commits", [1, PUBLICATION - 1, PUBLICATION])
 def test_a_paused_writer_that_wakes_after_another_run_published_refuses_and_says_so(
-    tmp_path: Path, commits: int
+    tmp_path: Path, commits: int, publishers: Publishers
 ) -> None:
     lake = str(tmp_path / "lake")
     publish_night(lake, "old")
     with publishers("paused", "SIGSTOP", f"{lake}:{commits}") as work:
-        stopped(work)
+        work.wait_until_stopped()
         publish_night(lake, "quick")
         assert seen(lake) == "quick"
         code, said = went_on(work)
@@ -199,7 +191,9 @@ def whole(rows: pa.Table) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
-def test_writers_killed_and_paused_at_random_leave_one_whole_night(tmp_path: Path, seed: int) -> None:
+def test_writers_killed_and_paused_at_random_leave_one_whole_night(
+    tmp_path: Path, seed: int, publishers: Publishers
+) -> None:
     """Four writers of one night, each killed or paused somewhere; queries all the while; then all are run again."""
     lake, rng = str(tmp_path / "lake"), random.Random(seed)
     publish_night(lake, "r0")
@@ -218,13 +212,11 @@ def test_writers_killed_and_paused_at_random_leave_one_whole_night(tmp_path: Pat
                 running[name] = started[name]
                 started[name].send_signal(signal.SIGCONT)
             for name, work in list(running.items()):
-                pid, status = os.waitpid(work.pid, os.WNOHANG | os.WUNTRACED)
-                if pid and os.WIFSTOPPED(status):
+                if work.has_stopped():
                     paused.append(name)
-                elif pid:
-                    work.returncode = os.waitstatus_to_exitcode(status)
-                if pid:
-                    del running[name]
+                elif work.poll() is None:
+                    continue
+                del running[name]
     for name in ids:
         with suppress(ReplacedError):
             publish_night(lake, name)
@@ -238,8 +230,8 @@ def test_writers_killed_and_paused_at_random_leave_one_whole_night(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("done", range(len(COMMITS)))
-def test_killed_on_s3_after_any_commit(s3: Any, done: int) -> None:
-    killed_on_s3(s3, [done])
+def test_killed_on_s3_after_any_commit(s3: Any, done: int, publishers: Publishers) -> None:
+    killed_on_s3(s3, [done], publishers)
 
 
 def test_a_run_that_publishes_between_the_look_at_the_fence_and_the_commit_wins(
@@ -262,11 +254,13 @@ def test_a_run_that_publishes_between_the_look_at_the_fence_and_the_commit_wins(
     assert read_rows(lake.uri, lake.storage, "regions", ["run_id"])["run_id"].to_pylist() == ["quick"] * 2
 
 
-def test_a_run_that_was_replaced_before_it_could_end_is_not_published_again(tmp_path: Path) -> None:
+def test_a_run_that_was_replaced_before_it_could_end_is_not_published_again(
+    tmp_path: Path, publishers: Publishers
+) -> None:
     lake = str(tmp_path / "lake")
     publish_night(lake, "old")
     with publishers("killed", "SIGKILL", f"{lake}:{PUBLICATION}") as work:
-        work.communicate()
+        work.wait()
     assert seen(lake) == "killed"
     publish_night(lake, "quick")
     with pytest.raises(ReplacedError, match=r"run quick has replaced what run killed had published"):
@@ -275,11 +269,11 @@ def test_a_run_that_was_replaced_before_it_could_end_is_not_published_again(tmp_
     assert read_rows(lake, Storage(), "regions", ["run_id"])["run_id"].to_pylist() == ["quick"] * 2
 
 
-def test_a_run_that_never_published_may_replace_a_later_one_on_purpose(tmp_path: Path) -> None:
+def test_a_run_that_never_published_may_replace_a_later_one_on_purpose(tmp_path: Path, publishers: Publishers) -> None:
     lake = str(tmp_path / "lake")
     publish_night(lake, "old")
     with publishers("slow", "SIGSTOP", f"{lake}:1") as work:
-        stopped(work)
+        work.wait_until_stopped()
         publish_night(lake, "quick")
         went_on(work)
     assert sorted({*read_rows(lake, Storage(), "regions", ["run_id"])["run_id"].to_pylist()}) == ["quick"]
