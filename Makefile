@@ -25,11 +25,16 @@ demo: $(STAMP)  ## real defects in real photos, on this machine, end to end
 test: $(STAMP)  ## every test but the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP) browser  ## the slow tests
+test-slow: $(STAMP) browser $(BIN)/promtool  ## the slow tests
 	$(BIN)/python -m pytest -m slow
 
 browser:  ## Debian's chromium, for the slow tests and the pictures of the page
 	command -v chromium || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+
+# Debian's package, unpacked: nothing is installed, and no service is started.
+$(BIN)/promtool: $(STAMP)
+	folder=$$(mktemp -d) && cd $$folder && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . \
+		&& install usr/bin/prometheus usr/bin/promtool $(CURDIR)/$(BIN) && rm -r $$folder
 
 bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run
 	$(BIN)/python jobs/benchmark.py

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
 
 import patchead
-from patchead.commands import accept, feedback, forecast, gc, query, report, runs
+from patchead.commands import accept, cluster, feedback, forecast, gc, listings, query, report, runs, submit, watch
 from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
 from patchead.commands.options import (
     ArchiveOption,
@@ -29,13 +28,14 @@ from patchead.commands.options import (
     SetOption,
     err,
     out,
+    require_one_night,
     settings_of,
     short_options,
 )
 from patchead.commands.outside import errors_from_outside
 from patchead.errors import PatcheadError
-from patchead.printed import add_cells, say
-from patchead.settings.load import UNUSED_PLACES, iter_fields, load_config
+from patchead.printed import say
+from patchead.settings.load import UNUSED_PLACES, load_config
 from patchead.settings.model import Config
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def score(
     until: Annotated[str, typer.Option(help="Last stage: catalog, embed, score or publish.")] = "publish",
     local: Annotated[bool, typer.Option("--local", help="Work in this process; no Ray is started.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing, start nothing.")] = False,
+    parallel: Annotated[int, typer.Option(min=1, help="Nights of a range FIRST..LAST that are run at once.")] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Of --night, products with failures.")] = False,
 ) -> None:
     """Score a night of the archive and publish the tables scores, regions and runs to the lake.
@@ -83,12 +84,19 @@ def score(
     `patchead score ./photos` is enough for a folder: its name is the product, the date of its newest file the night,
     and ./patchead-lake the lake, where no setting says otherwise.
 
+    --night 2026-01-01..2026-03-31 runs every night of the archive in between that has no published run, each under the
+    run id nightly-DATE (with --run-id X, X-DATE, whether or not another run has published it); one that fails stops no
+    other, and the same command goes on.
+
     Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
     many failed (run.max_failed_fraction), 5 asked to end (SIGTERM), 130 interrupted (SIGINT), 6 published but without
     its report (run.report), 1 anything else. A run that ends with --until has published nothing: 0. After 5, 6 and 130
     the same --run-id goes on.
     """
-    chosen = short_options(archive, lake, night, product, limit) | {"run.run_id": run_id}
+    nights = night if night is not None and ".." in night else None
+    given = {"--dry-run": dry_run, "--retry-failed": retry_failed, "FOLDER": folder, "--parallel": parallel > 1}
+    require_one_night(nights, [name for name, value in given.items() if value])
+    chosen = short_options(archive, lake, None if nights else night, product, limit) | {"run.run_id": run_id}
     if folder is not None:
         chosen |= of_folder(folder, archive, lake)
     settings = settings_of(config, overrides, chosen)
@@ -106,6 +114,12 @@ def score(
         print_plan(settings, out)
         return
     report.require_what_it_needs(settings)
+    if nights:
+        from patchead.commands.backfill import score_nights
+
+        executor = _executor(settings, local=local)
+        score_nights(settings, nights, out, executor, local=local, parallel=parallel, until=until)
+        return
     from patchead.nightly.run import run_night
     from patchead.nightly.run_report import print_record
 
@@ -156,46 +170,11 @@ def evaluate(
     )
 
 
-@app.command()
-def encoders() -> None:
-    """Print the encoders that have a short name; any other of timm or open_clip works by timm/… or open_clip/…."""
-    from patchead.encoders.registry import table as registry_table
-
-    shown = ("name", "library_name", "patch_size", "dim", "grid", "mask", "licence")
-    table = Table(*(Column(name.replace("_", " "), overflow="fold") for name in shown))
-    for row in registry_table():
-        add_cells(table, (row[name] for name in shown))
-    out.print(table)
-
-
-@app.command()
-def settings() -> None:
-    """Print every setting with its default and meaning, and the settings of each preset."""
-    from patchead.settings.presets import PRESETS
-
-    table = Table(Column("setting", no_wrap=True), "default", "meaning")
-    for key, field in iter_fields():
-        add_cells(table, [key, "required" if field.is_required() else str(field.get_default()), field.description])
-    out.print(table)
-    for name, values in PRESETS.items():
-        if values:
-            given = ", ".join(f"{key}={value}" for key, value in values.items())
-            say(out, f"preset {name}: {given}")
-
-
-for command in (
-    forecast.plan,
-    forecast.calibrate,
-    query.query,
-    report.report,
-    runs.runs,
-    gc.gc,
-    accept.accept,
-    accept.accepted,
-    feedback.feedback,
-    feedback.thresholds,
-):
+_OF_RUNS = (query.query, report.report, runs.runs, submit.submit, watch.watch, gc.gc)
+_OF_PEOPLE = (accept.accept, accept.accepted, feedback.feedback, feedback.thresholds)
+for command in (forecast.plan, forecast.calibrate, *_OF_RUNS, *_OF_PEOPLE, listings.encoders, listings.settings):
     app.command()(command)
+app.add_typer(cluster.app, name="cluster")
 
 
 def _executor(settings: Config, *, local: bool) -> Executor:

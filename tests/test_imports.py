@@ -55,6 +55,7 @@ ALLOWED = {
     "commands": BASE | ROOMS | {"evaluation", "forecast", "nightly", "report", "review", "runtime", "settings"},
     "cli": BASE | ROOMS | {"commands", "evaluation", "forecast", "nightly", "runtime", "settings"},
     "__init__": {"notebook"},
+    "__main__": {"cli"},
 }
 RAY = {"runtime", "nightly", "forecast"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

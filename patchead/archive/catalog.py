@@ -96,13 +96,15 @@ class Catalog:
 
 
 @dataclass
-class _Found:
-    """What the listing has brought so far."""
+class Found:
+    """Hold what the listing has brought so far."""
 
     rows: list[pa.Table] = field(default_factory=list)
     shards: list[pa.RecordBatch] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
     seen: Seen = field(default_factory=Seen)
+    opened: int = 0
+    """Shards."""
 
 
 def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> Catalog:
@@ -115,17 +117,26 @@ def catalog(request: CatalogRequest, *, map_shards: MapShards | None = None) -> 
             a value for a key of ``group_by``.
         SettingsError: ``format`` or ``template`` is none.
     """
-    found = _Found()
+    found = listed(request, map_shards=map_shards or partial(concurrently, at_once=_THREADS))
+    manifest = _manifest(request, found)
+    return Catalog(manifest, found.left_out, found.seen.unreadable, found.opened)
+
+
+def listed(request: CatalogRequest, *, map_shards: MapShards, seen: Seen | None = None) -> Found:
+    """List what the request takes; ``seen`` collects nights and products of what it does not take.
+
+    Raises:
+        ArchiveError, SettingsError: as `catalog`, but for what it says of all rows together.
+    """
+    found = Found(seen=seen or Seen())
     with explained("list", request.uri, ArchiveError):
         root = _open(request)
         for batch in _batches(root, request, found):
             _sort_out(batch, root, request, found)
-    shards = 0
-    for listing in (map_shards or partial(concurrently, at_once=_THREADS))(list_shard, _shards(root, request, found)):
-        shards += 1
+    for listing in map_shards(list_shard, _shards(root, request, found)):
+        found.opened += 1
         _take(listing, found)
-    manifest = _manifest(request, found)
-    return Catalog(manifest, found.left_out, found.seen.unreadable, shards)
+    return found
 
 
 def first_look(request: CatalogRequest) -> None:
@@ -134,7 +145,7 @@ def first_look(request: CatalogRequest) -> None:
     Raises:
         ArchiveError: there is no image, or none of the files has the keys; see `catalog`. Shards are not opened.
     """
-    found = _Found()
+    found = Found()
     with explained("list", request.uri, ArchiveError):
         root = _open(request)
         for batch in _batches(root, request, found):
@@ -150,7 +161,7 @@ def _open(request: CatalogRequest) -> Root:
     return open_root(request.uri, request.storage)
 
 
-def _batches(root: Root, request: CatalogRequest, found: _Found) -> Iterator[pa.RecordBatch]:
+def _batches(root: Root, request: CatalogRequest, found: Found) -> Iterator[pa.RecordBatch]:
     """The files of the folders that the selection may want."""
     own, sources, selection = _folders_of_lake(request), request.key_sources, request.selection
 
@@ -164,7 +175,7 @@ def _batches(root: Root, request: CatalogRequest, found: _Found) -> Iterator[pa.
     return list_files(root, keep)
 
 
-def _checked_rows(request: CatalogRequest, found: _Found) -> pa.Table:
+def _checked_rows(request: CatalogRequest, found: Found) -> pa.Table:
     """The rows in order, if there is one and the archive has the keys."""
     rows = pa.concat_tables([CATALOGUED.empty_table(), *found.rows])
     rows = rows.sort_by([("image_id", "ascending"), ("uri", "ascending")])
@@ -182,7 +193,7 @@ def _folders_of_lake(request: CatalogRequest) -> list[str]:
     return [f"{inside}/{name}".lstrip("/") for name in LAKE_FOLDERS]
 
 
-def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found: _Found) -> None:
+def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found: Found) -> None:
     formats = formats_of(batch["path"])
     taken = pc.is_in(formats, value_set=pa.array(request.formats))
     found.left_out.add_paths(batch["path"].filter(pc.invert(pc.fill_null(taken, False))))
@@ -199,7 +210,7 @@ def _sort_out(batch: pa.RecordBatch, root: Root, request: CatalogRequest, found:
     found.rows.append(pa.Table.from_batches([rows]))
 
 
-def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shard]:
+def _shards(root: Root, request: CatalogRequest, found: Found) -> Iterator[Shard]:
     sources, selection = request.key_sources, request.selection
     for batch in found.shards:
         for file in batch.to_pylist():
@@ -215,7 +226,7 @@ def _shards(root: Root, request: CatalogRequest, found: _Found) -> Iterator[Shar
                 )
 
 
-def _take(listing: ShardListing, found: _Found) -> None:
+def _take(listing: ShardListing, found: Found) -> None:
     if listing.unreachable:
         raise ArchiveError(listing.unreachable)
     found.left_out.join(listing.left_out)
@@ -227,7 +238,7 @@ def _take(listing: ShardListing, found: _Found) -> None:
     found.rows.append(listing.images)
 
 
-def _manifest(request: CatalogRequest, found: _Found) -> pa.Table:
+def _manifest(request: CatalogRequest, found: Found) -> pa.Table:
     rows = number_duplicates(_checked_rows(request, found)).sort_by("image_id")
     failed = rows["error"].is_valid()
     status = pc.if_else(failed, pa.scalar(FAILED), pa.scalar(None, pa.string()))
@@ -235,7 +246,7 @@ def _manifest(request: CatalogRequest, found: _Found) -> pa.Table:
     return set_column(rows, "status", status).select(MANIFEST.names).slice(0, request.limit)
 
 
-def _check_something_selected(request: CatalogRequest, rows: pa.Table, found: _Found) -> None:
+def _check_something_selected(request: CatalogRequest, rows: pa.Table, found: Found) -> None:
     filters = {"archive.night": request.night, "archive.products": list(request.products)}
     used = [f"{name}={value}" for name, value in filters.items() if value]
     known = pc.and_(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from patchead.errors import SettingsError
 from patchead.settings.load import UNUSED_PLACES, load_config
 from patchead.settings.model import Config
 from patchead.settings.object_storage import storage
@@ -23,7 +24,7 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML 
 ArchiveOption = Annotated[str | None, typer.Option(help="Short for --set archive.uri=…")]
 OneLakeOption = Annotated[str, typer.Option(help="Folder or URL of the lake.")]
 LakeOption = Annotated[str | None, typer.Option(help="Short for --set lake.uri=…")]
-NightOption = Annotated[str | None, typer.Option(help="This night only: YYYY-MM-DD.")]
+NightOption = Annotated[str | None, typer.Option(help="This night only: YYYY-MM-DD; `score` also takes FIRST..LAST.")]
 ProductOption = Annotated[list[str] | None, typer.Option(help="This product only; may be repeated.")]
 LimitOption = Annotated[int | None, typer.Option(help="The first LIMIT images only.")]
 SetOption = Annotated[
@@ -48,6 +49,18 @@ def short_options(
         "archive.limit": limit,
     }
     return {key: value for key, value in short.items() if value is not None}
+
+
+def require_one_night(nights: str | None, given: Sequence[str]) -> None:
+    """Refuse options that do not go with a range of nights, and ``--parallel`` without one.
+
+    Raises:
+        SettingsError: one of ``given`` is such an option.
+    """
+    if nights is None and "--parallel" in given:
+        raise SettingsError("--parallel is for a range of nights: --night 2026-01-01..2026-03-31.")
+    if nights is not None and (alone := [name for name in given if name != "--parallel"]):
+        raise SettingsError(f"{' and '.join(alone)} take one night; got --night {nights}. Name one date.")
 
 
 def settings_of(config: Path | None, overrides: list[str] | None, given: Mapping[str, Any]) -> Config:

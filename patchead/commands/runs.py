@@ -1,4 +1,4 @@
-"""`patchead runs`: which nights are published, failed, dead or under way."""
+"""`patchead runs`: which nights are published, failed, dead or under way; where one is that is under way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from patchead.commands.options import OneLakeOption, SetOption, storage_of
+from patchead.commands.options import ArchiveOption, ConfigOption, OneLakeOption, SetOption, settings_of, storage_of
 from patchead.printed import plain, say
 
 if TYPE_CHECKING:
@@ -20,12 +20,28 @@ _INDENT = " " * 10
 def runs(
     lake: OneLakeOption,
     limit: Annotated[int, typer.Option(min=1, help="The newest LIMIT runs only.")] = 30,
+    follow: Annotated[str | None, typer.Option(metavar="RUN", help="Say where RUN is, until it has ended.")] = None,
+    gaps: Annotated[bool, typer.Option("--gaps", help="List nights of --archive without a published run.")] = False,
+    archive: ArchiveOption = None,
+    config: ConfigOption = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --follow.")] = 10.0,
     overrides: SetOption = None,
 ) -> None:
     """List the runs of a lake, the newest first: published, failed, dead (killed), running, or stopped after a stage.
 
-    In a pipe each run is one line; in a terminal the reason stands below it.
+    In a pipe each run is one line; in a terminal the reason stands below it. With --follow, a run that is under way on
+    any machine says where it is, a line per look; the exit code is 0 if it is published at its end, else 1.
     """
+    if gaps:
+        from patchead.commands.backfill_gaps import print_gaps
+
+        print_gaps(settings_of(config, overrides, {"lake.uri": lake, "archive.uri": archive}), Console(soft_wrap=True))
+        return
+    if follow is not None:
+        from patchead.commands.follow import follow_run
+
+        follow_run(lake, storage_of(lake, overrides), follow, every, Console(soft_wrap=True))
+        return
     from patchead.lake.run_list import list_runs
 
     found = list_runs(lake, storage_of(lake, overrides))

@@ -42,6 +42,8 @@ class Lease:
         self._run, self._folder, self.token = run_id, folder, uuid.uuid4().hex
         self._taken_by: Mapping[str, Any] | None = None
         self._began = False
+        self.progress: Callable[[], Mapping[str, Any]] = dict
+        """Says where the run is: what is written with each heartbeat, as plain JSON values."""
         self.missed: list[str] = []
         """Texts of the heartbeats that could not be written."""
 
@@ -79,7 +81,7 @@ class Lease:
     def write(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a heartbeat, unless another process has taken over. Raises `LakeError` where it cannot be written."""
         if not self._began or self.is_ours:
-            self._folder.write_json(name, {**value, "owner": self.token})
+            self._folder.write_json(name, {**value, "owner": self.token, "progress": self.progress()})
             self._began = True
 
     def wait_for_others(self, say: Callable[[str], None], interval_s: float) -> None:

@@ -100,14 +100,19 @@ def level_of_night(
     return float(found[flagged].max()) if flagged.any() else 0.0
 
 
+def drifted(verdicts: pa.Table) -> list[str]:
+    """List the groups whose good images no longer score like the accepted ones, by VERDICTS of a night."""
+    found = _drifts(verdicts)
+    return [group for group, each in found.items() if each.drifted(len(found))]
+
+
 def drift_warnings(verdicts: pa.Table) -> list[str]:
     """Write what a person is told of groups whose good images no longer score like the accepted ones: a line, or none.
 
     Args:
         verdicts: VERDICTS of a night.
     """
-    known = verdicts.filter(pc.is_valid(verdicts["drift_p"])).to_pylist()
-    found = {row["group_id"]: Drift(row["drift_p"], row["drift_shift"], row["drift_scale"]) for row in known}
+    found = _drifts(verdicts)
     moved = sorted((each.p, group) for group, each in found.items() if each.drifted(len(found)))
     if not moved:
         return []
@@ -131,3 +136,8 @@ def _none_of(rows: pa.Table) -> pa.Table:
 def _p_values(group: tuple[str, np.ndarray], *, folder: RunFolder) -> np.ndarray:
     name, reference = group
     return conformal_p_values(folder.read_scores(name), reference)
+
+
+def _drifts(verdicts: pa.Table) -> dict[str, Drift]:
+    known = verdicts.filter(pc.is_valid(verdicts["drift_p"])).to_pylist()
+    return {row["group_id"]: Drift(row["drift_p"], row["drift_shift"], row["drift_scale"]) for row in known}

@@ -110,19 +110,24 @@ class DecodedUnit(NamedTuple):
     """float32 (n · V · 2 · 3,)."""
     blocks: np.ndarray
     """int16 (n · B,)."""
+    group_id: str | None
+    read_bytes: int
+    """Of the encoded images."""
 
     def as_row(self) -> pa.Table:
         """Pack it as one row of list columns, which travels between the stages."""
         receipts = pa.array([self.receipts.to_pylist()], pa.list_(pa.struct(RECEIPTS)))
         arrays = {name: _one_list(getattr(self, name)) for name in _ARRAYS}
-        return pa.table({"unit_id": [self.unit_id], "receipts": receipts, **arrays})
+        told = {"group_id": pa.array([self.group_id], pa.string()), "read_bytes": [self.read_bytes]}
+        return pa.table({"unit_id": [self.unit_id], "receipts": receipts, **arrays, **told})
 
     @classmethod
     def of(cls, row: pa.Table) -> DecodedUnit:
         """Unpack what `as_row` has packed; the pixels are not copied."""
         receipts = pa.Table.from_struct_array(row["receipts"][0].values).cast(RECEIPTS)
         arrays = (row[name][0].values.to_numpy(zero_copy_only=False) for name in _ARRAYS)
-        return cls(row["unit_id"][0].as_py(), receipts, *arrays)
+        told = (row[name][0].as_py() for name in ("group_id", "read_bytes"))
+        return cls(row["unit_id"][0].as_py(), receipts, *arrays, *told)
 
 
 def _one_list(array: np.ndarray) -> pa.LargeListArray:
@@ -140,16 +145,20 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[S
     scaling = settings.scaling(next(iter(unit["bit_depth"]), None))
     receipts: list[dict[str, Any]] = [{} for _ in unit["image_id"]]
     views: list[Views | None] = [None] * len(receipts)
+    read_bytes = 0
     with settings.watch(f"decoding of {len(receipts)} images of {unit['group_id']} ({unit['unit_id']})") as watch:
         guides = _guides(common.guides.get(unit["group_id"]), settings, scaling, watch)
         for index, data in encoded(unit, settings):
+            read_bytes += len(data) if isinstance(data, bytes) else 0
             asked = {name: unit[name][index] for name in (*_ASKED, "image_id")}
             receipts[index], views[index] = _decode_one(data, asked, common.known, guides, settings, scaling, watch)
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in SAMPLE_KEY}
     fresh = [view for view in views if view is not None]
     nothing = (np.empty(0, np.uint8), np.empty(0, bool), np.empty(0, np.float32), np.empty(0, np.int16))
-    return DecodedUnit(unit["unit_id"], table(receipts, RECEIPTS), *(stacked(fresh) if fresh else nothing)).as_row()
+    pixels, valid, motions, blocks = stacked(fresh) if fresh else nothing
+    arrays, rows, group_id = (pixels, valid, motions, blocks), table(receipts, RECEIPTS), unit["group_id"]
+    return DecodedUnit(unit["unit_id"], rows, *arrays, group_id, read_bytes).as_row()
 
 
 class _Candidate(NamedTuple):

@@ -20,6 +20,7 @@ from patchead.errors import WeightsError
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
+from patchead.nightly.told import Brought, count_images, labels_by_group, tell_unit
 from patchead.nightly.units import as_read_now, samples, units
 from patchead.nightly.unread import Outage, as_failed
 from patchead.runtime.executor import Executor
@@ -31,6 +32,14 @@ from patchead.schema import FAILED, OK, RECEIPTS, SAMPLE_KEY, UNREAD, completed
 from patchead.settings.argument_names import in_settings
 
 _PASSES = 2  # over what the storage did not give
+_BROUGHT = "brought"  # by a unit, in the first of its rows
+_BROUGHT_TYPE = pa.struct(
+    [
+        ("unit_id", pa.string()),
+        ("group_id", pa.string()),
+        *((n, pa.int64()) for n in ("written", "decoded", "read_bytes")),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,9 @@ def embed(
     store.settle()
     unchanged = store.index.unchanged(readable)
     advance(unchanged.num_rows)
-    todo = readable.filter(pc.invert(pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))))
+    known = pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))
+    todo, labels = readable.filter(pc.invert(known)), labels_by_group(readable)
+    count_images("patchead_images_reused", readable.filter(known), "embed")
     embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads, proven, settings.in_hand)
     shared = Shared(Contents(store.index), guides or {})
     fresh, unread, unit_ids = [RECEIPTS.empty_table()], RECEIPTS.empty_table(), list[str]()
@@ -90,8 +101,9 @@ def embed(
         work = units(todo, images_per_file, run_id)
         unit_ids += work["unit_id"].to_pylist()
         outage = Outage()
-        for receipts, written in _run(executor, work, settings, shared, embed_spec, pool):
+        for receipts, written, brought in _run(executor, work, settings, shared, embed_spec, pool):
             fresh.append(receipts.filter(pc.not_equal(receipts["status"], UNREAD)))
+            tell_unit(labels.get(brought.group_id, {}), brought, unread=receipts.num_rows - fresh[-1].num_rows)
             outage.add(receipts)
             embedded.append(receipts["image_id"].filter(written))
             advance(fresh[-1].num_rows)
@@ -103,6 +115,7 @@ def embed(
     failed_before = completed(wanted.filter(pc.is_valid(wanted["status"])), RECEIPTS)
     everything = _in_order_of(wanted, pa.concat_tables([unchanged, *fresh, as_failed(unread), failed_before]))
     failed, ids = count(everything, FAILED), pa.chunked_array([part for each in embedded for part in each.chunks])
+    count_images("patchead_images_failed", wanted.filter(pc.equal(everything["status"], FAILED)), "embed")
     return Embedded(everything, len(ids), everything.num_rows - failed - len(ids), failed, ids, unread)
 
 
@@ -168,7 +181,7 @@ class EmbedActor:
             return self._embedded(unit)
 
     def _embedded(self, unit: DecodedUnit) -> pa.Table:
-        unit_id, receipts, pixels, valid, motions, blocks = unit
+        unit_id, receipts, pixels, valid, motions, blocks, group_id, read_bytes = unit
         fresh = pc.and_(pc.equal(receipts["status"], OK), pc.is_null(receipts["embedding_uri"]))
         written, embeddings, side_arrays, told = pc.sum(fresh, min_count=0).as_py(), None, None, dict[int, str]()
         if written:
@@ -185,7 +198,9 @@ class EmbedActor:
             receipts = _failed(receipts, told)
         filled = self._store.write_unit(unit_id, receipts, embeddings, side_arrays)
         done = [is_fresh and row not in told for row, is_fresh in enumerate(fresh.to_pylist())]
-        return filled.append_column("written", pa.array(done, pa.bool_()))
+        brought = Brought(unit_id, group_id, sum(done), written, read_bytes)._asdict()
+        filled = filled.append_column("written", pa.array(done, pa.bool_()))
+        return filled.append_column(_BROUGHT, pa.array([brought] + [None] * (len(filled) - 1), _BROUGHT_TYPE))
 
 
 def _failed(receipts: pa.Table, told: Mapping[int, str]) -> pa.Table:
@@ -201,13 +216,14 @@ def _failed(receipts: pa.Table, told: Mapping[int, str]) -> pa.Table:
 
 def _run(
     executor: Executor, work: pa.Table, settings: DecodeSettings, shared: Shared, spec: EmbedSpec, pool: Pool
-) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
-    """Receipts of each unit as it is finished, and which of its images were embedded for it."""
+) -> Iterator[tuple[pa.Table, pa.ChunkedArray, Brought]]:
+    """Receipts of each unit as it is finished, which of its images were embedded for it, and what it has brought."""
     function = partial(decode_unit, settings=settings, shared=executor.stream([executor.put(shared)]))
     memory = settings.memory_bytes(pc.list_flatten(work["size"]))
     found = executor.map_units(work, function, EmbedActor, spec, pool, starts=MOST_STARTS, memory=memory)
     for batch in found:
-        yield batch.drop_columns(["written"]).cast(RECEIPTS), batch["written"]
+        receipts = batch.drop_columns(["written", _BROUGHT]).cast(RECEIPTS)
+        yield receipts, batch["written"], Brought(**batch[_BROUGHT][0].as_py())
 
 
 def _in_order_of(wanted: pa.Table, receipts: pa.Table) -> pa.Table:

@@ -32,6 +32,7 @@ from patchead.nightly.run_record import RunRecord
 from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.search_shown import search_shown
+from patchead.nightly.told import count_images, tell_published
 from patchead.nightly.try_bounds import with_bounds
 from patchead.nightly.twins import with_twins
 from patchead.plan.group_plan import Plan, PromptCounts, make_plan
@@ -78,7 +79,7 @@ class Night:
     ) -> None:
         self.config, self.record, self.folder, self.stages = config, record, folder, stages
         self.storage, self.executor, self.in_hand = wiring.storage(config), executor, executor.in_hand()
-        executor.tell = partial(say, stages.console)
+        executor.tell = stages.warn
         memory = decoding_memory(config.archive.max_pixels, config.archive.bytes_in_flight)
         self.run_images = partial(executor.run_tasks, starts=MOST_STARTS, memory=memory)  # one may end its process
         self.embed_pool, self.score_pool = executor.pools(wiring.pool_request(config))
@@ -86,8 +87,7 @@ class Night:
         executor.require_shared_folders([uri for uri in places if uri is not None])
         record.seconds = stages.seconds
         self.probes: list[dict[str, float]] = []
-        self.store: EmbeddingStore | None = None
-        """Where embeddings are, once the encoder is known."""
+        self.store: EmbeddingStore | None = None  # once the encoder is known
         self.files: set[str] = set()
         """The embedding files that this night reads, once they are there."""
         self.bits: dict[str, int] = {}  # of 16-bit images, by group
@@ -138,13 +138,13 @@ class Night:
     def catalog(self) -> pa.Table:
         """List the archive, or read what an earlier try of the run has listed. Returns MANIFEST."""
         with self.stages.stage("catalog") as advance:
-            manifest, left_out, unreadable = make_manifest(
-                wiring.catalog_request(self.config), self.folder, self.executor
-            )
+            request = wiring.catalog_request(self.config)
+            manifest, left_out, unreadable = make_manifest(request, self.folder, self.executor)
             advance(manifest.num_rows)
-        self.record.nights = sorted(pc.unique(manifest["night"]).drop_null().to_pylist())
+        self.stages.nights = self.record.nights = sorted(pc.unique(manifest["night"]).drop_null().to_pylist())
         self.record.archive_root = wiring.archive_root(self.config, manifest)
         self.record.note("images", manifest["night"])
+        count_images("patchead_images_listed", manifest, "catalog")
         self.record.images, self.record.ignored_files = manifest.num_rows, left_out.total
         self.record.ignored, self.record.unreadable = left_out.as_json(), unreadable.as_json()
         return manifest
@@ -297,3 +297,4 @@ class Night:
             record.finish("published")
             rows = (scores, explained.regions, explained.verdicts, run_rows(record))
             publish(self.config.lake.uri, self.storage, manifest, *rows, before_commit=before_commit)
+        tell_published(scores, explained.verdicts, map(str, record.nights or []))

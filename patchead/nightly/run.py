@@ -24,8 +24,10 @@ from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score import score_groups
 from patchead.nightly.stop import Stop, what_is_kept
+from patchead.nightly.told import Scoring
 from patchead.patient_s3 import RETRIES
 from patchead.printed import say
+from patchead.runtime import logs
 from patchead.runtime.executor import Executor
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
@@ -68,8 +70,18 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
     folder = RunFolder(config.lake.uri, storage, record.run_id)
     stop = Stop(record.run_id, config.run.grace_seconds, partial(say, console))
     recorded = _recorded(record, folder, storage, console)
-    with stop.listening(), recorded as held, _session(executor, config, folder), stop.again(), named_as_settings():
-        night = Night(config, record, folder, Stages(console, [stop.may_go_on, held.require_unless_told]), executor)
+    with (
+        logs.json_logs(config.run.log_level, record.run_id),
+        stop.listening(),
+        recorded as held,
+        _session(executor, config, folder),
+        stop.again(),
+        named_as_settings(),
+    ):
+        checks = [stop.may_go_on, held.require_unless_told]
+        stages = Stages(console, checks, lines_every=config.run.progress_seconds)
+        held.progress = stages.now
+        night = Night(config, record, folder, stages, executor)
         for attempt in attempts(night):
             with attempt, _held(night):
                 manifest = night.catalog()
@@ -80,7 +92,8 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                     return record.stopped_after(until)
                 spec, group_of = night.score_spec(embedded), embedded.group_of
                 with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
-                    done = score_groups(executor, embedded.plan, group_of, spec, night.score_pool, advance=advance)
+                    told, pool = Scoring.of(embedded.images, embedded.plan), night.score_pool
+                    done = score_groups(executor, embedded.plan, group_of, spec, pool, advance=advance, told=told)
                 record.scoring |= done
                 if until == "score":
                     return record.stopped_after(until)
@@ -105,6 +118,7 @@ def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: C
                 why = f"interrupted (SIGINT). {what_is_kept(record.run_id)}"
                 say(console, why)
             record.finish("failed", why)
+            logs.LOGGER.error(f"run failed: {why}")
             if held.is_ours:
                 _record_failure(record, storage, console)
             raise

@@ -13,6 +13,7 @@ from patchead.errors import LostNodesError
 from patchead.nightly.group import Group, GroupJob, load_block
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
+from patchead.nightly.told import Scoring
 from patchead.plan.group_plan import Plan
 from patchead.plan.tasks import LOAD, Key, PlannedTasks, Task
 from patchead.runtime.executor import Executor, Handle
@@ -27,6 +28,7 @@ def score_groups(
     pool: Pool,
     *,
     advance: Callable[[int], None],
+    told: Scoring | None = None,
 ) -> dict[str, Any]:
     """Score every planned group and stage it in the run's folder; groups staged before are passed over.
 
@@ -37,6 +39,7 @@ def score_groups(
         spec: what the actors need to know; its counter is a new one of the executor's.
         pool: of actors.
         advance: is called with the images of each group that is finished.
+        told: counts tasks and groups for the metrics.
 
     Returns:
         What was done, see `CallCounts.summary`.
@@ -44,7 +47,7 @@ def score_groups(
     Raises:
         PatcheadError: embeddings cannot be read, or scores cannot be staged.
     """
-    for todo, pass_ends, finished in _passes(executor, plan, spec, advance):
+    for todo, pass_ends, finished in _passes(executor, plan, spec, advance, told):
         with pass_ends, executor.actors(ScoreActor, spec, pool) as actors:
             flow = _Flow(executor, todo, group_of, spec, pool.decode_cpus)
             for task in PlannedTasks(todo):
@@ -52,20 +55,21 @@ def score_groups(
                     flow.load(task)
                     continue
                 ends = task.kind in ("whole", "finish")
+                then = partial(finished, task.group_id) if ends else None
                 results = actors.call(
                     task.kind,
                     task,
                     flow.job(task, last=ends),
                     *flow.needed(task),
                     results=len(task.gives),
-                    done=partial(finished, task.group_id) if ends else None,
+                    done=then if told is None else partial(told.task_done, task.group_id, then),
                 )
                 flow.keep(task, results)
     return spec.counter.summary()
 
 
 def _passes(
-    executor: Executor, plan: Plan, spec: ScoreSpec, advance: Callable[[int], None]
+    executor: Executor, plan: Plan, spec: ScoreSpec, advance: Callable[[int], None], counted: Scoring | None
 ) -> Iterator[tuple[Plan, AbstractContextManager[None], Callable[[str], None]]]:
     """What is left to score, a context in which to do it, and what to call of each group; again after lost nodes."""
     images = {group.group_id: group.images for group in plan.scored}
@@ -74,6 +78,8 @@ def _passes(
     def finished(group_id: str) -> None:
         if group_id not in told:
             told.add(group_id)
+            if counted is not None:
+                counted.group_done(group_id, images[group_id])
             advance(images[group_id])
 
     @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from patchead.errors import SettingsError
+from patchead.runtime import metrics
 from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.executor import Actor, Handle, Item, Result
 from patchead.runtime.pool import Pool, PoolRequest
@@ -124,7 +125,11 @@ class InlineExecutor:
             actor = actor_class()
             actor.setup(spec)
             for index in range(units.num_rows):
-                yield actor(function(units.slice(index, 1)))
+                with metrics.work("decode"):
+                    decoded = function(units.slice(index, 1))
+                with metrics.work("embed"):
+                    found = actor(decoded)
+                yield found
 
 
 class InlineActors:
@@ -137,7 +142,8 @@ class InlineActors:
         self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
     ) -> list[Handle]:
         """Call the method now."""
-        returned = getattr(self._actor, method)(*arguments)
+        with metrics.work("score"):
+            returned = getattr(self._actor, method)(*arguments)
         if done is not None:
             done()
         return [] if not results else [returned] if results == 1 else list(returned)

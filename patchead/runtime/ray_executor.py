@@ -16,7 +16,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.errors import LostNodesError
-from patchead.runtime import session
+from patchead.runtime import metrics, session
 from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.dispatch import run_tasks, within_a_node
 from patchead.runtime.executor import Actor, Handle, Item, Result
@@ -113,6 +113,7 @@ class RayExecutor:
         pool = self._with_room(pool)
         key = (actor_class, pool)
         workers = self._idle.pop(key, None) or [_start(actor_class, pool) for _ in range(pool.size)]
+        metrics.gauge("patchead_actors", pool.size, stage="score")
         calls = RayActors(actor_class.__name__, workers, ray.put(spec))
         try:
             yield calls
@@ -121,6 +122,8 @@ class RayExecutor:
             for worker in workers:
                 ray.kill(worker)
             raise
+        finally:
+            metrics.gauge("patchead_actors", 0, stage="score")
         if self._keep:
             self._idle[key] = workers
             return
@@ -180,7 +183,7 @@ class RayExecutor:
             # Without max_retries a task whose process ends is tried for ever, and Ray Data has no other way to say it.
             warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
             decoded = source.map_batches(
-                partial(_numbered, function),
+                partial(_numbered, "decode", function),
                 num_cpus=pool.decode_cpus,
                 memory=within_a_node(memory),
                 max_retries=starts - 1,
@@ -194,6 +197,7 @@ class RayExecutor:
             num_gpus=pool.num_gpus,
             **one_each,
         )
+        metrics.gauge("patchead_actors", pool.size, stage="embed")
         try:
             with stall.told():
                 for found in done.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -201,6 +205,7 @@ class RayExecutor:
                     yield found
         finally:
             StopWhenStalled.stall = None
+            metrics.gauge("patchead_actors", 0, stage="embed")
 
 
 class RayActors:
@@ -240,9 +245,10 @@ class RayActors:
             done()
 
 
-def _numbered(function: Callable[[pa.Table], pa.Table], unit: pa.Table) -> pa.Table:
+def _numbered(stage: str, function: Callable[[pa.Table], pa.Table], unit: pa.Table) -> pa.Table:
     """What a function makes of a unit, with the unit's number in each row."""
-    found = function(unit.drop_columns([_NUMBER]))
+    with metrics.work(stage):
+        found = function(unit.drop_columns([_NUMBER]))
     return found.append_column(_NUMBER, pa.array([unit[_NUMBER][0].as_py()] * found.num_rows, pa.int64()))
 
 
@@ -259,7 +265,7 @@ class _UnitActor:
         if not self._is_set_up:
             self._actor.setup(self._spec)
             self._is_set_up = True
-        return _numbered(self._actor, unit)
+        return _numbered("embed", self._actor, unit)
 
 
 def _kept_here(kept: type[Any]) -> tuple[str, Any]:

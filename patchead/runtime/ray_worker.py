@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 
+from patchead.runtime import metrics
 from patchead.runtime.executor import Actor
 from patchead.runtime.in_hand import Begun
 from patchead.runtime.worker_errors import worker_errors
@@ -101,7 +102,8 @@ class Worker:
         if spec_id != self._spec_id:
             self._actor.setup(ray.get(reference))
             self._spec_id = spec_id
-        returned = getattr(self._actor, method)(*arguments)
+        with metrics.work("score"):
+            returned = getattr(self._actor, method)(*arguments)
         if not results:
             return None
         return (None, returned) if results == 1 else (None, *returned)

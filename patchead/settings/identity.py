@@ -82,6 +82,7 @@ _NOTHING = (
     "run.grace_seconds",
     "run.max_unread_fraction",
     "run.max_failed_fraction",  # whether anything is published, not what
+    *("run.progress_seconds", "run.log_level"),
     "run.max_image_seconds",  # whether an image hangs: the same images on a faster machine
 )
 

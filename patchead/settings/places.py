@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -107,5 +107,9 @@ class RunConfig(Section):
     """Write the page of `patchead report` into the lake, below reports/, once the night is published."""
     grace_seconds: Annotated[float, Field(gt=0)] = 25.0
     """Seconds from SIGTERM (a spot machine that is taken away) to the end of the process, with code 5."""
+    progress_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds between two lines that say where a stage is, where the output is no terminal."""
+    log_level: Literal["off", "debug", "info", "warning", "error"] = "off"
+    """Write one JSON object a line to stderr: stages, groups (info) and units (debug) as they end, what went wrong."""
     max_image_seconds: Annotated[float, Field(gt=0)] = 120.0
     """On Ray: an image that takes longer to decode fails. Its process is ended for it, three times before that."""

@@ -22,7 +22,9 @@ else:
 
 FILES = (
     *("README.md", "Dockerfile", "aws.yaml", "kubernetes/rayjob.yaml", "kubernetes/cronjob.yaml"),
-    *("kubernetes/launch.py", "local/two_nodes.py", "iam-policy.json"),
+    *("kubernetes/launch.py", "local/two_nodes.py", "iam-policy.json", "observability/prometheus.yaml"),
+    *("observability/podmonitor.yaml", "observability/rules.yaml", "observability/rules_test.yaml"),
+    *("observability/dashboard.json", "values.yaml", "values/cpu.yaml", "values/spot.yaml", "Dockerfile.weights"),
 )
 
 
@@ -42,7 +44,8 @@ def test_images_have_the_pinned_versions(texts: dict[str, str], constraints: dic
     images = {image for text in texts.values() for image in re.findall(r"[\w./]+/(?:ray|patchead):[\w.-]+", text)}
     assert images == {
         f"rayproject/ray:{constraints['ray']}-py311-cu129",
-        f"registry.example.com/patchead:{project['version']}",
+        f"rayproject/ray:{constraints['ray']}-py311-cpu",
+        *(f"registry.example.com/patchead:{project['version']}{variant}" for variant in ("", "-baked")),
     }
     assert not any(":latest" in text for text in texts.values())
     assert yaml.safe_load(texts["kubernetes/rayjob.yaml"])["spec"]["rayClusterSpec"]["rayVersion"] == constraints["ray"]

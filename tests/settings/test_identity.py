@@ -131,6 +131,8 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "run.price_per_cpu_hour": (0.05, {}),
     "run.grace_seconds": (5.0, {}),
     "run.max_image_seconds": (7.0, {}),
+    "run.progress_seconds": (7.0, {}),
+    "run.log_level": ("info", {}),
 }
 # Which identities change with a setting of each level.
 CHANGES = {

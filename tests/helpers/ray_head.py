@@ -1,0 +1,81 @@
+"""One node of Ray with a job server and a metrics agent, on loopback and free ports, with or without a token."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.helpers.s3_server import free_ports
+
+RAY = Path(sys.executable).parent / "ray"
+
+
+@dataclass(frozen=True)
+class RayHead:
+    """Where it is: ``address`` for drivers, ``dashboard`` for jobs, ``metrics`` for Prometheus."""
+
+    address: str
+    dashboard: str
+    metrics: str
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+
+
+@contextmanager
+def ray_head(
+    folder: Path, *, num_cpus: int, token: str | None = None, driver: int = 0, **variables: str
+) -> Iterator[RayHead]:
+    """Start a head node with so much of the resource ``driver``, wait until it takes jobs, and end it."""
+    port, dashboard, client, agent, grpc, metrics = free_ports(6)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env = kept | {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_worker_niceness": "0", "HOME": str(folder), **variables}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
+    command = [RAY, "start", "--head", "--block", f"--num-cpus={num_cpus}", "--node-ip-address=127.0.0.1"]
+    command += [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
+    command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]  # 0: any free port
+    command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
+    command += [f"--metrics-export-port={metrics}", f"--object-store-memory={300 * 10**6}"]
+    command += [f"--resources={json.dumps({'driver': driver})}"] if driver else []
+    log = folder / "ray.log"
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, env=env, stdout=sink, stderr=sink, start_new_session=True)
+    url = f"http://127.0.0.1:{dashboard}"
+    try:
+        listed = [RAY, "job", "list", "--address", url]
+        while subprocess.run(listed, env=env, capture_output=True, check=False).returncode:
+            assert process.poll() is None, log.read_text()
+        yield RayHead(f"127.0.0.1:{port}", url, f"127.0.0.1:{metrics}", env, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+@contextmanager
+def ray_worker(folder: Path, head: RayHead, *, num_cpus: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Join a second node, whose processes are a group of their own; it is ended, or may be killed before."""
+    agent, grpc, metrics = free_ports(3)
+    command = [RAY, "start", "--block", f"--address={head.address}", f"--num-cpus={num_cpus}", "--disable-usage-stats"]
+    command += ["--node-ip-address=127.0.0.2", "--min-worker-port=0", "--max-worker-port=0"]
+    command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
+    command += [f"--metrics-export-port={metrics}", f"--object-store-memory={300 * 10**6}"]
+    log, nodes = folder / "worker.log", [RAY, "list", "nodes", "--address", head.dashboard]
+    with log.open("w") as sink:
+        process = subprocess.Popen(command, env=head.environment, stdout=sink, stderr=sink, start_new_session=True)
+    try:
+        while (
+            "127.0.0.2"
+            not in subprocess.run(nodes, env=head.environment, capture_output=True, text=True, check=False).stdout
+        ):
+            assert process.poll() is None, log.read_text()
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
