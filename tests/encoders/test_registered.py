@@ -25,8 +25,13 @@ QUICK = {
     "clip-b16-plus-240",  # open_clip
     "tf-efficientnet-lite0",  # a CNN
 }
-NAMES = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in REGISTRY]
+ONE_SIZE = {"beitv2-base", "clip-b16-plus-240"}  # seconds each: the second size is slow
 SIDES = (4, 6)  # patches, of transformers; 2 and 3 of the coarsest stride of CNNs
+CASES = [
+    pytest.param(name, place, marks=() if name in QUICK and (not place or name not in ONE_SIZE) else pytest.mark.slow)
+    for name in REGISTRY
+    for place in range(len(SIDES))
+]
 
 
 @pytest.fixture
@@ -97,24 +102,24 @@ def check_positions(module: Any, native: list[Tensor], side: int) -> None:
             assert len(table) == (2 * side - 1) ** 2 + 3
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_tokens_at_two_sizes(name: str, native_positions: list[Tensor]) -> None:
+@pytest.mark.parametrize(("name", "place"), CASES)
+def test_tokens_at_two_sizes(name: str, place: int, native_positions: list[Tensor]) -> None:
     registered = REGISTRY[name]
     transformer = "convnext" not in name and registered.patch_size < 32
-    for side in SIDES if transformer else (2, 3):
-        size = side * registered.patch_size
-        encoder = build(EncoderSpec(registered.library_name, "random", size, attention=registered.mask))
-        images = photos(2, size)
-        embedded = encoder.embed(images)
-        vectors, maps = embedded.all_vectors(), embedded.attention
-        assert (vectors.shape, vectors.dtype) == ((2, side * side, registered.dim), np.float16)
-        assert (encoder.grid, encoder.dim) == ((side, side), registered.dim)
-        assert (encoder.mean, encoder.std) == (registered.mean, registered.std)
-        np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=-1), 1, atol=1e-3)
-        np.testing.assert_allclose(vectors, by_the_library(encoder, registered, images), atol=1e-3)
-        if transformer:
-            check_positions(encoder._module, native_positions, side)
-        if registered.mask:
-            assert maps is not None
-            assert maps.shape == (2, side * side)
-            assert (maps.min(1).tolist(), maps.max(1).tolist()) == ([0, 0], [1, 1])
+    side = (SIDES if transformer else (2, 3))[place]
+    size = side * registered.patch_size
+    encoder = build(EncoderSpec(registered.library_name, "random", size, attention=registered.mask))
+    images = photos(2, size)
+    embedded = encoder.embed(images)
+    vectors, maps = embedded.all_vectors(), embedded.attention
+    assert (vectors.shape, vectors.dtype) == ((2, side * side, registered.dim), np.float16)
+    assert (encoder.grid, encoder.dim) == ((side, side), registered.dim)
+    assert (encoder.mean, encoder.std) == (registered.mean, registered.std)
+    np.testing.assert_allclose(np.linalg.norm(vectors.astype(np.float32), axis=-1), 1, atol=1e-3)
+    np.testing.assert_allclose(vectors, by_the_library(encoder, registered, images), atol=1e-3)
+    if transformer:
+        check_positions(encoder._module, native_positions, side)
+    if registered.mask:
+        assert maps is not None
+        assert maps.shape == (2, side * side)
+        assert (maps.min(1).tolist(), maps.max(1).tolist()) == ([0, 0], [1, 1])

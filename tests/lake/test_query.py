@@ -17,6 +17,7 @@ from patchead.lake.views import ADDRESSES
 from patchead.result_tables import OPTIONAL
 from patchead.schema import TABLES
 from patchead.storage import Storage
+from tests.helpers.lakes import SLOW_ON_S3
 from tests.helpers.old_lakes import publish_as_version_1
 from tests.helpers.sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
 
@@ -153,6 +154,7 @@ def test_a_statement_cannot_load_what_nobody_signed(local: Any, tmp_path: Path) 
         query(local.uri, local.storage, "SET allow_unsigned_extensions = true")
 
 
+@SLOW_ON_S3
 def test_a_lake_of_schema_version_1_has_every_view_and_column(lake: Any) -> None:
     publish_as_version_1(lake, rows_of("r1", [group(NIGHT, "x", "a")]))
     asked = "SELECT image_id, score, scores.verdict_rule, scores.threshold_score, scale FROM scores "

@@ -26,6 +26,7 @@ from patchead.result_tables import OPTIONAL
 from patchead.schema import OK, SCORES, TABLES, completed
 from patchead.storage import Storage
 from tests.helpers.faulty_proxy import FaultyProxy
+from tests.helpers.lakes import SLOW_ON_S3
 from tests.helpers.old_lakes import publish_as_version_1
 from tests.helpers.polars_process import read_delta
 from tests.helpers.sample_rows import AWKWARD, AWKWARD_TOO, NEXT_NIGHT, NIGHT, Rows, failed, group, rows_of
@@ -85,6 +86,7 @@ def test_a_new_run_replaces_exactly_its_groups(lake: Any) -> None:
     assert run_ids(lake) == ["r1", "r2", "r3"]
 
 
+@SLOW_ON_S3
 def test_a_night_without_regions_loses_its_earlier_ones(lake: Any) -> None:
     publish_rows(lake, rows_of("r1", [group(NIGHT, "x", "a", "b"), group(NEXT_NIGHT, "x", "c")]))
     publish_rows(lake, rows_of("r2", [group(NIGHT, "x", "a", "b")], regions=False))
@@ -92,6 +94,7 @@ def test_a_night_without_regions_loses_its_earlier_ones(lake: Any) -> None:
     assert runs_of(lake) == {"a": "r2", "b": "r2", "c": "r1"}
 
 
+@SLOW_ON_S3
 def test_rows_with_unknown_keys_are_published_and_replaced(lake: Any) -> None:
     lost = [failed(None, None, "n1", "n2"), failed(NIGHT, None, "m"), failed(None, "x", "o"), failed(NIGHT, "", "e")]
     publish_rows(lake, rows_of("r1", [*lost, group(NIGHT, "x", "a"), failed(NEXT_NIGHT, None, "k")]))
@@ -104,6 +107,7 @@ def test_rows_with_unknown_keys_are_published_and_replaced(lake: Any) -> None:
     assert (rows["o"]["night"], rows["o"]["product"]) == (None, "x")
 
 
+@SLOW_ON_S3
 def test_finer_groups_of_one_night_and_product_are_replaced_one_by_one(lake: Any) -> None:
     def station(number: str, *images: str) -> list[dict[str, Any]]:
         name = f"night={NIGHT}/product={AWKWARD}/station={number}"
@@ -259,6 +263,7 @@ def test_many_nights_are_published_at_once(local: Any) -> None:
     assert commits(local)["scores"] == 2
 
 
+@SLOW_ON_S3
 def test_polars_reads_the_table(lake: Any, tmp_path: Path) -> None:
     entries = [group(NIGHT, AWKWARD, "a", "b"), group(NEXT_NIGHT, AWKWARD_TOO, "c"), failed(None, None, "d")]
     publish_rows(lake, rows_of("r1", entries))
@@ -371,6 +376,7 @@ def test_an_endpoint_that_refuses_is_told_in_time(s3_keys: Any, pauses: list[flo
     assert sum(pauses) < 15
 
 
+@SLOW_ON_S3
 def test_a_lake_of_schema_version_1_gets_the_columns_that_it_lacks(lake: Any) -> None:
     old = rows_of("r1", [group(NIGHT, "x", "a", "b"), group(NEXT_NIGHT, "x", "c")])
     publish_as_version_1(lake, old)
