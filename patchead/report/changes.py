@@ -11,6 +11,7 @@ from patchead.archive.keys import without_night
 
 FAR = 1.0
 """Scales of the night before by which a median must have moved to be told in a sentence."""
+NOTHING = "Nothing stands out"
 _MORE_FLAGGED = 3  # standard deviations of a count
 
 
@@ -48,10 +49,15 @@ class GroupChange:
     @property
     def flags_more(self) -> bool:
         """Tell whether more images are flagged than the share of the night before explains."""
-        if self.before is None or not self.now["scored"] or not self.before["scored"]:
-            return False
-        expected = (share_of(self.before) or 0.0) * self.now["scored"]
-        return bool(self.now["flagged"] > expected + _MORE_FLAGGED * max(1.0, expected) ** 0.5)
+        return self.before is not None and flags_more(self.now, self.before)
+
+
+def flags_more(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Tell whether more images are flagged than the share of the night before explains; not where either has none."""
+    if not now["scored"] or not before["scored"]:
+        return False
+    expected = before["flagged"] / before["scored"] * now["scored"]
+    return bool(now["flagged"] > expected + _MORE_FLAGGED * max(1.0, expected) ** 0.5)
 
 
 def share_of(verdict: Mapping[str, Any]) -> float | None:
@@ -113,7 +119,7 @@ def sentences(
     if lost != lost_before:
         told.append(("alert" if lost > lost_before else "note", f"{lost} images failed; {lost_before} on {before}."))
     told.sort(key=lambda one: one[0])
-    return told or [("note", f"Nothing stands out against {before}: flagged shares and medians are as they were.")]
+    return told or [("note", f"{NOTHING} against {before}: flagged shares and medians are as they were.")]
 
 
 def _of_group(group: GroupChange) -> Iterable[tuple[str, str]]:

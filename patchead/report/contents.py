@@ -15,15 +15,15 @@ from patchead.archive.keys import without_night
 from patchead.archive.left_out import LeftOut
 from patchead.printed import plain
 from patchead.report import charts
-from patchead.report.changes import GroupChange, gone, group_changes, sentences
+from patchead.report.changes import NOTHING, GroupChange, gone, group_changes, sentences
 from patchead.report.nearest import Nearest
 from patchead.report.night_rows import NightRows
+from patchead.report.places import Place, keys_of, sentences_of
 from patchead.schema import FAILED, OK
 
 MOST_DRAWN = 60
 """Groups that are drawn, those with the largest flagged share; of the others the numbers are in the table alone."""
 MOST_FAILURES = 500
-_KEYS, _VALUES = 4, 60  # keys that can be chosen from, and values of one, at most
 _NOT_COMPARED = {"archive.night", "archive.uri", "lake.uri", "run.run_id", "archive.limit"}
 
 
@@ -88,10 +88,13 @@ def name_of(row: Mapping[str, Any]) -> str:
     return plain(without_night(row["group_id"] or "").removeprefix("product=") or row["product"] or "all images")
 
 
-def told(rows: NightRows, groups: Sequence[Group]) -> list[tuple[str, str]]:
+def told(rows: NightRows, groups: Sequence[Group], places: Mapping[str, Sequence[Place]]) -> list[tuple[str, str]]:
     """Say what changed since the night before, the settings too; (``alert`` or ``note``, sentence)."""
     changes = [group.change for group in groups]
     said = sentences(changes, gone(changes, rows.history, rows.before), rows.failed, rows.night, rows.before)
+    if found := sentences_of(places.values()):
+        said = [one for one in said if not one[1].startswith(NOTHING)] + found
+        said.sort(key=lambda one: one[0])
     for run in rows.runs:
         if run["state"] == FAILED:
             said.insert(0, ("alert", f"Run {run['run_id']} of this night failed: {run['reason']}"))
@@ -139,12 +142,14 @@ def left_out(rows: NightRows) -> list[str]:
     return lines
 
 
-def data_of(rows: NightRows, groups: Sequence[Group], pictures: Pictures, most: int) -> dict[str, Any]:
+def data_of(
+    rows: NightRows, groups: Sequence[Group], places: Mapping[str, Sequence[Place]], pictures: Pictures, most: int
+) -> dict[str, Any]:
     """Make what the page's script works with: plain JSON values, the images worst first."""
+    keys = {key: sorted(place.value for place in of_key) for key, of_key in places.items()}
     numbers = {(group.change.now["run_id"], group.change.now["group_id"]): group.number for group in groups}
     images = rows.images.slice(0, most).to_pylist()
     runs = sorted({row["run_id"] for row in images})
-    keys = _keys(images)
     return {
         "night": str(rows.night or "all"),
         "runs": runs,
@@ -184,7 +189,7 @@ def _image(
         "lacking": None if row["status"] == OK else row["status"],
         "at": None if row["captured_at"] is None else f"{row['captured_at']:%Y-%m-%d %H:%M:%S}",
         "size": [row["width"], row["height"]] if row["width"] else None,
-        "keys": {name: value for name, value in _keys_of(row).items() if name in keys} or None,
+        "keys": {name: value for name, value in keys_of(row["keys_json"]).items() if name in keys} or None,
         "boxes": [
             [each["x"], each["y"], each["width"], each["height"], _rounded(each["peak"], 3)]
             for each in rows.regions.get(image_id, [])
@@ -233,20 +238,6 @@ def _nights(rows: NightRows, change: GroupChange) -> list[dict[str, Any]]:
         and row["encoder_id"] == change.now["encoder_id"]
     }
     return [like[night] for night in sorted(like)]
-
-
-def _keys(images: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Keys that images can be chosen by, such as the station, with their values."""
-    values: dict[str, set[str]] = {}
-    for row in images:
-        for name, value in _keys_of(row).items():
-            values.setdefault(name, set()).add(value)
-    few = {name: sorted(found) for name, found in sorted(values.items()) if 1 < len(found) <= _VALUES}
-    return dict(list(few.items())[:_KEYS])
-
-
-def _keys_of(row: Mapping[str, Any]) -> dict[str, str]:
-    return {plain(name): plain(value) for name, value in json.loads(row["keys_json"] or "{}").items()}
 
 
 def _without_name(row: Mapping[str, Any]) -> str:

@@ -45,6 +45,10 @@ _FAILURES = """
 SELECT night, count(*) AS images, count(*) FILTER (status = 'failed') AS failed FROM latest
 WHERE {of_night} OR night = {before} GROUP BY night
 """
+_PLACES_BEFORE = """
+SELECT keys_json, count(*) AS scored, count(*) FILTER (is_anomalous) AS flagged FROM latest
+WHERE night = {before} AND status = 'ok' AND keys_json IS NOT NULL GROUP BY keys_json
+"""
 _RUNS = """
 SELECT * FROM runs WHERE lane = '{lane}' AND (
   (run_id IN (SELECT run_id FROM latest WHERE {of_night}) AND ({of_night} OR night IS NULL))
@@ -80,6 +84,8 @@ class NightRows:
     """Those that wrote the rows, and those of this night that failed; oldest first."""
     runs_before: list[dict[str, Any]] = field(default_factory=list)
     """Settings and versions of the night before."""
+    places_before: list[dict[str, Any]] = field(default_factory=list)
+    """Of the night before: how many images with the same keys have a score, and how many are flagged."""
     records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """``run.json`` by run id, where it is still there."""
     labels: dict[str, str] = field(default_factory=dict)
@@ -110,8 +116,8 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
     # No `IS NOT DISTINCT FROM`: on a partition, DuckDB's delta extension ends with an internal error.
     of_night = "night IS NULL" if chosen is None else f"night = {_date(chosen)}"
     at = {"night": _date(chosen), "before": _date(before), "of_night": of_night, "lane": lane.replace("'", "''")}
-    statements = (_IMAGES, _REGIONS, _VERDICTS, _HISTORY, _FAILURES, _RUNS, _RUNS_BEFORE, _LABELS)
-    images, regions, verdicts, history, failures, runs, runs_before, labels = query_all(
+    statements = (_IMAGES, _REGIONS, _VERDICTS, _HISTORY, _FAILURES, _RUNS, _RUNS_BEFORE, _PLACES_BEFORE, _LABELS)
+    images, regions, verdicts, history, failures, runs, runs_before, places, labels = query_all(
         lake_uri, storage, ";".join(statement.format(**at) for statement in statements), lane
     )
     of_runs = runs.to_pylist()
@@ -126,6 +132,7 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
         failed={row["night"]: row["failed"] for row in failures.to_pylist()},
         runs=of_runs,
         runs_before=runs_before.to_pylist(),
+        places_before=places.to_pylist(),
         records={run_id: record for run_id, record in found.items() if record is not None},
         labels=dict(zip(labels["image_id"].to_pylist(), labels["verdict"].to_pylist(), strict=True)),
     )

@@ -14,6 +14,7 @@ from patchead.report import contents, pictures
 from patchead.report.nearest import Asked, Nearest, nearest_patches
 from patchead.report.night_rows import NightRows, read_night
 from patchead.report.page import render
+from patchead.report.places import Place, places_of
 from patchead.result_tables import MAIN
 from patchead.schema import OK
 from patchead.storage import Storage, join
@@ -76,7 +77,9 @@ def write_report(request: ReportRequest, storage: Storage, tell: Callable[[str],
     tell(f"report of {rows.night or 'all nights'}: {len(shown)} of {rows.images.num_rows} images, to {out.uri}")
     drawn = _pictures(request, storage, rows, shown, out)
     groups = contents.groups_of(rows)
-    page = render(_context(rows, groups, request), contents.data_of(rows, groups, drawn, request.images))
+    places = places_of(rows)
+    data = contents.data_of(rows, groups, places, drawn, request.images)
+    page = render(_context(rows, groups, places, request), data)
     out.write(PAGE, lambda sink: sink.write(page.encode()))
     return Report(out.uri_of(PAGE), rows.night, rows.images.num_rows, len(shown), len(drawn.missing))
 
@@ -177,7 +180,12 @@ def _reading(storage: Storage, config: Mapping[str, Any], scoring: Mapping[str, 
     )
 
 
-def _context(rows: NightRows, groups: Sequence[contents.Group], request: ReportRequest) -> dict[str, Any]:
+def _context(
+    rows: NightRows,
+    groups: Sequence[contents.Group],
+    places: Mapping[str, Sequence[Place]],
+    request: ReportRequest,
+) -> dict[str, Any]:
     reasons, lacking = contents.failures(rows)
     scored, flagged = (sum(group.change.now[name] for group in groups) for name in ("scored", "flagged"))
     before = [row for row in rows.history if row["night"] == rows.before]
@@ -192,11 +200,11 @@ def _context(rows: NightRows, groups: Sequence[contents.Group], request: ReportR
         "share": flagged / scored if scored else None,
         "failed": rows.failed.get(rows.night, 0),
         "failed_before": rows.failed.get(rows.before, 0) if rows.before else None,
-        "told": contents.told(rows, groups),
+        "told": contents.told(rows, groups, places),
         "groups": groups,
         "largest": max([_SHARE_OF_A_BAR, *(group.change.share or 0.0 for group in groups)]),
         "most_drawn": contents.MOST_DRAWN,
-        "keys": any(rows.images["keys_json"].to_pylist()),
+        "places": places,
         "worst": rows.images.slice(0, _WORST_SHOWN).to_pylist(),
         "reasons": reasons,
         "lacking": lacking,

@@ -39,6 +39,7 @@ def test_the_newest_night_with_what_it_is_compared_by(lake: str, tmp_path: Path)
     assert re.search(r"<strong>4</strong>\s*<span>of 24 scored, 16\.7%</span>\s*<span [^>]*>4 on 2026-11-20", text)
     assert data["groups"] == ["nut", "screw"]
     assert data["keys"] == {"station": ["1", "2"]}
+    assert 'data-key="station" data-value="2"' in text
     images = data["images"]
     assert [image.get("flagged") for image in images[:5]] == [1, 1, 1, 1, None]
     assert [image["z"] for image in images[:4]] == sorted((image["z"] for image in images[:4]), reverse=True)

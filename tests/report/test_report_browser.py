@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
+from patchead.printed import plain
 from patchead.report.write import ReportRequest, write_report
 from patchead.storage import Storage
 from tests.helpers.browser import chromium
@@ -85,7 +86,7 @@ def test_filters(opened: Open, report: str) -> None:
     assert shown(page) == page.locator("#grid button").count() == 6
     page.select_option("#by-group", label="nut")
     assert shown(page) == 3
-    page.select_option("[data-key=station]", index=1)
+    page.select_option("select[data-key=station]", index=1)
     assert 0 < shown(page) < 3
     page.click("text=Clear")
     page.locator("#count", has_text="84 of 84").wait_for()
@@ -98,6 +99,11 @@ def test_filters(opened: Open, report: str) -> None:
     page.click("a.choose[data-repeat]")
     page.locator("#count", has_text="family 1").wait_for()
     assert shown(page) == 3
+    page.click(".places a.choose >> nth=0")
+    page.locator("#count", has_text="42 of 84").wait_for()
+    assert page.input_value("select[data-key=station]") in (HOSTILE, plain(BIDI))
+    page.fill("#by-name", "there is none")
+    assert page.text_content("#grid") == "No image is like this."
 
 
 def test_pages_and_keys_go_through_all_images(opened: Open, report: str) -> None:
@@ -113,6 +119,15 @@ def test_pages_and_keys_go_through_all_images(opened: Open, report: str) -> None
     page.focus("#by-name")
     page.keyboard.type("jk")  # a letter in a field is a letter
     assert page.input_value("#by-name") == "jk"
+    page.click("text=Clear")
+    page.locator("#count", has_text="84 of 84").wait_for()
+    page.uncheck("#listening")
+    page.keyboard.press("j")
+    assert page.text_content("#chosen") == first
+    page.check("#listening")
+    page.focus("#grid button >> nth=0")
+    page.keyboard.press("j")
+    assert page.evaluate("document.activeElement.dataset.at") == "1"  # what has the focus keeps it
 
 
 def test_the_heatmap_fades_and_regions_can_be_hidden(opened: Open, report: str) -> None:

@@ -60,7 +60,7 @@
   const ORDERS = {
     best: (a, b) => (a.z ?? Infinity) - (b.z ?? Infinity),
     name: (a, b) => nameOf(a).localeCompare(nameOf(b)),
-    time: (a, b) => (a.at ?? "￿").localeCompare(b.at ?? "￿"),
+    time: (a, b) => (a.at ?? "\uffff").localeCompare(b.at ?? "\uffff"),
   };
   const chosenKeys = () => [...$("by-keys").querySelectorAll("select")].filter((s) => s.value !== "");
   const filter = (keep) => {
@@ -95,7 +95,10 @@
   const pages = () => Math.max(1, Math.ceil(state.shown.length / PER_PAGE));
   const drawGrid = () => {
     const first = state.page * PER_PAGE;
+    const inside = $("grid").contains(document.activeElement);
     $("grid").replaceChildren(...state.shown.slice(first, first + PER_PAGE).map((image, n) => card(image, first + n)));
+    if (state.shown.length === 0) $("grid").append(make("li", { class: "nothing" }, "No image is like this."));
+    if (inside) $("grid").querySelector("[aria-current]")?.focus({ preventScroll: true });
     $("where").textContent = `page ${state.page + 1} of ${pages()}`;
     $("back").disabled = state.page === 0;
     $("on").disabled = state.page + 1 >= pages();
@@ -248,8 +251,13 @@
     const link = event.target.closest("a.choose");
     if (!link) return;
     $("filters").reset();
-    $("by-group").value = link.dataset.group;
-    setTimeout(() => { state.repeat = link.dataset.repeat ? Number(link.dataset.repeat) : null; filter(); });
+    setTimeout(() => {
+      $("by-group").value = link.dataset.group ?? "";
+      const select = [...$("by-keys").querySelectorAll("select")].find((each) => each.dataset.key === link.dataset.key);
+      if (select) select.value = link.dataset.value;
+      state.repeat = link.dataset.repeat ? Number(link.dataset.repeat) : null;
+      filter();
+    });
   });
   $("previous").addEventListener("click", () => show(state.at - 1));
   $("next").addEventListener("click", () => show(state.at + 1));
@@ -270,7 +278,7 @@
     r: () => { $("boxes").checked = !$("boxes").checked; fade(); },
   };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || (isIn(event.target) && event.target.type !== "range" && event.target.type !== "checkbox")) return;
+    if (!$("listening").checked || event.ctrlKey || event.metaKey || event.altKey || (isIn(event.target) && event.target.type !== "range" && event.target.type !== "checkbox")) return;
     if (KEYS[event.key]) { event.preventDefault(); KEYS[event.key](); }
   });
   addEventListener("beforeunload", (event) => { if (unsaved && recall(SHELF) === null) event.preventDefault(); });
