@@ -5,6 +5,7 @@ method.md §10. The same sample tells whether parts lie alike, which is what the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ _IMAGES = (4, 10)  # of the sample: a twelfth of the group within these
 _ALIKE_IMAGES = 10  # pairs of poly cells differ much in how they lie: few of them tell little
 _PART = 12
 _ROWS = 256
+_BOTH_WAYS = 2048  # patches up to which all cosines of two images are held at a time: 16 MB
 # Times as slow as their share of the work (AMD EPYC, 224 and 448 px): a window does two directions at once, a
 # projection writes more than it multiplies.
 _OF_WINDOW, _OF_PROJECTION = 0.7, 3.0
@@ -194,30 +196,49 @@ class _Pairs:
     ) -> _Pairs:
         p = search.vectors.patches
         shape = (len(queries), p, len(references))
-        full, window, projected, elsewhere = (np.empty(shape, np.float32) for _ in range(4))
-        out = cls(full, window, projected, elsewhere, np.empty(shape, np.int16))
+        full, window, projected, elsewhere = (np.zeros(shape, np.float32) for _ in range(4))
+        out = cls(full, window, projected, elsewhere, np.zeros(shape, np.int16))
         near, outside = _neighbours(grid, radius, p)
         far = np.array([grid.opposite(place) for place in range(p)])
         held = dict(
             zip(all_of := sorted({*queries, *references}), search.vectors.images(np.array(all_of)), strict=True)
         )
-        work = [(i, j) for i in range(len(queries)) for j in range(len(references))]
+        as_query, as_reference = ({image: at for at, image in enumerate(of)} for of in (queries, references))
 
-        def compare(pair: tuple[int, int]) -> None:
-            a, b = held[queries[pair[0]]], held[references[pair[1]]]
-            low = None if projection is None else (projection.of_query(a), projection.of_reference(b).t())
-            for cut in slices(p, _ROWS):
+        def fill(query: int, reference: int, cut: slice, cosines: np.ndarray) -> None:
+            """Fill in some patches of a query, whose cosines (n, P) with a reference are at hand."""
+            at, rows = (as_query[query], cut, as_reference[reference]), np.arange(len(cosines))
+            best = guess = cosines.argmax(axis=1)
+            if projection is not None:
+                low = projection.of_query(held[query][cut]) @ projection.of_reference(held[reference]).t()
+                guess = low.cpu().numpy().argmax(axis=1)
+            out.full[at], out.projected[at] = cosines[rows, best], cosines[rows, guess]
+            for found, around in ((out.window, np.arange(p)[cut]), (out.elsewhere, far[cut])):
+                found[at] = np.where(outside[around], -np.inf, cosines[rows[:, None], near[around]]).max(axis=1)
+            out.offset[at] = grid.offsets(np.arange(p)[cut], best)
+
+        def compare(pair: tuple[int, int, bool]) -> None:
+            query, reference, both = pair
+            a, b = held[query], held[reference]
+            for cut in [slice(0, p)] if both else slices(p, _ROWS):
                 cosines = _cosines(a[cut], b)
-                at, rows = (pair[0], cut, pair[1]), np.arange(len(cosines))
-                best = cosines.argmax(axis=1)
-                guess = best if low is None else (low[0][cut] @ low[1]).cpu().numpy().argmax(axis=1)
-                out.full[at], out.projected[at] = cosines[rows, best], cosines[rows, guess]
-                for found, around in ((out.window, np.arange(p)[cut]), (out.elsewhere, far[cut])):
-                    found[at] = np.where(outside[around], -np.inf, cosines[rows[:, None], near[around]]).max(axis=1)
-                out.offset[at] = grid.offsets(np.arange(p)[cut], best)
+                fill(query, reference, cut, cosines)
+                if both:
+                    fill(reference, query, cut, np.ascontiguousarray(cosines.T))
 
-        over_threads(compare, work, search.vectors.device)
+        over_threads(compare, _compared(as_query, as_reference, p), search.vectors.device)
         return out
+
+
+def _compared(queries: Collection[int], references: Collection[int], patches: int) -> list[tuple[int, int, bool]]:
+    """Every query with every reference but itself; True where one multiplication does for both directions."""
+    work = []
+    for query in queries:
+        for reference in references:
+            both = patches <= _BOTH_WAYS and query in references and reference in queries
+            if query < reference or (query > reference and not both):
+                work.append((query, reference, both))
+    return work
 
 
 def _cosines(a: Tensor, b: Tensor) -> np.ndarray:
