@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from patchead.archive.nights import nights_of
 from patchead.errors import SettingsError, StoppedError, bad_value
+from patchead.lake.migration import current_runs
 from patchead.lake.publication import PUBLISHED
-from patchead.lake.run_list import list_runs
 from patchead.nightly import wiring
 from patchead.settings.model import Config
 
@@ -53,13 +53,16 @@ def nights_between(text: str) -> list[dt.date]:
 
 
 def published_nights(config: Config) -> dict[dt.date, str]:
-    """Find the nights of a lake that have a published run, and the newest such run of each.
+    """Find the nights of a lake that have a published run in the settings' lane, and the newest such run of each.
 
     Raises:
         LakeError: the lake cannot be read.
     """
-    runs = reversed(list_runs(config.lake.uri, wiring.storage(config)))
-    return {dt.date.fromisoformat(night): run.run_id for run in runs if run.state == PUBLISHED for night in run.nights}
+    runs = current_runs(config.lake.uri, wiring.storage(config)).sort_by("started_at")
+    lane = config.run.lane
+    rows = runs.select(["night", "run_id", "state", "lane"]).to_pylist()
+    own = [row for row in rows if row["state"] == PUBLISHED and row["lane"] == lane and row["night"] is not None]
+    return {row["night"]: row["run_id"] for row in own}
 
 
 def gaps(config: Config) -> tuple[list[dt.date], int]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from patchead.errors import LostNodesError
+from patchead.errors import DamagedFileError, LostNodesError, PatcheadError
 from patchead.nightly.group import Group, GroupJob, load_block
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
@@ -18,6 +18,8 @@ from patchead.plan.group_plan import Plan
 from patchead.plan.tasks import LOAD, Key, PlannedTasks, Task
 from patchead.runtime.executor import Executor, Handle
 from patchead.runtime.pool import Pool
+
+_MOST_TOLD = 20
 
 
 def score_groups(
@@ -45,27 +47,59 @@ def score_groups(
         What was done, see `CallCounts.summary`.
 
     Raises:
-        PatcheadError: embeddings cannot be read, or scores cannot be staged.
+        PatcheadError: embeddings of a group cannot be read, or its scores not be staged: the error of the first such
+            group, once all others are scored and staged.
     """
+    failed = dict[str, PatcheadError]()
     for todo, pass_ends, finished in _passes(executor, plan, spec, advance, told):
         with pass_ends, executor.actors(ScoreActor, spec, pool) as actors:
             flow = _Flow(executor, todo, group_of, spec, pool.decode_cpus)
             for task in PlannedTasks(todo):
+                if task.group_id in failed:
+                    continue
                 if task.kind == LOAD:
-                    flow.load(task)
+                    with _noted(failed, task.group_id):
+                        flow.load(task)
                     continue
                 ends = task.kind in ("whole", "finish")
                 then = partial(finished, task.group_id) if ends else None
+                with _noted(failed, task.group_id):
+                    job = flow.job(task, last=ends)
+                if task.group_id in failed:
+                    continue
                 results = actors.call(
                     task.kind,
                     task,
-                    flow.job(task, last=ends),
+                    job,
                     *flow.needed(task),
                     results=len(task.gives),
+                    failed=partial(failed.setdefault, task.group_id),
                     done=then if told is None else partial(told.task_done, task.group_id, then),
                 )
-                flow.keep(task, results)
+                if task.group_id not in failed:
+                    flow.keep(task, results)
+    if failed:
+        _tell_failed(executor, failed, len(plan.scored))
+        raise next((exc for exc in failed.values() if isinstance(exc, DamagedFileError)), next(iter(failed.values())))
     return spec.counter.summary()
+
+
+@contextmanager
+def _noted(failed: dict[str, PatcheadError], group_id: str) -> Iterator[None]:
+    """Note an error as that of a group, which ends the group and no other; lost nodes end the pass."""
+    try:
+        yield
+    except LostNodesError:
+        raise
+    except PatcheadError as exc:
+        failed.setdefault(group_id, exc)
+
+
+def _tell_failed(executor: Executor, failed: Mapping[str, PatcheadError], groups: int) -> None:
+    """Name the groups that could not be scored, before the first error ends the stage."""
+    for group_id, exc in list(failed.items())[:_MOST_TOLD]:
+        executor.tell(f"warning: group {group_id} cannot be scored: {exc}")
+    executor.tell(f"{len(failed)} of {groups} groups cannot be scored; the others are scored and kept")
 
 
 def _passes(

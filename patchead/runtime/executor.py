@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from patchead.errors import PatcheadError
 from patchead.runtime.in_hand import InHand
 from patchead.runtime.pool import STARTS, Pool, PoolRequest
 
@@ -51,7 +52,12 @@ class ActorPool(Protocol):
     """Hold a fixed number of equal actors; each has at most `pool.IN_FLIGHT` calls at a time."""
 
     def call(
-        self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
+        self,
+        method: str,
+        *arguments: Any,
+        results: int = 0,
+        done: Callable[[], None] | None = None,
+        failed: Callable[[PatcheadError], Any] | None = None,
     ) -> list[Handle]:
         """Have the next free actor call ``method``; waits while there is none.
 
@@ -60,6 +66,8 @@ class ActorPool(Protocol):
             arguments: plain values, handles, and what `Executor.stream` made.
             results: how many values the method returns.
             done: is called in this process once the method has returned.
+            failed: is called with the error of the method instead, and the other calls go on; without it, an error
+                ends all calls. Lost nodes do so in any case.
 
         Raises:
             Whatever an earlier call has raised.

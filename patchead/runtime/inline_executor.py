@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from patchead.errors import SettingsError
+from patchead.errors import PatcheadError, SettingsError
 from patchead.runtime import metrics
 from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.executor import Actor, Handle, Item, Result
@@ -139,11 +139,22 @@ class InlineActors:
         self._actor = actor
 
     def call(
-        self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
+        self,
+        method: str,
+        *arguments: Any,
+        results: int = 0,
+        done: Callable[[], None] | None = None,
+        failed: Callable[[PatcheadError], Any] | None = None,
     ) -> list[Handle]:
         """Call the method now."""
-        with metrics.work("score"):
-            returned = getattr(self._actor, method)(*arguments)
+        try:
+            with metrics.work("score"):
+                returned = getattr(self._actor, method)(*arguments)
+        except PatcheadError as exc:
+            if failed is None:
+                raise
+            failed(exc)
+            return []
         if done is not None:
             done()
         return [] if not results else [returned] if results == 1 else list(returned)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
@@ -22,7 +21,8 @@ from patchead.runtime.dispatch import run_tasks, within_a_node
 from patchead.runtime.executor import Actor, Handle, Item, Result
 from patchead.runtime.in_hand import Memory
 from patchead.runtime.lost_nodes import Stall, StopWhenStalled, with_room
-from patchead.runtime.pool import IN_FLIGHT, STARTS, Pool, PoolRequest
+from patchead.runtime.pool import STARTS, Pool, PoolRequest
+from patchead.runtime.ray_actors import RayActors
 from patchead.runtime.ray_worker import RayCounter, RayInHand, References, Worker
 from patchead.runtime.worker_errors import worker_errors
 
@@ -206,43 +206,6 @@ class RayExecutor:
         finally:
             StopWhenStalled.stall = None
             metrics.gauge("patchead_actors", 0, stage="embed")
-
-
-class RayActors:
-    """Hold a fixed number of Ray actors, `IN_FLIGHT` calls each. See `executor.ActorPool`."""
-
-    def __init__(self, name: str, workers: Sequence[Any], spec: ray.ObjectRef) -> None:
-        self._name, self._spec = name, (uuid.uuid4().hex, [spec])
-        self._free = deque([*workers] * IN_FLIGHT)
-        self._running: dict[ray.ObjectRef, tuple[Any, Callable[[], None] | None, str]] = {}
-        self._stall = Stall()
-
-    def call(
-        self, method: str, *arguments: Any, results: int = 0, done: Callable[[], None] | None = None
-    ) -> list[Handle]:
-        """Have the next free actor call the method."""
-        while not self._free:
-            self._finish_one()
-        worker = self._free.popleft()
-        remote = worker.call.options(num_returns=1 + results, name=f"{self._name}.{method}")
-        returned = remote.remote(self._spec, method, results, *arguments)
-        finished, *values = returned if results else [returned]
-        self._running[finished] = worker, done, str(getattr(arguments[0], "name", method) if arguments else method)
-        return values
-
-    def drain(self) -> None:
-        """Wait for every call."""
-        while self._running:
-            self._finish_one()
-
-    def _finish_one(self) -> None:
-        finished = self._stall.first([*self._running])
-        worker, done, task = self._running.pop(finished)
-        with worker_errors(f"task {task}"), self._stall.told():
-            ray.get(finished)  # nothing, or the error of the call
-        self._free.append(worker)
-        if done is not None:
-            done()
 
 
 def _numbered(stage: str, function: Callable[[pa.Table], pa.Table], unit: pa.Table) -> pa.Table:

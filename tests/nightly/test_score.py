@@ -308,3 +308,26 @@ def _stat(entry: Path) -> list[str]:
 def _cpu_seconds(pid: int) -> float:
     """User time that a process has taken; 0 where it has ended."""
     return int((_stat(Path(f"/proc/{pid}")) or ["0"] * 12)[11]) / os.sysconf("SC_CLK_TCK")
+
+
+@BOTH
+@pytest.mark.parametrize("schedule", ["whole", "blocks"])
+def test_a_group_that_cannot_be_scored_stops_no_other(tmp_path: Path, executor: Executor, schedule: str) -> None:
+    """The largest comes first, and its embeddings are gone."""
+    sizes = {"bad": N, "good": N - 4, "also": 8}
+    groups = []
+    for number, (name, size) in enumerate(sizes.items()):
+        store, group = stored(tmp_path, embeddings_of(size, 35, D, seed=number), name)
+        groups.append(group)
+    for file in (tmp_path / "embeddings").rglob("bad10*.arrow"):
+        file.unlink()
+    actors = 1 if schedule == "whole" else 2
+    stage = Stage(
+        tmp_path, store, groups, executor, actors, **({} if schedule == "whole" else {"schedule": "symmetric"})
+    )
+    told: list[str] = []
+    executor.tell = told.append
+    with pytest.raises(PatcheadError, match="bad10"):
+        stage.run()
+    assert stage.folder.scored_groups(stage.spec.settings.digest) == {"good", "also"}
+    assert told[-1] == "1 of 3 groups cannot be scored; the others are scored and kept"
