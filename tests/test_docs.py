@@ -91,7 +91,10 @@ def _check_command(words: list[str]) -> None:
             assert set(named_here[1:]) <= set(subcommands), line
         else:
             assert words[1] in subcommands, line
-            _check_options(subcommands[words[1]], words[2:], line)
+            command, rest = subcommands[words[1]], words[2:]
+            if hasattr(command, "commands") and rest:  # of a group: `patchead cluster render`
+                command, rest = command.commands[rest[0]], rest[1:]
+            _check_options(command, rest, line)
     elif words[0] == "python" and not words[1].startswith("-"):
         _check_job(words[1:], line)
     elif words[0].startswith("jobs/") and words[0].endswith(".py"):

@@ -20,7 +20,8 @@ from benchmarks.embedding import cells_archive
 from benchmarks.records import Record, ratio
 from patchead.nightly.run import run_night
 from patchead.runtime.pool import IN_FLIGHT, Pool
-from patchead.runtime.ray_executor import RayActors, RayExecutor
+from patchead.runtime.ray_actors import RayActors
+from patchead.runtime.ray_executor import RayExecutor
 from patchead.runtime.ray_worker import Worker
 from patchead.runtime.worker_errors import worker_errors
 from patchead.settings.load import load_config
