@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchead.errors import PatcheadError, SettingsError
-from patchead.runtime.worker_errors import one_line
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -42,6 +41,7 @@ class Jobs:
     def __init__(self, address: str, token_file: Path | None = None) -> None:
         self._address = address
         _use_token(token_file)
+        # Ray reads how it authenticates when it is imported: nothing here may import it before.
         from ray.job_submission import JobSubmissionClient
 
         with self._told("reach"):
@@ -116,6 +116,8 @@ class Jobs:
         try:
             yield
         except (OSError, RuntimeError, ValueError) as exc:  # requests' errors are OSErrors
+            from patchead.runtime.worker_errors import one_line
+
             why = one_line(str(exc))
             token = " Name a file with the cluster's token: --token-file." if "401" in why or "token" in why else ""
             raise PatcheadError(f"cannot {what} {self._address}: {type(exc).__name__}: {why}{token}") from exc

@@ -36,6 +36,7 @@ def ray_head(
     port, dashboard, client, agent, grpc, metrics = free_ports(6)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env = kept | {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_worker_niceness": "0", "HOME": str(folder), **variables}
+    env["PATH"] = f"{RAY.parent}:{env['PATH']}"  # as in a shell with the environment activated: jobs say `python`
     env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token} if token else {"RAY_AUTH_MODE": "disabled"}
     command = [RAY, "start", "--head", "--block", f"--num-cpus={num_cpus}", "--node-ip-address=127.0.0.1"]
     command += [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
