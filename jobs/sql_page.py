@@ -21,12 +21,17 @@ from patchead.storage import Storage
 
 PAGE = Path(__file__).parent.parent / "docs/sql.md"
 _BLOCK = re.compile(r"```sql\n(?P<sql>.*?)```\n(?:\n```text\n.*?```\n)?", re.DOTALL)
+_OF_AN_ENGINE = re.compile(r"```sql ?(?P<engine>[a-z]*)\n(?P<sql>.*?)```\n", re.DOTALL)
 _WIDTH = 112
 
 
-def statements(page: str) -> list[str]:
-    """List the statements of the page, in its order."""
-    return [found["sql"] for found in _BLOCK.finditer(page)]
+def statements(page: str, engine: str = "duckdb") -> list[str]:
+    """List the statements of the page, in its order; where an engine has a form of its own, that."""
+    found = dict[int, str]()
+    for block in _OF_AN_ENGINE.finditer(page):
+        if block["engine"] in ("", engine):
+            found[len(found) + 1 if not block["engine"] else len(found)] = block["sql"]
+    return list(found.values())
 
 
 def answered(page: str, lake: str) -> str:

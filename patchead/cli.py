@@ -16,7 +16,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import patchead
-from patchead.commands import accept, cluster, feedback, forecast, gc, listings, query, report, runs, submit, watch
+from patchead.commands import (
+    accept,
+    cluster,
+    feedback,
+    forecast,
+    gc,
+    listings,
+    query,
+    report,
+    runs,
+    sql_setup,
+    submit,
+    watch,
+)
 from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
 from patchead.commands.options import (
     ArchiveOption,
@@ -170,7 +183,7 @@ def evaluate(
     )
 
 
-_OF_RUNS = (query.query, report.report, runs.runs, submit.submit, watch.watch, gc.gc)
+_OF_RUNS = (query.query, sql_setup.sql_setup, report.report, runs.runs, submit.submit, watch.watch, gc.gc)
 _OF_PEOPLE = (accept.accept, accept.accepted, feedback.feedback, feedback.thresholds)
 for command in (forecast.plan, forecast.calibrate, *_OF_RUNS, *_OF_PEOPLE, listings.encoders, listings.settings):
     app.command()(command)

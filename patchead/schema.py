@@ -101,7 +101,7 @@ SCORES, REGIONS, RUNS, VERDICTS = SCORES_TABLE.schema, REGIONS_TABLE.schema, RUN
 STAGED_REGIONS = pa.schema([column for column in REGIONS if column.name not in ("lane", *SHARES)])
 """What is staged of regions; the run's lane, and boxes as shares of the picture, come when they are published."""
 
-PARTITIONS = {name: ["night", "product"] for name in ("scores", "regions", "verdicts")} | {"runs": []}
+PARTITIONS = {name: ["night"] for name in ("scores", "regions", "verdicts")} | {"runs": []}
 TABLES: dict[str, pa.Schema] = {"scores": SCORES, "regions": REGIONS, "verdicts": VERDICTS, "runs": RUNS}
 DICTIONARY = {
     **{"scores": SCORES_TABLE, "regions": REGIONS_TABLE, "verdicts": VERDICTS_TABLE, "runs": RUNS_TABLE},

@@ -12,6 +12,7 @@ from functools import partial
 from urllib.parse import unquote
 
 from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError
 
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.heartbeat import HEARTBEAT_FILE
@@ -84,6 +85,7 @@ def collect(lake_uri: str, storage: Storage, retention: Retention, *, apply: boo
     yield _unfinished(lake, given_up)
     yield _heatmaps(lake, given_up)
     yield _replaced(lake)
+    yield _joined(lake)
     rest = left_over([*embeddings, *heatmaps, *files], retention.set_aside_days * DAY_S)
     yield lake.remove("set aside as damaged, or half written", rest)
 
@@ -146,6 +148,23 @@ def _replaced(lake: _Lake) -> Freed:
             full = f"tables/{name}/{path}"  # Delta may write a partition's value as in an address, or name what is gone
             there += [sizes[known] for known in dict.fromkeys([full, unquote(full)]) if known in sizes]
     return Freed(what, len(there), sum(there))
+
+
+def _joined(lake: _Lake) -> Freed:
+    """Small files of one night as one, as whoever asks opens fewer then; the old ones are replaced files."""
+    what, small, joined = "small files of the tables, joined", 0, 0
+    for name in sorted({path.path.split("/")[1] for path in list_stored(lake.uri, lake.storage, "tables")}):
+        uri = delta_uri(lake.uri, lake.storage, name)
+        with delta_errors("join files of", uri):
+            table = DeltaTable(uri, storage_options=lake.storage.patient_delta_options(uri))
+            if lake.apply:
+                try:
+                    done = table.optimize.compact(min_commit_interval=None)
+                except CommitFailedError:  # a run publishes meanwhile: the next time
+                    continue
+                small, joined = small + done["numFilesRemoved"], joined + done["numFilesAdded"]
+    left = f"{small} files are {joined} now; the old ones go as replaced files" if small else ""
+    return Freed(what, 0, 0, left)
 
 
 def _vacuum(lake: _Lake, name: str) -> list[str]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from patchead.lake.region_shares import with_shares
 from patchead.lake.replaced_groups import sql_literal
 from patchead.lake.tables import VERSION_NOTE, committed, delta_uri, open_table, read_rows
 from patchead.result_tables import MAIN, OPTIONAL, TABLES_VERSION
-from patchead.schema import FAILED, OK, RUNS, SKIPPED, STAGED_REGIONS, TABLES, completed, table
+from patchead.schema import FAILED, OK, PARTITIONS, RUNS, SKIPPED, STAGED_REGIONS, TABLES, completed, table
 from patchead.storage import Storage
 
 _SHARED = ("seconds", "gpu_seconds", "cpu_seconds")
@@ -28,8 +28,8 @@ _COUNTS = ("images", "ok", "failed", "skipped", "anomalous", "groups")
 def migrate(lake_uri: str, storage: Storage, before_commit: Callable[[], None] = lambda: None) -> list[str]:
     """Take the result tables to this version of their columns, and name those that were not there yet.
 
-    What is there of this version already is left alone, so a migration that was cut off goes on. Old rows are of the
-    lane `MAIN`.
+    Each table is written anew in one commit, and says then that it is of this version: a migration that was cut off
+    goes on. Old rows are of the lane `MAIN`.
 
     Args:
         lake_uri, storage: the lake.
@@ -51,24 +51,24 @@ def is_old(there: DeltaTable | None) -> bool:
 
 
 def _migrate(lake_uri: str, storage: Storage, name: str) -> None:
+    """Write the table anew in one commit, with the columns and the partitions of this version."""
     opened = open_table(lake_uri, storage, name)
     if opened is None or not is_old(opened):
         return
-    there = {field.name for field in opened.schema().fields}
-    lacking = [column for column in TABLES[name] if column.name not in there and column.name not in OPTIONAL]
-    if lacking:
-        opened.alter.add_columns(Schema.from_arrow(pa.schema(lacking)).fields)
-    if name == "scores":
-        opened.update(predicate="lane IS NULL", updates=scores_now(archives_of(lake_uri, storage)))
-    elif name == "verdicts":
-        opened.update(predicate="lane IS NULL", updates={"lane": sql_literal(MAIN)})
+    if name == "runs":
+        rows: Any = current_runs(lake_uri, storage)
+    elif name == "regions":
+        rows = _regions(lake_uri, storage)
     else:
-        rows = (_regions if name == "regions" else old_runs)(lake_uri, storage)
-        if rows.num_rows:
-            runs = ", ".join(sql_literal(run) for run in pc.unique(rows["run_id"]).to_pylist())
-            used = [c for c in rows.column_names if c not in OPTIONAL or rows[c].null_count < rows.num_rows]
-            how = {"mode": "overwrite", "schema_mode": "merge", "predicate": f"run_id IN ({runs})"}
-            write_deltalake(opened, rows.select(used), **how)
+        there = {field.name for field in opened.schema().fields}
+        now = scores_now(archives_of(lake_uri, storage)) if name == "scores" else {"lane": sql_literal(MAIN)}
+        columns = [f"{now[c.name]} AS {c.name}" if c.name in now else f'"{c.name}"' for c in TABLES[name]
+                   if c.name in now or c.name in there]  # fmt: skip
+        rows = QueryBuilder().register("asked", opened).execute(f"SELECT {', '.join(columns)} FROM asked")
+    if isinstance(rows, pa.Table):
+        rows = rows.select([c for c in rows.column_names if c not in OPTIONAL or rows[c].null_count < rows.num_rows])
+    how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite", "partition_by": PARTITIONS[name] or None}
+    write_deltalake(opened, rows, **how)
     opened.alter.set_table_description(VERSION_NOTE)
 
 
@@ -95,8 +95,7 @@ def _archive_of(config_json: str | None) -> str | None:
 
 def _regions(lake_uri: str, storage: Storage) -> pa.Table:
     """Regions of earlier versions, with shares of pictures whose scores are still there."""
-    rows = read_rows(lake_uri, storage, "regions", [*STAGED_REGIONS.names, "lane"])
-    rows = rows.filter(pc.is_null(rows["lane"])).drop_columns(["lane"])
+    rows = read_rows(lake_uri, storage, "regions", STAGED_REGIONS.names)
     images = read_rows(lake_uri, storage, "scores", ["image_id", "width", "height"])
     return with_shares(rows, images, MAIN)
 

@@ -22,7 +22,7 @@ from patchead.errors import LakeError
 from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.migration import archives_of, current_runs, is_old, scores_now
 from patchead.lake.tables import OF_A_RUN, delta_uri, open_table
-from patchead.lake.views import quoted, views, whole_addresses
+from patchead.lake.views import views, whole_addresses
 from patchead.result_tables import MAIN
 from patchead.schema import TABLES
 from patchead.storage import Storage
@@ -162,7 +162,7 @@ def _column(field: pa.Field, is_there: bool, instead: str | None) -> str:
 def _published(lake_uri: str, storage: Storage, name: str, rows: dict[str, str]) -> str:
     """The rows of a table that belong to what scores holds."""
     if name == "scores":
-        columns = ", ".join(f"s.{quoted(column)}" for column in _VIEWS[name].names)
+        columns = ", ".join(f"s.{column}" for column in _VIEWS[name].names)
         lake = delta_uri(lake_uri, storage, "scores").removesuffix("/tables/scores")
         return whole_addresses(f"({rows[name]})", lake, columns)
     if name not in OF_A_RUN:

@@ -15,8 +15,8 @@ Pair = tuple[dt.date | None, str | None]
 def groups_predicate(scores: pa.Table) -> str:
     """Write the SQL that holds for exactly the groups of these rows; empty if there is no row.
 
-    Where a group is a whole (night, product), its partition is named, so that what was there under a finer grouping
-    goes as well, and no file is read. Otherwise the group id decides. Rows without a group (their keys are unknown)
+    Where a group is a whole (night, product), both are named, so that what was there under a finer grouping goes as
+    well. Otherwise the group id decides. Rows without a group (their keys are unknown)
     take the place of rows without a group of the same night and product.
     """
     rows = scores.select(["night", "product", "group_id"]).group_by(["night", "product", "group_id"]).aggregate([])

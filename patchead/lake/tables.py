@@ -138,6 +138,7 @@ def create_table(lake_uri: str, storage: Storage, name: str) -> None:
             partition_by=PARTITIONS.get(name, []),
             name=name,
             description=VERSION_NOTE if name in TABLES else None,
+            configuration={"delta.checkpointInterval": "10"},  # DuckDB reads the log anew for every query
             storage_options=storage.patient_delta_options(uri),
         )
 

@@ -23,49 +23,57 @@ def whole_addresses(rows: str, lake_uri: str, columns: str) -> str:
     """
     lake = lake_uri.rstrip("/").replace("'", "''")
     return (
-        f"SELECT {columns}, concat(e.archive_uri, '/', s.path) AS uri, "
-        f"CASE WHEN s.heatmap_path IS NOT NULL THEN concat('{lake}/', s.heatmap_path) END AS heatmap_uri\n"
-        f"FROM {rows} AS s LEFT JOIN ({_RUNS_ENDED}) AS e ON s.run_id = e.run_id"
-    )
+        f"SELECT {columns}, e.archive_uri || '/' || s.path AS uri, '{lake}/' || s.heatmap_path AS heatmap_uri\n"
+        "FROM {rows} AS s LEFT JOIN (SELECT run_id, max(archive_uri) AS archive_uri FROM runs GROUP BY run_id) AS e\n"
+        "ON s.run_id = e.run_id"
+    ).replace("{rows}", rows)
 
 
-def views(lane: str = MAIN) -> dict[str, str]:
+def views(lane: str = MAIN, text_type: str = "VARCHAR") -> dict[str, str]:
     """Write the SELECT of each view by name, in an order in which each finds those that it reads.
 
     Args:
         lane: that they show.
+        text_type: the engine's name of it.
     """
-    words = {"{lane}": lane.replace("'", "''"), "{columns}": ", ".join(map(quoted, (*SCORES.names, *ADDRESSES)))}
+    words = {
+        "{lane}": lane.replace("'", "''"),
+        "{columns}": ", ".join((*SCORES.names, *ADDRESSES)),
+        "{s.columns}": ", ".join(f"s.{name} AS {name}" for name in (*SCORES.names, *ADDRESSES)),
+        "{text}": text_type,
+    }
     found = dict(_VIEWS)
     for word, instead in words.items():
         found = {name: text.replace(word, instead) for name, text in found.items()}
     return {name: text.strip() for name, text in found.items()}
 
 
-def quoted(column: str) -> str:
-    """Write a column's name; the one that is also a function's in quotes."""
-    return f'"{column}"' if column == "rank" else column
-
-
 _VIEWS = {
-    # Each image of a night once: where runs with other groups have scored it too, the row of the newest.
+    # Each image of a night once. A night of one run, as nearly all are, has it once already; of a night in which runs
+    # with other groups have scored an image too, it is the row of the newest.
     "latest": """
+SELECT {columns} FROM scores WHERE lane = '{lane}' AND night IN (
+  SELECT night FROM scores WHERE lane = '{lane}' GROUP BY night HAVING min(run_id) = max(run_id))
+UNION ALL
 SELECT {columns} FROM (
-  SELECT s.*, row_number() OVER (
-    PARTITION BY s.night, s.image_id ORDER BY e.finished_at DESC NULLS LAST, s.run_id DESC) AS newest
+  SELECT {s.columns}, row_number() OVER (
+    PARTITION BY s.night, s.image_id ORDER BY e.finished_at DESC, s.run_id DESC) AS newest
   FROM scores AS s LEFT JOIN (SELECT run_id, max(finished_at) AS finished_at FROM runs GROUP BY run_id) AS e
-  ON s.run_id = e.run_id WHERE s.lane = '{lane}') AS numbered
+  ON s.run_id = e.run_id WHERE s.lane = '{lane}' AND s.night IN (
+    SELECT night FROM scores WHERE lane = '{lane}' GROUP BY night HAVING min(run_id) <> max(run_id))) AS numbered
 WHERE newest = 1
+UNION ALL
+SELECT {columns} FROM scores WHERE lane = '{lane}' AND night IS NULL
 """,
     # Images with a score, the newest night first, and in it the flagged and the highest.
     "worst": """
-SELECT night, product, image_id, score, z, p_value, is_anomalous, "rank", heatmap_uri, uri
-FROM latest WHERE status = 'ok' ORDER BY night DESC, is_anomalous DESC, z DESC NULLS LAST, score DESC, image_id
+SELECT night, product, image_id, score, z, p_value, is_anomalous, rank, heatmap_uri, uri
+FROM latest WHERE status = 'ok' ORDER BY night DESC, is_anomalous DESC, z DESC, score DESC, image_id
 """,
     # Images without a score, and why.
     "failed": """
 SELECT night, product, image_id, status, error, uri
-FROM latest WHERE status <> 'ok' ORDER BY night DESC NULLS LAST, product, image_id
+FROM latest WHERE status <> 'ok' ORDER BY night DESC, product, image_id
 """,
     # Every group's scores from night to night: how far the median went, in the scales of the night before.
     "drift": """
@@ -75,11 +83,13 @@ SELECT night, product, group_id, scored, flagged, 1.0 * flagged / nullif(scored,
   accepted, drift_p, drift_shift, drift_scale, encoder_id,
   encoder_before IS NOT NULL AND encoder_id <> encoder_before AS other_encoder
 FROM (
-  SELECT v.*, lag(median) OVER (PARTITION BY product, keys ORDER BY night, run_id) AS median_before,
-    lag(scale) OVER (PARTITION BY product, keys ORDER BY night, run_id) AS scale_before,
-    lag(encoder_id) OVER (PARTITION BY product, keys ORDER BY night, run_id) AS encoder_before
-  FROM (SELECT *, regexp_replace(group_id, '(^|/)night=[^/]*', '') AS keys FROM verdicts
-        WHERE lane = '{lane}') AS v) AS each_after_the_one_before
+  SELECT night, product, group_id, scored, flagged, median, centre, scale, accepted, drift_p, drift_shift, drift_scale,
+    encoder_id, lag(median) OVER (PARTITION BY product, group_keys ORDER BY night, run_id) AS median_before,
+    lag(scale) OVER (PARTITION BY product, group_keys ORDER BY night, run_id) AS scale_before,
+    lag(encoder_id) OVER (PARTITION BY product, group_keys ORDER BY night, run_id) AS encoder_before
+  FROM (SELECT run_id, night, product, group_id, scored, flagged, median, centre, scale, accepted, drift_p, drift_shift,
+          drift_scale, encoder_id, replace(group_id, 'night=' || CAST(night AS {text}), '') AS group_keys
+        FROM verdicts WHERE lane = '{lane}') AS of_the_lane) AS with_the_one_before
 ORDER BY product, night
 """,
 }

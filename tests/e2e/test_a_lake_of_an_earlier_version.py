@@ -26,7 +26,12 @@ from tests.helpers.e2e_tools import good_images, png, rows, spoiled, write_group
 
 DATA = Path(__file__).parent.parent / "data/lake_of_version_2.tar.xz"
 FIRST, SECOND, THIRD = (dt.date(2026, 11, day) for day in (19, 20, 21))
-SETTINGS = {"encoder.image_size": 32, "explain.top": 1, "explain.max_side": 32}
+SETTINGS = {
+    "encoder.name": "timm/vit_tiny_patch16_224",
+    "encoder.image_size": 32,
+    "explain.top": 1,
+    "explain.max_side": 32,
+}
 
 
 @pytest.fixture

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,10 +20,11 @@ from sql_page import PAGE, answered, statements
 
 from patchead.errors import SettingsError
 from patchead.lake.query import query
+from patchead.lake.sql_setup import ENGINES, sql_setup
 from patchead.nightly.run_record import RunRecord
 from patchead.storage import Storage
 from tests.helpers.command import patchead
-from tests.helpers.e2e_tools import good_images, png, rows, spoiled, table, write_group
+from tests.helpers.e2e_tools import ROOT, good_images, png, rows, spoiled, table, write_group
 
 NIGHTS = ("2026-11-20", "2026-11-21")
 
@@ -48,7 +51,8 @@ def test_a_statement_of_the_page_answers(lake: str, number: int) -> None:
     sql = statements(PAGE.read_text(encoding="utf-8"))[number]
     found = query(lake, Storage(), sql)
     assert found.num_columns >= 1
-    if "Are there nights without" not in PAGE.read_text(encoding="utf-8").split(sql)[0].rsplit("## ", 1)[-1]:
+    question = PAGE.read_text(encoding="utf-8").split(sql)[0].rsplit("## ", 1)[-1]
+    if "Are there nights without" not in question and "another setting" not in question:
         assert found.num_rows > 0
 
 
@@ -201,3 +205,59 @@ def test_another_lane_keeps_its_results_and_its_run_id(tmp_path: Path, score_nig
     assert any(row["here"] != row["there"] for row in found)
     with pytest.raises(SettingsError, match=r"already published with other settings \(run.lane\)"):
         score_night(tmp_path / "archive", tmp_path / "lake", **{"run.run_id": "main", "run.lane": "few"})
+
+
+def asked_of(engine: str, lake: str) -> list[list[list[Any]] | str]:
+    """What an engine, in a process of its own, answers to the statements of the page."""
+    asked = {
+        "setup": patchead("sql-setup", engine, "--lake", lake).out,
+        "statements": statements(PAGE.read_text(encoding="utf-8"), engine),
+    }
+    command = [sys.executable, "-m", "tests.helpers.sql_engines", engine]
+    places = {"cwd": Path(lake).parent, "env": os.environ | {"PYTHONPATH": str(ROOT)}}
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False, **places)
+    assert done.returncode == 0, done.stderr
+    answers: list[list[list[Any]] | str] = json.loads(done.stdout.splitlines()[-1])
+    return answers
+
+
+def plain(value: Any) -> Any:
+    """A value as every engine writes it: numbers to ten digits, all else as text."""
+    if isinstance(value, str) and re.fullmatch(r"-?\d+\.\d+", value):  # a decimal
+        return float(f"{float(value):.10g}")
+    if isinstance(value, float):
+        return float(f"{value:.10g}")
+    return value if value is None or isinstance(value, (int, bool)) else str(value)[:19]  # of a time, no zone
+
+
+SLOW_ENGINES = [pytest.param(name, marks=pytest.mark.slow) for name in ("polars", "datafusion", "clickhouse", "spark")]
+
+
+@pytest.mark.parametrize("engine", ["duckdb", *SLOW_ENGINES])
+def test_every_engine_gives_the_same_answers(lake: str, engine: str) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    answers = asked_of(engine, lake)
+    own = [one != other for one, other in zip(statements(page), statements(page, engine), strict=True)]
+    for sql, found, its_own in zip(statements(page), answers, own, strict=True):
+        assert not isinstance(found, str), found
+        expected = [[plain(value) for value in row.values()] for row in query(lake, Storage(), sql).to_pylist()]
+        rows = [[plain(value) for value in row] for row in found]
+        if its_own and engine == "polars":
+            rows, expected = ([row[:2] + row[4:] for row in each] for each in (rows, expected))
+        assert rows == expected, sql
+    assert sum(own) == (engine != "duckdb")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_engine_is_told_of_every_table_and_view(lake: str, engine: str) -> None:
+    text = sql_setup(engine, lake, Storage())
+    for name in ("scores", "regions", "verdicts", "runs", "feedback", "latest", "worst", "failed", "drift"):
+        assert re.search(rf"\b{name}\b( AS\n|\", ctx)", text), name
+    assert f"{lake}/tables/scores" in text
+    assert ("Not run here" in text) == (engine in ("trino", "athena", "snowflake", "bigquery"))
+    assert "'second'" in sql_setup(engine, lake, Storage(), lane="second")
+
+
+def test_an_engine_that_is_not_known_is_told(lake: str) -> None:
+    done = patchead("sql-setup", "oracle", "--lake", lake)
+    assert (done.code, "one of duckdb, polars" in done.err) == (2, True)
