@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from patchead.archive.given import ImageLike, settled_reading
+from patchead.archive.given import ImageLike, listed, settled_reading
 from patchead.encoders import build
 from patchead.errors import SettingsError, arguments_named, bad_value, with_names
 from patchead.local import Samples, SampleScores, embed_images, score_samples, unscored
@@ -55,7 +55,7 @@ _NAMES = {argument: _OF_SCORE[key] for argument, key in KEYS.items() if key in _
 
 
 def score(
-    images: Sequence[ImageLike],
+    images: Sequence[ImageLike] | str | Path,
     *,
     preset: str = "none",
     encoder: str | None = None,
@@ -86,7 +86,8 @@ def score(
     the preset's, or without one the recommended default.
 
     Args:
-        images: paths, encoded bytes, or uint8 arrays: RGB (H, W, 3) or grey (H, W).
+        images: paths, encoded bytes, or uint8 arrays: RGB (H, W, 3) or grey (H, W); or a folder, or a pattern such as
+            ``photos/*.png``.
         preset: none, patchead or musc: published settings beneath those that are given (`settings.presets`).
         encoder: a name of ``patchead encoders`` or of a library, e.g. timm/vit_base_patch14_dinov2; default: DINOv2-S.
         weights: hub, hub:TAG, random, package:NAME, or a path or URL to .safetensors or .pt.
@@ -161,6 +162,7 @@ def score(
         schedule=schedule,
         memory_gb=memory_gb,
     )
+    images = listed(images)
     if len(images) < min_batch and not len(prompts):
         raise SettingsError(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")

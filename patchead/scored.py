@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image, ImageDraw
 
 from patchead.archive.given import DEFAULT_READING, ImageLike, Reading, pixels_of
 from patchead.maps.heatmap import colour_range, heatmap, overlay
@@ -16,6 +17,7 @@ from patchead.maps.shown import to_search
 from patchead.scoring.verdict import Verdict
 
 _HEATMAP_SIDE = 1024
+_GAP, _CAPTION = 4, 16  # pixels between the pictures of `Scored.show`, and of the line above them
 _TOP = 20  # images of the highest scores that are shown, flagged or not: the default of explain.top
 
 
@@ -114,6 +116,31 @@ class Scored:
     @cached_property
     def _sizes(self) -> list[tuple[int, int]]:
         return list(zip(self.table["width"].to_pylist(), self.table["height"].to_pylist(), strict=True))
+
+    def show(self, count: int = 6, *, height: int = 240) -> Image.Image:
+        """Draw the highest scores side by side, the photo above its heatmap: an image that a notebook shows.
+
+        Args:
+            count: images, at most; the highest score on the left.
+            height: of each picture in pixels.
+        """
+        ranks = self.table["rank"].to_pylist()
+        places = sorted((place for place, rank in enumerate(ranks) if rank is not None), key=lambda at: (ranks[at], at))
+        columns = []
+        for place in places[:count]:
+            photo = Image.fromarray(pixels_of(self.images[place], place, self.reading))
+            size = (max(1, round(photo.width * height / photo.height)), height)
+            columns.append([photo.resize(size), Image.fromarray(self.heatmap(place)).resize(size)])
+        width = sum(photo.width + _GAP for photo, _ in columns)
+        sheet = Image.new("RGB", (max(1, width - _GAP), 2 * height + _GAP + _CAPTION), "white")
+        draw, left = ImageDraw.Draw(sheet), 0
+        for (photo, heat), place in zip(columns, places, strict=False):
+            flag = " flagged" if self.table["is_anomalous"][place].as_py() else ""
+            draw.text((left + 2, 2), f"{ranks[place]}: z {self.table['z'][place].as_py():.1f}{flag}", fill="black")
+            sheet.paste(photo, (left, _CAPTION))
+            sheet.paste(heat, (left, _CAPTION + height + _GAP))
+            left += photo.width + _GAP
+        return sheet
 
     def heatmaps(self) -> list[np.ndarray]:
         """Draw `heatmap` of every image."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from patchead.archive.bit_depth import HEAD_BYTES, largest_of, may_need_scale, settled
 from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode
-from patchead.errors import DecodeError
+from patchead.archive.listing import formats_of
+from patchead.errors import ArchiveError, DecodeError
 from patchead.hashing import content_hash
 
 ImageLike = str | Path | bytes | np.ndarray
@@ -28,6 +31,29 @@ class Reading:
 
 
 DEFAULT_READING = Reading()
+
+
+def listed(images: Sequence[ImageLike] | str | Path) -> Sequence[ImageLike]:
+    """List the images of a folder, with those in its folders, or of a pattern such as ``photos/*.png``, by name.
+
+    A list stays as it is.
+
+    Raises:
+        ArchiveError: there is no such folder, or no image in it or of the pattern.
+    """
+    if not isinstance(images, (str, Path)):
+        return images
+    given = Path(images).expanduser()
+    if given.is_dir():
+        paths = (path for path in given.rglob("*") if path.is_file())
+    else:
+        paths = (Path(path) for path in glob.iglob(str(given), recursive=True))  # noqa: PTH207 - a whole pattern
+    names = sorted(map(str, paths))
+    formats = formats_of(pa.array(names, pa.string())).to_pylist()
+    found: list[ImageLike] = [name for name, format in zip(names, formats, strict=True) if format == "files"]
+    if not found:
+        raise ArchiveError(f"no image in {images}: give a folder of photos, a pattern such as photos/*.png, or a list.")
+    return found
 
 
 def settled_reading(images: Sequence[ImageLike], reading: Reading = DEFAULT_READING) -> Reading:

@@ -1,0 +1,43 @@
+"""`patchead.score` of a folder or a pattern, and what `Scored.show` draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import patchead
+from patchead.errors import ArchiveError
+from tests.helpers.e2e_tools import good_images, png, spoiled
+
+SMALL = {"encoder": "timm/test_vit", "weights": "random", "image_size": 64}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    (tmp_path / "more").mkdir()
+    for name, data in {**good_images(6), "more/bad.png": png(spoiled(9)), "notes.txt": b"no image"}.items():
+        (tmp_path / name).write_bytes(data)
+    return tmp_path
+
+
+def test_a_folder_and_a_pattern_are_lists_of_their_images(photos: Path) -> None:
+    folder = patchead.score(photos, **SMALL).table
+    assert folder["image_id"].to_pylist() == [*sorted(map(str, photos.glob("*.png"))), str(photos / "more/bad.png")]
+    assert folder["rank"].to_pylist()[-1] == 1
+    pattern = patchead.score(f"{photos}/good*.png", **SMALL).table
+    assert pattern["image_id"].to_pylist() == sorted(map(str, photos.glob("*.png")))
+    with pytest.raises(ArchiveError, match=r"no image in .*give a folder of photos, a pattern"):
+        patchead.score(photos / "none", **SMALL)
+
+
+def test_the_highest_scores_are_drawn_with_their_heatmaps(photos: Path) -> None:
+    scored = patchead.score(photos, **SMALL)
+    sheet = scored.show(3, height=96)
+    assert sheet.size == (3 * 96 + 2 * 4, 2 * 96 + 4 + 16)
+    drawn = np.asarray(sheet).astype(int)
+    photo, heat = drawn[16:112, :96], drawn[116:, :96]
+    assert (photo[32:64, 32:64, 0] - photo[32:64, 32:64, 1]).mean() > 150  # the planted square, on the left
+    assert np.abs(heat - photo).mean() > 5
+    assert scored.show(99).width > sheet.width
