@@ -163,6 +163,11 @@ def explained(action: str, uri: str, error: Callable[[str], PatcheadError]) -> I
             "AWS_SECRET_ACCESS_KEY), the bucket policy, or the folder's permissions."
         ) from exc
     except storage_errors() as exc:
-        raise error(
-            f"cannot {action} {uri}: {type(exc).__name__}: {exc}. Check the address, storage.endpoint_url and the keys."
-        ) from exc
+        check = remedy(str(exc), "Check the address, storage.endpoint_url and the keys.")
+        raise error(f"cannot {action} {uri}: {type(exc).__name__}: {exc}. {check}") from exc
+
+
+def remedy(fault: str, otherwise: str) -> str:
+    """Say what to do about a storage library's ``fault``: make room where a disk is full."""
+    full = any(words in fault for words in ("No space left on device", "Disk quota exceeded"))
+    return "Make room there; the same run id then goes on." if full else otherwise

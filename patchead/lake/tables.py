@@ -20,7 +20,7 @@ from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.replaced_groups import sql_literal
 from patchead.result_tables import MAIN, OPTIONAL, TABLES_VERSION
 from patchead.schema import PARTITIONS, TABLES, completed
-from patchead.storage import Storage, join
+from patchead.storage import Storage, join, remedy
 
 Result = TypeVar("Result")
 
@@ -176,12 +176,11 @@ def delta_errors(action: str, uri: str) -> Iterator[None]:
     except (CommitFailedError, TableNotFoundError):
         raise
     except DeltaError as exc:
-        raise _error_of(exc)(f"cannot {action} {uri}: {_one_line(exc)}") from exc
+        text = f"cannot {action} {uri}: {_one_line(exc)}"
+        raise _error_of(exc)(f"{text} {remedy(str(exc), '')}".rstrip()) from exc
     except OSError as exc:
-        raise _error_of(exc)(
-            f"cannot {action} {uri}: {_one_line(exc)} Check the address, storage.endpoint_url and the keys "
-            "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
-        ) from exc
+        check = "Check the address, storage.endpoint_url and the keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)."
+        raise _error_of(exc)(f"cannot {action} {uri}: {_one_line(exc)} {remedy(str(exc), check)}") from exc
 
 
 class CutOffError(LakeError):

@@ -118,14 +118,13 @@ def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: C
                 why = f"interrupted (SIGINT). {what_is_kept(record.run_id)}"
                 say(console, why)
             record.finish("failed", why)
-            logs.LOGGER.error(f"run failed: {why}")
-            if held.is_ours:
-                _record_failure(record, storage, console)
-            raise
-        finally:
             record.storage_retries = RETRIES.total - retries
             if held.is_ours:
-                folder.write_json("run.json", record.as_json())
+                _record_failure(record, folder, storage, console)
+            raise
+        record.storage_retries = RETRIES.total - retries
+        if held.is_ours:
+            folder.write_json("run.json", record.as_json())
     if held.missed:
         say(console, f"warning: {len(held.missed)} heartbeats could not be written, e.g. {held.missed[-1]}")
 
@@ -148,9 +147,13 @@ def _session(executor: Executor, config: Config, folder: RunFolder) -> Iterator[
         yield
 
 
-def _record_failure(record: RunRecord, storage: Storage, console: Console) -> None:
-    """Have SQL see that the night is missing; where the table cannot be written, the error of the run is told alone."""
+def _record_failure(record: RunRecord, folder: RunFolder, storage: Storage, console: Console) -> None:
+    """Have SQL see that the night is missing; what cannot be written is a warning beside the error of the run."""
     try:
         record_failure(record.config.lake.uri, storage, run_rows(record))
     except PatcheadError as exc:
         say(console, f"warning: the failure could not be written to the table of runs: {exc}")
+    try:
+        folder.write_json("run.json", record.as_json())
+    except PatcheadError as exc:
+        say(console, f"warning: the failure could not be written to run.json: {exc}")
