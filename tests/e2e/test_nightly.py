@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 from deltalake import DeltaTable
 from PIL import Image
 from reference.oracle import image_scores, patch_scores
@@ -156,19 +157,21 @@ def test_the_same_run_id_again_is_a_no_op(published: Published, score_night: Sco
 
 
 def test_killed_before_publish_it_changes_nothing_and_goes_on_under_its_run_id(
-    tmp_path: Path, published: Published, score_night: Score
+    tmp_path: Path, published: Published, score_night: Score, local_ray: None
 ) -> None:
+    """A process of its own on the session's Ray, which outlives it."""
     ours, night = published.copy(tmp_path), "2026-11-22"
     archive, lake = ours.archive, ours.lake
     before = table(lake)
     for product in "abcdef":
         write_group(archive, night, product, good_images(8, first_seed=10 * ord(product)))
     arguments = ["--archive", str(archive), "--lake", str(lake), "--night", night, "--run-id", "second"]
+    few = [f"--set=resources.{name}=1" for name in ("embed_actors", "score_actors", "cpus_per_actor")]
     staged = lake / "runs/second/groups"
     run = subprocess.Popen(
-        job_command(*arguments),
+        job_command(*arguments, *few),
         cwd=ROOT,
-        env=job_environment(),
+        env=job_environment() | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

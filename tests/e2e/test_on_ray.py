@@ -1,4 +1,4 @@
-"""One whole night on Ray, on two scoring actors: the tables and heatmaps of one process."""
+"""One whole night on Ray and S3, on two scoring actors: the tables and heatmaps of one process on a disk."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from patchead.nightly.run_record import RunRecord
 from tests.helpers.e2e_tools import png, rows, write_group
 from tests.helpers.plates import part
+from tests.helpers.s3_server import S3Server
 
 Night = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
@@ -48,25 +49,30 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_night_on_ray_publishes_what_one_process_publishes(
-    archive: Path, tmp_path: Path, score_night: Night, score_night_on_ray: Night
+    archive: Path, tmp_path: Path, s3: S3Server, score_night: Night, score_night_on_ray: Night
 ) -> None:
-    settings = SETTINGS | {"prompts.uri": str(archive / "prompts")}
-    one, two = tmp_path / "one", tmp_path / "two"
-    here = score_night(archive / "archive", one, **settings)
-    there = score_night_on_ray(archive / "archive", two, **settings, **TWO)
+    bucket, one = s3.bucket(), tmp_path / "one"
+    filesystem, path = s3.storage.filesystem(bucket)
+    filesystem.put(f"{archive}/", f"{path}/", recursive=True)
+    two, options = f"{bucket}/lake", s3.storage.delta_options(f"{bucket}/lake")
+    remote = {"storage.endpoint_url": s3.endpoint, "storage.region": s3.region}
+    here = score_night(archive / "archive", one, **SETTINGS, **{"prompts.uri": str(archive / "prompts")})
+    prompts = {"prompts.uri": f"{bucket}/prompts"}
+    there = score_night_on_ray(f"{bucket}/archive", two, **SETTINGS, **prompts, **remote, **TWO)
     assert there.scoring["actors"] == 2
     for name in ("images", "ok", "failed", "skipped", "anomalous", "embedded", "reused", "groups", "encoder_id"):
         assert getattr(there, name) == getattr(here, name), name
     assert (here.ok, here.failed) == (10, 2)
     assert there.scoring["prompts"] == here.scoring["prompts"]
     for table in ("scores", "regions"):
-        expected, found = (plain(rows(lake, table)) for lake in (one, two))
+        expected, found = plain(rows(one, table)), plain(rows(two, table, options))
         assert len(found) == len(expected) > 0
         for left, right in zip(found, expected, strict=True):
             assert left == pytest.approx(right, abs=1e-5), left["image_id"]
-    pictures = [sorted(path.read_bytes() for path in lake.rglob("*.png")) for lake in (one, two)]
-    assert len(pictures[0]) == 10
-    assert [len(data) for data in pictures[0]] == pytest.approx([len(data) for data in pictures[1]], rel=0.1)
+    pictures = {str(path.relative_to(one)): path.stat().st_size for path in one.rglob("*.png")}
+    assert len(pictures) == 10
+    sizes = filesystem.find(f"{path}/lake/heatmaps", detail=True).values()
+    assert sorted(each["size"] for each in sizes) == pytest.approx(sorted(pictures.values()), rel=0.1)
 
 
 def plain(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Archive and lake on a real S3 server: 60 real photos in all three formats, the scores of one process, SQL engines."""
+"""Archive and lake on a real S3 server: 32 real photos in all three formats, the scores of one process, SQL engines."""
 
 from __future__ import annotations
 
@@ -53,20 +53,21 @@ def upload(folder: Path, server: S3Server, target: str) -> None:
 
 
 def test_the_job_on_s3_gives_the_scores_of_one_process(
-    tmp_path: Path, s3: S3Server, score_night: Callable[..., RunRecord], score_night_on_ray: Callable[..., RunRecord]
+    tmp_path: Path, s3: S3Server, score_night: Callable[..., RunRecord]
 ) -> None:
-    bucket, photos_of = s3.bucket(), elpv_photos(13, 2)
-    assert len(build_archive(tmp_path / "archive", photos_of, PRODUCTS)) == 60
+    """In this process: test_on_ray.py has a night on Ray and S3."""
+    bucket, photos_of = s3.bucket(), elpv_photos(6, 2)
+    assert len(build_archive(tmp_path / "archive", photos_of, PRODUCTS)) == 32
     upload(tmp_path / "archive", s3, f"{bucket}/archive")
     lake = f"{bucket}/lake"
     remote: dict[str, Any] = {"storage.endpoint_url": s3.endpoint, "storage.region": s3.region}
-    record = score_night_on_ray(f"{bucket}/archive", lake, **REAL, **remote)
-    assert (record.images, record.ok, record.embedded) == (60, 60, 60)
+    record = score_night(f"{bucket}/archive", lake, **REAL, **remote)
+    assert (record.images, record.ok, record.embedded) == (32, 32, 32)
     expected = in_one_process(photos_of)
 
     # DuckDB natively, from the server
     found = query(lake, s3.storage, SUMMARY).to_pylist()[0]
-    assert (found["n"], found["best"]) == (60, 1)
+    assert (found["n"], found["best"]) == (32, 1)
     assert found["total"] == pytest.approx(sum(expected.values()), abs=1e-5)
 
     options = s3.storage.delta_options(lake)
@@ -77,11 +78,11 @@ def test_the_job_on_s3_gives_the_scores_of_one_process(
 
     filesystem, _ = s3.storage.filesystem(lake)
     heatmaps = [f"{lake}/{row['heatmap_path']}" for row in rows if row["heatmap_path"] is not None]
-    assert len(heatmaps) == 60
+    assert len(heatmaps) == 32
     assert all(filesystem.open(uri).read(8) == b"\x89PNG\r\n\x1a\n" for uri in heatmaps)
 
     again = score_night(f"{bucket}/archive", lake, **(REAL | {"explain.heatmaps": "none"}), **remote)
-    assert (again.embedded, again.reused) == (0, 60)
+    assert (again.embedded, again.reused) == (0, 32)
 
 
 def test_wrong_keys_are_refused_with_one_clear_message(s3: S3Server, use_keys: Callable[[str, str], None]) -> None:

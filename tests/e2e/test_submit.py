@@ -90,7 +90,7 @@ def test_submitted_to_a_cluster(
 
 
 def test_submitted_to_two_nodes(archive: Path, tmp_path: Path, expected: dict[str, float]) -> None:
-    script = [sys.executable, str(ROOT / "cluster/local/two_nodes.py"), "--num-cpus", "2", "--"]
+    script = [sys.executable, str(ROOT / "cluster/local/two_nodes.py"), "--num-cpus", "1", "--"]
     command = [*script, *entrypoint(archive, tmp_path / "lake")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
