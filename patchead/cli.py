@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_WITH_FAILURES = 3
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
 def _print_version(wanted: bool) -> None:
@@ -147,7 +147,9 @@ def score(
 @app.command()
 def evaluate(
     *,
-    dataset: Annotated[str, typer.Option(help="mvtec, visa, mpdd, btad, ksdd, dagm, dtd-synthetic, real-iad, elpv …")],
+    dataset: Annotated[
+        str, typer.Option(help="folder or csv (your own); mvtec, visa, mpdd, btad, ksdd, dagm, real-iad, elpv …")
+    ],
     root: Annotated[Path | None, typer.Option(help="Where the dataset was unpacked; not needed for elpv.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,

@@ -88,3 +88,10 @@ def test_a_query_of_an_empty_lake_is_one_message(tmp_path: Path) -> None:
 
 def test_the_version_is_printed() -> None:
     assert patchead("--version") == (0, f"patchead {version('patchead')}\n", "")
+
+
+def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_PATCHEAD_COMPLETE", "complete_bash"), ("COMP_WORDS", "patchead sql"), ("COMP_CWORD", "1")):
+        monkeypatch.setenv(name, value)
+    ended = CliRunner().invoke(app, [], prog_name="patchead")
+    assert (ended.exit_code, ended.output.split()) == (0, ["sql-setup"])
