@@ -113,8 +113,9 @@ class Stage:
     ("executor", "actors", "schedule"),
     [
         *(("inline", actors, schedule) for actors in (1, 2, 4) for schedule in SCHEDULES),
-        *(("ray", 2, schedule) for schedule in SCHEDULES),
-        # Of one and of four actors Ray is left to show that it starts them: the tasks are those of the inline runs.
+        ("ray", 2, "symmetric"),
+        # Of others Ray is left to show that it starts the actors: the tasks are those of the inline runs.
+        *(pytest.param("ray", 2, schedule, marks=pytest.mark.slow) for schedule in SCHEDULES[1:]),
         *(pytest.param("ray", n, schedule, marks=pytest.mark.slow) for n in (1, 4) for schedule in SCHEDULES),
     ],
     indirect=["executor"],
