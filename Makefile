@@ -25,7 +25,8 @@ demo: $(STAMP)  ## real defects in real photos, on this machine, end to end
 test: $(STAMP)  ## every test but the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: $(STAMP) browser $(BIN)/promtool  ## the slow tests
+test-slow: $(STAMP) browser $(BIN)/promtool  ## the slow tests; installs chromium, promtool and SQL engines first
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,engines]'
 	$(BIN)/python -m pytest -m slow
 
 browser:  ## Debian's chromium, for the slow tests and the pictures of the page
