@@ -118,6 +118,7 @@ def _recorded(record: RunRecord, folder: RunFolder, storage: Storage, console: C
                 why = f"interrupted (SIGINT). {what_is_kept(record.run_id)}"
                 say(console, why)
             record.finish("failed", why)
+            logs.LOGGER.error(f"run failed: {why}")
             record.storage_retries = RETRIES.total - retries
             if held.is_ours:
                 _record_failure(record, folder, storage, console)
