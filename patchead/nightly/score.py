@@ -96,10 +96,17 @@ def _noted(failed: dict[str, PatcheadError], group_id: str) -> Iterator[None]:
 
 
 def _tell_failed(executor: Executor, failed: Mapping[str, PatcheadError], groups: int) -> None:
-    """Name the groups that could not be scored, before the first error ends the stage."""
-    for group_id, exc in list(failed.items())[:_MOST_TOLD]:
+    """Name the groups that could not be scored, before the first error ends the stage.
+
+    Those of damaged files are counted only: each file is told when it is set aside and made again.
+    """
+    given_up = {name: exc for name, exc in failed.items() if not isinstance(exc, DamagedFileError)}
+    for group_id, exc in list(given_up.items())[:_MOST_TOLD]:
         executor.tell(f"warning: group {group_id} cannot be scored: {exc}")
-    executor.tell(f"{len(failed)} of {groups} groups cannot be scored; the others are scored and kept")
+    if given_up:
+        executor.tell(f"{len(given_up)} of {groups} groups cannot be scored; the others are scored and kept")
+    if damaged := len(failed) - len(given_up):
+        executor.tell(f"{damaged} of {groups} groups need damaged files; the others are scored and kept")
 
 
 def _passes(
