@@ -123,6 +123,7 @@ def test_it_is_read_a_night_is_published_into_it_and_the_rest_goes_on(
     assert len(asked(lake, "FROM latest")) == 12 + 13 + 12
 
 
+@pytest.mark.slow
 def test_gc_takes_it_to_this_version_too(lake: Path) -> None:
     check(lake)
     assert [freed.what for freed in collect(str(lake), Storage(), Retention(9, 99, 99, 99, 99), apply=True)]

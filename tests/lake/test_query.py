@@ -169,6 +169,7 @@ def test_a_lake_of_schema_version_1_has_every_view_and_column(lake: Any) -> None
     assert query(lake.uri, lake.storage, "SELECT run_id FROM verdicts").to_pylist() == [{"run_id": "r2"}]
 
 
+@SLOW_ON_S3
 def test_two_lanes_stand_side_by_side_and_the_views_show_one(lake: Any) -> None:
     publish_rows(lake, rows_of("r1", [group(NIGHT, "x", "a", "b"), failed(NIGHT, "x", "f")]))
     publish_rows(lake, rows_of("r2", [group(NIGHT, "x", "a", "b", score=0.45)], lane="other"))

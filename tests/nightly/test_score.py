@@ -139,7 +139,11 @@ def test_scores_are_the_same_for_any_number_of_actors_and_each_block_is_read_onc
     assert (summary["tasks_done"] > 1) == (actors > 1)
 
 
-@pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 4), ("ray", 2)], indirect=["executor"])
+@pytest.mark.parametrize(
+    ("executor", "actors"),
+    [("inline", 1), ("inline", 4), pytest.param("ray", 2, marks=pytest.mark.slow)],
+    indirect=["executor"],
+)
 def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, executor: Executor, actors: int) -> None:
     rng = np.random.default_rng(0)
     z = rng.standard_normal((1, 100, 64)) + 0.2 * rng.standard_normal((60, 100, 64))
