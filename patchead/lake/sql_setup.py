@@ -14,7 +14,7 @@ from patchead.errors import LakeError, SettingsError, bad_value
 from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.migration import is_old
 from patchead.lake.tables import OF_A_RUN, delta_uri, open_table
-from patchead.lake.views import views, whole_addresses
+from patchead.lake.views import KEYS, views, whole_addresses
 from patchead.result_tables import MAIN
 from patchead.schema import TABLES
 from patchead.storage import Storage
@@ -36,6 +36,8 @@ class _Engine:
     first: str = ""
     """What is done once, before."""
     last: str = ""
+    keys: str = KEYS
+    """Its way of `views.KEYS`."""
 
 
 _SQL_TYPES = ("VARCHAR", "INTEGER", "BIGINT", "BOOLEAN", "DATE", "DOUBLE")
@@ -51,6 +53,8 @@ ENGINES = {
         first="# pip install polars deltalake\nimport polars\n\nctx = polars.SQLContext()",
         table='ctx.register("{name}_table", polars.scan_delta("{uri}"))',
         view='ctx.register("{name}", ctx.execute("""\n{select}\n"""))',
+        keys="CASE WHEN strpos(group_id, 'night=') > 0 THEN concat(left(group_id, strpos(group_id, 'night=') - 1), "
+        "substr(group_id, strpos(group_id, 'night=') + 16)) ELSE group_id END",
         last='# print(ctx.execute("SELECT * FROM worst LIMIT 5").collect())',
     ),
     "datafusion": _Engine(
@@ -133,7 +137,7 @@ def sql_setup(engine: str, lake_uri: str, storage: Storage, lane: str = MAIN) ->
                 "ON t.run_id = p.its_run AND t.group_id = p.its_group"
             )
         lines.append(of.view.format(name=name, select=select))
-    lines += [of.view.format(name=name, select=select) for name, select in views(lane, of.types[0]).items()]
+    lines += [of.view.format(name=name, select=select) for name, select in views(lane, of.types[0], of.keys).items()]
     return "\n".join([*lines, *([of.last] if of.last else [])]) + "\n"
 
 

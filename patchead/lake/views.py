@@ -29,17 +29,23 @@ def whole_addresses(rows: str, lake_uri: str, columns: str) -> str:
     ).replace("{rows}", rows)
 
 
-def views(lane: str = MAIN, text_type: str = "VARCHAR") -> dict[str, str]:
+KEYS = "replace(group_id, 'night=' || CAST(night AS {text}), '')"
+"""A group's id without its night."""
+
+
+def views(lane: str = MAIN, text_type: str = "VARCHAR", keys: str = KEYS) -> dict[str, str]:
     """Write the SELECT of each view by name, in an order in which each finds those that it reads.
 
     Args:
         lane: that they show.
         text_type: the engine's name of it.
+        keys: the engine's way of `KEYS`.
     """
     words = {
         "{lane}": lane.replace("'", "''"),
         "{columns}": ", ".join((*SCORES.names, *ADDRESSES)),
         "{s.columns}": ", ".join(f"s.{name} AS {name}" for name in (*SCORES.names, *ADDRESSES)),
+        "{keys}": keys,
         "{text}": text_type,
     }
     found = dict(_VIEWS)
@@ -88,7 +94,7 @@ FROM (
     lag(scale) OVER (PARTITION BY product, group_keys ORDER BY night, run_id) AS scale_before,
     lag(encoder_id) OVER (PARTITION BY product, group_keys ORDER BY night, run_id) AS encoder_before
   FROM (SELECT run_id, night, product, group_id, scored, flagged, median, centre, scale, accepted, drift_p, drift_shift,
-          drift_scale, encoder_id, replace(group_id, 'night=' || CAST(night AS {text}), '') AS group_keys
+          drift_scale, encoder_id, {keys} AS group_keys
         FROM verdicts WHERE lane = '{lane}') AS of_the_lane) AS with_the_one_before
 ORDER BY product, night
 """,
