@@ -18,9 +18,9 @@ from deltalake import write_deltalake
 from sql_page import PAGE, statements
 
 from patchead.lake.query import connect
-from patchead.lake.tables import create_table, table_uri
+from patchead.lake.tables import create_table, table_uri, without_unused
 from patchead.markdown import markdown_table
-from patchead.result_tables import MAIN, OPTIONAL, TABLES_VERSION
+from patchead.result_tables import MAIN, TABLES_VERSION
 from patchead.schema import OK, REGIONS, RUNS, SCORES, TABLES, VERDICTS, completed
 from patchead.storage import Storage
 
@@ -73,8 +73,7 @@ def make(lake: str, rows: int, nights: int, products: int) -> None:
             ("verdicts", _verdicts(scores, night, products, per_group)),
             ("runs", _run(night, scores.num_rows, flagged.num_rows, products)),
         ):
-            used = [c for c in found.column_names if c not in OPTIONAL or found[c].null_count < found.num_rows]
-            write_deltalake(table_uri(lake, name), found.select(used), mode="append", schema_mode="merge")
+            write_deltalake(table_uri(lake, name), without_unused(found), mode="append", schema_mode="merge")
 
 
 def _group(rng: np.random.Generator, night: dt.date, product: str, n: int) -> pa.Table:

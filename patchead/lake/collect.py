@@ -152,19 +152,21 @@ def _replaced(lake: _Lake) -> Freed:
 
 def _joined(lake: _Lake) -> Freed:
     """Small files of one night as one, as whoever asks opens fewer then; the old ones are replaced files."""
-    what, small, joined = "small files of the tables, joined", 0, 0
-    for name in sorted({path.path.split("/")[1] for path in list_stored(lake.uri, lake.storage, "tables")}):
+    small = joined = 0
+    tables = (
+        {path.path.split("/")[1] for path in list_stored(lake.uri, lake.storage, "tables")} if lake.apply else set()
+    )
+    for name in sorted(tables):
         uri = delta_uri(lake.uri, lake.storage, name)
         with delta_errors("join files of", uri):
             table = DeltaTable(uri, storage_options=lake.storage.patient_delta_options(uri))
-            if lake.apply:
-                try:
-                    done = table.optimize.compact(min_commit_interval=None)
-                except CommitFailedError:  # a run publishes meanwhile: the next time
-                    continue
-                small, joined = small + done["numFilesRemoved"], joined + done["numFilesAdded"]
+            try:
+                done = table.optimize.compact(min_commit_interval=None)
+            except CommitFailedError:  # a run publishes meanwhile: the next time
+                continue
+            small, joined = small + done["numFilesRemoved"], joined + done["numFilesAdded"]
     left = f"{small} files are {joined} now; the old ones go as replaced files" if small else ""
-    return Freed(what, 0, 0, left)
+    return Freed("small files of the tables, joined", 0, 0, left)
 
 
 def _vacuum(lake: _Lake, name: str) -> list[str]:

@@ -16,8 +16,16 @@ from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from patchead.lake.region_shares import with_shares
 from patchead.lake.replaced_groups import sql_literal
-from patchead.lake.tables import VERSION_NOTE, committed, delta_uri, open_table, read_rows
-from patchead.result_tables import MAIN, OPTIONAL, TABLES_VERSION
+from patchead.lake.tables import (
+    VERSION_NOTE,
+    committed,
+    delta_uri,
+    open_table,
+    read_as_written,
+    read_rows,
+    without_unused,
+)
+from patchead.result_tables import MAIN, TABLES_VERSION
 from patchead.schema import FAILED, OK, PARTITIONS, RUNS, SKIPPED, STAGED_REGIONS, TABLES, completed, table
 from patchead.storage import Storage
 
@@ -66,7 +74,7 @@ def _migrate(lake_uri: str, storage: Storage, name: str) -> None:
                    if c.name in now or c.name in there]  # fmt: skip
         rows = QueryBuilder().register("asked", opened).execute(f"SELECT {', '.join(columns)} FROM asked")
     if isinstance(rows, pa.Table):
-        rows = rows.select([c for c in rows.column_names if c not in OPTIONAL or rows[c].null_count < rows.num_rows])
+        rows = without_unused(rows)
     how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "overwrite", "partition_by": PARTITIONS[name] or None}
     write_deltalake(opened, rows, **how)
     opened.alter.set_table_description(VERSION_NOTE)
@@ -100,14 +108,9 @@ def _regions(lake_uri: str, storage: Storage) -> pa.Table:
     return with_shares(rows, images, MAIN)
 
 
-def old_runs(lake_uri: str, storage: Storage) -> pa.Table:
-    """Read the rows of runs that an earlier version wrote, one per night: RUNS."""
-    opened = open_table(lake_uri, storage, "runs")
-    if opened is None:
-        return RUNS.empty_table()
-    rows = opened.to_pyarrow_table()
-    lanes = rows["lane"].to_pylist() if "lane" in rows.column_names else [None] * rows.num_rows
-    old = [row for row, lane in zip(rows.to_pylist(), lanes, strict=True) if lane is None]
+def _old_runs(lake_uri: str, storage: Storage, rows: pa.Table) -> pa.Table:
+    """Take rows of runs that an earlier version wrote to one per night: RUNS."""
+    old = rows.to_pylist()
     counts = _counted(lake_uri, storage, [row["run_id"] for row in old if len(row.get("nights") or []) > 1])
     return table([night for row in old for night in _nights_of(row, counts.get(row["run_id"], {}))], RUNS)
 
@@ -151,20 +154,26 @@ def _counted(lake_uri: str, storage: Storage, runs: list[str]) -> dict[str, dict
 
 
 def current_runs(lake_uri: str, storage: Storage) -> pa.Table:
-    """Read the table of runs as this version writes it, while nothing has migrated it: RUNS."""
-    opened = open_table(lake_uri, storage, "runs")
-    rows = RUNS.empty_table() if opened is None else opened.to_pyarrow_table()
-    new = rows.filter(pc.is_valid(rows["lane"])) if "lane" in rows.column_names else rows.slice(0, 0)
-    return pa.concat_tables([completed(new, RUNS), old_runs(lake_uri, storage)])
+    """Read the table of runs as this version writes it, while nothing has migrated it: RUNS.
+
+    Raises:
+        LakeError: it cannot be read.
+    """
+    rows = read_as_written(lake_uri, storage, "runs")
+    if rows is None:
+        return RUNS.empty_table()
+    lanes = rows["lane"] if "lane" in rows.column_names else pa.nulls(rows.num_rows)
+    new = completed(rows.filter(pc.is_valid(lanes)), RUNS)
+    return pa.concat_tables([new, _old_runs(lake_uri, storage, rows.filter(pc.is_null(lanes)))])
 
 
 def named_heatmaps(lake_uri: str, storage: Storage) -> set[str]:
-    """Find the heatmaps that rows of scores name, relative to the lake, also in what nothing has migrated yet."""
-    opened = open_table(lake_uri, storage, "scores")
-    there = set() if opened is None else {field.name for field in opened.schema().fields}
-    names = [name for name in ("heatmap_path", "heatmap_uri") if name in there]
-    if opened is None or not names:
-        return set()
-    rows = opened.to_pyarrow_table(columns=names)
-    found = set().union(*(rows[name].drop_null().to_pylist() for name in names))
+    """Find the heatmaps that rows of scores name, relative to the lake, also in what nothing has migrated yet.
+
+    Raises:
+        LakeError: they cannot be read.
+    """
+    rows = read_as_written(lake_uri, storage, "scores", ("heatmap_path", "heatmap_uri"))
+    columns = [] if rows is None else rows.columns
+    found = set().union(*(column.drop_null().to_pylist() for column in columns))
     return {f"heatmaps/night={uri.partition('heatmaps/night=')[2]}" for uri in found}

@@ -18,9 +18,17 @@ from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError
 from patchead.lake.migration import migrate
 from patchead.lake.replaced_groups import groups_predicate, sql_literal
-from patchead.lake.tables import OF_A_RUN, committed, create_table, delta_errors, delta_uri, read_rows, repeated
+from patchead.lake.tables import (
+    OF_A_RUN,
+    committed,
+    create_table,
+    delta_errors,
+    delta_uri,
+    read_rows,
+    repeated,
+    without_unused,
+)
 from patchead.lake.validation import validate
-from patchead.result_tables import OPTIONAL
 from patchead.schema import TABLES
 from patchead.storage import Storage
 
@@ -266,9 +274,7 @@ class _Writer:
         return CommitProperties(custom_metadata={"run_id": self.run_id})
 
     def _write(self, table: DeltaTable, rows: pa.Table, **how: str) -> None:
-        there = {field.name for field in table.schema().fields}
-        unused = [name for name in OPTIONAL & {*rows.column_names} - there if rows[name].null_count == rows.num_rows]
-        said = rows.drop_columns(unused)
+        said = without_unused(rows, [field.name for field in table.schema().fields])
         write_deltalake(table, said, schema_mode="merge", commit_properties=self._properties, **how)
 
     def _commit(self, name: str, commit: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -78,6 +78,36 @@ def open_table(lake_uri: str, storage: Storage, name: str) -> DeltaTable | None:
             return DeltaTable(uri, storage_options=storage.patient_delta_options(uri))
         except TableNotFoundError:
             return None
+
+
+def read_as_written(
+    lake_uri: str, storage: Storage, name: str, columns: Sequence[str] | None = None
+) -> pa.Table | None:
+    """Read a table with the columns that whoever wrote it gave it; None where it does not exist.
+
+    Args:
+        lake_uri, storage, name: as `table_uri`.
+        columns: the only ones, of those that it has; default: all.
+
+    Raises:
+        LakeError: it cannot be read.
+    """
+
+    def read() -> pa.Table | None:
+        table = open_table(lake_uri, storage, name)
+        if table is None:
+            return None
+        there = [field.name for field in table.schema().fields]
+        with delta_errors("read", table.table_uri):
+            return table.to_pyarrow_table(columns=there if columns is None else [c for c in there if c in columns])
+
+    return repeated(read)
+
+
+def without_unused(rows: pa.Table, there: Collection[str] = ()) -> pa.Table:
+    """Leave out the columns of `OPTIONAL` that say nothing, but for those that are ``there`` already."""
+    unused = OPTIONAL & {*rows.column_names} - {*there}
+    return rows.drop_columns([name for name in unused if rows[name].null_count == rows.num_rows])
 
 
 def read_rows(

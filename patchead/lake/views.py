@@ -8,10 +8,6 @@ from patchead.schema import SCORES
 ADDRESSES = ("uri", "heatmap_uri")
 """Columns of the view of scores that the table does not have."""
 
-_RUNS_ENDED = (
-    "SELECT run_id, max(finished_at) AS finished_at, max(archive_uri) AS archive_uri FROM runs GROUP BY run_id"
-)
-
 
 def whole_addresses(rows: str, lake_uri: str, columns: str) -> str:
     """Write the view of scores: ``rows`` with the whole addresses of images and heatmaps.
@@ -24,9 +20,9 @@ def whole_addresses(rows: str, lake_uri: str, columns: str) -> str:
     lake = lake_uri.rstrip("/").replace("'", "''")
     return (
         f"SELECT {columns}, e.archive_uri || '/' || s.path AS uri, '{lake}/' || s.heatmap_path AS heatmap_uri\n"
-        "FROM {rows} AS s LEFT JOIN (SELECT run_id, max(archive_uri) AS archive_uri FROM runs GROUP BY run_id) AS e\n"
+        f"FROM {rows} AS s LEFT JOIN (SELECT run_id, max(archive_uri) AS archive_uri FROM runs GROUP BY run_id) AS e\n"
         "ON s.run_id = e.run_id"
-    ).replace("{rows}", rows)
+    )
 
 
 KEYS = "replace(group_id, 'night=' || CAST(night AS {text}), '')"
