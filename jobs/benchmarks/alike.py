@@ -15,7 +15,7 @@ from studies.features import DINO, Features
 from benchmarks.records import Record
 from patchead.scoring.aggregate import Aggregation
 from patchead.search.bounded_group import ALIKE, RADIUS, Comparison, lies_alike
-from patchead.search.window import Grid
+from patchead.search.grid import Grid
 
 _PATCH = 14
 _BATCH = 6

@@ -24,7 +24,7 @@ from patchead.scoring.precision import dtype_of
 from patchead.search.bound_choice import FULL, affordable, evenly
 from patchead.search.bounded_group import Comparison, sampled_of
 from patchead.search.bounded_memory import fits
-from patchead.search.window import Grid
+from patchead.search.grid import Grid
 from patchead.threads import on_one_core
 
 _SYMMETRIC = 0.5

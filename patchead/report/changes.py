@@ -65,6 +65,18 @@ def share_of(verdict: Mapping[str, Any]) -> float | None:
     return verdict["flagged"] / verdict["scored"] if verdict["scored"] else None
 
 
+LikeGroups = Mapping[tuple[str, str | None], Sequence[Mapping[str, Any]]]
+"""Verdicts of the same group on several nights, by the group without its night and its product."""
+
+
+def like_groups(history: Iterable[Mapping[str, Any]]) -> LikeGroups:
+    """Put the verdicts of each group together, in the order in which they come."""
+    found: dict[tuple[str, str | None], list[Mapping[str, Any]]] = {}
+    for row in history:
+        found.setdefault((without_night(row["group_id"]), row["product"]), []).append(row)
+    return found
+
+
 def group_changes(verdicts: Iterable[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]) -> list[GroupChange]:
     """Pair each group with its like on the newest night before; the largest flagged share first.
 
@@ -72,17 +84,10 @@ def group_changes(verdicts: Iterable[Mapping[str, Any]], history: Sequence[Mappi
         verdicts: rows of the night.
         history: of this and earlier nights, oldest first.
     """
-    found = []
+    found, earlier = [], like_groups(history)
     for row in verdicts:
-        key = without_night(row["group_id"])
-        like = [
-            each
-            for each in history
-            if without_night(each["group_id"]) == key
-            and each["product"] == row["product"]
-            and row["night"] is not None
-            and each["night"] < row["night"]
-        ]
+        key, night = without_night(row["group_id"]), row["night"]
+        like = [each for each in earlier.get((key, row["product"]), ()) if night is not None and each["night"] < night]
         found.append(GroupChange(key, row["product"], row, like[-1] if like else None))
     return sorted(found, key=lambda group: (-(group.share or 0.0), group.key))
 
@@ -112,7 +117,7 @@ def sentences(
     """
     if before is None:
         return [("note", "This is the first night in this lake: there is none before it to compare with.")]
-    told = [("alert", f"{_name(row)} has no image; it had {row['scored']} on {before}.") for row in missing]
+    told = [("alert", f"{group_name(row)} has no image; it had {row['scored']} on {before}.") for row in missing]
     for group in groups:
         told += _of_group(group)
     lost, lost_before = failed.get(night, 0), failed.get(before, 0)
@@ -123,7 +128,7 @@ def sentences(
 
 
 def _of_group(group: GroupChange) -> Iterable[tuple[str, str]]:
-    name, now, before = _name(group.now), group.now, group.before
+    name, now, before = group_name(group.now), group.now, group.before
     if before is None:
         yield "note", f"{name} is new: no earlier night has such a group."
         return
@@ -147,8 +152,9 @@ def _of_group(group: GroupChange) -> Iterable[tuple[str, str]]:
         )
 
 
-def _name(row: Mapping[str, Any]) -> str:
-    return without_night(row["group_id"]).removeprefix("product=") or row["product"] or "all images"
+def group_name(row: Mapping[str, Any]) -> str:
+    """Name a group as people do: its product, and further keys behind it."""
+    return without_night(row["group_id"] or "").removeprefix("product=") or row["product"] or "all images"
 
 
 def _percent(share: float | None) -> str:

@@ -9,13 +9,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from markupsafe import Markup
 
-from patchead.archive.keys import without_night
 from patchead.archive.left_out import LeftOut
 from patchead.printed import plain
 from patchead.report import charts
-from patchead.report.changes import NOTHING, GroupChange, gone, group_changes, sentences
+from patchead.report.changes import (
+    NOTHING,
+    GroupChange,
+    LikeGroups,
+    gone,
+    group_changes,
+    group_name,
+    like_groups,
+    sentences,
+)
 from patchead.report.nearest import Nearest
 from patchead.report.night_rows import NightRows
 from patchead.report.places import Place, keys_of, sentences_of
@@ -31,11 +40,6 @@ _NOT_COMPARED = {"archive.night", "archive.uri", "lake.uri", "run.run_id", "arch
 class Pictures:
     """Say which pictures there are, by image id."""
 
-    thumbnails: set[str] = field(default_factory=set)
-    large: set[str] = field(default_factory=set)
-    heatmaps: set[str] = field(default_factory=set)
-    patches: set[str] = field(default_factory=set)
-    """File names."""
     nearest: dict[str, Nearest | str] = field(default_factory=dict)
     """By image id: what its worst patch was compared with, or why that is not known."""
     names: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -63,12 +67,12 @@ def groups_of(rows: NightRows) -> list[Group]:
     for run, group, score, flagged, status in zip(*of, strict=True):
         if status == OK:
             scored.setdefault((run, group), []).append((score, bool(flagged)))
-    made = []
+    made, earlier = [], like_groups(rows.history)
     for number, change in enumerate(group_changes(rows.verdicts, rows.history)):
         name = name_of(change.now)
         found = scored.get((change.now["run_id"], change.now["group_id"]), [])
         drawn = bool(found) and number < MOST_DRAWN
-        nights = _nights(rows, change) if drawn else []
+        nights = _nights(earlier, change) if drawn else []
         scores, flags = np.array([score for score, _ in found]), np.array([flag for _, flag in found], bool)
         made.append(
             Group(
@@ -85,7 +89,7 @@ def groups_of(rows: NightRows) -> list[Group]:
 
 def name_of(row: Mapping[str, Any]) -> str:
     """Name a group as people do: its product, and further keys behind it."""
-    return plain(without_night(row["group_id"] or "").removeprefix("product=") or row["product"] or "all images")
+    return plain(group_name(row))
 
 
 def told(rows: NightRows, groups: Sequence[Group], places: Mapping[str, Sequence[Place]]) -> list[tuple[str, str]]:
@@ -124,7 +128,7 @@ def settings_of(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def failures(rows: NightRows) -> tuple[list[tuple[str, int]], list[dict[str, Any]]]:
     """List reasons with how many images have them, and the images without a score, `MOST_FAILURES` at most."""
-    lacking = [row for row in rows.images.to_pylist() if row["status"] != OK]
+    lacking = rows.images.filter(pc.not_equal(rows.images["status"], OK)).to_pylist()
     reasons = Counter(_without_name(row) for row in lacking)
     return reasons.most_common(), lacking[:MOST_FAILURES]
 
@@ -225,17 +229,14 @@ def _files(pictures: Pictures, image_id: str, found: Nearest) -> list[str | None
     return [names.get(f"reference-{number}") for number in range(len(found.references))]
 
 
-def _nights(rows: NightRows, change: GroupChange) -> list[dict[str, Any]]:
+def _nights(history: LikeGroups, change: GroupChange) -> list[Mapping[str, Any]]:
     """The group's like on every night, once a night: the newest run's."""
     if change.now["night"] is None:
         return []
     like = {
         row["night"]: row
-        for row in rows.history
-        if row["product"] == change.product
-        and without_night(row["group_id"]) == change.key
-        and row["median"] is not None
-        and row["encoder_id"] == change.now["encoder_id"]
+        for row in history.get((change.key, change.product), ())
+        if row["median"] is not None and row["encoder_id"] == change.now["encoder_id"]
     }
     return [like[night] for night in sorted(like)]
 

@@ -23,6 +23,7 @@ from patchead.lake.staged_group import StagedGroup
 from patchead.lake.staging import RunFolder
 from patchead.schema import RECEIPTS
 from patchead.scoring.panel import reference_panel
+from patchead.search.grid import Grid
 from patchead.storage import Storage
 
 _IMAGES_AT_ONCE = 8
@@ -202,9 +203,10 @@ def _within_window(asked: Asked, grid: tuple[int, int], places: Sequence[int]) -
         radius = int(said[1]) if said else "off"
     if not str(radius).isdigit():
         return np.ones((len(places), grid[0] * grid[1]), bool)
-    row, column = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
-    at_row, at_column = np.divmod(np.array(places)[:, None], grid[1])
-    return np.maximum(np.abs(row - at_row), np.abs(column - at_column)) <= int(radius)
+    allowed = np.zeros((len(places), grid[0] * grid[1]), bool)
+    for row, place in zip(allowed, places, strict=True):
+        row[Grid(*grid).near(place, int(radius))] = True
+    return allowed
 
 
 def _never_compared(image: str, other: str, staged: StagedGroup, at: Mapping[str, int], asked: Asked) -> bool:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from patchead.errors import LakeError, SettingsError
-from patchead.files import Folder
 from patchead.lake.heartbeat import read_json
 from patchead.lake.query import query_all
+from patchead.lake.replaced_groups import sql_literal
+from patchead.lake.staging import RunFolder
 from patchead.result_tables import MAIN
-from patchead.storage import Storage, join
+from patchead.storage import Storage
 
 HISTORY_NIGHTS = 60
 """Nights before this one that the drift is shown of."""
 
-_NIGHTS = "SELECT DISTINCT night FROM scores WHERE lane = '{lane}' ORDER BY night DESC NULLS LAST"
+_NIGHTS = "SELECT DISTINCT night FROM scores WHERE lane = {lane} ORDER BY night DESC NULLS LAST"
 _IMAGES = """
 SELECT run_id, image_id, uri, member, product, group_id, score, rank, group_size, z, p_value, is_anomalous, max_patch,
        threshold_score, repeat_group, part_id, content_hash, keys_json, captured_at, heatmap_uri, width, height, status,
@@ -39,7 +42,7 @@ ORDER BY v.product NULLS LAST, v.group_id
 """
 _HISTORY = """
 SELECT night, product, group_id, run_id, scored, flagged, median, centre, scale, encoder_id
-FROM verdicts WHERE lane = '{lane}' AND night <= {night} AND night > {night} - 400 ORDER BY night, group_id, run_id
+FROM verdicts WHERE lane = {lane} AND night <= {night} AND night > {night} - 400 ORDER BY night, group_id, run_id
 """
 _FAILURES = """
 SELECT night, count(*) AS images, count(*) FILTER (status = 'failed') AS failed FROM latest
@@ -50,7 +53,7 @@ SELECT keys_json, count(*) AS scored, count(*) FILTER (is_anomalous) AS flagged 
 WHERE night = {before} AND status = 'ok' AND keys_json IS NOT NULL GROUP BY keys_json
 """
 _RUNS = """
-SELECT * FROM runs WHERE lane = '{lane}' AND (
+SELECT * FROM runs WHERE lane = {lane} AND (
   (run_id IN (SELECT run_id FROM latest WHERE {of_night}) AND ({of_night} OR night IS NULL))
   OR (state = 'failed' AND {of_night}))
 QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY night NULLS LAST) = 1
@@ -91,10 +94,10 @@ class NightRows:
     labels: dict[str, str] = field(default_factory=dict)
     """What people said of images, by image id."""
 
-    @property
+    @cached_property
     def published(self) -> list[dict[str, Any]]:
         """Give the runs whose rows these are; the others failed."""
-        named = set(self.images["run_id"].to_pylist())
+        named = set(pc.unique(self.images["run_id"]).to_pylist())
         return [run for run in self.runs if run["run_id"] in named]
 
 
@@ -105,7 +108,8 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
         SettingsError: no image of that night is published.
         LakeError: nothing is published yet, DuckDB is not installed, or a table cannot be read.
     """
-    nights = query_all(lake_uri, storage, _NIGHTS.format(lane=lane), lane)[0]["night"].to_pylist()
+    of_lane = sql_literal(lane)
+    nights = query_all(lake_uri, storage, _NIGHTS.format(lane=of_lane), lane)[0]["night"].to_pylist()
     if not nights:
         raise LakeError(f"no image is published in lane {lane} of {lake_uri} yet: run `patchead score` first.")
     if night is not None and night not in nights:
@@ -115,7 +119,7 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
     before = None if chosen is None else max((each for each in nights if each and each < chosen), default=None)
     # No `IS NOT DISTINCT FROM`: on a partition, DuckDB's delta extension ends with an internal error.
     of_night = "night IS NULL" if chosen is None else f"night = {_date(chosen)}"
-    at = {"night": _date(chosen), "before": _date(before), "of_night": of_night, "lane": lane.replace("'", "''")}
+    at = {"night": _date(chosen), "before": _date(before), "of_night": of_night, "lane": of_lane}
     statements = (_IMAGES, _REGIONS, _VERDICTS, _HISTORY, _FAILURES, _RUNS, _RUNS_BEFORE, _PLACES_BEFORE, _LABELS)
     images, regions, verdicts, history, failures, runs, runs_before, places, labels = query_all(
         lake_uri, storage, ";".join(statement.format(**at) for statement in statements), lane
@@ -143,7 +147,7 @@ def _date(night: dt.date | None) -> str:
 
 
 def _record(lake_uri: str, storage: Storage, run_id: str) -> Mapping[str, Any] | None:
-    return read_json(Folder(join(lake_uri, "runs", run_id), storage), "run.json")
+    return read_json(RunFolder(lake_uri, storage, run_id).files, "run.json")
 
 
 def _by_image(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

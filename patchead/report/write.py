@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 import patchead
 from patchead.files import Folder
 from patchead.report import contents, pictures
@@ -125,21 +128,21 @@ def _add_nearest(
     drawn: contents.Pictures,
 ) -> None:
     """Find and cut out the reference patches of the worst images of one run."""
-    by_id = {row["image_id"]: row for row in rows.images.to_pylist()}
     by_group: dict[str, list[str]] = {}
     for row in images:
         by_group.setdefault(row["group_id"], []).append(row["image_id"])
     cutouts: dict[tuple[str, str], pictures.Cutout] = {}
     for group_id, members in by_group.items():
         searches = [row["search"] for row in rows.verdicts if row["group_id"] == group_id]
-        of_group = {image: row for image, row in by_id.items() if row["group_id"] == group_id}
+        of_group = rows.images.filter(pc.equal(rows.images["group_id"], group_id))
+        ids = of_group["image_id"].to_pylist()
         asked = Asked(
             run_id=images[0]["run_id"],
             group_id=group_id,
             images=members,
             config=config,
-            parts={image: row["part_id"] for image, row in of_group.items()},
-            contents={image: row["content_hash"] for image, row in of_group.items()},
+            parts=dict(zip(ids, of_group["part_id"].to_pylist(), strict=True)),
+            contents=dict(zip(ids, of_group["content_hash"].to_pylist(), strict=True)),
             search=searches[0] if searches else None,
         )
         budget = _EMBEDDINGS_READ // len(by_group)
@@ -149,11 +152,17 @@ def _add_nearest(
             continue
         drawn.nearest.update(found)
         for image_id, nearest in found.items():
+            by_id = _rows_of(rows, [image_id, *(patch.image_id for patch in nearest.references)])
             cutouts |= _cutouts(image_id, nearest, by_id)
     written = pictures.write_cutouts(list({cutout.name: cutout for cutout in cutouts.values()}.values()), reading, out)
     for (image_id, label), cutout in cutouts.items():
         if cutout.name in written:
             drawn.names.setdefault(image_id, {})[label] = cutout.name
+
+
+def _rows_of(rows: NightRows, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    found = rows.images.filter(pc.is_in(rows.images["image_id"], value_set=pa.array(image_ids, pa.string())))
+    return {row["image_id"]: row for row in found.to_pylist()}
 
 
 def _cutouts(

@@ -15,9 +15,9 @@ from torch import Tensor
 from patchead.batches import slices
 from patchead.scoring.aggregate import neighbours, reference_mask, top_count
 from patchead.search.bounded import Search
+from patchead.search.grid import Grid
 from patchead.search.nearest_rows import cosines_to_distances_, mean_of_nearest
 from patchead.search.projection import COMPONENTS, Projection
-from patchead.search.window import Grid
 from patchead.threads import over_threads
 
 FULL = "full"

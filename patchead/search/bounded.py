@@ -18,10 +18,11 @@ from patchead.scoring.aggregate import Aggregation, neighbours, reference_mask
 from patchead.scoring.precision import allocate
 from patchead.scoring.similarity import cosine_maxima
 from patchead.search.goals import Goal
+from patchead.search.grid import Grid
 from patchead.search.group_vectors import GroupVectors
 from patchead.search.nearest_rows import cosines_to_distances_, lower_, mean_of_nearest
 from patchead.search.projection import Projection
-from patchead.search.window import Grid, window_scores
+from patchead.search.window import window_scores
 
 LOOSE, TIGHT, EXACT = 0, 1, 2
 """What is known of a patch: a bound from the window or none, a bound from the projection, its score."""

@@ -28,9 +28,9 @@ from patchead.search.bound_choice import (
 from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds
 from patchead.search.bounded_memory import Portions, portions
 from patchead.search.goals import Goal
+from patchead.search.grid import Grid
 from patchead.search.group_vectors import Blocks, GroupVectors
 from patchead.search.projection import COMPONENTS, Projection
-from patchead.search.window import Grid
 from patchead.threads import threads_of
 
 RADIUS = 1

@@ -15,8 +15,8 @@ from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
 from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, score_bounded, score_by_window
 from patchead.search.goals import Goal, TopPatches
+from patchead.search.grid import Grid
 from patchead.search.group_vectors import Blocks
-from patchead.search.window import Grid
 
 BOUNDED = "bounded"
 WINDOWED = "window"

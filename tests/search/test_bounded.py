@@ -23,8 +23,8 @@ from patchead.search.bound_choice import PROJECTION, WINDOW
 from patchead.search.bounded_group import BoundedScores, Comparison, score_bounded
 from patchead.search.bounded_memory import Portions
 from patchead.search.goals import TopPatches
+from patchead.search.grid import Grid
 from patchead.search.score import score_group
-from patchead.search.window import Grid
 from tests.helpers.groups import group
 from tests.reference import oracle
 
