@@ -46,15 +46,13 @@ from patchead.commands.options import (
     short_options,
 )
 from patchead.commands.outside import errors_from_outside
-from patchead.errors import PatcheadError
+from patchead.errors import PUBLISHED_WITH_FAILURES, PatcheadError
 from patchead.printed import say
 from patchead.settings.load import UNUSED_PLACES, load_config
 from patchead.settings.model import Config
 
 if TYPE_CHECKING:
     from patchead.runtime.executor import Executor
-
-PUBLISHED_WITH_FAILURES = 3
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -138,8 +136,7 @@ def score(
 
     record = run_night(settings, out, _executor(settings, local=local), until=until)
     print_record(record, out)
-    if settings.run.report and record.state.endswith("published"):
-        report.report_of_run(record.config, record.nights)
+    report.report_of_run(record)
     if record.failed and record.state == "published":
         raise typer.Exit(PUBLISHED_WITH_FAILURES)
 

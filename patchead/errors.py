@@ -93,6 +93,10 @@ class StoppedError(PatcheadError):
     exit_code = 5
 
 
+PUBLISHED_WITH_FAILURES = 3
+"""Exit code of a run that is published although some images failed: a result, no error."""
+
+
 class ReportError(PatcheadError):
     """A night is published, and the page about it (run.report) could not be written."""
 

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from patchead.commands.outside import errors_from_outside
 from patchead.commands.report import report_of_run
-from patchead.errors import PatcheadError, StoppedError
+from patchead.errors import PUBLISHED_WITH_FAILURES, PatcheadError, StoppedError
 from patchead.lake.heartbeat import read_json
 from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
@@ -33,8 +33,7 @@ from patchead.settings.model import Config
 if TYPE_CHECKING:
     from patchead.runtime.executor import Executor
 
-_PUBLISHED_WITH_FAILURES = 3
-_COMMAND = "import sys; from patchead.cli import main; sys.argv[0] = 'patchead'; main()"
+_STOPPED = "asked to end (SIGTERM). The same command goes on where this one stopped."
 
 
 def score_nights(
@@ -70,7 +69,7 @@ def score_nights(
     if any(night.state == FAILED for night in done):
         raise typer.Exit(PatcheadError.exit_code)
     if any(night.failed for night in done):
-        raise typer.Exit(_PUBLISHED_WITH_FAILURES)
+        raise typer.Exit(PUBLISHED_WITH_FAILURES)
 
 
 def print_nights(done: Sequence[NightEnded], asked: int, console: Console) -> None:
@@ -92,8 +91,7 @@ def _one(console: Console, executor: Executor, until: str, config: Config) -> tu
     from patchead.nightly.run import run_night
 
     record = run_night(config, console, executor, until=until)
-    if config.run.report and record.state.endswith("published"):
-        report_of_run(record.config, record.nights)
+    report_of_run(record)
     return record.images, record.failed
 
 
@@ -122,7 +120,7 @@ def _children() -> Iterator[Start]:
 
     def start(command: list[str]) -> subprocess.Popen[str]:
         if asked:
-            raise StoppedError("asked to end (SIGTERM). The same command goes on where this one stopped.")
+            raise StoppedError(_STOPPED)
         made = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         running.append(made)
         return made
@@ -148,16 +146,16 @@ def _in_process(console: Console, start: Start, local: bool, until: str, config:
         file = Path(folder) / "night.yaml"
         file.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
         words = ["score", "--config", str(file), "--until", until, *(["--local"] if local else [])]
-        with start([sys.executable, "-c", _COMMAND, *words]) as process:
+        with start([sys.executable, "-m", "patchead", *words]) as process:
             for text in process.stdout or ():
                 say(console, f"{config.archive.night} {text.rstrip()}")
     seconds = time.perf_counter() - began
     if process.returncode == StoppedError.exit_code:
-        raise StoppedError("asked to end (SIGTERM). The same command goes on where this one stopped.")
+        raise StoppedError(_STOPPED)
     run_id = str(config.run.run_id)
     record = read_json(RunFolder(config.lake.uri, wiring.storage(config), run_id).files, "run.json") or {}
     counts = record.get("images", 0), record.get("failed", 0)
-    if process.returncode in (0, _PUBLISHED_WITH_FAILURES):
+    if process.returncode in (0, PUBLISHED_WITH_FAILURES):
         return ended(config, DONE, seconds, *counts)
     reason = " ".join(str(record.get("error") or f"its process ended with code {process.returncode}").split())
     return ended(config, FAILED, seconds, *counts, reason=reason)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +13,9 @@ from patchead.errors import PatcheadError, ReportError
 from patchead.printed import say
 from patchead.settings.load import UNUSED_PLACES
 from patchead.settings.model import Config
+
+if TYPE_CHECKING:
+    from patchead.nightly.run_record import RunRecord
 
 
 def report(
@@ -50,13 +52,16 @@ def require_what_it_needs(settings: Config) -> None:
         require_libraries()
 
 
-def report_of_run(settings: Config, nights: Sequence[dt.date] | None) -> None:
-    """Write the reports of the nights that a run has published; ``nights`` are None where it had been published before.
+def report_of_run(record: RunRecord) -> None:
+    """Write the reports of the nights that a run has published, or had before, where `run.report` asks for them.
 
     Raises:
         ReportError: one of them cannot be written. The nights are published all the same.
     """
-    wanted: list[dt.date | None] = [*nights] if nights else [None]
+    settings = record.config
+    if not settings.run.report or not record.state.endswith("published"):
+        return
+    wanted: list[dt.date | None] = [*record.nights] if record.nights else [None]
     told: tuple[type[Exception], ...] = (PatcheadError, *errors_from_outside())
     for night in wanted:
         try:

@@ -28,6 +28,7 @@ from patchead.errors import SettingsError, bad_value
 from patchead.printed import say
 from patchead.redaction import redacted_values
 from patchead.settings.model import Config
+from patchead.settings.places import NIGHTLY
 
 _SETTINGS = "settings.yaml"
 
@@ -96,7 +97,7 @@ def _with_id(settings: Config) -> Config:
         return settings
     if settings.archive.night is None:
         raise SettingsError("a submitted run needs an id, so that a retry is the same run: --run-id, or --night.")
-    named = settings.run.model_copy(update={"run_id": f"nightly-{settings.archive.night}"})
+    named = settings.run.model_copy(update={"run_id": f"{NIGHTLY}-{settings.archive.night}"})
     return settings.model_copy(update={"run": named})
 
 

@@ -13,9 +13,8 @@ from patchead.lake.migration import current_runs
 from patchead.lake.publication import PUBLISHED
 from patchead.nightly import wiring
 from patchead.settings.model import Config
+from patchead.settings.places import NIGHTLY
 
-PREFIX = "nightly"
-"""Of the run ids, as the cluster's nightly job has them: what it has published is not done again."""
 DONE, FAILED, EMPTY, LEFT = "published", "failed", "no images", "published before"
 
 
@@ -134,7 +133,7 @@ def ended(config: Config, state: str, seconds: float, images: int, failed: int, 
 
 def of_night(config: Config, night: dt.date) -> Config:
     """Make the settings of one night of a back-fill."""
-    run_id = f"{config.run.run_id or PREFIX}-{night.isoformat()}"
+    run_id = f"{config.run.run_id or NIGHTLY}-{night.isoformat()}"
     return config.model_copy(
         update={
             "archive": config.archive.model_copy(update={"night": night}),

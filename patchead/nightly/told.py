@@ -105,8 +105,9 @@ class Scoring:
 def tell_published(scores: pa.Table, verdicts: pa.Table, nights: Iterable[str]) -> None:
     """Count the flagged images and the drifted groups of a published night, and say that it is published now."""
     count_images("patchead_images_flagged", scores.filter(pc.fill_null(scores["is_anomalous"], False)), "publish")
+    moved = len(drifted(verdicts))
     for night in nights:
-        metrics.gauge("patchead_groups_drifted", len(drifted(verdicts)), night=night, stage="publish")
+        metrics.gauge("patchead_groups_drifted", moved, night=night, stage="publish")
         metrics.gauge("patchead_last_success_timestamp_seconds", time.time(), night=night, stage="publish")
 
 

@@ -121,6 +121,16 @@ def work(stage: str) -> Iterator[None]:
         tell_retries(stage)
 
 
+@contextmanager
+def holding(stage: str, actors: int) -> Iterator[None]:
+    """Tell how many actors are held for a stage while the block runs."""
+    gauge("patchead_actors", actors, stage=stage)
+    try:
+        yield
+    finally:
+        gauge("patchead_actors", 0, stage=stage)
+
+
 def tell_retries(stage: str) -> None:
     """Count the requests that this process has made again since it was last asked."""
     global _retries_told

@@ -113,17 +113,15 @@ class RayExecutor:
         pool = self._with_room(pool)
         key = (actor_class, pool)
         workers = self._idle.pop(key, None) or [_start(actor_class, pool) for _ in range(pool.size)]
-        metrics.gauge("patchead_actors", pool.size, stage="score")
         calls = RayActors(actor_class.__name__, workers, ray.put(spec))
         try:
-            yield calls
-            calls.drain()
+            with metrics.holding("score", pool.size):
+                yield calls
+                calls.drain()
         except BaseException:
             for worker in workers:
                 ray.kill(worker)
             raise
-        finally:
-            metrics.gauge("patchead_actors", 0, stage="score")
         if self._keep:
             self._idle[key] = workers
             return
@@ -197,15 +195,13 @@ class RayExecutor:
             num_gpus=pool.num_gpus,
             **one_each,
         )
-        metrics.gauge("patchead_actors", pool.size, stage="embed")
         try:
-            with stall.told():
+            with metrics.holding("embed", pool.size), stall.told():
                 for found in done.iter_batches(batch_size=None, batch_format="pyarrow"):
                     stall.moved()
                     yield found
         finally:
             StopWhenStalled.stall = None
-            metrics.gauge("patchead_actors", 0, stage="embed")
 
 
 def _numbered(stage: str, function: Callable[[pa.Table], pa.Table], unit: pa.Table) -> pa.Table:

@@ -87,6 +87,11 @@ class ReportConfig(Section):
     """Of these, the worst that show the reference patches they were compared with, from embeddings still there."""
 
 
+NIGHTLY = "nightly"
+"""Before the date in the run id of a night that nobody has named, as the cluster's nightly job has it: what it has
+published is not done again."""
+
+
 class RunConfig(Section):
     """This run."""
 

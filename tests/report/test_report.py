@@ -11,6 +11,7 @@ import pytest
 
 from patchead.commands.report import report_of_run
 from patchead.errors import ReportError
+from patchead.nightly.run_record import RunRecord
 from patchead.report.write import ReportRequest, write_report
 from patchead.settings.load import load_config
 from tests.helpers.command import patchead
@@ -109,6 +110,7 @@ def test_a_night_without_images_is_refused(lake: str, tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_leaves_the_night_published(tmp_path: Path) -> None:
     here = lake_of_nights(tmp_path, ["screw"], images=5, flagged=1)
     (Path(here) / "reports").write_text("in the way")
+    config = load_config(None, [], {"archive.uri": "unused://", "lake.uri": here, "run.report": True})
     with pytest.raises(ReportError, match="published, but the report of 2026-11-21 could not be written") as raised:
-        report_of_run(load_config(None, [], {"archive.uri": "unused://", "lake.uri": here}), [NIGHT])
+        report_of_run(RunRecord("r", config, nights=[NIGHT], state="published"))
     assert raised.value.exit_code == 6
