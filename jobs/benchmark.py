@@ -137,11 +137,8 @@ def main(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     console = Console(width=None if os.isatty(1) else 150)
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)
-    for name in (
-        []
-        if only_write
-        else names or [name for name in Name if not name.value.startswith("gpu") or torch.cuda.is_available()]
-    ):
+    here = [name for name in Name if not name.value.startswith("gpu") or torch.cuda.is_available()]
+    for name in [] if only_write else names or here:
         if name in SEARCHES:
             search, few, many = SEARCHES[name]
             records = search(images or (many if full else few))
@@ -151,7 +148,8 @@ def main(
         save(records, output, Origin.here())
     console.print(f"records: {output}", highlight=False)
     if write is not None:
-        write_page(write, INTRODUCTION, of or machine(), page_tables(output, of or machine()))
+        whose = of or machine()
+        write_page(write, INTRODUCTION, whose, page_tables(output, whose))
         console.print(f"page: {write}", highlight=False)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from PIL import Image
@@ -13,7 +15,30 @@ from PIL import Image
 from patchead.cli import run_command
 from patchead.errors import SettingsError
 
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Playwright
+
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@contextmanager
+def chromium(playwright: Playwright) -> Iterator[Browser]:
+    """Start the system's Chromium, without a screen, a sandbox (CI runs as root) or requests of its own; stop it.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        raise SettingsError("the page is looked at by Debian's chromium, which is not installed: make browser")
+    browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+    try:
+        yield browser
+    finally:
+        browser.close()
 
 
 def draw_page(page: Path, out: Path, width: int = 1360, height: int = 1500, *, dark: bool = False) -> None:
@@ -26,11 +51,7 @@ def draw_page(page: Path, out: Path, width: int = 1360, height: int = 1500, *, d
 
     if not page.is_file():
         raise SettingsError(f"page: {page} does not exist. `patchead report` writes index.html into its folder.")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        raise SettingsError("a picture of the page needs chromium: make browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(_FLAGS))
+    with sync_playwright() as playwright, chromium(playwright) as browser:
         scheme = "dark" if dark else "light"
         shown = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
         shown.goto(page.resolve().as_uri())
@@ -38,7 +59,6 @@ def draw_page(page: Path, out: Path, width: int = 1360, height: int = 1500, *, d
         for picture in shown.locator("#grid img, #stack img").all()[:20]:
             picture.evaluate("(picture) => picture.decode()")
         seen = shown.screenshot()
-        browser.close()
     Image.open(io.BytesIO(seen)).save(out, "WEBP", quality=80, method=6)
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
 
-from benchmarks.records import Record, ratio
+from benchmarks.records import Record, interleaved, ratio
 from patchead.encoders import Encoder, EncoderSpec, build
+from patchead.encoders.base import IMAGES_PER_PORTION
 
 _SIZE = 448
 _REPEATS = 3
-_PORTION = 16
 
 
 def embedding(model: str, images: int) -> list[Record]:
@@ -32,7 +31,7 @@ def embedding(model: str, images: int) -> list[Record]:
         "embed": partial(encoder.embed, pixels),
         "plain": partial(_plainly, encoder, pixels),
     }
-    seconds = _timed(cases)
+    seconds = interleaved(cases, _REPEATS)
     figure = partial(Record, benchmark="gpu", case=f"{model}, {_SIZE} px, {images} images", precision="fp16")
     rates = {name: images / statistics.median(taken) for name, taken in seconds.items()}
     return [
@@ -43,27 +42,15 @@ def embedding(model: str, images: int) -> list[Record]:
     ]
 
 
-def _timed(cases: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(_REPEATS + 1):
-        for name, run in cases.items():
-            torch.cuda.synchronize()
-            began = time.perf_counter()
-            run()
-            torch.cuda.synchronize()
-            if turn:
-                found[name].append(time.perf_counter() - began)
-    return found
-
-
 def _alone(encoder: Encoder, pixels: torch.Tensor) -> None:
-    for first in range(0, len(pixels), _PORTION):
-        encoder.compute(pixels[first : first + _PORTION])
+    for first in range(0, len(pixels), IMAGES_PER_PORTION):
+        encoder.compute(pixels[first : first + IMAGES_PER_PORTION])
+    torch.cuda.synchronize()
 
 
 def _plainly(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
     parts = []
-    for first in range(0, len(pixels), _PORTION):
-        vectors, _ = encoder.compute(torch.tensor(pixels[first : first + _PORTION], device="cuda"))[:2]
+    for first in range(0, len(pixels), IMAGES_PER_PORTION):
+        vectors, *_ = encoder.compute(torch.tensor(pixels[first : first + IMAGES_PER_PORTION], device="cuda"))
         parts.append(vectors.cpu().numpy())
     return np.concatenate(parts)

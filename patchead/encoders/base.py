@@ -22,7 +22,7 @@ from patchead.transfers import over_portions, room
 _ARITHMETIC = 1  # raise it when the arithmetic below changes the embeddings: stored ones are then not reused
 _TORCH = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _IMAGES_PER_CORE = 8
-_IMAGES_PER_PORTION = 16  # of a GPU: enough to fill it, few enough that transfers hide behind what is computed
+IMAGES_PER_PORTION = 16  # of a GPU: enough to fill it, few enough that transfers hide behind what is computed
 
 #: Images (B, 3, S, S), layer indices from 0, apply the final norm -> one (B, P, width) tensor per layer.
 Tokens = Callable[[Tensor, list[int], bool], list[Tensor]]
@@ -100,14 +100,13 @@ class Encoder:
             ValueError: ``images`` has another shape or dtype.
             PatcheadError: the model gives another number of patch tokens than it should.
         """
-        count = len(images)
-        vectors = room((count, self.n_patches, self.dim), torch.float16, self._device)
-        maps = room((count, self.n_patches), torch.float16, self._device)
-        usable = room((count,), torch.bool, self._device)
-        results = (vectors, usable) if self._class_attention is None else (vectors, usable, maps)
+        count, p = len(images), self.n_patches
+        of = [((count, p, self.dim), torch.float16), ((count,), torch.bool)]
+        of += [((count, p), torch.float16)] if self.attention else []
+        results = tuple(room(shape, dtype, self._device) for shape, dtype in of)
         self._over_shares(images, results)
-        attention = None if self._class_attention is None else maps.numpy()
-        return EmbeddedImages(self._name, vectors.numpy(), usable.numpy(), attention)
+        vectors, usable, *maps = (result.numpy() for result in results)
+        return EmbeddedImages(self._name, vectors, usable, *maps)
 
     def broken(self, what: str) -> PatcheadError:
         """Make the error for an encoder that gives ``what`` to every image: with a remedy."""
@@ -159,7 +158,7 @@ class Encoder:
                 result[share] = found
 
         gpu = self._device.type == "cuda"
-        step = _IMAGES_PER_PORTION if gpu else _IMAGES_PER_CORE
+        step = IMAGES_PER_PORTION if gpu else _IMAGES_PER_CORE
         if self._class_attention is not None:
             step = min(step, self._class_attention.images_at_once(self.n_patches))
         if gpu:

@@ -17,6 +17,7 @@ from patchead.encoders import EncoderSpec
 from patchead.errors import DecodeError
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
+from patchead.search.bound_choice import evenly
 
 SAMPLED = 6
 """Images of the archive that are decoded, at most."""
@@ -103,5 +104,4 @@ def feed_lines(images: int, pace: DecodingPace, spec: EncoderSpec, embed: Mappin
 
 def evenly_sampled(manifest: pa.Table) -> pa.Table:
     """Take up to `SAMPLED` rows of a manifest, from its first to its last."""
-    places = np.linspace(0, manifest.num_rows - 1, min(SAMPLED, manifest.num_rows)).round().astype(np.int64)
-    return manifest.select(PLACE).take(pa.array(places))
+    return manifest.select(PLACE).take(pa.array(evenly(np.arange(manifest.num_rows), SAMPLED, SAMPLED)))

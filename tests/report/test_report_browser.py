@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from page_picture import chromium
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from patchead.printed import plain
 from patchead.report.write import ReportRequest, write_report
 from patchead.storage import Storage
-from tests.helpers.browser import chromium
 from tests.helpers.command import patchead
 from tests.helpers.report_lakes import BIDI, HOSTILE, NIGHT, feedback_rows, lake_of_nights
 
