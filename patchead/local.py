@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from patchead.archive.given import DEFAULT_READING, Given, ImageLike, Reading, pixels_of, read_given, settled_reading
-from patchead.batches import stream_batches
+from patchead.archive.given import (
+    DEFAULT_READING,
+    ImageLike,
+    Reading,
+    first_of,
+    read_given,
+    read_or_fault,
+    settled_reading,
+)
 from patchead.encoders import Encoder
+from patchead.local_samples import Samples, embedded, prompt_guides
 from patchead.samples.align import Alignment
-from patchead.samples.embed import EmbeddedSamples, SampleEmbedder
+from patchead.samples.embed import SampleEmbedder
 from patchead.samples.finish import finish_samples
 from patchead.samples.mask import ForegroundMask
-from patchead.samples.recipe import SampleRecipe, stacked
+from patchead.samples.recipe import SampleRecipe
 from patchead.samples.searched import MapSearch
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.twins import named_as_references, renamed
@@ -25,28 +33,6 @@ from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.repeats import repeat_groups
 from patchead.scoring.rescore import Compared
 from patchead.search.score import score_group
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Hold N images, in their order, and the embeddings of the m of them that can be compared.
-
-    ``embeddings`` float16 (m, V · P, D), V = 3 views with alignment to a template, else 1; ``side_arrays`` of the same
-    m; ``content`` a hash of each of the N; ``sizes`` their (width, height); ``grid`` (h, w), P = h · w; ``faults`` why
-    an image cannot be compared, empty where it can.
-    """
-
-    embeddings: np.ndarray
-    content: list[str]
-    sizes: list[tuple[int, int]]
-    grid: tuple[int, int]
-    side_arrays: SideArrays
-    faults: list[str]
-
-    @property
-    def usable(self) -> np.ndarray:
-        """Tell which images the m are: bool (N,)."""
-        return np.array([not fault for fault in self.faults], bool)
 
 
 @dataclass(frozen=True)
@@ -100,14 +86,16 @@ def embed_images(
     prompts: Prompts | None = None,
     batch_size: int = 32,
     reading: Reading = DEFAULT_READING,
+    keep_unread: bool = False,
 ) -> Samples:
     """Embed a batch; attention is kept where the encoder gives it.
 
     ``align`` moves the images onto the first one (batch) or, with ``prompts``, each prompt onto every image (few-shot).
-    An image that cannot be compared (for some encoders a flat photo) has its reason in `Samples.faults`.
+    An image that cannot be compared (for some encoders a flat photo) has its reason in `Samples.faults`; with
+    ``keep_unread`` one that cannot be decoded has, too.
 
     Raises:
-        DecodeError: an image cannot be decoded; the text says which.
+        DecodeError: an image cannot be decoded, with ``keep_unread`` none can; the text says which.
         OSError: a path cannot be read.
         PatcheadError: no image can be compared, nor is there a prompt that can, so that it is the encoder or its dtype.
         ValueError: no image, pixels of another form, or another ``align`` than that of the prompts.
@@ -128,7 +116,8 @@ def embed_images(
     reading = settled_reading(images, reading)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=prompts is not None)
     guides = {} if align is None else _guides(images, prompts, reading)
-    decoded = (read_given(image, index, reading) for index, image in enumerate(images))
+    read = read_or_fault if keep_unread else read_given
+    decoded = (read(image, index, reading) for index, image in enumerate(images))
     samples = embedded(decoded, embedder, recipe, guides, batch_size)
     embedder.require_one()
     return samples
@@ -249,43 +238,7 @@ def _guides(images: Sequence[ImageLike], prompts: Prompts | None, reading: Readi
     """What images are aligned with, by content hash: the prompts, or the first image, that all are aligned with."""
     if prompts is not None:
         return prompt_guides(prompts.content, prompts.images)
-    return {"": Guide.of(pixels_of(images[0], 0, reading))} if len(images) else {}
-
-
-def prompt_guides(content: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, Guide]:
-    """Make the guides of few-shot alignment: each prompt, by its content hash."""
-    return {digest: Guide.of(image) for digest, image in zip(content, images, strict=False)}
-
-
-def embedded(
-    decoded: Iterable[Given],
-    embedder: SampleEmbedder,
-    recipe: SampleRecipe,
-    guides: Mapping[str, Guide],
-    batch_size: int,
-) -> Samples:
-    """Embed images; none is compared with a guide of its own content."""
-    content, sizes, parts = list[str](), list[tuple[int, int]](), list[EmbeddedSamples]()
-    for batch in stream_batches(decoded, batch_size):
-        views = []
-        for image, digest, blocks in batch:
-            content.append(digest)
-            sizes.append((image.shape[1], image.shape[0]))
-            # A prompt that is the query itself would hide the query's own defect.
-            usable = [guide if other != digest else None for other, guide in guides.items()]
-            views.append(replace(recipe.views(image, usable), blocks=blocks))
-        parts.append(embedder.embed(*stacked(views)))
-    if not parts:
-        raise ValueError("no image to embed")
-    some = [part for part in parts if len(part.embeddings)] or parts[:1]
-    return Samples(
-        np.concatenate([part.embeddings for part in some]),
-        content,
-        sizes,
-        recipe.grid,
-        SideArrays.joined([part.side_arrays for part in some]),
-        [fault for part in parts for fault in part.faults],
-    )
+    return {"": Guide.of(first_of(images, reading))} if len(images) else {}
 
 
 def codes(values: Sequence[str | None]) -> np.ndarray:

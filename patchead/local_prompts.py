@@ -10,7 +10,8 @@ import numpy as np
 from patchead.archive.given import DEFAULT_READING, Given, ImageLike, Reading, name_of, read_given, settled_reading
 from patchead.encoders import Encoder
 from patchead.errors import PatcheadError
-from patchead.local import Prompts, Samples, codes, embedded, prompt_guides
+from patchead.local import Prompts, codes
+from patchead.local_samples import Samples, embedded, prompt_guides
 from patchead.samples.align import Alignment
 from patchead.samples.embed import SampleEmbedder
 from patchead.samples.recipe import SampleRecipe, turned

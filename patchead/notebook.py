@@ -13,8 +13,9 @@ import pyarrow as pa
 from patchead.archive.given import ImageLike, listed, settled_reading
 from patchead.encoders import build
 from patchead.errors import SettingsError, arguments_named, bad_value, with_names
-from patchead.local import Samples, SampleScores, embed_images, score_samples, unscored
+from patchead.local import SampleScores, embed_images, score_samples, unscored
 from patchead.local_prompts import embed_prompts
+from patchead.local_samples import Samples
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
@@ -87,7 +88,7 @@ def score(
 
     Args:
         images: paths, encoded bytes, or uint8 arrays: RGB (H, W, 3) or grey (H, W); or a folder, or a pattern such as
-            ``photos/*.png``.
+            ``photos/*.png``. One that cannot be decoded is a failed row with its reason.
         preset: none, patchead or musc: published settings beneath those that are given (`settings.presets`).
         encoder: a name of ``patchead encoders`` or of a library, e.g. timm/vit_base_patch14_dinov2; default: DINOv2-S.
         weights: hub, hub:TAG, random, package:NAME, or a path or URL to .safetensors or .pt.
@@ -176,7 +177,7 @@ def score(
         reading = settled_reading([*images, *prompts])
         given: dict[str, Any] = {"align": alignment, "batch_size": batch_size, "reading": reading}
         normal = embed_prompts(prompts, network, rotations=rotations, **given) if len(prompts) else None
-        samples = embed_images(images, network, prompts=normal, **given)
+        samples = embed_images(images, network, prompts=normal, keep_unread=True, **given)
         comparable = int(samples.usable.sum())
         if normal is None and comparable < min_batch:
             why_none = f"{comparable} images that can be compared, fewer than min_batch={min_batch}"
@@ -241,8 +242,8 @@ def _table(
             "aligned": pa.nulls(len(images), pa.bool_())
             if found.aligned is None
             else pa.array(found.aligned, mask=~samples.usable),
-            "width": pa.array([width for width, _ in samples.sizes], pa.int32()),
-            "height": pa.array([height for _, height in samples.sizes], pa.int32()),
+            "width": pa.array([width or None for width, _ in samples.sizes], pa.int32()),
+            "height": pa.array([height or None for _, height in samples.sizes], pa.int32()),
             "status": np.where(known, OK, unscored_status),
             "error": pa.array(
                 [

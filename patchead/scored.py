@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from patchead.scoring.verdict import Verdict
 
 _HEATMAP_SIDE = 1024
 _GAP, _CAPTION = 4, 16  # pixels between the pictures of `Scored.show`, and of the line above them
+_NO_PHOTO = 240  # pixels, of the square that stands for an image that cannot be decoded
 _TOP = 20  # images of the highest scores that are shown, flagged or not: the default of explain.top
 
 
@@ -56,8 +58,11 @@ class Scored:
     def heatmap(self, index: int) -> np.ndarray:
         """Draw the photo with its patch scores over it: uint8 RGB (H, W, 3), at most 1,024 px, colours alike for all.
 
-        Just the photo where it has no score: it cannot be compared, or has no reference.
+        Just the photo where it has no score: it cannot be compared, or has no reference. A grey square where it cannot
+        be decoded.
         """
+        if self._sizes[index][0] is None:
+            return np.full((_NO_PHOTO, _NO_PHOTO, 3), 128, np.uint8)
         image = pixels_of(self.images[index], index, self.reading)
         if not np.isfinite(self.patch_scores[index]).all():
             return image
@@ -114,7 +119,7 @@ class Scored:
             self._settle(np.flatnonzero(wanted))
 
     @cached_property
-    def _sizes(self) -> list[tuple[int, int]]:
+    def _sizes(self) -> list[tuple[Any, Any]]:
         return list(zip(self.table["width"].to_pylist(), self.table["height"].to_pylist(), strict=True))
 
     def show(self, count: int = 6, *, height: int = 240) -> Image.Image:

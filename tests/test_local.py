@@ -16,8 +16,9 @@ from PIL import Image
 import patchead
 from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.errors import DecodeError, PatcheadError, SettingsError
-from patchead.local import Samples, SampleScores, embed_images, score_samples
+from patchead.local import SampleScores, embed_images, score_samples
 from patchead.local_prompts import embed_prompts
+from patchead.local_samples import Samples
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.stand_ins import STAND_INS, stand_in

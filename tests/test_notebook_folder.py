@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import patchead
-from patchead.errors import ArchiveError
+from patchead.errors import ArchiveError, DecodeError
 from tests.helpers.e2e_tools import good_images, png, spoiled
 
 SMALL = {"encoder": "timm/test_vit", "weights": "random", "image_size": 64}
@@ -30,6 +30,27 @@ def test_a_folder_and_a_pattern_are_lists_of_their_images(photos: Path) -> None:
     assert pattern["image_id"].to_pylist() == sorted(map(str, photos.glob("*.png")))
     with pytest.raises(ArchiveError, match=r"no image in .*give a folder of photos, a pattern"):
         patchead.score(photos / "none", **SMALL)
+
+
+def test_a_corrupt_file_is_a_failed_row_with_its_reason(photos: Path) -> None:
+    whole = patchead.score(photos, **SMALL).table
+    (photos / "good-0a.png").write_bytes(png(spoiled(3))[:200])
+    (photos / "empty.png").write_bytes(b"")
+    for more in ({}, {"align": True}):  # the first of the folder is corrupt: the next one is the template
+        scored = patchead.score(photos, **SMALL, **more)
+        table = scored.table
+        failed = [row for row in table.to_pylist() if row["status"] == "failed"]
+        assert [Path(row["image_id"]).name for row in failed] == ["empty.png", "good-0a.png"]
+        assert all(row["error"] and row["error"][0] != "/" for row in failed)
+        assert {(row["score"], row["rank"], row["width"], row["is_anomalous"]) for row in failed} == {(None,) * 4}
+        if not more:
+            assert table.filter([row not in failed for row in table.to_pylist()])["score"].equals(whole["score"])
+        pictures = scored.heatmaps()
+        assert len(pictures) == 9
+        assert len(np.unique(pictures[0])) == 1
+        assert scored.regions(0) == []
+    with pytest.raises(DecodeError, match=r"none of 5 images can be decoded: "):
+        patchead.score([b"no image"] * 5, **SMALL)
 
 
 def test_the_highest_scores_are_drawn_with_their_heatmaps(photos: Path) -> None:

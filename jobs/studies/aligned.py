@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from patchead.encoders.base import Encoder
-from patchead.local import Samples, embed_images, score_samples
+from patchead.local import embed_images, score_samples
+from patchead.local_samples import Samples
 from patchead.samples.align import Alignment
 from patchead.samples.finish import SideArrays
 from patchead.samples.mask import ForegroundMask

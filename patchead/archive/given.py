@@ -131,3 +131,26 @@ def read_given(image: ImageLike, index: int, reading: Reading, what: str = "imag
     data = None if isinstance(image, np.ndarray) else _bytes_of(image)
     rgb = pixels_of(image, index, what=what) if data is None else _decoded(data, name_of(image, index, what), reading)
     return Given(rgb, content_hash(str(rgb.shape).encode() + rgb.tobytes()), blocks_of(rgb, data))
+
+
+def read_or_fault(image: ImageLike, index: int, reading: Reading) -> Given | str:
+    """Read an image as `read_given`; of one that cannot be decoded, say why."""
+    try:
+        return read_given(image, index, reading)
+    except DecodeError as exc:
+        return str(exc).removeprefix(f"{name_of(image, index)}: ")
+
+
+def first_of(images: Sequence[ImageLike], reading: Reading) -> np.ndarray:
+    """Read the first image that can be decoded, as `pixels_of`.
+
+    Raises:
+        DecodeError: none can be.
+    """
+    for index, image in enumerate(images):
+        try:
+            return pixels_of(image, index, reading)
+        except DecodeError:
+            if index == len(images) - 1:
+                raise
+    raise ValueError("images must hold at least one; got none")

@@ -14,8 +14,9 @@ from patchead.encoders import Encoder
 from patchead.errors import SettingsError, bad_value
 from patchead.evaluation.datasets import DatasetClass
 from patchead.evaluation.variants import Variant
-from patchead.local import Prompts, Samples, SampleScores, embed_images, score_samples
+from patchead.local import Prompts, SampleScores, embed_images, score_samples
 from patchead.local_prompts import embed_prompts
+from patchead.local_samples import Samples
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.panel import reference_panel
 from patchead.scoring.verdict import Verdict, judge
