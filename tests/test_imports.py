@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "patchead"
 BASE = {"schema", "errors", "storage", "threads", "transfers", "atomic_files", "batches", "arrow_columns", "files"}
 BASE |= {"hashing", "markdown"}
 BASE |= {"redaction", "printed", "patient_s3", "kept_tables", "result_tables"}
-NUMERICS = {"scoring", "search", "samples", "maps"}
+NUMERICS = {"scoring", "search", "samples", "maps", "naming"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
     "result_tables": set(),
@@ -36,6 +36,7 @@ ALLOWED = {
     "scoring": BASE,
     "search": BASE | {"scoring"},
     "maps": BASE,
+    "naming": BASE | {"scoring"},
     "archive": BASE,
     "encoders": BASE,
     "lake": BASE,

@@ -1,4 +1,4 @@
-"""What each setting decides: images, embeddings, scores, explanations or nothing. Every identity is made of this list.
+"""What each setting decides: images, embeddings, scores, explanations, names or nothing. Every identity asks this list.
 
 The id of an embedding store, the digest of staged scores, the refusal of a run id that is taken, and what makes two
 evaluation variants the same all ask here. The encoder's id is made of `EncoderSpec`, below the settings; a test holds
@@ -27,6 +27,7 @@ class Decides(Enum):
     SCORES = "scores"
     VERDICTS = "verdicts"
     EXPLANATIONS = "heatmaps and regions"
+    NAMES = "families and names of regions"
     NOTHING = "nothing: where and how fast"
 
 
@@ -62,6 +63,10 @@ _VERDICTS = (
     *("scoring.accepted", "scoring.false_discovery"),  # an accepted run's images stand for its name in a score
 )
 _EXPLANATIONS = (*("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),)
+_NAMES = (
+    *("naming.families", "naming.references", "naming.distance", "naming.remember_nights"),
+    *("naming.level", "naming.keywords"),
+)
 _NOTHING = (
     "preset",  # stands for the settings that it gives, each of which is in a list of its own
     "archive.bytes_in_flight",  # how many are read at a time
@@ -92,6 +97,7 @@ _LEVELS = {
     Decides.SCORES: _SCORES,
     Decides.VERDICTS: _VERDICTS,
     Decides.EXPLANATIONS: _EXPLANATIONS,
+    Decides.NAMES: _NAMES,
     Decides.NOTHING: _NOTHING,
 }
 #: Every setting, by dotted name.
@@ -99,7 +105,7 @@ DECIDES: Mapping[str, Decides] = MappingProxyType({key: level for level, keys in
 #: Settings of how numbers are rounded. ``auto`` means something else on another machine: they tell apart what is kept
 #: (embeddings, staged scores), and not a run from the same run tried again elsewhere.
 ARITHMETIC = ("encoder.dtype", "scoring.precision")
-_CHAIN = (Decides.EMBEDDINGS, Decides.SCORES, Decides.VERDICTS, Decides.EXPLANATIONS)
+_CHAIN = (Decides.EMBEDDINGS, Decides.SCORES, Decides.VERDICTS, Decides.EXPLANATIONS, Decides.NAMES)
 
 
 def settings_that_decide(level: Decides) -> tuple[str, ...]:
@@ -156,7 +162,7 @@ def differing(config: Config, published: Mapping[str, Any]) -> list[str]:
         published: the settings that were recorded, by section; those that an older version did not have are passed
             over.
     """
-    asked = identity(config, Decides.IMAGES) | identity(config, Decides.EXPLANATIONS)
+    asked = identity(config, Decides.IMAGES) | identity(config, Decides.NAMES)
     return sorted(
         key
         for key, value in asked.items()
@@ -196,6 +202,9 @@ def _without_effect(config: Config) -> set[str]:
         unused.add("scoring.seed")
     if config.prompts.k is None:
         unused.add("prompts.seed")
+    if not config.naming.families:
+        unused |= {f"naming.{name}" for name in ("references", "distance", "remember_nights")}
+        unused |= set() if config.naming.keywords else {"naming.level"}
     for section in ("align", "mask"):
         if not getattr(config, section).enabled:
             unused |= {key for key in DECIDES if key.startswith(f"{section}.") and key != f"{section}.enabled"}

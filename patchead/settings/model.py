@@ -1,6 +1,7 @@
 """One night's settings: one YAML file is one `Config`, checked as a whole.
 
-The sections are in `images` (what is read), `method` (how it is scored) and `places` (where). Jobs, the command line,
+The sections are in `images` (what is read), `method` (how it is scored), `naming` (what is found is called) and
+`places` (where). Jobs, the command line,
 the notebook call, the nightly run and the evaluation read them; everything below takes plain arguments.
 """
 
@@ -15,6 +16,7 @@ from pydantic import model_validator
 from patchead.redaction import secrets_in
 from patchead.settings.images import ArchiveConfig, PromptsConfig
 from patchead.settings.method import AlignConfig, EncoderConfig, ExplainConfig, MaskConfig, ScoringConfig
+from patchead.settings.naming import NamingConfig
 from patchead.settings.places import (
     LakeConfig,
     ReportConfig,
@@ -39,6 +41,7 @@ class Config(Section):
     mask: MaskConfig = MaskConfig()
     scoring: ScoringConfig = ScoringConfig()
     explain: ExplainConfig = ExplainConfig()
+    naming: NamingConfig = NamingConfig()
     lake: LakeConfig
     retention: RetentionConfig = RetentionConfig()
     storage: StorageConfig = StorageConfig()

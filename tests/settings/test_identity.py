@@ -100,6 +100,12 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "explain.format": ("webp", {}),
     "explain.max_side": (512, {}),
     "explain.patch_threshold": (0.2, {}),
+    "naming.families": (False, {}),
+    "naming.references": (32, {}),
+    "naming.distance": (0.4, {}),
+    "naming.remember_nights": (7, {}),
+    "naming.level": (0.1, {}),
+    "naming.keywords": ({"scratch": ["a scratch"]}, {}),
     "lake.uri": ("/data/lake2", {}),
     "lake.images_per_file": (32, {}),
     "retention.embeddings_nights": (7, {}),
@@ -141,6 +147,7 @@ CHANGES = {
     Decides.SCORES: {"staged scores", "run", "variant"},
     Decides.VERDICTS: {"run", "variant"},
     Decides.EXPLANATIONS: {"run"},
+    Decides.NAMES: {"run"},
     Decides.NOTHING: set(),
 }
 
@@ -168,7 +175,7 @@ def test_every_setting_is_in_the_list_and_nothing_else() -> None:
 
 
 def test_no_setting_is_in_it_twice() -> None:
-    levels = (Decides.IMAGES, Decides.EXPLANATIONS, Decides.NOTHING)
+    levels = (Decides.IMAGES, Decides.NAMES, Decides.NOTHING)
     keys = [key for level in levels for key in settings_that_decide(level)]
     assert len(keys) == len(set(keys)) == len(DECIDES)
 
@@ -228,6 +235,7 @@ def test_levels_build_on_each_other() -> None:
         ({"scoring.repeats": True}, {"scoring.aggregate": "farthest"}),
         ({"scoring.repeats": True, "scoring.subspace": True}, FEW_SHOT),
         ({"prompts.k": 3}, {}),
+        ({"naming.references": 3, "naming.distance": 0.1, "naming.level": 0.2}, {"naming.families": False}),
         ({"scoring.fraction": 0.1, "scoring.aggregate": "farthest", "scoring.min_batch": 9}, FEW_SHOT),
         ({"prompts.seed": 7}, {"scoring.mode": "few_shot", "prompts.uri": "/data/normal"}),
         ({"encoder.name": resolve("dinov2-base")}, {"encoder.name": "dinov2-base"}),
@@ -237,7 +245,7 @@ def test_levels_build_on_each_other() -> None:
 )
 def test_what_has_no_effect_is_in_no_identity(value: dict[str, Any], needed: dict[str, Any]) -> None:
     first, second = settings(needed), settings(needed | value)
-    assert identity(first, Decides.EXPLANATIONS, "cpu") == identity(second, Decides.EXPLANATIONS, "cpu")
+    assert identity(first, Decides.NAMES, "cpu") == identity(second, Decides.NAMES, "cpu")
     assert identity_digest(first, Decides.SCORES, "cpu") == identity_digest(second, Decides.SCORES, "cpu")
     assert differing(second, concrete(first).model_dump(mode="json")) == []
 

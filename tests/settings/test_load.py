@@ -220,3 +220,17 @@ def test_a_template_needs_no_quotes(override: str, value: str | None) -> None:
 @pytest.mark.parametrize("name", ["20261121", "2026-11-21", "1e5", "yes", "007"])
 def test_text_is_text_whatever_yaml_would_make_of_it(name: str) -> None:
     assert load_config(None, [f"run.run_id={name}"], UNUSED_PLACES).run.run_id == name
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("naming.keywords={unknown: [a mark]}", "cannot be a type"),
+        ("naming.keywords={scratch: []}", "scratch needs at least one phrase"),
+        ("naming.keywords={scratch: ['']}", "scratch needs at least one phrase"),
+        ("naming.level=0.5", "naming.level"),
+        ("naming.distance=0", "naming.distance"),
+    ],
+)
+def test_names_that_cannot_be_given_are_refused(given: str, told: str) -> None:
+    assert told in refusal(given)
