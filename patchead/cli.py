@@ -99,10 +99,10 @@ def score(
     run id nightly-DATE (with --run-id X, X-DATE, whether or not another run has published it); one that fails stops no
     other, and the same command goes on.
 
-    Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed, 4 not published because too
-    many failed (run.max_failed_fraction), 5 asked to end (SIGTERM), 130 interrupted (SIGINT), 6 published but without
-    its report (run.report), 1 anything else. A run that ends with --until has published nothing: 0. After 5, 6 and 130
-    the same --run-id goes on.
+    Exit codes: 0 every image scored, 2 bad settings, 3 published but some images failed or groups could not be scored,
+    4 not published because too many did (run.max_failed_fraction, run.max_failed_groups), 5 asked to end (SIGTERM), 130
+    interrupted (SIGINT), 6 published but without its report (run.report), 1 anything else. A run that ends with --until
+    has published nothing: 0. After 5, 6 and 130 the same --run-id goes on.
     """
     nights = night if night is not None and ".." in night else None
     given = {"--dry-run": dry_run, "--retry-failed": retry_failed, "FOLDER": folder, "--parallel": parallel > 1}
@@ -137,7 +137,7 @@ def score(
     record = run_night(settings, out, _executor(settings, local=local), until=until)
     print_record(record, out)
     report.report_of_run(record)
-    if record.failed and record.state == "published":
+    if record.incomplete and record.state == "published":
         raise typer.Exit(PUBLISHED_WITH_FAILURES)
 
 

@@ -1,8 +1,8 @@
 """What can go wrong, by name. Each error carries the exit code of the command it ends.
 
-Exit codes: 0 every image scored; 1 anything not listed; 2 bad settings; 3 published, some images failed;
-4 not published, too many images failed; 5 asked to end (SIGTERM), not published; 6 published, but its report could
-not be written. Code 3 is a result, not an error (see :mod:`patchead.cli`).
+Exit codes: 0 every image scored; 1 anything not listed; 2 bad settings; 3 published, some images or
+groups failed; 4 not published, too many images or groups failed; 5 asked to end (SIGTERM), not published;
+6 published, but its report could not be written. Code 3 is a result, not an error (see :mod:`patchead.cli`).
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class ValidationError(PatcheadError):
 
 
 class TooManyFailuresError(PatcheadError):
-    """More images failed than ``run.max_failed_fraction`` allows; nothing was published."""
+    """More images or groups failed than ``run.max_failed_fraction`` or its like allows; nothing was published."""
 
     exit_code = 4
 
@@ -94,7 +94,7 @@ class StoppedError(PatcheadError):
 
 
 PUBLISHED_WITH_FAILURES = 3
-"""Exit code of a run that is published although some images failed: a result, no error."""
+"""Exit code of a run that is published although some images or groups failed: a result, no error."""
 
 
 class ReportError(PatcheadError):

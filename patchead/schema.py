@@ -28,9 +28,11 @@ SCHEMA_VERSION = 2
 OK = "ok"
 FAILED = "failed"
 TOO_FEW_IMAGES = "too_few_images"
+GROUP_FAILED = "group_failed"
 PROMPT = "prompt"
 PROMPT_VIEW = "prompt view"
-SKIPPED = (TOO_FEW_IMAGES,)
+SKIPPED = (TOO_FEW_IMAGES, GROUP_FAILED)
+"""Of images that are embedded and have no score."""
 UNREAD = "unread"
 """Of a receipt whose image the storage did not give; the embed stage tries it again, and no row of a table has it."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
+from patchead.schema import FAILED, GROUP_FAILED, OK, TOO_FEW_IMAGES
 
 STATUSES = {
     OK: "The image has a score.",
     FAILED: "The image could not be read, decoded or embedded; `error` says why. It is nobody's reference.",
     TOO_FEW_IMAGES: "No score is made up: the group has fewer images than `scoring.min_batch`, or the image has no "
     "reference, as every other one has the same content or shows the same part. `error` says which.",
+    GROUP_FAILED: "The image is embedded, and its group as a whole could not be scored: `error` says why, here and in "
+    "`verdicts`. `patchead score --retry-failed` tries it again.",
 }
 """Meaning of each status. Every image of the manifest ends as exactly one row with one of these."""
 

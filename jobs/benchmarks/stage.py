@@ -80,7 +80,7 @@ def run_stage(stored: Stored, run_id: str, precision: str, actors: int, threads:
     began = time.perf_counter()
     executor = RayExecutor()
     spec = ScoreSpec(stored.store, folder, settings, pool, executor.call_counter())
-    summary = score_groups(executor, plan, lambda _: stored.group, spec, pool, advance=lambda _: None)
+    summary = score_groups(executor, plan, lambda _: stored.group, spec, pool, advance=lambda _: None).summary
     return time.perf_counter() - began, summary
 
 

@@ -51,7 +51,7 @@ def score_nights(
     Raises:
         SettingsError: ``nights`` is no range.
         StoppedError: asked to end; the same command goes on.
-        typer.Exit: with 1 where a night failed, 3 where images did.
+        typer.Exit: with 1 where a night failed, 3 where images or groups did.
     """
     wanted, done = nights_between(nights), list[NightEnded]()
     errors: tuple[type[Exception], ...] = (PatcheadError, *errors_from_outside())
@@ -92,7 +92,7 @@ def _one(console: Console, executor: Executor, until: str, config: Config) -> tu
 
     record = run_night(config, console, executor, until=until)
     report_of_run(record)
-    return record.images, record.failed
+    return record.images, record.incomplete
 
 
 def _in_session(executor: Executor, run: RunNights, configs: Sequence[Config]) -> Iterator[NightEnded]:
@@ -154,7 +154,7 @@ def _in_process(console: Console, start: Start, local: bool, until: str, config:
         raise StoppedError(_STOPPED)
     run_id = str(config.run.run_id)
     record = read_json(RunFolder(config.lake.uri, wiring.storage(config), run_id).files, "run.json") or {}
-    counts = record.get("images", 0), record.get("failed", 0)
+    counts = record.get("images", 0), record.get("failed", 0) + record.get("in_failed_groups", 0)
     if process.returncode in (0, PUBLISHED_WITH_FAILURES):
         return ended(config, DONE, seconds, *counts)
     reason = " ".join(str(record.get("error") or f"its process ended with code {process.returncode}").split())

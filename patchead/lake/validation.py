@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.errors import ValidationError
-from patchead.schema import FAILED, OK, REGIONS, RUNS, SCORES, SKIPPED, VERDICTS
+from patchead.schema import FAILED, GROUP_FAILED, OK, REGIONS, RUNS, SCORES, SKIPPED, VERDICTS
 
 _EXAMPLES = 5
 _ROUNDING = 1e-9  # a mean of distances in [0, 1] may leave it by its last bit
@@ -91,13 +91,15 @@ def _by_group(scores: pa.Table) -> list[dict[str, Any]]:
     columns = {
         "group_id": scores["group_id"],
         "ok": ok,
+        "group_failed": pc.equal(scores["status"], GROUP_FAILED),
         "flagged": flagged,
         "lowest_flagged": pc.if_else(flagged, scores["score"], None),
         "highest_other": pc.if_else(flagged, None, scores["score"]),
         "rule": scores["verdict_rule"],
         "threshold": scores["threshold_score"],
     }
-    wanted = [("ok", "sum"), ("ok", "count"), ("flagged", "sum"), ("lowest_flagged", "min"), ("highest_other", "max")]
+    wanted = [("ok", "sum"), ("ok", "count"), ("group_failed", "sum")]
+    wanted += [("flagged", "sum"), ("lowest_flagged", "min"), ("highest_other", "max")]
     wanted += [("rule", "min"), ("rule", "max"), ("threshold", "min"), ("threshold", "max"), ("threshold", "count")]
     return pa.table(columns).group_by("group_id").aggregate(wanted).to_pylist()
 
@@ -107,6 +109,10 @@ def _contradictions(found: dict[str, Any], verdict: dict[str, Any]) -> Iterator[
     for name, number in counted.items():
         if verdict[name] != number:
             yield f"the verdict says {name} = {verdict[name]}, the rows say {number}"
+    if (verdict["status"] == GROUP_FAILED) != bool(found["group_failed_sum"]) or (
+        found["group_failed_sum"] not in (0, found["ok_count"])
+    ):
+        yield f"the verdict's status is {verdict['status']}, {found['group_failed_sum']} rows say {GROUP_FAILED}"
     if {found["rule_min"], found["rule_max"]} != {verdict["verdict_rule"]}:
         yield f"the verdict's rule is {verdict['verdict_rule']}, the rows say {found['rule_min']}"
     threshold = verdict["threshold_score"]

@@ -7,7 +7,7 @@ then drawn a portion at a time, by as many tasks as the cluster runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,7 @@ from patchead.nightly.explain_drawing import COLUMNS, DrawSettings, Portion, dra
 from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
 from patchead.result_tables import TABLES_VERSION
 from patchead.runtime.executor import RunTasks
-from patchead.schema import SCORES, STAGED_REGIONS, TOO_FEW_IMAGES, VERDICTS, table
+from patchead.schema import GROUP_FAILED, OK, SCORES, STAGED_REGIONS, TOO_FEW_IMAGES, VERDICTS, table
 
 PORTION = 64
 """Images that one task draws, at most."""
@@ -45,6 +45,13 @@ class ExplainSettings:
     min_batch: int
     judging: JudgeSettings
     drawing: DrawSettings
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Why, by the id of each group that could not be scored: its images are rows that say so."""
+
+    def judged(self, groups: Mapping[str, pa.Table]) -> list[str]:
+        """List the groups that have scores, in their order."""
+        large = [name for name, rows in groups.items() if rows.num_rows >= self.min_batch]
+        return [name for name in large if name not in self.failed]
 
 
 @dataclass(frozen=True)
@@ -125,7 +132,7 @@ def _judged(
     advance: Callable[[int], None],
 ) -> dict[str, Judged]:
     """What is decided for every group that is large enough, in order of the groups."""
-    names = [name for name, rows in groups.items() if rows.num_rows >= settings.min_batch]
+    names = settings.judged(groups)
     advance(sum(rows.num_rows for rows in groups.values()) - sum(groups[name].num_rows for name in names))
     columns = ["group_id", "image_id", "product", "width", "height"]
     items = (ToJudge(compact(groups[name].select(columns)), accepted.get(name)) for name in names)
@@ -160,20 +167,34 @@ def _portion(images: pa.Table, indices: np.ndarray, found: Judged, settings: Exp
 
 
 def _scored(images: pa.Table, found: Judged | None, settings: ExplainSettings) -> pa.Table:
-    """SCORES of one group; without a verdict it is too small."""
+    """SCORES of one group; without a verdict it could not be scored, or it is too small."""
     n = images.num_rows
     if found is not None:
         return _score_rows(images, settings, **dict(zip(found.columns.column_names, found.columns, strict=True)))
-    error = f"group of {n}, fewer than scoring.min_batch={settings.min_batch}"
-    return _score_rows(images, settings, status=[TOO_FEW_IMAGES] * n, error=[error] * n)
+    why = settings.failed.get(images["group_id"][0].as_py())
+    status, error = (
+        (GROUP_FAILED, f"the group cannot be scored: {why}")
+        if why is not None
+        else (
+            TOO_FEW_IMAGES,
+            f"group of {n}, fewer than scoring.min_batch={settings.min_batch}",
+        )
+    )
+    return _score_rows(images, settings, status=[status] * n, error=[error] * n)
 
 
 def _verdict(images: pa.Table, found: Judged | None, settings: ExplainSettings) -> dict[str, Any]:
     """VERDICTS of one group."""
     group = {name: images[name][0].as_py() for name in ("night", "product", "group_id")}
-    decided = {"images": images.num_rows, "scored": 0, "flagged": 0} if found is None else found.verdict
+    why = settings.failed.get(group["group_id"])
+    decided = {"images": images.num_rows, "scored": 0, "flagged": 0, "error": why} if found is None else found.verdict
+    decided = {"status": _status(decided["scored"], why)} | decided
     run = {"run_id": settings.drawing.run_id, "lane": settings.lane, "encoder_id": settings.encoder_id}
     return group | run | {"schema_version": TABLES_VERSION} | decided
+
+
+def _status(scored: int, why: str | None) -> str:
+    return OK if scored else TOO_FEW_IMAGES if why is None else GROUP_FAILED
 
 
 def _score_rows(images: pa.Table, settings: ExplainSettings, **columns: Any) -> pa.Table:

@@ -22,7 +22,7 @@ from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.explain import Explained, ExplainSettings, explain, failed_rows
 from patchead.nightly.group import Group, GroupPrompts, compared_digest
 from patchead.nightly.manifest import make_manifest
-from patchead.nightly.noted import note_embedded, note_held, note_published
+from patchead.nightly.noted import note_embedded, note_held, note_published, which_failed
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
 from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
@@ -262,14 +262,14 @@ class Night:
         self.record.scoring["embeddings"] = embedded.store.encoder_id
         return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, self.executor.call_counter())
 
-    def explain(self, embedded: EmbeddedNight) -> Explained:
-        """Rank, judge and draw; score rows of every image, regions and verdicts."""
+    def explain(self, embedded: EmbeddedNight, failed: Mapping[str, str]) -> Explained:
+        """Rank, judge and draw; score rows of every image, regions and verdicts. ``failed``: see `Scored`."""
         images, encoder_id = embedded.images, embedded.encoder.encoder_id
         decoding = wiring.decode_settings(self.config, embedded.encoder.grid, self.in_hand)
         root = self.record.archive_root or self.config.archive.uri
         settings = wiring.explain_settings(self.config, self.record.run_id, encoder_id, decoding, root)
         with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
-            settings = self.at_level_of_night(settings, embedded)
+            settings = self.at_level_of_night(replace(settings, failed=failed), embedded)
             groups, given, spec = embedded.groups, embedded.accepted.groups, partial(self.score_spec, embedded)
             search, run = partial(search_shown, self.executor, embedded.plan, embedded.group_of, spec), self.run_images
             done = explain(groups, self.folder, settings, map_tasks=run, advance=advance, accepted=given, search=search)
@@ -283,7 +283,7 @@ class Night:
         """Settle the level of the p-values where a false-discovery rule finds it from the whole night's."""
         if (rate := self.config.scoring.false_discovery) is None:
             return settings
-        judged = [name for name, rows in embedded.groups.items() if rows.num_rows >= settings.min_batch]
+        judged = settings.judged(embedded.groups)
         found = level_of_night(judged, embedded.accepted, self.folder, rate, map_tasks=self.executor.run_tasks)
         self.record.scoring["level"] = found
         return replace(settings, judging=replace(settings.judging, level=found))
@@ -294,7 +294,7 @@ class Night:
         note_published(record, scores, explained.verdicts)
         note_held(record, self.stages.seconds, self.embed_pool, self.score_pool)
         with self.stages.stage("publish"):
-            record.finish("published")
+            record.finish("published", which_failed(record))
             rows = (scores, explained.regions, explained.verdicts, run_rows(record))
             publish(self.config.lake.uri, self.storage, manifest, *rows, before_commit=before_commit)
         tell_published(scores, explained.verdicts, map(str, record.nights or []))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,8 +11,11 @@ import pyarrow.compute as pc
 from patchead.arrow_columns import count
 from patchead.nightly.embed import Embedded
 from patchead.nightly.run_record import RunRecord
+from patchead.nightly.score import Scored
 from patchead.runtime.pool import Pool, reserved_seconds
-from patchead.schema import FAILED, OK, SKIPPED
+from patchead.schema import FAILED, GROUP_FAILED, OK, SKIPPED
+
+_NAMED = 5
 
 
 def note_embedded(record: RunRecord, manifest: pa.Table, done: Embedded) -> None:
@@ -24,15 +28,30 @@ def note_embedded(record: RunRecord, manifest: pa.Table, done: Embedded) -> None
         record.note(name, manifest["night"].filter(mask))
 
 
+def note_scored(record: RunRecord, done: Scored) -> None:
+    """Note what the score stage did, and which groups cannot be scored."""
+    record.scoring |= done.summary | {"failed_groups": done.failed}
+    record.groups_failed = len(done.failed)
+
+
+def which_failed(record: RunRecord) -> str | None:
+    """Say which groups could not be scored; None where all were."""
+    failed: Mapping[str, str] = record.scoring.get("failed_groups", {})
+    told = [f"{name}: {why}" for name, why in islice(failed.items(), _NAMED)]
+    return f"{len(failed)} of {record.groups} groups cannot be scored, {'; '.join(told)}" if failed else None
+
+
 def note_published(record: RunRecord, scores: pa.Table, verdicts: pa.Table) -> None:
     """Note what is about to be published: SCORES and VERDICTS."""
     record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
+    record.in_failed_groups = count(scores, GROUP_FAILED)
     record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0
     skipped = pc.is_in(scores["status"], value_set=pa.array(SKIPPED))
     masks = {"ok": pc.equal(scores["status"], OK), "skipped": skipped, "anomalous": scores["is_anomalous"]}
     for name, mask in masks.items():
         record.note(name, scores["night"].filter(mask))
     record.note("groups", verdicts["night"])
+    record.note("groups_failed", verdicts["night"].filter(pc.equal(verdicts["status"], GROUP_FAILED)))
 
 
 def note_held(record: RunRecord, seconds: Mapping[str, float], embed_pool: Pool, score_pool: Pool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,6 +50,18 @@ def refuse_unread(record: RunRecord, unread: pa.Table, allowed: float) -> None:
         f"{record.unread} of {record.images} images could not be read, tried twice, more than "
         f"run.max_unread_fraction={allowed:g} allows; nothing was published. The first ones:\n{examples}\n"
         f"See to the storage and run again with --run-id {record.run_id}: what was embedded is kept."
+    )
+
+
+def refuse_failed_groups(record: RunRecord, failed: Mapping[str, str], groups: int, allowed: float) -> None:
+    """Refuse to publish where more than the fraction ``allowed`` of the ``groups`` could not be scored, and say why."""
+    if len(failed) <= allowed * groups:
+        return
+    examples = "\n".join(f"  {name}: {why}" for name, why in islice(failed.items(), 5))
+    raise TooManyFailuresError(
+        f"{len(failed)} of {groups} groups cannot be scored, more than run.max_failed_groups={allowed:g} allows; "
+        f"nothing was published. The first ones:\n{examples}\nMend the cause and run again with --run-id "
+        f"{record.run_id}: what was scored is kept."
     )
 
 

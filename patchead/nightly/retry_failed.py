@@ -1,4 +1,4 @@
-"""`patchead score --retry-failed`: another run of a night, of nothing but what holds a failed image."""
+"""`patchead score --retry-failed`: another run of a night, of nothing but what holds a failed image or group."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from patchead.errors import SettingsError
 from patchead.lake.tables import read_rows
 from patchead.nightly import wiring
 from patchead.printed import say
-from patchead.schema import FAILED
+from patchead.schema import FAILED, GROUP_FAILED
 from patchead.settings.model import Config
 
 
 def only_failed(config: Config, console: Console) -> Config | None:
-    """Narrow a night's settings to the products that hold failed images; None, and a word, if there is none.
+    """Narrow a night's settings to the products that hold failed images or groups; None, and a word, if there is none.
 
     Their groups are scored as wholes, as scores depend on the group: embeddings that are there are used again, so only
     what failed is read and embedded. The run replaces those groups and leaves all others of the night as they are.
@@ -25,13 +25,13 @@ def only_failed(config: Config, console: Console) -> Config | None:
     night = config.archive.night
     if night is None:
         raise SettingsError("--retry-failed needs --night (archive.night): the night whose failed images are meant.")
-    which = [("night", "=", night), ("status", "=", FAILED)]
+    which = [("night", "=", night), ("status", "in", [FAILED, GROUP_FAILED])]
     rows = read_rows(config.lake.uri, wiring.storage(config), "scores", ["product"], which)
     products = rows["product"].unique().to_pylist()
     asked = config.archive.products
     wanted = [product for product in products if product is not None and (not asked or product in asked)]
     if not products or (asked and not wanted):
-        say(console, f"no image of {night} has failed: nothing to do.")
+        say(console, f"no image or group of {night} has failed: nothing to do.")
         return None
     # An image without a product has no name to choose it by: then all products of the night are run.
     chosen = asked if None in products else tuple(wanted)

@@ -17,9 +17,9 @@ from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
 from patchead.nightly.damage import attempts
 from patchead.nightly.night import Night
-from patchead.nightly.noted import note_held
+from patchead.nightly.noted import note_held, note_scored
 from patchead.nightly.progress import Stages
-from patchead.nightly.refusals import refuse_other_run, refuse_trial_among_full_runs
+from patchead.nightly.refusals import refuse_failed_groups, refuse_other_run, refuse_trial_among_full_runs
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score import score_groups
@@ -94,10 +94,11 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                 with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
                     told, pool = Scoring.of(embedded.images, embedded.plan), night.score_pool
                     done = score_groups(executor, embedded.plan, group_of, spec, pool, advance=advance, told=told)
-                record.scoring |= done
+                note_scored(record, done)
+                refuse_failed_groups(record, done.failed, len(embedded.plan.scored), config.run.max_failed_groups)
                 if until == "score":
                     return record.stopped_after(until)
-                night.publish(embedded.manifest, night.explain(embedded), held.require)
+                night.publish(embedded.manifest, night.explain(embedded, done.failed), held.require)
     return record
 
 

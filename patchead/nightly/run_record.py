@@ -59,6 +59,10 @@ class RunRecord:
     embedded: int = 0
     reused: int = 0
     groups: int = 0
+    groups_failed: int = 0
+    """Those that could not be scored as a whole; ``scoring`` says why."""
+    in_failed_groups: int = 0
+    """Their images; they count as skipped."""
     anomalous: int = 0
     ignored_files: int = 0
     ignored: dict[str, Any] = field(default_factory=dict)
@@ -72,6 +76,11 @@ class RunRecord:
     """Requests to S3 that this process made again; those of a cluster's workers are not among them."""
     gpu_seconds: float = 0.0
     cpu_seconds: float = 0.0
+
+    @property
+    def incomplete(self) -> int:
+        """Count the images that failed, or are of a group that could not be scored: what the exit code tells."""
+        return self.failed + self.in_failed_groups
 
     def finish(self, state: str, error: str | None = None) -> None:
         """Close the record."""

@@ -13,7 +13,7 @@ from patchead.redaction import redacted_values
 from patchead.result_tables import TABLES_VERSION
 from patchead.schema import RUNS, table
 
-_COUNTS = ("images", "ok", "failed", "skipped", "embedded", "reused", "groups", "anomalous")
+_COUNTS = ("images", "ok", "failed", "skipped", "embedded", "reused", "groups", "groups_failed", "anomalous")
 
 
 def run_rows(record: RunRecord) -> pa.Table:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from patchead.errors import DamagedFileError, LostNodesError, PatcheadError
 from patchead.nightly.group import Group, GroupJob, load_block
+from patchead.nightly.run_record import shortened
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.told import Scoring
@@ -22,6 +23,15 @@ from patchead.runtime.pool import Pool
 _MOST_TOLD = 20
 
 
+class Scored(NamedTuple):
+    """Hold what the stage did and what it could not do."""
+
+    summary: dict[str, Any]
+    """See `CallCounts.summary`."""
+    failed: dict[str, str]
+    """Why, by the id of each group that cannot be scored."""
+
+
 def score_groups(
     executor: Executor,
     plan: Plan,
@@ -31,7 +41,7 @@ def score_groups(
     *,
     advance: Callable[[int], None],
     told: Scoring | None = None,
-) -> dict[str, Any]:
+) -> Scored:
     """Score every planned group and stage it in the run's folder; groups staged before are passed over.
 
     Args:
@@ -44,11 +54,10 @@ def score_groups(
         told: counts tasks and groups for the metrics.
 
     Returns:
-        What was done, see `CallCounts.summary`.
+        What was done, and the groups that cannot be scored; all others are staged.
 
     Raises:
-        PatcheadError: embeddings of a group cannot be read, or its scores not be staged: the error of the first such
-            group, once all others are scored and staged.
+        DamagedFileError: a group needs a damaged file; all others are scored and staged by then.
     """
     failed = dict[str, PatcheadError]()
     for todo, pass_ends, finished in _passes(executor, plan, spec, advance, told):
@@ -80,8 +89,13 @@ def score_groups(
                     flow.keep(task, results)
     if failed:
         _tell_failed(executor, failed, len(plan.scored))
-        raise next((exc for exc in failed.values() if isinstance(exc, DamagedFileError)), next(iter(failed.values())))
-    return spec.counter.summary()
+        if damaged := [exc for exc in failed.values() if isinstance(exc, DamagedFileError)]:
+            raise damaged[0]
+    reasons = {name: shortened(str(exc)) for name, exc in failed.items()}
+    if told is not None:
+        for name, why in reasons.items():
+            told.group_failed(name, why)
+    return Scored(spec.counter.summary(), reasons)
 
 
 @contextmanager
@@ -96,7 +110,7 @@ def _noted(failed: dict[str, PatcheadError], group_id: str) -> Iterator[None]:
 
 
 def _tell_failed(executor: Executor, failed: Mapping[str, PatcheadError], groups: int) -> None:
-    """Name the groups that could not be scored, before the first error ends the stage.
+    """Name the groups that could not be scored.
 
     Those of damaged files are counted only: each file is told when it is set aside and made again.
     """

@@ -97,6 +97,12 @@ class Scoring:
         logs.LOGGER.info(f"group is scored: {images} images", extra={**labels, "group": group_id})
         self._tell()
 
+    def group_failed(self, group_id: str, why: str) -> None:
+        """Count a group that cannot be scored."""
+        labels = self.labels.get(group_id, {})
+        metrics.count("patchead_groups_failed", stage="score", **labels)
+        logs.LOGGER.error(f"group cannot be scored: {why}", extra={**labels, "group": group_id})
+
     def _tell(self) -> None:
         metrics.gauge("patchead_tasks_left", self.tasks, stage="score")
         metrics.gauge("patchead_groups_left", sum(map(len, self._left.values())), stage="score")

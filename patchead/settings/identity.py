@@ -86,7 +86,7 @@ _NOTHING = (
     *("run.lane", "run.price_per_gpu_hour", "run.price_per_cpu_hour"),  # where results stand, and what they cost
     "run.grace_seconds",
     "run.max_unread_fraction",
-    "run.max_failed_fraction",  # whether anything is published, not what
+    *("run.max_failed_fraction", "run.max_failed_groups"),  # whether anything is published, not what
     *("run.progress_seconds", "run.log_level"),
     "run.max_image_seconds",  # whether an image hangs: the same images on a faster machine
 )

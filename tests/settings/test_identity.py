@@ -132,6 +132,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "run.run_id": ("second", {}),
     "run.max_failed_fraction": (0.5, {}),
     "run.max_unread_fraction": (0.5, {}),
+    "run.max_failed_groups": (0.1, {}),
     "run.lane": ("second", {}),
     "run.price_per_gpu_hour": (2.5, {}),
     "run.price_per_cpu_hour": (0.05, {}),
