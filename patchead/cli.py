@@ -31,6 +31,7 @@ from patchead.commands import (
     watch,
 )
 from patchead.commands.folder import of_folder, with_a_night, with_weights_at_hand
+from patchead.commands.machine import JsonOption, QuietOption, print_json, told_on
 from patchead.commands.options import (
     ArchiveOption,
     ConfigOption,
@@ -47,14 +48,14 @@ from patchead.commands.options import (
 )
 from patchead.commands.outside import errors_from_outside
 from patchead.errors import PUBLISHED_WITH_FAILURES, PatcheadError
-from patchead.printed import say
+from patchead.printed import say, tell
 from patchead.settings.load import UNUSED_PLACES, load_config
 from patchead.settings.model import Config
 
 if TYPE_CHECKING:
     from patchead.runtime.executor import Executor
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__, rich_markup_mode="markdown")
 
 
 def _print_version(wanted: bool) -> None:
@@ -89,6 +90,8 @@ def score(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; write nothing, start nothing.")] = False,
     parallel: Annotated[int, typer.Option(min=1, help="Nights of a range FIRST..LAST that are run at once.")] = 1,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Of --night, products with failures.")] = False,
+    quiet: QuietOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score a night of the archive and publish the tables scores, regions and runs to the lake.
 
@@ -103,7 +106,11 @@ def score(
     4 not published because too many did (run.max_failed_fraction, run.max_failed_groups), 5 asked to end (SIGTERM), 130
     interrupted (SIGINT), 6 published but without its report (run.report), 1 anything else. A run that ends with --until
     has published nothing: 0. After 5, 6 and 130 the same --run-id goes on.
+
+    --json prints what is in run.json; of a range of nights a list with one object for each that was run; of --dry-run
+    the plan.
     """
+    told = told_on(quiet=quiet, as_json=as_json)
     nights = night if night is not None and ".." in night else None
     given = {"--dry-run": dry_run, "--retry-failed": retry_failed, "FOLDER": folder, "--parallel": parallel > 1}
     require_one_night(nights, [name for name, value in given.items() if value])
@@ -112,31 +119,37 @@ def score(
         chosen |= of_folder(folder, archive, lake)
     settings = settings_of(config, overrides, chosen)
     if folder is not None:
-        settings = with_weights_at_hand(with_a_night(settings, out), out)
+        settings = with_weights_at_hand(with_a_night(settings, told), told)
     if retry_failed:
         from patchead.nightly.retry_failed import only_failed
 
-        if (narrowed := only_failed(settings, out)) is None:
+        if (narrowed := only_failed(settings, told)) is None:
+            if as_json:
+                print_json({"state": "nothing to do"})
             return
         settings = narrowed
     if dry_run:
         from patchead.forecast.plan_report import print_plan
 
-        print_plan(settings, out)
+        planned = print_plan(settings, told)
+        if as_json:
+            print_json(planned)
         return
     report.require_what_it_needs(settings)
     if nights:
         from patchead.commands.backfill import score_nights
 
         executor = _executor(settings, local=local)
-        score_nights(settings, nights, out, executor, local=local, parallel=parallel, until=until)
+        score_nights(settings, nights, told, executor, local=local, parallel=parallel, until=until, as_json=as_json)
         return
     from patchead.nightly.run import run_night
     from patchead.nightly.run_report import print_record
 
-    record = run_night(settings, out, _executor(settings, local=local), until=until)
-    print_record(record, out)
-    report.report_of_run(record)
+    record = run_night(settings, told, _executor(settings, local=local), until=until)
+    print_record(record, told)
+    if as_json:
+        print_json(record.as_json())
+    report.report_of_run(record, told)
     if record.incomplete and record.state == "published":
         raise typer.Exit(PUBLISHED_WITH_FAILURES)
 
@@ -205,7 +218,7 @@ def run_command(command: Callable[[], Any]) -> None:
     try:
         command()
     except PatcheadError as exc:
-        say(err, f"error: {exc}", style="red")
+        tell(err, f"error: {exc}", style="red")
         sys.exit(exc.exit_code)
     except errors_from_outside() as exc:
         say(err, f"error: {type(exc).__name__}: {' '.join(str(exc).split())[:1000]}", style="red")

@@ -6,6 +6,7 @@ this package prints goes through here; a test sees to it.
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from typing import Any
@@ -41,8 +42,30 @@ def cell(value: object) -> Text:
 
 
 def say(console: Console, text: str, style: str = "") -> None:
-    """Print lines as they are: not wrapped, no markup, no colours of their own, no control characters, no secrets."""
+    """Print lines as they are: not wrapped, no markup, no colours of their own, no control characters, no secrets.
+
+    A quiet console prints nothing; warnings go to stderr then.
+    """
+    if console.quiet and text.startswith("warning:"):
+        console = Console(stderr=True)
     console.print(Text(redacted(plain(text, keep="\n")), style=style), soft_wrap=True)
+
+
+def tell(console: Console, text: str, style: str = "") -> None:
+    """Print sentences as `say` does, in a terminal with lines that end between two words."""
+    if console.is_terminal:
+        lines = (_wrapped(line, console.width) for line in redacted(text).split("\n"))
+        text = "\n".join(lines)
+    say(console, text, style)
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Keep the column that a line's text begins in: ``"lake     ./lake: …"``."""
+    indent = " " * (9 if len(line) > 9 and line[8] == " " and line[9] != " " else 2)
+    whole = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return "\n".join(whole)
 
 
 def add_cells(table: Table, values: Iterable[object], **options: Any) -> None:

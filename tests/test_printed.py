@@ -12,7 +12,7 @@ from rich.table import Table
 
 import patchead
 from patchead.markdown import markdown_table
-from patchead.printed import add_cells, cell, plain, say
+from patchead.printed import add_cells, cell, plain, say, tell
 
 PACKAGE = Path(patchead.__file__).parent
 HOSTILE = [
@@ -85,3 +85,25 @@ def test_every_print_of_the_package_goes_through_the_one_place() -> None:
                     assert whole, f"{path}:{node.lineno}: use printed.say"
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id != "print", f"{path}:{node.lineno}: use printed.say"
+
+
+def test_sentences_end_between_words_in_a_terminal_and_are_one_line_in_a_pipe() -> None:
+    text = "lake     ./lake: it holds /a/path/that/is/longer/than/the/whole/line and so-called words\nnext"
+    shown = {}
+    for terminal in (True, False):
+        out = io.StringIO()
+        tell(Console(file=out, force_terminal=terminal, width=40, color_system=None), text)
+        shown[terminal] = out.getvalue().splitlines()
+    assert shown[False] == text.splitlines()
+    assert shown[True] == [
+        "lake     ./lake: it holds",
+        "         /a/path/that/is/longer/than/the/whole/line",
+        "         and so-called words",
+        "next",
+    ]
+
+
+def test_a_quiet_console_is_told_warnings_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("run 1: published", "warning: 3 files ignored"):
+        say(Console(quiet=True), text)
+    assert capsys.readouterr() == ("", "warning: 3 files ignored\n")

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Column, Table
 
+from patchead.commands.machine import JsonOption, print_json
 from patchead.commands.options import OneLakeOption, ProductOption, SetOption, out, storage_of
-from patchead.printed import add_cells, say
+from patchead.printed import add_cells, say, tell
 
 
 def accept(
@@ -55,18 +56,21 @@ def accept(
     out.print(table)
     say(out, f"name: {outcomes[0].accepted.name}")
     if any(outcome.flagged for outcome in outcomes):
-        say(
+        tell(
             out,
             "Flagged images are among the scores: where they are defects, later nights are flagged less than they "
             "should be. Say so with `patchead feedback`, or leave them out with --without-flagged, and --replace.",
         )
 
 
-def accepted(lake: OneLakeOption, overrides: SetOption = None) -> None:
+def accepted(lake: OneLakeOption, as_json: JsonOption = False, overrides: SetOption = None) -> None:
     """List the accepted runs, the newest first."""
     from patchead.lake.accepted import list_accepted
 
     rows = list_accepted(lake, storage_of(lake, overrides))
+    if as_json:
+        print_json([row.values for row in rows])
+        return
     if not rows:
         say(out, f"Nothing is accepted in {lake}: `patchead accept RUN` does.")
         return

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from patchead.commands.machine import print_json
 from patchead.commands.outside import errors_from_outside
 from patchead.commands.report import report_of_run
 from patchead.errors import PUBLISHED_WITH_FAILURES, PatcheadError, StoppedError
@@ -45,8 +47,9 @@ def score_nights(
     local: bool,
     parallel: int,
     until: str,
+    as_json: bool = False,
 ) -> None:
-    """Run the nights of ``FIRST..LAST``, ``parallel`` at a time, and print one summary.
+    """Run the nights of ``FIRST..LAST``, ``parallel`` at a time, and print one summary, or JSON of each that was run.
 
     Raises:
         SettingsError: ``nights`` is no range.
@@ -66,6 +69,8 @@ def score_nights(
             say(console, f"{night.night}: {night.state}" + (f": {night.reason}" if night.reason else ""))
     finally:
         print_nights(done, len(wanted), console)
+        if as_json:
+            print_json([asdict(night) for night in sorted(done, key=lambda each: each.night)])
     if any(night.state == FAILED for night in done):
         raise typer.Exit(PatcheadError.exit_code)
     if any(night.failed for night in done):
@@ -91,7 +96,7 @@ def _one(console: Console, executor: Executor, until: str, config: Config) -> tu
     from patchead.nightly.run import run_night
 
     record = run_night(config, console, executor, until=until)
-    report_of_run(record)
+    report_of_run(record, console)
     return record.images, record.incomplete
 
 

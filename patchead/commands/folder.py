@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from patchead.errors import ArchiveError, SettingsError
-from patchead.printed import say
+from patchead.printed import tell
 from patchead.settings.method import EncoderConfig
 from patchead.settings.model import Config
 from patchead.settings.object_storage import storage
@@ -44,7 +44,7 @@ def with_a_night(config: Config, console: Console) -> Config:
     if "night" in archive.assume or archive.night is not None:
         return config
     night = _newest(config) or dt.datetime.now(dt.timezone.utc).date()
-    say(
+    tell(
         console,
         f"images without a night: {night}, the date of the newest file; without a product: the name of their folder. "
         f"Results: {config.lake.uri}",
@@ -61,7 +61,7 @@ def with_weights_at_hand(config: Config, console: Console) -> Config:
     from patchead.encoders.hub import why_not_to_be_had
 
     if why := why_not_to_be_had(_ON_THE_HUB):
-        say(
+        tell(
             console,
             f"weights: {_PACKAGE}, the same network as shipped in that package, as the model hub's cannot be had "
             f"({why}). The figures of docs/results.md are of these.",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from patchead.commands.machine import JsonOption, print_json, told_on
 from patchead.commands.options import (
     ArchiveOption,
     CalibrationOption,
@@ -46,6 +47,7 @@ def plan(
     slowdown: Annotated[float, typer.Option(help="How many times slower they are.")] = 2.0,
     lose_node: Annotated[bool, typer.Option(help="Lose one node halfway; it is replaced after 5 minutes.")] = False,
     seed: Annotated[int, typer.Option(help="Which calls are slow.")] = 0,
+    as_json: JsonOption = False,
 ) -> None:
     """Print what a run would do and cost: tiles, FLOPs, bytes, memory, seconds. Nothing is written or started.
 
@@ -58,8 +60,13 @@ def plan(
         if images is not None or gpus is not None:
             raise SettingsError("--images and --gpus belong to a simulation: add --simulate, or use --actors.")
         settings = settings_of(config, overrides, chosen)
-        print_plan(settings, out, actors=actors, device=device, calibration=calibration)
+        told = told_on(quiet=as_json, as_json=as_json)
+        planned = print_plan(settings, told, actors=actors, device=device, calibration=calibration)
+        if as_json:
+            print_json(planned)
         return
+    if as_json:
+        raise SettingsError("--json does not go with --simulate: it is for the plan.")
     from patchead.forecast.cluster import Disturbances
     from patchead.forecast.simulate_report import SimulationRequest, print_simulation
     from patchead.forecast.survey import actor_count

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from patchead.commands.machine import JsonOption, print_json
 from patchead.commands.options import ConfigOption, LakeOption, SetOption, out, settings_of
 from patchead.printed import say
 from patchead.settings.load import UNUSED_PLACES
@@ -16,6 +18,7 @@ def gc(
     config: ConfigOption = None,
     lake: LakeOption = None,
     apply: Annotated[bool, typer.Option("--apply", help="Remove it; without this nothing is changed.")] = False,
+    as_json: JsonOption = False,
     overrides: SetOption = None,
 ) -> None:
     """Print what a lake no longer needs, by sort, and remove it with --apply.
@@ -28,6 +31,11 @@ def gc(
     given = {"lake.uri": lake} if config else {**UNUSED_PLACES, "lake.uri": lake}
     settings = settings_of(config, overrides, given)
     kept = Retention(**settings.retention.model_dump())
+    if as_json:
+        print_json(
+            [asdict(freed) for freed in collect(settings.lake.uri, storage(settings), kept, apply=apply)],
+        )
+        return
     files = size = 0
     say(out, f"{settings.lake.uri}: {'removed' if apply else 'would remove'}")
     for freed in collect(settings.lake.uri, storage(settings), kept, apply=apply):

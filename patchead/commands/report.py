@@ -6,6 +6,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from patchead.commands.options import NightOption, OneLakeOption, SetOption, out, settings_of
 from patchead.commands.outside import errors_from_outside
@@ -37,6 +38,7 @@ def report(
         settings_of(None, overrides, {**UNUSED_PLACES, "lake.uri": lake, "archive.night": night, "run.lane": lane}),
         None,
         to,
+        out,
     )
 
 
@@ -52,7 +54,7 @@ def require_what_it_needs(settings: Config) -> None:
         require_libraries()
 
 
-def report_of_run(record: RunRecord) -> None:
+def report_of_run(record: RunRecord, console: Console) -> None:
     """Write the reports of the nights that a run has published, or had before, where `run.report` asks for them.
 
     Raises:
@@ -65,7 +67,7 @@ def report_of_run(record: RunRecord) -> None:
     told: tuple[type[Exception], ...] = (PatcheadError, *errors_from_outside())
     for night in wanted:
         try:
-            _write(settings, night, None)
+            _write(settings, night, None, console)
         except told as exc:
             raise ReportError(
                 f"published, but the report of {night or 'the night'} could not be written: {exc} "
@@ -73,12 +75,13 @@ def report_of_run(record: RunRecord) -> None:
             ) from exc
 
 
-def _write(settings: Config, night: dt.date | None, to: str | None) -> None:
+def _write(settings: Config, night: dt.date | None, to: str | None, console: Console) -> None:
     from patchead.report.command import make_report
 
-    written = make_report(settings, settings.lake.uri, to, lambda line: say(out, line), night)
+    written = make_report(settings, settings.lake.uri, to, lambda line: say(console, line), night)
     if written.unseen:
         say(
-            out, f"warning: {written.unseen} of {written.shown} images have no picture: their originals cannot be read."
+            console,
+            f"warning: {written.unseen} of {written.shown} images have no picture: their originals cannot be read.",
         )
-    say(out, f"open      {written.uri}")
+    say(console, f"open      {written.uri}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from patchead.commands.machine import JsonOption, print_json
 from patchead.commands.options import ArchiveOption, ConfigOption, OneLakeOption, SetOption, settings_of, storage_of
 from patchead.printed import plain, say
 
@@ -25,6 +27,7 @@ def runs(
     archive: ArchiveOption = None,
     config: ConfigOption = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --follow.")] = 10.0,
+    as_json: JsonOption = False,
     overrides: SetOption = None,
 ) -> None:
     """List the runs of a lake, the newest first: published, failed, dead (killed), running, or stopped after a stage.
@@ -45,6 +48,9 @@ def runs(
     from patchead.lake.run_list import list_runs
 
     found = list_runs(lake, storage_of(lake, overrides))
+    if as_json:
+        print_json([asdict(run) for run in found[:limit]])
+        return
     console, piped = Console(), not sys.stdout.isatty()
     say(console, _line("state", "night", "started (UTC)", "images", "failed", "run"))
     for run in found[:limit]:

@@ -11,24 +11,35 @@ from rich.table import Column, Table
 from patchead.evaluation.records import METRICS, Row, Setup
 from patchead.evaluation.summary import MEAN, Figure, Line, notes, summarise
 from patchead.markdown import markdown_table
-from patchead.printed import add_cells, say
+from patchead.printed import add_cells, say, tell
 
 _NAMES = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "pro": "PRO", "f1": "F1"}
 _NAMES |= {"defective_flagged": "defective flagged", "good_flagged": "good flagged"}
 _FIGURES = tuple(f"{of} {_NAMES[name]}" for of, _, name in (metric.partition("_") for metric in METRICS))
 HEADER = ("variant", "class", "images", "anomalous", *_FIGURES, "seconds")
 UNDEFINED = "-"
+_WHOLE = 140  # columns that the whole table takes
 _NAMES_FIRST = 2  # columns: variant and class
 
 
 def print_rows(rows: Sequence[Row], setup: Setup, console: Console) -> None:
-    """Print the table, what it leaves out, and how to read it."""
-    table = Table(*(Column(name, justify="left" if at < _NAMES_FIRST else "right") for at, name in enumerate(HEADER)))
-    for line in summarise(rows):
-        add_cells(table, _cells(line), style="bold" if line.class_name == MEAN else None)
-    console.print(table)
+    """Print the table, what it leaves out, and how to read it; where there is no room, every row as lines."""
+    lines = summarise(rows)
+    if console.width < _WHOLE:
+        for line in lines:
+            say(console, " ".join(_cells(line)[:_NAMES_FIRST]), style="bold")
+            block = Table.grid(Column(min_width=26), Column(justify="right"), padding=(0, 2))
+            for pair in zip(HEADER[_NAMES_FIRST:], _cells(line)[_NAMES_FIRST:], strict=True):
+                add_cells(block, pair)
+            console.print(block)
+    else:
+        columns = (Column(name, justify="left" if at < _NAMES_FIRST else "right") for at, name in enumerate(HEADER))
+        table = Table(*columns)
+        for line in lines:
+            add_cells(table, _cells(line), style="bold" if line.class_name == MEAN else None)
+        console.print(table)
     for text in [*notes(rows), reading(rows, setup)]:
-        say(console, text)
+        tell(console, text)
 
 
 def markdown(rows: Sequence[Row], setup: Setup) -> str:

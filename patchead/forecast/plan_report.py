@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -17,13 +20,14 @@ from patchead.forecast.survey import Survey, actor_count, limits_on, survey_arch
 from patchead.plan.group_plan import GroupPlan, Limits, Plan
 from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
-from patchead.printed import add_cells, say
+from patchead.printed import add_cells, tell
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.resolve import layers_and_size
 
 MOST_ROWS = 40
+_WHOLE = 120  # columns that the whole table takes
 
 
 @named_as_settings()
@@ -34,8 +38,10 @@ def print_plan(
     actors: int | None = None,
     device: str | None = None,
     calibration: Path | None = None,
-) -> None:
+) -> dict[str, Any]:
     """List the archive, plan every group, print what a run would do and how long its scoring would take.
+
+    Returns: the same as plain values: ``groups``, a list with an object each, and ``told``, the lines below the table.
 
     Args:
         config: of the run.
@@ -52,11 +58,14 @@ def print_plan(
     limits = limits_on(config, count, figures)
     plan = survey.plan(config, limits)
     cluster, why_not = _cluster(count, figures, limits)
-    console.print(_groups(plan, limits, cluster.seconds if cluster else None))
+    rows = [_row(group, plan, limits, cluster.seconds if cluster else None) for group in plan.groups]
+    console.print(_groups(rows, console.width))
     known = searched_before(config, plan)
     lines = [*_facts(config, survey, plan), *survey.feed(config, figures), *_scoring(plan, limits), *known]
-    for line in [*lines, *_estimate(plan, count, cluster, why_not)]:
-        say(console, line)
+    lines += _estimate(plan, count, cluster, why_not)
+    for line in lines:
+        tell(console, line)
+    return {"groups": rows, "told": lines}
 
 
 def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:
@@ -72,37 +81,38 @@ def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple
     ), ""
 
 
-def _groups(plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> Table:
-    numbers = ("images", "references", "tiles", "TFLOP", "read GB", "moved GB", "peak GB", "actor s")
-    columns = {name: Column(name, justify="right") for name in numbers}
-    table = Table(
-        "group", columns["images"], columns["references"], "schedule", *(columns[name] for name in numbers[2:])
-    )
-    for group in plan.groups[:MOST_ROWS]:
-        add_cells(table, _row(group, plan, limits, seconds))
-    if len(plan.groups) > MOST_ROWS:
-        add_cells(table, [f"… and {len(plan.groups) - MOST_ROWS} more groups"])
+def _groups(rows: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """Of fewer columns, where there is no room: the lines below have their sums."""
+    left_out = () if width >= _WHOLE else ("read GB", "moved GB", "actor s")
+    columns = {
+        name: Column(name, justify="left" if name in ("group", "schedule") else "right", overflow="fold")
+        for name in _SHOWN
+        if name not in left_out
+    }
+    table = Table(*columns.values(), box=None if left_out else HEAVY_HEAD, pad_edge=not left_out)
+    for row in rows[:MOST_ROWS]:
+        add_cells(table, [_SHOWN[name](row) for name in columns])
+    if len(rows) > MOST_ROWS:
+        add_cells(table, [f"… and {len(rows) - MOST_ROWS} more groups"])
     return table
 
 
-def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> list[str]:
+def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task], float] | None) -> dict[str, Any]:
     tasks = list(group_tasks(group, plan.n_patches, plan.dim))
-    busy = sum(seconds(task) for task in tasks if task.kind != LOAD) if seconds else None
     read, moved = _bytes(tasks)
     note = "too few images" if group.schedule == "none" else group.schedule
-    note += " or bounded" * (group.shown is not None)
-    return [
-        group.group_id,
-        str(group.images - group.nulls),
-        str(group.references),
-        note,
-        str(group.matching_tasks),
-        f"{group.flops / 1e12:.3g}",
-        _gb(read),
-        _gb(moved),
-        _gb(peak_bytes(group, plan.n_patches, plan.dim, limits)),
-        "-" if busy is None else f"{busy:.3g}",
-    ]
+    return {
+        "group": group.group_id,
+        "images": group.images - group.nulls,
+        "references": group.references,
+        "schedule": note + " or bounded" * (group.shown is not None),
+        "tiles": group.matching_tasks,
+        "flops": group.flops,
+        "read_bytes": read,
+        "moved_bytes": moved,
+        "peak_bytes": peak_bytes(group, plan.n_patches, plan.dim, limits),
+        "actor_seconds": sum(seconds(task) for task in tasks if task.kind != LOAD) if seconds else None,
+    }
 
 
 def _facts(config: Config, survey: Survey, plan: Plan) -> list[str]:
@@ -170,3 +180,18 @@ def _bytes(tasks: Iterable[Task]) -> tuple[int, int]:
 
 def _gb(size: float) -> str:
     return f"{size / GIGABYTE:.3g}"
+
+
+_SHOWN: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "group": itemgetter("group"),
+    "images": itemgetter("images"),
+    "references": itemgetter("references"),
+    "schedule": itemgetter("schedule"),
+    "tiles": itemgetter("tiles"),
+    "TFLOP": lambda row: f"{row['flops'] / 1e12:.3g}",
+    "read GB": lambda row: _gb(row["read_bytes"]),
+    "moved GB": lambda row: _gb(row["moved_bytes"]),
+    "peak GB": lambda row: _gb(row["peak_bytes"]),
+    "actor s": lambda row: "-" if row["actor_seconds"] is None else f"{row['actor_seconds']:.3g}",
+}
+"""The table's columns, and each one's cell."""

@@ -20,7 +20,7 @@ from patchead.nightly import wiring
 from patchead.nightly.prompts import prompt_counts
 from patchead.plan.group_plan import Plan, PromptCounts
 from patchead.plan.tasks import PlannedTasks
-from patchead.printed import add_cells, say
+from patchead.printed import add_cells, tell
 from patchead.schema import MANIFEST
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
@@ -84,7 +84,7 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
         columns[_name(disturbances)] = simulate(tasks, cluster, disturbances)
     console.print(_table(columns, request.price_per_gpu_hour))
     for line in [*survey.feed(config, figures), *_lines(plan, cluster, figures)]:
-        say(console, line)
+        tell(console, line)
 
 
 def _references_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, PromptCounts] | None:

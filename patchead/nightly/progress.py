@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from patchead.nightly.pace import Pace, duration, line
-from patchead.printed import say
+from patchead.printed import say, tell
 from patchead.runtime import logs, metrics
 
 LINES_EVERY_S = 30.0
@@ -83,7 +83,7 @@ class Stages:
 
     def warn(self, text: str) -> None:
         """Tell a person, and the log, what went otherwise."""
-        say(self.console, text)
+        tell(self.console, text)
         logs.LOGGER.warning(text)
 
     def describe(self, name: str) -> str:

@@ -9,7 +9,7 @@ from patchead.archive.left_out import LeftOut
 from patchead.lake.tables import table_uri
 from patchead.nightly.repeated import repeat_line
 from patchead.nightly.run_record import RunRecord
-from patchead.printed import add_cells, say
+from patchead.printed import add_cells, say, tell
 
 
 def print_record(record: RunRecord, console: Console) -> None:
@@ -24,14 +24,14 @@ def print_record(record: RunRecord, console: Console) -> None:
         add_cells(stages, [name, f"{seconds:.1f}"])
     console.print(stages)
     if record.state.startswith("stopped"):
-        say(
+        tell(
             console,
             f"{record.images} images found, {record.embedded} embedded, {record.reused} reused, {record.failed} "
             f"failed. Nothing was published; --run-id {record.run_id} goes on from here.",
         )
         _print_ignored(record, console)
         return
-    say(
+    tell(
         console,
         f"found {record.images} images = {record.ok} scored + {record.failed} failed + {record.skipped} skipped, in "
         f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",

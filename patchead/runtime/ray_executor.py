@@ -22,6 +22,7 @@ from patchead.runtime.executor import Actor, Handle, Item, Result
 from patchead.runtime.in_hand import Memory
 from patchead.runtime.lost_nodes import Stall, StopWhenStalled, with_room
 from patchead.runtime.pool import STARTS, Pool, PoolRequest
+from patchead.runtime.quiet_ray import WhenStarted, started_quietly
 from patchead.runtime.ray_actors import RayActors
 from patchead.runtime.ray_worker import RayCounter, RayInHand, References, Worker
 from patchead.runtime.worker_errors import worker_errors
@@ -173,8 +174,8 @@ class RayExecutor:
         from ray.data import ActorPoolStrategy, DataContext, from_arrow
 
         StopWhenStalled.stall = stall = Stall()
-        if StopWhenStalled not in (added := DataContext.get_current().custom_execution_callback_classes):
-            added.append(StopWhenStalled)
+        added = DataContext.get_current().custom_execution_callback_classes
+        added += [callback for callback in (StopWhenStalled, WhenStarted) if callback not in added]
         one_each = {"batch_size": 1, "batch_format": "pyarrow"}
         source = from_arrow([units.slice(i, 1) for i in range(units.num_rows)])
         with warnings.catch_warnings():
@@ -196,7 +197,7 @@ class RayExecutor:
             **one_each,
         )
         try:
-            with metrics.holding("embed", pool.size), stall.told():
+            with metrics.holding("embed", pool.size), stall.told(), started_quietly():
                 for found in done.iter_batches(batch_size=None, batch_format="pyarrow"):
                     stall.moved()
                     yield found

@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.errors import PatcheadError, SettingsError, bad_value
 from patchead.runtime.pool import Pool, PoolRequest
+from patchead.runtime.quiet_ray import known_lines_in_the_log
 from patchead.runtime.worker_errors import one_line, worker_errors
 
 Result = TypeVar("Result")
@@ -38,12 +39,12 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     DataContext.get_current().raise_original_map_exception = True  # as itself: Ray Data's own wrapper loses its cause
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
-        with worker_errors():
+        with known_lines_in_the_log(), worker_errors():
             yield
         return
     # Threads of a matrix multiplication that wait for each other must not keep the cores from the decoder.
     runtime_env = {"env_vars": {"OMP_WAIT_POLICY": "passive"}}
-    with ExitStack() as ended:
+    with known_lines_in_the_log(), ExitStack() as ended:
         if os.environ.get("RAY_ADDRESS"):
             with _started(f"cannot connect to the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}"):
                 ray.init(log_to_driver=False, runtime_env=runtime_env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from tests.helpers.e2e_tools import SMALL, SMALL_OPTIONS, good_images, png, rows
 
 IN_2026 = 1_768_046_400  # 10 January 2026, 12:00 UTC
 A_DAY = 86_400
+_PLANNED = (*SMALL_OPTIONS, "--set=archive.assume={night: 2026-01-17, product: p}")
 
 
 @pytest.fixture
@@ -52,8 +54,22 @@ def test_a_folder_below_is_a_product_of_its_own(photos: Path) -> None:
     (photos / "nuts").mkdir()
     for name in ("good000.png", "good001.png", "good002.png"):
         (photos / name).rename(photos / "nuts" / name)
-    assert patchead("score", "photos", "--local", *SMALL_OPTIONS).code == 0
-    assert sorted(row["product"] for row in rows(photos.parent / "patchead-lake")) == ["nuts"] * 3 + ["photos"] * 5
+    score = ("score", "photos", "--local", "--run-id=r", *SMALL_OPTIONS)
+    done = patchead(*score, "--json")
+    lake = photos.parent / "patchead-lake"
+    assert sorted(row["product"] for row in rows(lake)) == ["nuts"] * 3 + ["photos"] * 5
+    # What programs read is one JSON value, and --quiet says nothing.
+    record = json.loads(done.out)
+    assert (done.code, record["state"], record["images"], record["nights"]) == (0, "published", 8, ["2026-01-17"])
+    assert "run r: published" in done.err
+    assert patchead(*score, "--quiet") == (0, "", "")
+    assert patchead(*score, "--quiet", "--set=scoring.min_batch=4").err.startswith("error: ")
+    (run,) = json.loads(patchead("runs", "--lake", str(lake), "--json").out)
+    assert (run["run_id"], run["state"], run["images"], run["nights"]) == ("r", "published", 8, ["2026-01-17"])
+    planned = json.loads(patchead("plan", "--json", f"--lake={lake}", "--archive=photos", *_PLANNED).out)
+    assert [(group["group"], group["images"]) for group in planned["groups"]] == [("night=2026-01-17/product=p", 8)]
+    assert json.loads(patchead("accepted", "--lake", str(lake), "--json").out) == []
+    assert {freed["files"] for freed in json.loads(patchead("gc", "--lake", str(lake), "--json").out)} >= {0}
 
 
 def test_a_lake_inside_the_folder_is_refused_with_the_way_out(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from patchead.commands.report import report_of_run
 from patchead.errors import ReportError
@@ -112,5 +113,5 @@ def test_a_report_that_cannot_be_written_leaves_the_night_published(tmp_path: Pa
     (Path(here) / "reports").write_text("in the way")
     config = load_config(None, [], {"archive.uri": "unused://", "lake.uri": here, "run.report": True})
     with pytest.raises(ReportError, match="published, but the report of 2026-11-21 could not be written") as raised:
-        report_of_run(RunRecord("r", config, nights=[NIGHT], state="published"))
+        report_of_run(RunRecord("r", config, nights=[NIGHT], state="published"), Console())
     assert raised.value.exit_code == 6

@@ -57,10 +57,15 @@ def listening(pids: set[int]) -> dict[int, str]:
     return found
 
 
-def test_every_listener_is_bound_to_loopback() -> None:
+def test_every_listener_is_bound_to_loopback_and_nothing_is_told(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_ADDRESS")}
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", CODE], stdin=pipe, stdout=pipe, text=True, env=environment) as work:
+    pipe, told = subprocess.PIPE, tmp_path / "stderr"
+    with (
+        told.open("w") as file,
+        subprocess.Popen(
+            [sys.executable, "-c", CODE], stdin=pipe, stdout=pipe, stderr=file, text=True, env=environment
+        ) as work,
+    ):
         assert work.stdin is not None
         assert work.stdout is not None
         line = work.stdout.readline()
@@ -69,7 +74,7 @@ def test_every_listener_is_bound_to_loopback() -> None:
         ports = listening(family(work.pid))
         work.stdin.write("\n")
         work.stdin.close()
-    assert work.returncode == 0
+    assert (work.returncode, told.read_text()) == (0, "")
     loopback = ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
     assert {port: address for port, address in ports.items() if address not in loopback} == {}
     assert int(line.split()[1]) in ports  # metrics
