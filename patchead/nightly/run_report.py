@@ -37,7 +37,7 @@ def print_record(record: RunRecord, console: Console) -> None:
         f"{record.groups} groups; {record.anomalous} anomalous. {record.embedded} embedded, {record.reused} reused.",
     )
     if record.error:
-        say(console, f"warning: {record.error}; --retry-failed tries them again")
+        tell(console, f"warning: {record.error}; --retry-failed tries them again")
     _print_ignored(record, console)
     if record.config.align.enabled:
         left = record.scoring["not_aligned"]
