@@ -21,7 +21,7 @@ class Named:
     p: float
     """How often a region of the best type is as far from it as this one: at or below the level nothing is offered."""
     runner_up: str | None
-    """The second-best type; None where there is only one."""
+    """The second-best type, of an unknown region the best; None where there is no other."""
     source: Source
     """What it was named by."""
 
