@@ -39,7 +39,7 @@ def architecture(spec: EncoderSpec) -> Architecture:
     Raises:
         SettingsError: open_clip has no such model or tag, or its image tower has no grid of patch tokens.
     """
-    config, tag = _resolve(spec)
+    config, tag = resolve_model(spec)
     with torch.device("meta"):
         tower = _tower(config).visual
     return _architecture(spec, config, tag, tower)
@@ -54,13 +54,13 @@ def build(spec: EncoderSpec) -> Encoder:
         SettingsError: see `architecture`.
         WeightsError: the weights cannot be found, read or fitted to the model.
     """
-    config, tag = _resolve(spec)
+    config, tag = resolve_model(spec)
     with private_random():
         clip = _tower(config)
         described = _architecture(spec, config, tag, clip.visual)
         source = parse_weights(spec.weights)
         if source.origin != "random":
-            _load(spec, clip, _state(spec, source, config, tag))
+            _load(spec, clip, read_state(spec, source, config, tag))
         digest = state_digest(clip.visual.state_dict())
         if spec.image_size != described.native_size:
             clip = _resized(config, clip, spec.image_size)
@@ -81,8 +81,12 @@ def patch_tokens(tower: Any, images: Tensor, indices: list[int], norm: bool) -> 
     return output["image_intermediates"]
 
 
-def _resolve(spec: EncoderSpec) -> tuple[dict[str, Any], str]:
-    """open_clip's model config and the hub tag whose config applies ('' for none); needs no model."""
+def resolve_model(spec: EncoderSpec) -> tuple[dict[str, Any], str]:
+    """Find open_clip's model config and the hub tag whose config applies ('' for none); needs no model.
+
+    Raises:
+        SettingsError: open_clip has no such model, or the model no such tag.
+    """
     source = parse_weights(spec.weights)
     config = open_clip.get_model_config(spec.model) if spec.model in open_clip.list_models() else None
     if config is None:
@@ -133,7 +137,12 @@ def _attention(tower: Any) -> ClassAttention:
     return catch_in_open_clip(tower) if isinstance(tower, VisionTransformer) else catch_in_timm(tower.trunk)
 
 
-def _state(spec: EncoderSpec, source: Source, config: dict[str, Any], tag: str) -> dict[str, Tensor]:
+def read_state(spec: EncoderSpec, source: Source, config: dict[str, Any], tag: str) -> dict[str, Tensor]:
+    """Read the state dict of a checkpoint from the hub or a file.
+
+    Raises:
+        WeightsError: it cannot be found or read.
+    """
     if source.origin == "file":
         return read_weights(source.value, spec.storage)
     with hub_access(spec.name):
