@@ -42,6 +42,7 @@ class ClipTowers:
         taps: the blocks whose patches are given.
         clip: open_clip's model, without gradients.
         tokenizer: of its text tower.
+        device: where both towers are.
     """
 
     def __init__(self, spec: EncoderSpec, described: Architecture, clip: Any, taps: Sequence[int] = ()) -> None:
@@ -51,17 +52,17 @@ class ClipTowers:
         self.grid, self.taps = (side, side), tuple(taps) or (described.depth,)
         self.clip = clip.eval().requires_grad_(False).to(spec.device)
         self.tokenizer = SimpleTokenizer(context_length=clip.text.context_length)
-        self._device = torch.device(spec.device)
+        self.device = torch.device(spec.device)
         digest = state_digest({**clip.visual.state_dict(prefix="visual."), **clip.text.state_dict(prefix="text.")})
         known = f"{_ARITHMETIC} {described.name} {digest} {described.mean} {described.std}"
         slug = re.sub(r"[^a-z0-9]+", "-", described.name.partition("/")[2].lower()).strip("-")
         self.encoder_id = f"{slug}-words-{bytes_sha256(known.encode())[:12]}"
-        self._mean = torch.tensor(described.mean, device=self._device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(described.std, device=self._device).view(1, 3, 1, 1) * 255
+        self._mean = torch.tensor(described.mean, device=self.device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(described.std, device=self.device).view(1, 3, 1, 1) * 255
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Turn texts into tokens int64 (n, L) on the towers' device. Raises as `clip_text.tokenized`."""
-        return tokenized(self.tokenizer, texts, self.clip.text.context_length).to(self._device)
+        return tokenized(self.tokenizer, texts, self.clip.text.context_length).to(self.device)
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
         """Encode texts one by one to float32 (n, E), of length 1.
@@ -98,12 +99,12 @@ class ClipTowers:
             some = np.zeros((_IMAGES_AT_ONCE, side, side, 3), np.uint8)
             some[: share.stop - share.start] = images[share]
             with torch.inference_mode():
-                given = self.compute(torch.from_numpy(some).to(self._device), whole=whole)
+                given = self.compute(torch.from_numpy(some).to(self.device), whole=whole)
             found[share] = given.patches[: share.stop - share.start].cpu().numpy()
             if given.whole is not None:
                 wholes[share] = given.whole[: share.stop - share.start].cpu().numpy()
 
-        over_threads(run, slices(count, _IMAGES_AT_ONCE), self._device)
+        over_threads(run, slices(count, _IMAGES_AT_ONCE), self.device)
         return found, wholes
 
 

@@ -81,8 +81,8 @@ def name_by_words(
 
     u_k = (s_k − median) / (1.4826 · MAD) over the same box in the M images; p₀ = (1 + #{max_k u_k⁰ ≥ max_k u_k}) /
     (M + 1), where each of the M is corrected by the others and the region, as the region is by them: so p₀ is exact
-    where the region is one of them. The type with the highest u_k is the name if p₀ is at most ``level``, its share of the softmax of u / τ
-    at least a half, and no nuisance is ahead of it.
+    where the region is like them. The type with the highest u_k is the name if p₀ is at most ``level``, its share of
+    the softmax of u / τ at least a half, and no nuisance is ahead of it.
 
     Args:
         scores: float (K + U,), s_k of the region.
