@@ -9,8 +9,8 @@ from types import MappingProxyType
 import numpy as np
 
 from patchead.errors import SettingsError, bad_argument
+from patchead.naming.named import UNKNOWN
 
-UNKNOWN = "unknown"
 NORMAL = "normal"
 
 TEMPLATES = ("a photo of {}", "a close-up photo of {}", "a cropped photo of {}", "an inspection photo of {}")

@@ -7,7 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 
 from patchead.encoders.clip_towers import ClipTowers
-from tests.helpers.tiny_clip import tiny_towers
+from patchead.encoders.open_clip_encoder import architecture
+from patchead.encoders.spec import EncoderSpec
+from tests.helpers.tiny_clip import NAME, tiny_towers
 
 SIDE = 32
 COLOURS = {"scratch": (230, 230, 230), "stain": (40, 40, 40), "rust": (200, 90, 30), "mould": (40, 140, 60)}
@@ -49,5 +51,6 @@ def trained_pair(steps: int = 100, taps: tuple[int, ...] = ()) -> ClipTowers:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    clip.requires_grad_(False)
-    return towers
+    clip.zero_grad(set_to_none=True)
+    spec = EncoderSpec(NAME, "random")
+    return ClipTowers(spec, architecture(spec), clip, taps)  # its id is that of the trained weights
