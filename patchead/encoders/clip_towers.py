@@ -22,7 +22,7 @@ from patchead.encoders.clip_text import tokenized, why_no_words
 from patchead.encoders.registry import REGISTRY, resolve
 from patchead.encoders.spec import Architecture, EncoderSpec, check_spec
 from patchead.encoders.weights import mismatch, parse_weights, private_random, state_digest
-from patchead.errors import SettingsError, WeightsError, bad_argument
+from patchead.errors import SettingsError, WeightsError, bad_argument, bad_value
 from patchead.hashing import bytes_sha256
 from patchead.storage import Storage
 from patchead.threads import over_threads
@@ -141,7 +141,7 @@ def build_towers(
     described = open_clip_encoder.architecture(spec)
     if list(taps) != sorted(set(taps)) or not all(1 <= tap <= described.depth for tap in taps):
         allowed = f"ascending numbers of blocks of {spec.name}, 1 to {described.depth}"
-        raise SettingsError(bad_argument("taps", list(taps), allowed))
+        raise SettingsError(bad_value("taps", list(taps), allowed))
     with private_random():
         clip = _model(config)
         source = parse_weights(weights)

@@ -45,6 +45,8 @@ KEYS: Mapping[str, str] = {
     "max_group_size": "scoring.max_group_size",
     "max_references": "scoring.max_references",
     "size": "scoring.max_references",  # of the panel
+    # naming
+    "keywords": "naming.keywords",
 }
 """The key of each argument that an error may name."""
 

@@ -133,7 +133,7 @@ def test_encoders_without_words_are_refused(name: str, why: str) -> None:
 
 
 def test_taps_and_long_texts_are_refused(towers: ClipTowers) -> None:
-    with pytest.raises(SettingsError, match=r"`taps` must be ascending numbers of blocks .* 1 to 2; got \[3\]"):
+    with pytest.raises(SettingsError, match=r"taps must be ascending numbers of blocks .* 1 to 2; got \[3\]"):
         tiny_towers(taps=(3,))
     with pytest.raises(SettingsError, match=r"at most 20 tokens.*It has 24: shorten it"):
         towers.encode_text(["dust " * 22])
