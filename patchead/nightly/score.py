@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,11 +16,12 @@ from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.told import Scoring
 from patchead.plan.group_plan import Plan
-from patchead.plan.tasks import LOAD, Key, PlannedTasks, Task
+from patchead.plan.tasks import FINISH, LOAD, PACK, Key, PlannedTasks, Task
 from patchead.runtime.executor import Executor, Handle
 from patchead.runtime.pool import Pool
 
 _MOST_TOLD = 20
+_LAST = ("whole", FINISH)  # tasks that end a group
 
 
 class Scored(NamedTuple):
@@ -59,21 +60,26 @@ def score_groups(
     Raises:
         DamagedFileError: a group needs a damaged file; all others are scored and staged by then.
     """
-    failed = dict[str, PatcheadError]()
-    for todo, pass_ends, finished in _passes(executor, plan, spec, advance, told):
+    failed, alone = dict[str, PatcheadError](), set[str]()
+    for todo, pass_ends, finished in _passes(executor, plan, spec, advance, told, alone):
+        ended = partial(_ended, finished, told)
         with pass_ends, executor.actors(ScoreActor, spec, pool) as actors:
             flow = _Flow(executor, todo, group_of, spec, pool.decode_cpus)
             for task in PlannedTasks(todo):
+                if task.kind == PACK:
+                    names = [part.group_id for part in task.parts]
+                    actors.call(
+                        PACK, task, flow.jobs(task), failed=partial(_set_apart, alone, names), done=partial(ended, task)
+                    )
+                    continue
                 if task.group_id in failed:
                     continue
                 if task.kind == LOAD:
                     with _noted(failed, task.group_id):
                         flow.load(task)
                     continue
-                ends = task.kind in ("whole", "finish")
-                then = partial(finished, task.group_id) if ends else None
                 with _noted(failed, task.group_id):
-                    job = flow.job(task, last=ends)
+                    job = flow.job(task, last=task.kind in _LAST)
                 if task.group_id in failed:
                     continue
                 results = actors.call(
@@ -83,7 +89,7 @@ def score_groups(
                     *flow.needed(task),
                     results=len(task.gives),
                     failed=partial(failed.setdefault, task.group_id),
-                    done=then if told is None else partial(told.task_done, task.group_id, then),
+                    done=partial(ended, task),
                 )
                 if task.group_id not in failed:
                     flow.keep(task, results)
@@ -96,6 +102,21 @@ def score_groups(
         for name, why in reasons.items():
             told.group_failed(name, why)
     return Scored(spec.counter.summary(), reasons)
+
+
+def _ended(finished: Callable[[str], None], told: Scoring | None, task: Task) -> None:
+    """Count a task that is done; each of a pack's."""
+    for part in task.parts or (task,):
+        then = partial(finished, part.group_id) if part.kind in _LAST else None
+        if told is not None:
+            told.task_done(part.group_id, then)
+        elif then is not None:
+            then()
+
+
+def _set_apart(alone: set[str], names: Sequence[str], exc: PatcheadError) -> None:
+    """Have the groups of a pack of which one cannot be scored, or has ended its process, done each by itself."""
+    alone.update(names)
 
 
 @contextmanager
@@ -124,9 +145,17 @@ def _tell_failed(executor: Executor, failed: Mapping[str, PatcheadError], groups
 
 
 def _passes(
-    executor: Executor, plan: Plan, spec: ScoreSpec, advance: Callable[[int], None], counted: Scoring | None
+    executor: Executor,
+    plan: Plan,
+    spec: ScoreSpec,
+    advance: Callable[[int], None],
+    counted: Scoring | None,
+    alone: set[str],
 ) -> Iterator[tuple[Plan, AbstractContextManager[None], Callable[[str], None]]]:
-    """What is left to score, a context in which to do it, and what to call of each group; again after lost nodes."""
+    """What is left to score, a context in which to do it, and what to call of each group.
+
+    Again after lost nodes, and where groups of a pack are to be done each by itself: ``alone``.
+    """
     images = {group.group_id: group.images for group in plan.scored}
     told, done = set[str](), list[bool]()
 
@@ -139,9 +168,11 @@ def _passes(
 
     @contextmanager
     def one_pass() -> Iterator[None]:
+        before = len(alone)
         try:
             yield
-            done.append(True)
+            if len(alone) == before:
+                done.append(True)
         except LostNodesError as exc:
             executor.tell(f"warning: {exc}; groups that were not finished are scored anew")
 
@@ -151,7 +182,7 @@ def _passes(
             if group_id in staged:
                 finished(group_id)
         todo = tuple(group for group in plan.scored if group.group_id not in staged)
-        yield replace(plan, groups=todo), one_pass(), finished
+        yield replace(plan, groups=todo, actors=0 if alone else plan.actors), one_pass(), finished
 
 
 class _Flow:
@@ -174,9 +205,16 @@ class _Flow:
         """Give the job of the task's group, which is made by its first task and forgotten with its last."""
         name = task.group_id
         if name not in self._jobs:
-            group = self._group_of(name)
-            self._jobs[name] = self._executor.put(GroupJob(group, self._plans[name], self._spec.settings.panel(group)))
+            self._jobs[name] = self._executor.put(self._made(name))
         return self._jobs.pop(name) if last else self._jobs[name]
+
+    def jobs(self, task: Task) -> list[GroupJob]:
+        """Make the jobs of a pack's groups: they travel with the call."""
+        return [self._made(part.group_id) for part in task.parts]
+
+    def _made(self, name: str) -> GroupJob:
+        group = self._group_of(name)
+        return GroupJob(group, self._plans[name], self._spec.settings.panel(group))
 
     def load(self, task: Task) -> None:
         """Have a block read."""

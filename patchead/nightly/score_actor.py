@@ -12,9 +12,10 @@ import numpy as np
 import torch
 
 from patchead.batches import slices
+from patchead.errors import PatcheadError
 from patchead.nightly.group import Group, GroupJob, gather, load, load_side_arrays
 from patchead.nightly.score_spec import BlockScores, ScoreSpec, exact_of, search_of
-from patchead.plan.tasks import Task
+from patchead.plan.tasks import PACK, Task
 from patchead.samples.finish import Finished, finish_samples
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.wanted import FinishedImages
@@ -39,7 +40,7 @@ class ScoreActor:
         """Take the store, the settings and the threads of a stage."""
         torch.set_num_threads(spec.pool.threads)
         self._store, self._folder, self._settings = spec.store, spec.folder, spec.settings
-        self._device, self._counter = spec.pool.device, spec.counter
+        self._device, self._counter, self._in_a_pack = spec.pool.device, spec.counter, False
         self._matmul_bytes = matmul_bytes(spec.settings.memory_bytes)
 
     def whole(self, task: Task, job: GroupJob) -> None:
@@ -69,6 +70,18 @@ class ScoreActor:
             del embeddings
             done = Rescored(scores.patch_scores, scores.n_references, scores.repeats)
             self._stage(job, done, side_arrays, scores.search, scores.exact_images)
+
+    def pack(self, task: Task, jobs: Sequence[GroupJob]) -> None:
+        """Score small groups and stage them, one after the other; the first error of one is raised behind the last."""
+        errors = list[PatcheadError]()
+        with self._counted(task):
+            for part, job in zip(task.parts, jobs, strict=True):
+                try:
+                    self.whole(part, job)
+                except PatcheadError as exc:
+                    errors.append(exc)
+        if errors:
+            raise errors[0]
 
     def tile(self, task: Task, job: GroupJob, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compare two blocks of images, both directions: distances float32 (Na, Nb, P) and (Nb, Na, P)."""
@@ -185,9 +198,16 @@ class ScoreActor:
 
     @contextmanager
     def _counted(self, task: Task) -> Iterator[None]:
+        """Count a call; what it is made of is not counted by itself, as counting takes as long as a small group."""
+        if self._in_a_pack:
+            yield
+            return
         self._counter.began(task.name)
-        start = time.perf_counter()
-        yield
+        start, self._in_a_pack = time.perf_counter(), task.kind == PACK
+        try:
+            yield
+        finally:
+            self._in_a_pack = False
         self._counter.finished(time.perf_counter() - start)
 
     def _prepared(self, block: np.ndarray) -> torch.Tensor:

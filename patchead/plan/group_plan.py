@@ -114,6 +114,8 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     n_patches: int
     dim: int
+    actors: int = 0
+    """That will do it, so that small groups can share a call; 0: each group has its own."""
 
     @property
     def scored(self) -> tuple[GroupPlan, ...]:
@@ -175,7 +177,7 @@ def make_plan(
         _plan_group(name, workload(n, references, n_patches, dim, limits), limits, share, few_shot.get(name))
         for name, n, references in counted
     ]
-    return Plan(tuple(sorted(groups, key=lambda g: (-g.flops, g.group_id))), n_patches, dim)
+    return Plan(tuple(sorted(groups, key=lambda g: (-g.flops, g.group_id))), n_patches, dim, limits.actors)
 
 
 def workload(images: int, references: int, n_patches: int, dim: int, limits: Limits) -> Workload:

@@ -16,9 +16,14 @@ from patchead.plan.group_plan import GroupPlan, Plan, flops_of
 from patchead.scoring.memory_budget import SCORE_BYTES, STORED_BYTES
 
 LOAD = "load"
+PACK = "pack"
 FINISH = "finish"
 HELD = frozenset({"tile", "diagonal", "reduce", "query_block"})
 """Tasks whose results stay in the object store until their group is finished, and are lost with their node."""
+
+PACKED_GROUPS, PACKED_FLOPS = 16, 10**12
+"""Of one call, at most: groups that take longer are calls of their own. 10¹² take an H100 some 5 ms, as a call does."""
+_OF_WHAT_IS_LEFT = 4
 
 Key = tuple[str, int]
 """A block of embeddings (``block``, number), a row of tiles (``row``, number), or all scores (``scores``, 0)."""
@@ -32,7 +37,7 @@ class Task:
     """
 
     group_id: str
-    kind: str  # whole | load | tile | diagonal | query_block | reduce | finish
+    kind: str  # whole | pack | load | tile | diagonal | query_block | reduce | finish
     blocks: tuple[int, ...] = ()
     """What it is about: a block that is loaded, the two of a tile, the one of a diagonal, reduction or query block."""
     flops: int = 0
@@ -46,11 +51,14 @@ class Task:
     """From the object store to the actor."""
     bytes_out: int = 0
     """From the actor to the object store."""
+    parts: tuple[Task, ...] = ()
+    """Of a pack: a task for each of its groups, done by one call, one after the other."""
 
     @property
     def name(self) -> str:
         """Name the task in counts and logs, e.g. ``night=2026-11-21/product=screw tile 0 2``."""
-        return " ".join([self.group_id, self.kind, *map(str, self.blocks)])
+        numbers = self.blocks or ((len(self.parts),) if self.parts else ())
+        return " ".join([self.group_id, self.kind, *map(str, numbers)])
 
     @property
     def moved_bytes(self) -> int:
@@ -67,13 +75,46 @@ class PlannedTasks:
     def __iter__(self) -> Iterator[Task]:
         p, d = self.plan.n_patches, self.plan.dim
         together: Iterator[Task] = iter(())
-        for group in sorted(self.plan.scored, key=lambda group: group.whole):
-            yield from _pieces(group, p, d)
+        for group in self.plan.scored:
             if not group.whole:
+                yield from _pieces(group, p, d)
                 # A group is put together while the next one's pieces are made.
                 yield from together
                 together = _together(group, p)
+        yield from _packed(self.plan)
         yield from together
+
+
+def _packed(plan: Plan) -> Iterator[Task]:
+    """Yield the groups that are whole; small ones, which stand behind each other, together: a call costs as much.
+
+    A pack is no more than a quarter of what each actor still has to do by then: the last ones are short, and the
+    actors end together. Where the plan is for no number of actors nothing is packed.
+    """
+    whole = [group for group in plan.scored if group.whole]
+    left, pack, most = sum(group.flops for group in whole), list[Task](), 0
+    for group in whole:
+        if pack and (len(pack) == PACKED_GROUPS or sum(task.flops for task in pack) + group.flops > most):
+            yield _as_one(pack)
+            pack = []
+        if not pack:
+            most = min(PACKED_FLOPS, left // (_OF_WHAT_IS_LEFT * plan.actors)) if plan.actors else 0
+        pack += _pieces(group, plan.n_patches, plan.dim)
+        left -= group.flops
+    if pack:
+        yield _as_one(pack)
+
+
+def _as_one(parts: list[Task]) -> Task:
+    if len(parts) == 1:
+        return parts[0]
+    return Task(
+        group_id=parts[0].group_id,
+        kind=PACK,
+        flops=sum(part.flops for part in parts),
+        read_bytes=sum(part.read_bytes for part in parts),
+        parts=tuple(parts),
+    )
 
 
 def group_tasks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:

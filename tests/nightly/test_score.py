@@ -237,6 +237,27 @@ def test_groups_in_blocks_and_whole_ones_go_through_together(tmp_path: Path, exe
     assert again["tasks_done"] == 0  # all staged before
 
 
+@BOTH
+def test_a_group_that_cannot_be_scored_fails_alone_in_a_pack_of_small_ones(tmp_path: Path, executor: Executor) -> None:
+    groups = []
+    for number in range(30):
+        embeddings = embeddings_of(5, 35, D, seed=number)
+        if number == 3:
+            embeddings[2, 3] = 0
+        store, group = stored(tmp_path, embeddings, f"g{number:02d}")
+        groups.append(group)
+    stage = Stage(tmp_path, store, groups, executor, 2)
+    packed = [task.parts for task in PlannedTasks(stage.plan) if task.parts]
+    assert any(part.group_id == "g03" for parts in packed for part in parts)
+    _, found = stage.run()
+    assert [*stage.failed] == ["g03"]
+    assert len(found) == 29
+    for name in ("g02", "g04", "g29"):
+        embeddings = embeddings_of(5, 35, D, seed=int(name[1:]))
+        expected = score_group(embeddings, np.arange(5), aggregation=Aggregation(), memory_bytes=MEMORY).patch_scores
+        np.testing.assert_allclose(found[name].reshape(5, -1), expected, atol=1e-6)
+
+
 def test_an_actor_killed_mid_group_changes_nothing_and_what_is_redone_is_counted(
     tmp_path: Path, on_ray: RayExecutor
 ) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patchead.plan.group_plan import GroupPlan, Limits, Plan, PromptCounts, make_plan
 from patchead.plan.peak_memory import peak_bytes
-from patchead.plan.tasks import LOAD, PlannedTasks, group_tasks
+from patchead.plan.tasks import LOAD, PACKED_FLOPS, PACKED_GROUPS, PlannedTasks, group_tasks
 
 P, D = 3, 5
 IMAGE = P * D * 2
@@ -89,6 +90,30 @@ def test_a_group_is_put_together_while_the_next_ones_pieces_are_made() -> None:
     assert list(PlannedTasks(plan)) == tasks
 
 
+@pytest.mark.parametrize("actors", [1, 2, 8])
+def test_small_groups_share_calls_the_last_ones_are_short_and_none_is_lost(actors: int) -> None:
+    rng = np.random.default_rng(0)
+    sizes = [(f"g{number:03d}", int(size)) for number, size in enumerate(rng.integers(5, 31, 300))]
+    plan = make_plan(sizes, 256, 384, dataclasses.replace(LIMITS, actors=actors))
+    tasks = list(PlannedTasks(plan))
+    parts = [part for task in tasks for part in (task.parts or (task,))]
+    assert [part.group_id for part in parts] == [planned.group_id for planned in plan.scored]
+    assert [part.flops for part in parts] == sorted((part.flops for part in parts), reverse=True)
+    assert len(tasks) < 300 / 1.3
+    assert max(len(task.parts) for task in tasks) <= PACKED_GROUPS
+    left = plan.flops
+    for task in tasks:
+        assert task.flops == sum(part.flops for part in task.parts) or not task.parts
+        assert task.flops <= min(PACKED_FLOPS, left / (4 * actors)) or not task.parts
+        left -= task.flops
+    assert len({task.name for task in tasks}) == len(tasks)
+
+
+def test_large_groups_are_calls_of_their_own() -> None:
+    plan = make_plan([(f"g{number:03d}", 100) for number in range(60)], 1024, 384, LIMITS)
+    assert kinds(PlannedTasks(plan)) == ["whole"] * 60
+
+
 def test_what_is_needed_is_given_before() -> None:
     for schedule in ("symmetric", "row_stationary"):
         given: set[tuple[str, int]] = set()
@@ -115,7 +140,7 @@ def test_tasks_add_up_to_the_plan(
     plan = make_plan(groups, 16, 8, limits, counts)
     tasks = list(PlannedTasks(plan))
     assert sum(task.flops for task in tasks) == plan.flops
-    calls = sum(task.kind not in (LOAD, "reduce", "finish") for task in tasks)
+    calls = sum(len(task.parts) or task.kind not in (LOAD, "reduce", "finish") for task in tasks)
     assert calls == sum(planned.matching_tasks for planned in plan.scored)
 
 
