@@ -57,6 +57,7 @@ class Name(str, Enum):
     alike = "alike"
     decode = "decode"
     one_pool = "one-pool"
+    first_page = "first-page"
     gpu = "gpu"
     gpu_peers = "gpu-peers"
 
@@ -86,6 +87,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.decode: lambda: _of("decoding").decoding((1.3, 12), 448, repeats=3),
     Name.lake_index: lambda: _of("index").index(200_000, 20, 2_000),
     Name.one_pool: lambda: _of("one_pool").one_pool(96, repeats=1),
+    Name.first_page: lambda: _of("first_page").first_page(24, repeats=1),
     Name.gpu: lambda: _of("gpu").gpu(_of("gpu").QUICK),
     Name.gpu_peers: lambda: _of("gpu").peers(8, 256, 384),
 }
@@ -104,6 +106,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.decode: lambda: _of("decoding").decoding(tuple(_of("decoding").SIZES), 448, repeats=7),
     Name.lake_index: lambda: _of("index").index(5_000_000, 50, 10_000),
     Name.one_pool: lambda: _of("one_pool").one_pool(400, repeats=3),
+    Name.first_page: lambda: _of("first_page").first_page(24, repeats=5),
     Name.gpu: lambda: _of("gpu").gpu(_of("gpu").FULL),
     Name.gpu_peers: lambda: _of("gpu").peers(16, 1024, 1152),
 }

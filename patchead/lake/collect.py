@@ -38,6 +38,11 @@ class Retention:
     set_aside_days: float
 
 
+_LOG_DAYS = 30
+"""Of Delta (``delta.logRetentionDuration``): who reads a version of that time needs its entries."""
+_DIGITS = 20  # with which the name of an entry begins: its version
+
+
 @dataclass(frozen=True)
 class Freed:
     """Hold what one sort takes, or took: files and bytes; ``left`` says why some of it has to wait."""
@@ -84,6 +89,7 @@ def collect(lake_uri: str, storage: Storage, retention: Retention, *, apply: boo
     given_up = runs.given_up(retention.unfinished_days * DAY_S)
     yield _unfinished(lake, given_up)
     yield _heatmaps(lake, given_up)
+    yield _log(lake)  # first: the commits of the others may remove them, too
     yield _replaced(lake)
     yield _joined(lake)
     rest = left_over([*embeddings, *heatmaps, *files], retention.set_aside_days * DAY_S)
@@ -148,6 +154,35 @@ def _replaced(lake: _Lake) -> Freed:
             full = f"tables/{name}/{path}"  # Delta may write a partition's value as in an address, or name what is gone
             there += [sizes[known] for known in dict.fromkeys([full, unquote(full)]) if known in sizes]
     return Freed(what, len(there), sum(there))
+
+
+def _log(lake: _Lake) -> Freed:
+    """Entries of the tables' logs that a checkpoint holds too, once that is old."""
+    found, expired = list[Stored](), _expired(lake)
+    for name, old in sorted(expired.items()):
+        if lake.apply and old:
+            uri = delta_uri(lake.uri, lake.storage, name)
+            with delta_errors("shorten the log of", uri):
+                DeltaTable(uri, storage_options=lake.storage.patient_delta_options(uri)).cleanup_metadata()
+        found += old
+    if lake.apply and found:
+        left = {file.path for old in _expired(lake).values() for file in old}
+        found = [file for file in found if file.path not in left]
+    return Freed(f"log entries of the tables, {_LOG_DAYS} days old", len(found), total(found))
+
+
+def _expired(lake: _Lake) -> dict[str, list[Stored]]:
+    """Of each table, the entries before its newest checkpoint that has its time behind it."""
+    entries: dict[str, list[tuple[int, Stored]]] = {}
+    for file in list_stored(lake.uri, lake.storage, "tables"):
+        _, name, *inside = file.path.split("/")
+        if inside[0] == "_delta_log" and file.name[:_DIGITS].isdigit() and file.age_s > _LOG_DAYS * DAY_S:
+            entries.setdefault(name, []).append((int(file.name[:_DIGITS]), file))
+    found = {}
+    for name, old in entries.items():
+        kept = max((version for version, file in old if ".checkpoint." in file.name), default=0)
+        found[name] = [file for version, file in old if version < kept]
+    return found
 
 
 def _joined(lake: _Lake) -> Freed:

@@ -97,9 +97,8 @@ def read_as_written(
         table = open_table(lake_uri, storage, name)
         if table is None:
             return None
-        there = [field.name for field in table.schema().fields]
         with delta_errors("read", table.table_uri):
-            return table.to_pyarrow_table(columns=there if columns is None else [c for c in there if c in columns])
+            return _selected(table, [c for c in pa.schema(table.schema()).names if columns is None or c in columns])
 
     return repeated(read)
 
@@ -127,13 +126,23 @@ def read_rows(
         if table is None:
             return schema.empty_table().select(columns)
         with delta_errors("read", table.table_uri):
-            known = [column for column in columns if column in {field.name for field in table.schema().fields}]
-            # Not pyarrow's own filters: files that delta-rs has written over have texts of a type they do not compare.
-            wanted = ", ".join(f'"{column}"' for column in known)
-            asked = f"SELECT {wanted} FROM asked WHERE {_where(filters or [])}"
-            return pa.table(QueryBuilder().register("asked", table).execute(asked))
+            known = {field.name for field in table.schema().fields}
+            return _selected(table, [column for column in columns if column in known], filters)
 
     return completed(repeated(read), pa.schema([schema.field(column) for column in columns]))
+
+
+def _selected(table: DeltaTable, columns: list[str], filters: list[tuple[str, str, Any]] | None = None) -> pa.Table:
+    """Read by delta-rs itself.
+
+    Not by a data set of pyarrow: its filters do not compare texts of files that delta-rs has written over, and its
+    threads may still hold delta-rs's file system, an object of Python, when the process ends: they abort it then.
+    """
+    wanted = ", ".join(f'"{column}"' for column in columns)
+    asked = f"SELECT {wanted} FROM asked WHERE {_where(filters or [])}"
+    found = pa.table(QueryBuilder().register("asked", table).execute(asked))
+    schema = pa.schema(table.schema())
+    return found.cast(pa.schema([schema.field(column) for column in columns]))
 
 
 def _where(filters: list[tuple[str, str, Any]]) -> str:

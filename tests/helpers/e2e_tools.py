@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from deltalake import DeltaTable
+from deltalake import DeltaTable, QueryBuilder
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent.parent
@@ -67,7 +67,9 @@ def rows(lake: Path | str, name: str = "scores", options: dict[str, str] | None 
 
 
 def table(lake: Path | str, name: str = "scores", options: dict[str, str] | None = None) -> pa.Table:
-    return DeltaTable(f"{lake}/tables/{name}", storage_options=options).to_pyarrow_table()
+    there = DeltaTable(f"{lake}/tables/{name}", storage_options=options)
+    found = pa.table(QueryBuilder().register("there", there).execute("SELECT * FROM there"))
+    return found.cast(pa.schema(there.schema()))
 
 
 def by_id(lake: Path | str) -> dict[str, dict[str, Any]]:

@@ -48,6 +48,7 @@ def main(folder: str, when: str) -> None:
     went_on = patchead(*command)
     scores = [{name: row[name] for name in ("image_id", "score", "status")} for row in rows(lake / "lake")]
     said = {"stopped": _told(stopped), "went_on": _told(went_on), "kept": kept, "record": record}
+    said["scanned by threads of pyarrow"] = "pyarrow.dataset" in sys.modules
     print(json.dumps(said | {"scores": scores, "pictures": _counts(lake / "lake")["pictures"]}))
 
 
