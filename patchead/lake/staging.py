@@ -74,7 +74,7 @@ class RunFolder:
             patch_scores: float32 (N, h, w).
             scores, n_references, aligned, repeat_group, score_subspace, repeats: of these images, see `StagedGroup`.
             null_scores, views_of: of few-shot mode, see `StagedGroup`.
-            digest: of everything else that the scores depend on; see :meth:`scored_groups`.
+            digest: of everything else that the scores depend on; see :meth:`digests`.
             search, exact: how bound and refine went, as JSON values, and see `StagedGroup`; default: full search.
 
         Raises:
@@ -200,19 +200,18 @@ class RunFolder:
         with undamaged(uri, _REMEDY), file:
             yield pa.ipc.open_file(file)
 
-    def scored_groups(self, digest: str) -> set[str]:
-        """List the ids of the groups staged under ``digest``; those staged under other settings are not finished.
+    def digests(self) -> dict[str, str]:
+        """Give the digest under which each staged group was written, by its id; under another it is not finished.
 
         Raises:
             LakeError: the folder cannot be listed, or a file is damaged.
         """
+        found = concurrently(self._metadata, self._groups.names(".arrow"))
+        return {of[b"group_id"].decode(): of.get(b"digest", b"").decode() for of in found if b"group_id" in of}
 
-        def group_of(name: str) -> str | None:
-            metadata = self._metadata(name)
-            return metadata[b"group_id"].decode() if metadata.get(b"digest") == digest.encode() else None
-
-        found = concurrently(group_of, self._groups.names(".arrow"))
-        return {group_id for group_id in found if group_id is not None}
+    def scored_groups(self, digest: str) -> set[str]:
+        """List the ids of the groups staged under ``digest``. Raises `LakeError` as :meth:`digests`."""
+        return {group_id for group_id, found in self.digests().items() if found == digest}
 
     def set_aside(self, uri: str) -> str | None:
         """Move a damaged file of this folder out of the way: what it held is then done again; None for another file.

@@ -107,6 +107,8 @@ class GroupJob:
     group: Group
     plan: GroupPlan
     panel: np.ndarray | None
+    digest: str = ""
+    """Of everything that its scores depend on: it is staged under this."""
 
     @property
     def references(self) -> np.ndarray:

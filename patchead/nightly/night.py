@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -15,12 +15,13 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.publication import publish
 from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
-from patchead.nightly.accepted import AcceptedGroups, drift_warnings, find_accepted, level_of_night
+from patchead.nightly.accepted import drift_warnings, find_accepted, level_of_night
 from patchead.nightly.bit_depth import settle_night, with_bits
 from patchead.nightly.decode import decoding_memory
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
+from patchead.nightly.embedded_night import EmbeddedNight, Groups
 from patchead.nightly.explain import Explained, ExplainSettings, explain, failed_rows
-from patchead.nightly.group import Group, GroupPrompts, compared_digest
+from patchead.nightly.group import GroupPrompts
 from patchead.nightly.manifest import make_manifest
 from patchead.nightly.noted import note_embedded, note_held, note_published, which_failed
 from patchead.nightly.progress import Stages
@@ -46,29 +47,7 @@ from patchead.settings.identity import store_id
 from patchead.settings.model import Config
 from patchead.settings.resolve import with_precision
 
-Groups = dict[str, pa.Table]
 Counts = Mapping[str, PromptCounts] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddedNight:
-    """Hold a night whose images are embedded."""
-
-    manifest: pa.Table
-    images: pa.Table
-    """The manifest with the receipts' columns, one row per image."""
-    groups: Groups
-    """Those of the images that can be scored, by group."""
-    prompts: dict[str, GroupPrompts]
-    """What each group is compared with in place of itself: prompts or accepted images; empty where it is itself."""
-    accepted: AcceptedGroups
-    plan: Plan
-    encoder: EncoderFacts
-    store: EmbeddingStore
-
-    def group_of(self, name: str) -> Group:
-        """Make the group of that id: its images, and the references that are none of them."""
-        return Group.of(name, self.groups[name], self.prompts.get(name))
 
 
 class Night:
@@ -243,7 +222,7 @@ class Night:
         make = partial(make_plan, sizes, wiring.patches_per_sample(self.config, encoder), encoder.dim, prompts=prompts)
         plan = make(limits)
         if store is not None:
-            settings = wiring.score_settings(self.config, encoder, device, "")
+            settings = wiring.score_settings(self.config, encoder, device)
             plan = with_bounds(plan, make, limits, groups, store, settings, self.executor.run_tasks, device=device)
         self.record.groups = len(plan.groups)
         self.record.scoring = plan.facts() | {
@@ -257,8 +236,7 @@ class Night:
 
     def score_spec(self, embedded: EmbeddedNight) -> ScoreSpec:
         """Put together what the scoring actors are set up with."""
-        compared = compared_digest(embedded.groups.values(), list(embedded.prompts.values()))
-        settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device, compared)
+        settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device)
         self.record.scoring["embeddings"] = embedded.store.encoder_id
         return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, self.executor.call_counter())
 

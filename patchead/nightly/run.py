@@ -92,10 +92,13 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                     return record.stopped_after(until)
                 spec, group_of = night.score_spec(embedded), embedded.group_of
                 with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
-                    told, pool = Scoring.of(embedded.images, embedded.plan), night.score_pool
-                    done = score_groups(executor, embedded.plan, group_of, spec, pool, advance=advance, told=told)
+                    told, plan, pool = Scoring.of(embedded.images, embedded.plan), embedded.plan, night.score_pool
+                    digests = embedded.digests(spec.settings)
+                    done = score_groups(
+                        executor, plan, group_of, spec, pool, advance=advance, told=told, digests=digests
+                    )
                 note_scored(record, done)
-                refuse_failed_groups(record, done.failed, len(embedded.plan.scored), config.run.max_failed_groups)
+                refuse_failed_groups(record, done.failed, len(plan.scored), config.run.max_failed_groups)
                 if until == "score":
                     return record.stopped_after(until)
                 night.publish(embedded.manifest, night.explain(embedded, done.failed), held.require)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from patchead.errors import DamagedFileError, LostNodesError, PatcheadError
@@ -42,6 +43,7 @@ def score_groups(
     *,
     advance: Callable[[int], None],
     told: Scoring | None = None,
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> Scored:
     """Score every planned group and stage it in the run's folder; groups staged before are passed over.
 
@@ -53,6 +55,7 @@ def score_groups(
         pool: of actors.
         advance: is called with the images of each group that is finished.
         told: counts tasks and groups for the metrics.
+        digests: of everything that the scores of each group depend on; where one is missing, that of the settings.
 
     Returns:
         What was done, and the groups that cannot be scored; all others are staged.
@@ -61,10 +64,11 @@ def score_groups(
         DamagedFileError: a group needs a damaged file; all others are scored and staged by then.
     """
     failed, alone = dict[str, PatcheadError](), set[str]()
-    for todo, pass_ends, finished in _passes(executor, plan, spec, advance, told, alone):
+    wanted = {group.group_id: digests.get(group.group_id, spec.settings.digest) for group in plan.scored}
+    for todo, pass_ends, finished in _passes(executor, plan, spec, advance, told, alone, wanted):
         ended = partial(_ended, finished, told)
         with pass_ends, executor.actors(ScoreActor, spec, pool) as actors:
-            flow = _Flow(executor, todo, group_of, spec, pool.decode_cpus)
+            flow = _Flow(executor, todo, group_of, spec, pool.decode_cpus, wanted)
             for task in PlannedTasks(todo):
                 if task.kind == PACK:
                     names = [part.group_id for part in task.parts]
@@ -151,6 +155,7 @@ def _passes(
     advance: Callable[[int], None],
     counted: Scoring | None,
     alone: set[str],
+    wanted: Mapping[str, str],
 ) -> Iterator[tuple[Plan, AbstractContextManager[None], Callable[[str], None]]]:
     """What is left to score, a context in which to do it, and what to call of each group.
 
@@ -177,7 +182,8 @@ def _passes(
             executor.tell(f"warning: {exc}; groups that were not finished are scored anew")
 
     while not done:
-        staged = spec.folder.scored_groups(spec.settings.digest)
+        there = spec.folder.digests()
+        staged = {group_id for group_id, digest in wanted.items() if there.get(group_id) == digest}
         for group_id in images:
             if group_id in staged:
                 finished(group_id)
@@ -195,8 +201,10 @@ class _Flow:
         group_of: Callable[[str], Group],
         spec: ScoreSpec,
         decode_cpus: float,
+        digests: Mapping[str, str],
     ) -> None:
         self._executor, self._group_of, self._spec, self._decode_cpus = executor, group_of, spec, decode_cpus
+        self._digests = digests
         self._plans = {group.group_id: group for group in todo.groups}
         self._jobs: dict[str, Handle] = {}
         self._values: dict[tuple[str, Key], list[Handle]] = defaultdict(list)
@@ -214,7 +222,7 @@ class _Flow:
 
     def _made(self, name: str) -> GroupJob:
         group = self._group_of(name)
-        return GroupJob(group, self._plans[name], self._spec.settings.panel(group))
+        return GroupJob(group, self._plans[name], self._spec.settings.panel(group), self._digests[name])
 
     def load(self, task: Task) -> None:
         """Have a block read."""

@@ -260,7 +260,7 @@ class ScoreActor:
             if settings.subspace
             else None,
             repeats=[repeat.facts(number, settings.grid) for number, repeat in enumerate(found.repeats, 1)],
-            digest=settings.digest,
+            digest=job.digest,
             search=search,
             exact=None if exact is None else exact[images],
         )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from patchead.hashing import text_digest
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group
@@ -30,12 +31,16 @@ class ScoreSettings:
     max_references: int | None = None
     seed: int = 0
     digest: str
-    """Of everything that a staged score depends on besides its images."""
+    """Of everything that a staged score depends on besides the group's images and references."""
     mask: ForegroundMask | None = None
     subspace: bool = False
     """Whether `score_subspace` is filled."""
     has_side_arrays: bool = False
     """Whether the mask or the alignment left something with the embeddings."""
+
+    def digest_of(self, compared: str) -> str:
+        """Give the digest of all that a group's scores depend on; ``compared``: that of what is compared in it."""
+        return text_digest(f"{self.digest} {compared}")
 
     def panel(self, group: Group) -> np.ndarray | None:
         """Return the indices of the group's references, or None for all of it."""

@@ -159,10 +159,10 @@ def memory_bytes(config: Config) -> int:
     return int(config.scoring.memory_gb * GIGABYTE)
 
 
-def score_settings(config: Config, encoder: EncoderFacts, device: str, images: str) -> ScoreSettings:
-    """Say how groups are scored; ``images`` is a digest of the images, so scores staged for others are not taken."""
+def score_settings(config: Config, encoder: EncoderFacts, device: str) -> ScoreSettings:
+    """Say how groups are scored."""
     scoring = config.scoring
-    used = f"{images} {encoder.encoder_id} {identity_digest(config, Decides.SCORES, device)}"
+    used = f"{encoder.encoder_id} {identity_digest(config, Decides.SCORES, device)}"
     aggregation = aggregation_of(config)
     return ScoreSettings(
         aggregation=aggregation.few_shot() if few_shot(config) else aggregation,

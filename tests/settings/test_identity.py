@@ -168,7 +168,7 @@ def store(config: Config) -> str:
 
 def staged(config: Config) -> str:
     facts = EncoderFacts(store(config), (16, 16), 384, 256)
-    return wiring.score_settings(config, facts, "cpu", "digest of the images").digest
+    return wiring.score_settings(config, facts, "cpu").digest
 
 
 def test_every_setting_is_in_the_list_and_nothing_else() -> None:
