@@ -86,6 +86,8 @@ class Outcome:
     """From asking for the actors to the last group's end."""
     busy: float = 0.0
     """Actor seconds in calls, those that were lost included."""
+    idle: float = 0.0
+    """Largest share of an actor's time, from its start until the last call was handed out, that it had none to do."""
     tasks: int = 0
     redone: int = 0
     read_bytes: int = 0

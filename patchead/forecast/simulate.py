@@ -59,6 +59,7 @@ class _Run:
         self.loads = 0
         self.ready: dict[str, dict[Key, float]] = {}
         self.slots: deque[int] = deque([*range(cluster.actors)] * IN_FLIGHT)
+        self.idle, self.handed_out = [0.0] * cluster.actors, 0.0
 
     def all(self, tasks: Iterable[Task]) -> Outcome:
         """As the loop of `dispatch`."""
@@ -72,6 +73,8 @@ class _Run:
         while self._finish_one():
             pass
         self.out.makespan = self.now
+        if (span := self.handed_out - self.cluster.figures.start_seconds) > 0:
+            self.out.idle = max(self.idle) / span
         return self.out
 
     def _load(self, task: Task) -> None:
@@ -89,6 +92,8 @@ class _Run:
         if self.random.random() < self.disturbances.stragglers:
             seconds *= self.disturbances.slowdown
         start = max(earliest, self.busy_until[actor], self._given(task))
+        self.idle[actor] += start - self.busy_until[actor]
+        self.handed_out = self.now
         self._schedule(_Call(task, start, start + seconds, slot), actor)
 
     def _schedule(self, call: _Call, actor: int) -> None:

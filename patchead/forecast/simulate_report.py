@@ -136,6 +136,7 @@ def _table(columns: dict[str, Outcome], price: float | None) -> Table:
     rows = {
         "makespan": lambda o: f"{o.makespan:.4g} s ({o.makespan / 3600:.3g} h)",
         "utilisation": lambda o: f"{o.utilisation:.1%}",
+        "idle before the last calls, at most": lambda o: f"{o.idle:.1%}",
         "calls": lambda o: str(o.tasks),
         "calls done again": lambda o: str(o.redone),
         "GB read and moved per GPU": lambda o: f"{o.bytes_per_actor / GIGABYTE:.3g}",

@@ -94,7 +94,8 @@ def _packed(plan: Plan) -> Iterator[Task]:
     whole = [group for group in plan.scored if group.whole]
     left, pack, most = sum(group.flops for group in whole), list[Task](), 0
     for group in whole:
-        if pack and (len(pack) == PACKED_GROUPS or sum(task.flops for task in pack) + group.flops > most):
+        full = len(pack) == PACKED_GROUPS or sum(task.flops for task in pack) + group.flops > most
+        if pack and (full or not plan.actors):
             yield _as_one(pack)
             pack = []
         if not pack:

@@ -12,7 +12,9 @@ def test_repeated_starts_and_reads_are_counted_apart_from_first_ones() -> None:
     counts.finished("1", 0.5)
     for node, block in (("n1", "a"), ("n2", "a"), ("n1", "b"), ("n1", "b")):
         counts.read(node, block, 10)
-    assert counts.summary() == {
+    summary = counts.summary()
+    assert all(0 <= share < 0.9 for share in summary.pop("actor_idle"))
+    assert summary == {
         "tasks_done": 2,
         "tasks_redone": 1,
         "blocks_read": 4,
