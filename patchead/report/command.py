@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ def make_report(
     from patchead.report.write import ReportRequest, write_report
 
     request = ReportRequest(
-        lake_uri=lake,
+        lake_uri=lake if "://" in lake else os.path.abspath(lake),  # noqa: PTH100 - as runs record it: no link resolved
         out=to,
         night=night or config.archive.night,
         lane=config.run.lane,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +15,12 @@ from patchead.patient_s3 import RETRIES
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS, good_images, rows, table, write_group
 from tests.helpers.faulty_proxy import FaultyProxy, some_of
+from tests.helpers.moto_server import MotoServer
 from tests.helpers.s3_server import S3Server
 
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
-TRANSIENT = ("503", "500", "reset", "cut")
+TRANSIENT = ("503", "500", "reset", "cut", "stall")
 
 
 def upload(folder: Path, s3: S3Server, target: str) -> None:
@@ -27,19 +28,32 @@ def upload(folder: Path, s3: S3Server, target: str) -> None:
     filesystem.put(f"{folder}/", f"{path}/", recursive=True)
 
 
+@pytest.fixture(params=["seaweedfs", pytest.param("moto", marks=pytest.mark.slow)])
+def store(request: pytest.FixtureRequest, s3_keys: S3Server) -> Iterator[S3Server]:
+    """Two servers that have nothing in common; the keys of the environment are those of the first."""
+    if request.param == "seaweedfs":
+        yield request.getfixturevalue("s3")
+        return
+    with MotoServer(s3_keys.access_key, s3_keys.secret_key) as server:
+        yield server
+
+
+@pytest.mark.parametrize("stall_s", [0.2, pytest.param(30.0, marks=pytest.mark.slow)])
 def test_a_fifth_of_all_requests_failing_changes_no_score(
-    tmp_path: Path, s3: S3Server, score_night: Score, pauses: list[float]
+    tmp_path: Path, store: S3Server, score_night: Score, pauses: list[float], stall_s: float
 ) -> None:
+    s3 = store
     write_group(tmp_path / "archive", NIGHT, "screw", good_images(12))
     score_night(tmp_path / "archive", tmp_path / "lake")
     bucket = s3.bucket()
     upload(tmp_path / "archive", s3, f"{bucket}/archive")
     before = RETRIES.total
-    with FaultyProxy(s3.endpoint, some_of(TRANSIENT, 0.2, seed=1)) as proxy:
+    with FaultyProxy(s3.endpoint, some_of(TRANSIENT, 0.2, seed=1), stall_s=stall_s) as proxy:
         record = score_night(
             f"{bucket}/archive", f"{bucket}/lake", **{"storage.endpoint_url": proxy.endpoint, "storage.attempts": 10}
         )
     assert sum(count for fault, count in proxy.seen.items() if fault != "well") > 10
+    assert set(proxy.seen) == {"well", *TRANSIENT}
     assert (record.state, record.failed) == ("published", 0)
     options = s3.storage.delta_options(f"{bucket}/lake")
     there = table(f"{bucket}/lake", options=options).sort_by("image_id")["score"].to_pylist()

@@ -44,6 +44,8 @@ def test_a_folder_is_enough(photos: Path) -> None:
     assert f"open      {page}/index.html" in done.out
     assert "thumbnails/" in (page / "index.html").read_text()
     assert len(list((page / "patches").iterdir())) >= 8  # of all eight images, what their worst patches were like
+    assert patchead("report", "--lake=./patchead-lake", "--out=again").code == 0  # a path of this folder
+    assert len(list(Path("again/patches").iterdir())) == len(list((page / "patches").iterdir()))
     assert "2026-01-17, the date of the newest file; without a product: the name of their folder" in done.out
     found = rows(photos.parent / "patchead-lake")
     assert {(str(row["night"]), row["product"], row["status"]) for row in found} == {("2026-01-17", "photos", "ok")}

@@ -24,7 +24,7 @@ from patchead.storage import Storage
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
-_PORTS = ("master", "volume", "filer", "s3")
+_SEAWEED = ("master", "volume", "filer", "s3")
 
 
 class S3Server:
@@ -35,8 +35,10 @@ class S3Server:
     ``client`` (a botocore S3 client with the full-access keys).
     """
 
-    def __init__(self) -> None:
-        self.access_key, self.secret_key = secrets.token_hex(10), secrets.token_hex(20)
+    _PORTS = (*_SEAWEED, *(f"{name}.grpc" for name in _SEAWEED))
+
+    def __init__(self, access_key: str | None = None, secret_key: str | None = None) -> None:
+        self.access_key, self.secret_key = access_key or secrets.token_hex(10), secret_key or secrets.token_hex(20)
         self.reader_key, self.reader_secret = secrets.token_hex(10), secrets.token_hex(20)
         self.region = REGION
         self._stack = ExitStack()
@@ -47,7 +49,7 @@ class S3Server:
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="s3-", ignore_cleanup_errors=True))
             )
             self._log = self.folder / "server.log"
-            ports = dict(zip([*_PORTS, *(f"{name}.grpc" for name in _PORTS)], free_ports(2 * len(_PORTS)), strict=True))
+            ports = dict(zip(self._PORTS, free_ports(len(self._PORTS)), strict=True))
             self.endpoint = f"http://{HOST}:{ports['s3']}"
             self.storage = Storage(endpoint_url=self.endpoint, region=self.region)
             self.client = self._client()
@@ -158,7 +160,7 @@ class S3Server:
         bucket = ""
         while True:
             if self._process.poll() is not None:
-                raise RuntimeError(f"SeaweedFS ended with code {self._process.returncode}:\n{self.log()}")
+                raise RuntimeError(f"the S3 server ended with code {self._process.returncode}:\n{self.log()}")
             try:
                 bucket = bucket or self.bucket().removeprefix("s3://")
                 self.client.put_object(Bucket=bucket, Key="probe", Body=b"probe")

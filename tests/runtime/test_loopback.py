@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from tests.helpers.e2e_tools import SMALL_OPTIONS, good_images, job_environment, write_group
 
 CODE = """
 import os, sys
@@ -55,6 +60,22 @@ def listening(pids: set[int]) -> dict[int, str]:
                 address, _, port = fields[1].partition(":")
                 found[int(port, 16)] = address
     return found
+
+
+@pytest.mark.slow
+def test_a_night_on_ray_writes_nothing_to_stderr_and_rays_lines_into_the_log(tmp_path: Path) -> None:
+    """The lines of a started Ray, of the actors that Ray Data makes, and of its progress bars."""
+    write_group(tmp_path / "archive", "2026-11-21", "screw", good_images(6))
+    score = [sys.executable, "-m", "patchead", "score", *SMALL_OPTIONS, "--set=resources.local_cpus=2"]
+    for level in ("off", "info"):
+        places = ["--archive", str(tmp_path / "archive"), "--lake", str(tmp_path / level)]
+        command = [*score, *places, f"--set=run.log_level={level}"]
+        done = subprocess.run(command, env=job_environment(), capture_output=True, text=True, check=True)
+        if level == "off":
+            assert done.stderr == ""
+    told = [json.loads(line)["message"] for line in done.stderr.splitlines()]
+    assert any("Ray: Started a local Ray instance" in line for line in told)
+    assert any("Ray: Progress bars disabled" in line for line in told)
 
 
 def test_every_listener_is_bound_to_loopback_and_nothing_is_told(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""A night on a Ray whose object store is full: first of what can be spilled, then of what cannot, with a full disk.
+
+``unshare --mount python -m tests.helpers.full_object_store FOLDER`` scores FOLDER/archive on a Ray of 80 MB of objects,
+whose folder, with what it spills, is on a small tmpfs. Prints what was seen, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+
+from tests.helpers.command import Ended, patchead
+from tests.helpers.e2e_tools import SMALL_OPTIONS, rows
+from tests.helpers.full_disk import fill
+
+_STORE, _PART, _PARTS = 80 * 10**6, 7 * 10**6, 11
+_DISK = "400m"
+
+
+def main(folder: str) -> None:
+    places = ["--archive", str(Path(folder, "archive")), "--lake", str(Path(folder, "lake")), "--run-id"]
+    command = ["score", *SMALL_OPTIONS, "--set=explain.heatmaps=all", "--set=resources.wait_minutes=0.2", *places]
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as temp:  # a short path: there are sockets in it
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", temp], check=True)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            object_store_memory=_STORE,
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=temp,
+        )
+        seen: dict[str, Any] = {}
+        try:
+            hog = [ray.put(np.zeros(_PART, np.uint8)) for _ in range(_PARTS)]
+            seen["spilled"] = _told(patchead(*command, "spilled"))
+            seen["spilled bytes"] = sum(
+                file.stat().st_size for file in Path(temp).rglob("ray_spilled*/**/*") if file.is_file()
+            )
+            del hog
+            held = [ray.get(ray.put(np.zeros(_PART, np.uint8))) for _ in range(_PARTS)]  # in use: not to be spilled
+            fill(filler := Path(temp, "filler"))
+            seen["stopped"] = _told(patchead(*command, "night"))
+            del held
+            filler.unlink()
+            seen["went_on"] = _told(patchead(*command, "night"))
+        finally:
+            ray.shutdown()
+            subprocess.run(["umount", "--lazy", temp], check=True)
+    seen["scores"] = [
+        {name: row[name] for name in ("image_id", "score", "status")} for row in rows(Path(folder, "lake"))
+    ]
+    print(json.dumps(seen))
+
+
+def _told(ended: Ended) -> dict[str, Any]:
+    return {"code": ended.code, "out": ended.out, "err": ended.err}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
