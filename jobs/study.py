@@ -22,6 +22,7 @@ from studies import (
     elpv,
     fewshot,
     limits,
+    names,
     nights,
     precision,
     products,
@@ -45,6 +46,7 @@ class Name(str, Enum):
     repeats = "repeats"
     limits = "limits"
     accepted = "accepted"
+    names = "names"
 
 
 #: Each has `run(say) -> findings` and `sheets(findings) -> tables`.
@@ -61,6 +63,7 @@ STUDIES: dict[Name, ModuleType] = {
     Name.repeats: repeats,
     Name.limits: limits,
     Name.accepted: accepted,
+    Name.names: names,
 }
 
 
@@ -87,12 +90,12 @@ def main(
     only_write: Annotated[bool, typer.Option("--only-write", help="Measure nothing before.")] = False,
 ) -> None:
     """Run the studies, print their tables, and keep every figure as JSON; with --write also as a page of docs/."""
-    names = [] if only_write else in_turn(chosen(only))
+    wanted = [] if only_write else in_turn(chosen(only))
     torch.set_num_threads(threads or os.cpu_count() or 1)
     console = Console(width=None if os.isatty(1) else 170)
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)
     say, began = progress(console), time.monotonic()
-    for name in names:
+    for name in wanted:
         if name is Name.elpv and minutes > 0:
             findings = elpv.run(say, minutes - (time.monotonic() - began) / 60)
         else:

@@ -23,6 +23,7 @@ from patchead.commands import (
     forecast,
     gc,
     listings,
+    name,
     query,
     report,
     runs,
@@ -196,7 +197,7 @@ def evaluate(
 
 
 _OF_RUNS = (query.query, sql_setup.sql_setup, report.report, runs.runs, submit.submit, watch.watch, gc.gc)
-_OF_PEOPLE = (accept.accept, accept.accepted, feedback.feedback, feedback.thresholds)
+_OF_PEOPLE = (accept.accept, accept.accepted, feedback.feedback, feedback.thresholds, name.name)
 for command in (forecast.plan, forecast.calibrate, *_OF_RUNS, *_OF_PEOPLE, listings.encoders, listings.settings):
     app.command()(command)
 app.add_typer(cluster.app, name="cluster")

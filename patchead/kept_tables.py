@@ -1,4 +1,4 @@
-"""The tables of what people decide: accepted runs and feedback. No run writes them; the first row makes them."""
+"""The tables of what people decide: accepted runs, feedback, named regions. No run writes them; a row makes them."""
 
 from __future__ import annotations
 
@@ -43,6 +43,39 @@ _FEEDBACK = Described(
     ],
 )
 
-KEPT_TABLES: dict[str, pa.Schema] = {"accepted": _ACCEPTED.schema, "feedback": _FEEDBACK.schema}
-KEPT_DICTIONARY = {"accepted": _ACCEPTED, "feedback": _FEEDBACK}
+_PROTOTYPES = Described(
+    "`tables/prototypes`",
+    "Regions that people named (`patchead name`): what later nights are named by. Of several rows of one example the "
+    "newest counts; one whose `defect_type` is null was taken back.",
+    [
+        ("example_id", pa.string(), "The region, as `image_id#region`, or the file name of a crop."),
+        ("defect_type", pa.string(), "What people call it; null where they took that back."),
+        (
+            "product",
+            pa.string(),
+            "Product of the image; null where it is empty. Regions of others are not named by it.",
+        ),
+        ("family", pa.string(), "The family that was named; null where the region was."),
+        ("image_id", pa.string(), "The image; null for a crop."),
+        ("region", pa.int32(), "Number in the image; null for a crop."),
+        ("night", pa.date32(), "Night of the image; null for a crop."),
+        (
+            "run_id",
+            pa.string(),
+            "The run that described the region; of a crop the one whose images it was compared with.",
+        ),
+        ("vector", pa.list_(pa.float32()), "As in `region_vectors`."),
+        ("encoder_id", pa.string(), "Of the vector."),
+        ("vectors_id", pa.string(), "As in `region_vectors`."),
+        ("given_by", pa.string(), "Who: `--by`, or the account that ran the command."),
+        ("given_at", pa.timestamp("us", tz="UTC"), "When."),
+        ("schema_version", pa.int32(), "Version of these columns."),
+    ],
+)
+
+KEPT_TABLES: dict[str, pa.Schema] = {
+    **{"accepted": _ACCEPTED.schema, "feedback": _FEEDBACK.schema},
+    **{"prototypes": _PROTOTYPES.schema},
+}
+KEPT_DICTIONARY = {"accepted": _ACCEPTED, "feedback": _FEEDBACK, "prototypes": _PROTOTYPES}
 """What `docs/tables.md` tells of them."""

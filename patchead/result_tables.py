@@ -15,9 +15,12 @@ TABLES_VERSION = 3
 MAIN = "main"
 """The lane of results that the views show, unless another is asked for."""
 SHARES = ("rel_x", "rel_y", "rel_width", "rel_height")
+NAMES = (*("family", "family_medoid", "defect_type", "defect_confidence", "defect_p", "defect_runner_up", "naming_id"),)
+"""Columns of regions that the naming stage fills."""
 OPTIONAL = {
     *("member", "part_id", "keys_json", "captured_at", "p_value", "score_subspace", "repeat_group", "aligned"),
     *("repeats_json", "accepted", "drift_p", "drift_shift", "drift_scale", "cost", "git_commit"),
+    *NAMES,
 }
 """Columns of what not every factory has or asks for: a table has one from the first row on that says something there.
 The views have them all."""
@@ -132,6 +135,39 @@ REGIONS_TABLE = Described(
             pa.float64(),
             "It reaches above this: `region_threshold` of `verdicts`; less in some flagged images.",
         ),
+        ("family", pa.string(), "Regions that are alike, tonight and on other nights; null but in flagged images."),
+        ("family_medoid", pa.bool_(), "Whether it is the one of its family and night that is most like the others."),
+        ("defect_type", pa.string(), "What it is called, or `unknown`; null where it was compared with no name."),
+        ("defect_confidence", pa.float64(), "Of the nearest type among all, 0 to 1; null without `defect_type`."),
+        (
+            "defect_p",
+            pa.float64(),
+            "How often a region of the nearest type is as far from it: above `naming.level` unless `unknown`.",
+        ),
+        ("defect_runner_up", pa.string(), "The second-nearest type, of an `unknown` one the nearest; else null."),
+        ("naming_id", pa.string(), "`example` or `words`, and a hash of the examples or phrases it was named by."),
+    ],
+)
+
+VECTORS_TABLE = Described(
+    "`tables/region_vectors`",
+    "One row per region with a `family`: what later nights find the family by, and what `patchead name` keeps of the "
+    "regions that it names. Not a view of `patchead query`.",
+    [
+        ("run_id", pa.string(), "The run that wrote the row."),
+        ("lane", pa.string(), "As in `scores`."),
+        ("night", pa.date32(), "Night of the image. Partition."),
+        ("product", pa.string(), "Product of the image; null where it is empty."),
+        ("group_id", pa.string(), "Group of the image."),
+        ("image_id", pa.string(), "The image; joins `scores`, with `run_id`."),
+        ("region", pa.int32(), "Number in the image, as in `regions`."),
+        ("family", pa.string(), "As in `regions`."),
+        ("family_medoid", pa.bool_(), "As in `regions`."),
+        ("reach", pa.float64(), "Cosine distance from the medoid up to which a later one is of its family."),
+        ("vector", pa.list_(pa.float32()), "What sets the region apart, of length 1 (method.md §13)."),
+        ("encoder_id", pa.string(), "Of the vectors: those of another encoder cannot be compared."),
+        ("vectors_id", pa.string(), "Hash of how they were made: only vectors of one are compared."),
+        ("schema_version", pa.int32(), "Version of these columns."),
     ],
 )
 

@@ -13,11 +13,13 @@ import pyarrow as pa
 
 from patchead.result_tables import (
     KEYS_JSON,
+    NAMES,
     REGIONS_TABLE,
     RUNS_TABLE,
     SCORES_TABLE,
     SHARES,
     TIMESTAMP,
+    VECTORS_TABLE,
     VERDICTS_TABLE,
     Described,
 )
@@ -100,13 +102,18 @@ SAMPLE_KEY = ("image_id", "etag", "size", *(name for name, _, _ in _OF_A_SAMPLE)
 """Columns that tell samples of one store apart: where all are equal, and the etag is known, so is the embedding."""
 SCORES, REGIONS, RUNS, VERDICTS = SCORES_TABLE.schema, REGIONS_TABLE.schema, RUNS_TABLE.schema, VERDICTS_TABLE.schema
 
-STAGED_REGIONS = pa.schema([column for column in REGIONS if column.name not in ("lane", *SHARES)])
-"""What is staged of regions; the run's lane, and boxes as shares of the picture, come when they are published."""
+STAGED_REGIONS = pa.schema([column for column in REGIONS if column.name not in ("lane", *SHARES, *NAMES)])
+"""What is staged of regions; the run's lane, boxes as shares of the picture, and names come later."""
 
-PARTITIONS = {name: ["night"] for name in ("scores", "regions", "verdicts")} | {"runs": []}
+REGION_VECTORS = VECTORS_TABLE.schema
+
+PARTITIONS = {name: ["night"] for name in ("scores", "regions", "verdicts", "region_vectors")} | {"runs": []}
+LATER_TABLES: dict[str, pa.Schema] = {"region_vectors": REGION_VECTORS}
+"""Tables of runs that come with their first row."""
 TABLES: dict[str, pa.Schema] = {"scores": SCORES, "regions": REGIONS, "verdicts": VERDICTS, "runs": RUNS}
 DICTIONARY = {
     **{"scores": SCORES_TABLE, "regions": REGIONS_TABLE, "verdicts": VERDICTS_TABLE, "runs": RUNS_TABLE},
+    **{"region_vectors": VECTORS_TABLE},
     **{"manifest": _MANIFEST, "receipts": _RECEIPTS},
 }
 """What `docs/tables.md` tells, in its order."""

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, write_deltalake
 
 from patchead.arrow_columns import redacted_column
 from patchead.errors import LakeError
 from patchead.lake.migration import migrate
+from patchead.lake.published_rows import in_state, named, without_empty_product
 from patchead.lake.replaced_groups import groups_predicate, sql_literal
 from patchead.lake.tables import (
     OF_A_RUN,
@@ -24,12 +24,13 @@ from patchead.lake.tables import (
     create_table,
     delta_errors,
     delta_uri,
+    open_table,
     read_rows,
     repeated,
     without_unused,
 )
 from patchead.lake.validation import validate
-from patchead.schema import TABLES
+from patchead.schema import LATER_TABLES, TABLES
 from patchead.storage import Storage
 
 PUBLISHED, PUBLISHING = "published", "publishing"
@@ -48,6 +49,7 @@ def publish(
     regions: pa.Table,
     verdicts: pa.Table,
     run: pa.Table,
+    vectors: pa.Table | None = None,
     *,
     before_commit: Callable[[], None] = lambda: None,
 ) -> bool:
@@ -61,6 +63,7 @@ def publish(
         regions: REGIONS of those images; may be empty, which removes the groups' earlier regions.
         verdicts: VERDICTS, one row per group.
         run: RUNS, one row per night.
+        vectors: REGION_VECTORS of the regions that have a family; default: none has.
         before_commit: is called at first and before each commit, and raises where this process must not write any more.
 
     Returns:
@@ -80,7 +83,7 @@ def publish(
     migrate(lake_uri, storage, before_commit)
     for name in TABLES:
         create_table(lake_uri, storage, name)
-    scores, regions, verdicts = (_without_empty_product(rows) for rows in (scores, regions, verdicts))
+    scores, regions, verdicts = (without_empty_product(rows) for rows in (scores, regions, verdicts))
     run, everywhere = redacted_column(run, "reason"), groups_predicate(scores)
     groups = f"({everywhere}) AND lane = {sql_literal(run['lane'][0].as_py())}" if everywhere else ""
     writer = _Writer(lake_uri, storage, run_id, before_commit)
@@ -88,7 +91,9 @@ def publish(
     if not writer.left_of_an_earlier_try(fence):
         writer.put("regions", regions)
         writer.put("verdicts", verdicts)
-        writer.put("runs", _in_state(run, PUBLISHING))
+        if vectors is not None:
+            writer.put_later("region_vectors", without_empty_product(vectors))
+        writer.put("runs", in_state(run, PUBLISHING))
         writer.replace_scores(scores, groups, fence)
     writer.put("runs", run, only_if=lambda: writer.refuse_if_replaced(groups))
     writer.remove_replaced(everywhere, fence)
@@ -184,6 +189,13 @@ class _Writer:
 
         self._commit(name, add)
 
+    def put_later(self, name: str, rows: pa.Table) -> None:
+        """Do the same with one of `LATER_TABLES`, which is made for the first row."""
+        if rows.num_rows:
+            create_table(self.lake_uri, self.storage, name)
+        if rows.num_rows or name in self._of_a_run():
+            self.put(name, rows)
+
     def replace_scores(self, scores: pa.Table, groups: str, fence: frozenset[str]) -> None:
         """Replace the groups' rows, if those that are there are of ``fence`` or this run."""
         clean = redacted_column(scores, "error")
@@ -193,8 +205,8 @@ class _Writer:
             # Delta refuses the commit where another one wrote to these groups after this version of the table.
             if others := self._owners(table, groups) - fence - {self.run_id}:
                 raise ReplacedError(
-                    f"{_named(others)} has published groups of run {self.run_id} since it began to publish them; they "
-                    f"are as {_named(others)} left them. Run again under the same run id to replace them on purpose."
+                    f"{named(others)} has published groups of run {self.run_id} since it began to publish them; they "
+                    f"are as {named(others)} left them. Run again under the same run id to replace them on purpose."
                 )
             self._write(table, clean, mode="overwrite", predicate=groups)
 
@@ -223,8 +235,8 @@ class _Writer:
         if found and self.run_id not in found:
             self._withdraw()
             raise ReplacedError(
-                f"{_named(found)} has replaced what run {self.run_id} had published before it could end; its groups "
-                f"are as {_named(found)} left them. Give a run that is to replace them a run id of its own."
+                f"{named(found)} has replaced what run {self.run_id} had published before it could end; its groups "
+                f"are as {named(found)} left them. Give a run that is to replace them a run id of its own."
             )
 
     def remove_replaced(self, groups: str, fence: frozenset[str]) -> None:
@@ -233,7 +245,7 @@ class _Writer:
         A run that is published, or that was replaced before it could say so, never writes again: what another run that
         is under way has added stays.
         """
-        there = frozenset[str]().union(*(self.owners(name, groups) for name in OF_A_RUN))
+        there = frozenset[str]().union(*(self.owners(name, groups) for name in self._of_a_run()))
         if not (strangers := there - self.owners("scores", groups)):
             return
         done = [("state", "=", PUBLISHED), ("run_id", "in", sorted(strangers))]
@@ -247,7 +259,7 @@ class _Writer:
             self._remove(self._own)
 
     def _remove(self, predicate: str) -> None:
-        for name in OF_A_RUN:
+        for name in self._of_a_run():
 
             def remove(name: str = name) -> None:
                 table = self._open(name)
@@ -255,6 +267,10 @@ class _Writer:
                     table.delete(predicate, commit_properties=self._properties)
 
             self._commit(name, remove)
+
+    def _of_a_run(self) -> list[str]:
+        later = [name for name in LATER_TABLES if open_table(self.lake_uri, self.storage, name)]
+        return [*OF_A_RUN, *later]
 
     def _owners(self, table: DeltaTable, predicate: str) -> frozenset[str]:
         if not predicate:
@@ -280,18 +296,3 @@ class _Writer:
     def _commit(self, name: str, commit: Callable[[], None]) -> None:
         self.before_commit()
         committed(commit, delta_uri(self.lake_uri, self.storage, name))
-
-
-def _named(runs: frozenset[str]) -> str:
-    return f"run {', '.join(sorted(runs))}"
-
-
-def _in_state(run: pa.Table, state: str) -> pa.Table:
-    place = run.column_names.index("state")
-    return run.set_column(place, run.schema.field(place), pa.array([state] * run.num_rows, pa.string()))
-
-
-def _without_empty_product(rows: pa.Table) -> pa.Table:
-    """A Delta partition value that is empty is null."""
-    product = pc.if_else(pc.equal(rows["product"], ""), None, rows["product"])
-    return rows.set_column(rows.column_names.index("product"), "product", product)

@@ -179,6 +179,7 @@ def _type(of: pa.DataType) -> str:
     if pa.types.is_list(of):
         return f"{_type(of.value_type)}[]"
     names = {"string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT", "bool": "BOOLEAN", "date32[day]": "DATE"}
+    names |= {"float": "FLOAT"}
     return (names | {"double": "DOUBLE", "timestamp[us, tz=UTC]": "TIMESTAMPTZ"})[str(of)]
 
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.arrow_columns import values
-from patchead.schema import REGIONS
+from patchead.schema import REGIONS, completed
 
 
 def with_shares(regions: pa.Table, images: pa.Table, lane: str) -> pa.Table:
@@ -18,12 +18,11 @@ def with_shares(regions: pa.Table, images: pa.Table, lane: str) -> pa.Table:
         lane: of the run.
 
     Returns:
-        REGIONS, in the same order; a share is null where the picture's size is not known.
+        REGIONS, in the same order; a share is null where the picture's size is not known, and so are names.
     """
     place = pc.index_in(regions["image_id"], value_set=values(images["image_id"]))
     made = {"lane": pa.array([lane] * regions.num_rows, pa.string())}
     for side, boxes in (("width", ("x", "width")), ("height", ("y", "height"))):
         pixels = images[side].take(place).cast(pa.float64())
         made |= {f"rel_{name}": pc.divide(regions[name].cast(pa.float64()), pixels) for name in boxes}
-    columns = {name: regions[name] for name in regions.column_names} | made
-    return pa.table([columns[name] for name in REGIONS.names], schema=REGIONS)
+    return completed(pa.table({name: regions[name] for name in regions.column_names} | made), REGIONS)

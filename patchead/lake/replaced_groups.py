@@ -70,8 +70,10 @@ def _among(column: str, values: Iterable[dt.date | str | None]) -> str:
     return parts[0] if len(parts) == 1 else f"({' OR '.join(parts)})"
 
 
-def sql_literal(value: dt.date | str | None) -> str:
-    """Write a date or a text as an SQL literal."""
+def sql_literal(value: dt.date | str | bool | None) -> str:
+    """Write a date, a text, true or false as an SQL literal."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dt.date):
         return f"DATE '{value}'"
     return "'" + str(value).replace("'", "''") + "'"

@@ -19,7 +19,7 @@ from patchead.errors import LakeError, bad_value
 from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.replaced_groups import sql_literal
 from patchead.result_tables import MAIN, OPTIONAL, TABLES_VERSION
-from patchead.schema import PARTITIONS, TABLES, completed
+from patchead.schema import LATER_TABLES, PARTITIONS, TABLES, completed
 from patchead.storage import Storage, join, remedy
 
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ OF_A_RUN = ("regions", "verdicts")
 """Tables whose rows count where `scores` names their run."""
 VERSION_NOTE = f"patchead, version {TABLES_VERSION} of the columns"
 """Description of a table whose rows are all of this version."""
-_SCHEMAS = TABLES | KEPT_TABLES
+_SCHEMAS = TABLES | LATER_TABLES | KEPT_TABLES
 _COMMIT_ATTEMPTS = 10
 _LONGEST_PAUSE_S = 5.0
 _CUT_OFF = re.compile(
@@ -176,7 +176,7 @@ def create_table(lake_uri: str, storage: Storage, name: str) -> None:
             mode="ignore",
             partition_by=PARTITIONS.get(name, []),
             name=name,
-            description=VERSION_NOTE if name in TABLES else None,
+            description=VERSION_NOTE if name in TABLES | LATER_TABLES else None,
             configuration={"delta.checkpointInterval": "10"},  # DuckDB reads the log anew for every query
             storage_options=storage.patient_delta_options(uri),
         )

@@ -94,4 +94,22 @@ FROM (
         FROM verdicts WHERE lane = '{lane}') AS of_the_lane) AS with_the_one_before
 ORDER BY product, night
 """,
+    # Every family once, that with most images first: when it was there, and the region that shows it best.
+    "families": """
+SELECT f.family AS family, f.product AS product, f.first_night AS first_night, f.last_night AS last_night,
+  f.nights AS nights, f.images AS images, f.regions AS regions, m.defect_type AS defect_type, m.image_id AS image_id,
+  m.region AS region, m.x AS x, m.y AS y, m.width AS width, m.height AS height, s.heatmap_uri AS heatmap_uri,
+  s.uri AS uri, s.encoder_id AS encoder_id
+FROM (
+  SELECT family, product, min(night) AS first_night, max(night) AS last_night, count(DISTINCT night) AS nights,
+    count(DISTINCT image_id) AS images, count(*) AS regions
+  FROM regions WHERE lane = '{lane}' AND family IS NOT NULL GROUP BY family, product) AS f
+LEFT JOIN (
+  SELECT run_id, image_id, region, family, defect_type, x, y, width, height, row_number() OVER (
+    PARTITION BY family ORDER BY night DESC, run_id DESC, image_id, region) AS newest
+  FROM regions WHERE lane = '{lane}' AND family_medoid) AS m
+ON f.family = m.family AND m.newest = 1
+LEFT JOIN scores AS s ON s.run_id = m.run_id AND s.image_id = m.image_id
+ORDER BY images DESC, regions DESC, family
+""",
 }

@@ -16,6 +16,8 @@ from patchead.scoring.conformal import conformal_p_values, scores_needed
 NEAREST = 3
 """Examples of a type whose mean distance counts; fewer where it has fewer."""
 _TEMPERATURES = np.geomspace(0.01, 1, 21)
+_LEAST_DEVIATION = 0.03
+"""Of distances taken for normal: examples of one night may be nearer to each other than to those of the next."""
 _USUAL = 0.1  # temperature where the examples cannot tell
 
 
@@ -80,9 +82,9 @@ def p_values(apart: np.ndarray, examples: Examples, *, level: float, distance: f
     """Compute how often a region of each type is as far from it: float64 (R, T) (method.md §13).
 
     Conformal, against the type's own leave-one-out distances, where it has as many as ``level`` needs. With fewer, at
-    least two, they are taken for normal, with their own mean and the standard deviation of all types about their means
-    (a prediction interval, method.md §7.3); a type with one example takes the mean of the others. Where no type has
-    two examples, 1 within ``distance`` and 0 beyond.
+    least two, they are taken for normal, with their own mean and the standard deviation of all types about their means,
+    at least `_LEAST_DEVIATION` (a prediction interval, method.md §7.3); a type with one example takes the mean of the
+    others. Where no type has two examples, 1 within ``distance`` and 0 beyond.
 
     Args:
         apart: float (R, T), distances of regions to types.
@@ -98,9 +100,10 @@ def p_values(apart: np.ndarray, examples: Examples, *, level: float, distance: f
     for number, of in enumerate(own):
         if len(of) >= scores_needed(level):
             found[:, number] = conformal_p_values(apart[:, number], of)
-        elif freedom and squares:
+        elif freedom:
             fitted = of if len(of) >= 2 else np.concatenate(several)
-            found[:, number] = _beyond(apart[:, number], fitted, np.sqrt(squares / freedom), freedom)
+            deviation = max(float(np.sqrt(squares / freedom)), _LEAST_DEVIATION)
+            found[:, number] = _beyond(apart[:, number], fitted, deviation, freedom)
     return found
 
 

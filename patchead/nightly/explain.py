@@ -25,7 +25,7 @@ from patchead.nightly.explain_drawing import COLUMNS, DrawSettings, Portion, dra
 from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
 from patchead.result_tables import TABLES_VERSION
 from patchead.runtime.executor import RunTasks
-from patchead.schema import GROUP_FAILED, OK, SCORES, STAGED_REGIONS, TOO_FEW_IMAGES, VERDICTS, table
+from patchead.schema import GROUP_FAILED, OK, REGION_VECTORS, SCORES, STAGED_REGIONS, TOO_FEW_IMAGES, VERDICTS, table
 
 PORTION = 64
 """Images that one task draws, at most."""
@@ -63,6 +63,8 @@ class Explained:
     verdicts: pa.Table
     searched: int = 0
     """Images of which all patches were searched because they are shown."""
+    vectors: pa.Table = field(default_factory=REGION_VECTORS.empty_table)
+    """Of the regions that were described, see `name`."""
 
 
 def explain(

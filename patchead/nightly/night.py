@@ -273,6 +273,6 @@ class Night:
         note_held(record, self.stages.seconds, self.embed_pool, self.score_pool)
         with self.stages.stage("publish"):
             record.finish("published", which_failed(record))
-            rows = (scores, explained.regions, explained.verdicts, run_rows(record))
+            rows = (scores, explained.regions, explained.verdicts, run_rows(record), explained.vectors)
             publish(self.config.lake.uri, self.storage, manifest, *rows, before_commit=before_commit)
         tell_published(scores, explained.verdicts, map(str, record.nights or []))

@@ -16,6 +16,7 @@ from patchead.lake.publication import published_settings, record_failure, remove
 from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
 from patchead.nightly.damage import attempts
+from patchead.nightly.name import name
 from patchead.nightly.night import Night
 from patchead.nightly.noted import note_held, note_scored
 from patchead.nightly.progress import Stages
@@ -101,7 +102,8 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                 refuse_failed_groups(record, done.failed, len(plan.scored), config.run.max_failed_groups)
                 if until == "score":
                     return record.stopped_after(until)
-                night.publish(embedded.manifest, night.explain(embedded, done.failed), held.require)
+                explained = name(night, embedded, night.explain(embedded, done.failed))
+                night.publish(embedded.manifest, explained, held.require)
     return record
 
 

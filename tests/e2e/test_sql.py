@@ -251,7 +251,7 @@ def test_every_engine_gives_the_same_answers(lake: str, engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_each_engine_is_told_of_every_table_and_view(lake: str, engine: str) -> None:
     text = sql_setup(engine, lake, Storage())
-    for name in ("scores", "regions", "verdicts", "runs", "feedback", "latest", "worst", "failed", "drift"):
+    for name in ("scores", "regions", "verdicts", "runs", "feedback", "latest", "worst", "failed", "drift", "families"):
         assert re.search(rf"\b{name}\b( AS\n|\", ctx)", text), name
     assert f"{lake}/tables/scores" in text
     assert ("Not run here" in text) == (engine in ("trino", "athena", "snowflake", "bigquery"))

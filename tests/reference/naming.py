@@ -64,5 +64,5 @@ def p_of_type(x: np.ndarray, of_types: dict[str, list[np.ndarray]], name: str, l
     squares = sum((value - sum(values) / len(values)) ** 2 for values in own.values() for value in values)
     freedom = sum(len(values) - 1 for values in own.values())
     fitted = mine or [value for values in own.values() for value in values]
-    t = (d - sum(fitted) / len(fitted)) / math.sqrt(squares / freedom * (1 + 1 / len(fitted)))
+    t = (d - sum(fitted) / len(fitted)) / (max(0.03, math.sqrt(squares / freedom)) * math.sqrt(1 + 1 / len(fitted)))
     return float(stats.t.sf(t, freedom))

@@ -1,0 +1,56 @@
+"""`patchead name`: what people call the regions of flagged images."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+
+from patchead.commands.options import OneLakeOption, SetOption, out, storage_of
+from patchead.printed import say
+
+
+def name(
+    family: Annotated[
+        str | None, typer.Argument(metavar="FAMILY", help='Its id, from `patchead query "FROM families"`.')
+    ] = None,
+    defect_type: Annotated[
+        str | None, typer.Argument(metavar="TYPE", help="What it is called; '' takes names back.")
+    ] = None,
+    *,
+    lake: OneLakeOption,
+    file: Annotated[str | None, typer.Option(help="In place of a family: CSV with image_id, region, type.")] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Take all names of --product back.")] = False,
+    product: Annotated[str | None, typer.Option(help="Of --forget.")] = None,
+    lane: Annotated[str, typer.Option(help="In which the family is.")] = "main",
+    by: Annotated[str | None, typer.Option(help="Who says so; default: the account that runs this.")] = None,
+    overrides: SetOption = None,
+) -> None:
+    """Name a family of regions, or single regions from a file: later nights are named by these examples.
+
+    The columns defect_type, defect_confidence and defect_p of the table regions are filled from the next night on, for
+    regions of the same product. What is near enough to no example is called unknown.
+    """
+    from patchead.errors import SettingsError
+    from patchead.review import names
+
+    asked = {"FAMILY TYPE": family is not None, "--file": file is not None, "--forget": forget}
+    if sum(asked.values()) != 1 or (family is not None and defect_type is None):
+        given = " and ".join(what for what, there in asked.items() if there) or "nothing"
+        raise SettingsError(f"name takes FAMILY and TYPE, or --file, or --forget; got {given}.")
+    if forget and product is None:
+        raise SettingsError("--forget takes names of one product back: add --product NAME ('' where it is empty).")
+    files, who = storage_of(lake, overrides), by or getpass.getuser()
+    if forget:
+        count = names.forget(lake, files, product, by=who)
+        say(out, f"{count} examples of {product or 'no product'} taken back.")
+        return
+    if file is not None:
+        found = names.name_listed(lake, files, file, by=who, lane=lane)
+        say(out, f"{file}: {found.examples} regions recorded. Later nights are named by them.")
+        return
+    found = names.name_family(lake, files, str(family), str(defect_type).strip(), by=who, lane=lane)
+    some = "" if found.examples == found.regions else f", the newest of {found.regions}"
+    said = f"called {defect_type}" if defect_type else "taken back"
+    say(out, f"{family}: {found.examples} regions{some}, {said}. Later nights are named by them.")
