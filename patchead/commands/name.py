@@ -21,13 +21,16 @@ def name(
     *,
     lake: OneLakeOption,
     file: Annotated[str | None, typer.Option(help="In place of a family: CSV with image_id, region, type.")] = None,
+    crops: Annotated[
+        str | None, typer.Option(help="In place of a family: folder of crops of --product, in a folder for each type.")
+    ] = None,
     forget: Annotated[bool, typer.Option("--forget", help="Take all names of --product back.")] = False,
-    product: Annotated[str | None, typer.Option(help="Of --forget.")] = None,
+    product: Annotated[str | None, typer.Option(help="Of --crops and --forget.")] = None,
     lane: Annotated[str, typer.Option(help="In which the family is.")] = "main",
     by: Annotated[str | None, typer.Option(help="Who says so; default: the account that runs this.")] = None,
     overrides: SetOption = None,
 ) -> None:
-    """Name a family of regions, or single regions from a file: later nights are named by these examples.
+    """Name a family of regions, single regions from a file, or crops: later nights are named by these examples.
 
     The columns defect_type, defect_confidence and defect_p of the table regions are filled from the next night on, for
     regions of the same product. What is near enough to no example is called unknown.
@@ -35,16 +38,23 @@ def name(
     from patchead.errors import SettingsError
     from patchead.review import names
 
-    asked = {"FAMILY TYPE": family is not None, "--file": file is not None, "--forget": forget}
+    asked = {"FAMILY TYPE": family is not None, "--file": file is not None}
+    asked |= {"--crops": crops is not None, "--forget": forget}
     if sum(asked.values()) != 1 or (family is not None and defect_type is None):
         given = " and ".join(what for what, there in asked.items() if there) or "nothing"
-        raise SettingsError(f"name takes FAMILY and TYPE, or --file, or --forget; got {given}.")
-    if forget and product is None:
-        raise SettingsError("--forget takes names of one product back: add --product NAME ('' where it is empty).")
+        raise SettingsError(f"name takes FAMILY and TYPE, or --file, --crops or --forget; got {given}.")
+    if (forget or crops is not None) and product is None:
+        raise SettingsError("--forget and --crops are of one product: add --product NAME ('' where it is empty).")
     files, who = storage_of(lake, overrides), by or getpass.getuser()
     if forget:
         count = names.forget(lake, files, product, by=who)
         say(out, f"{count} examples of {product or 'no product'} taken back.")
+        return
+    if crops is not None:
+        from patchead.nightly.name_crops import name_crops, told
+
+        counts = name_crops(lake, files, crops, product or "", by=who, lane=lane)
+        say(out, f"{crops}: {told(counts)} recorded. Later nights are named by them.")
         return
     if file is not None:
         found = names.name_listed(lake, files, file, by=who, lane=lane)

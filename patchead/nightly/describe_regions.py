@@ -111,7 +111,7 @@ def describe(item: ToDescribe, *, settings: DescribeSettings) -> np.ndarray:
     store = settings.store
     patches = settings.grid[0] * settings.grid[1]
     maps = settings.folder.read_patch_scores(item.group_id, item.places)
-    vectors = _by_file(item.images, store.read)[:, :patches]
+    vectors = by_file(item.images, store.read)[:, :patches]
     number_of = {image: number for number, image in enumerate(item.images["image_id"].to_pylist())}
     sizes = list(zip(item.images["width"].to_pylist(), item.images["height"].to_pylist(), strict=True))
     queries, owner = [], []
@@ -127,15 +127,20 @@ def describe(item: ToDescribe, *, settings: DescribeSettings) -> np.ndarray:
 def _references(item: ToDescribe, settings: DescribeSettings) -> Sequence[np.ndarray]:
     """The patches of each reference, float16 (P, D), of all its views; those that a warp left empty are none."""
     store = settings.store
-    vectors = _by_file(item.references, store.read)
+    vectors = by_file(item.references, store.read)
     if settings.views == 1:
         return list(vectors)
-    valid = _by_file(item.references, lambda uri, rows: store.read_side_arrays(uri, rows)["valid"])
+    valid = by_file(item.references, lambda uri, rows: store.read_side_arrays(uri, rows)["valid"])
     return [of[mask] for of, mask in zip(vectors, valid.reshape(len(vectors), -1), strict=True)]
 
 
-def _by_file(rows: pa.Table, read: Callable[[str, np.ndarray], np.ndarray]) -> np.ndarray:
-    """What ``read(uri, rows)`` gives of each file, (n, …) in the order of the rows."""
+def by_file(rows: pa.Table, read: Callable[[str, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Stack what ``read(uri, rows)`` gives of each file: (n, …), in the order of the rows.
+
+    Args:
+        rows: columns embedding_uri and row, n of them.
+        read: of an `EmbeddingStore`.
+    """
     uris, numbers = np.array(rows["embedding_uri"].to_pylist()), np.asarray(rows["row"])
     found: dict[int, np.ndarray] = {}
     for uri in np.unique(uris).tolist():

@@ -31,7 +31,8 @@ FROM latest WHERE {of_night}
 ORDER BY is_anomalous DESC NULLS LAST, z DESC NULLS LAST, score DESC NULLS LAST, image_id
 """
 _REGIONS = """
-SELECT r.run_id, r.image_id, r.region, r.x, r.y, r.width, r.height, r.peak FROM regions AS r
+SELECT r.run_id, r.image_id, r.region, r.x, r.y, r.width, r.height, r.peak, r.family, r.family_medoid, r.defect_type
+FROM regions AS r
 JOIN (SELECT run_id, image_id FROM latest WHERE {of_night}) USING (run_id, image_id)
 WHERE r.{of_night} ORDER BY r.image_id, r.region
 """
@@ -64,6 +65,11 @@ SELECT config_json, versions_json, encoder_id FROM runs
 WHERE run_id IN (SELECT run_id FROM latest WHERE night = {before}) AND night = {before}
 ORDER BY started_at, run_id
 """
+_FAMILIES = """
+SELECT family, product, min(night) AS first_night, count(DISTINCT night) AS nights FROM regions
+WHERE lane = {lane} AND family IN (SELECT family FROM regions WHERE lane = {lane} AND {of_night})
+GROUP BY family, product
+"""
 _LABELS = "SELECT image_id, arg_max(verdict, given_at) AS verdict FROM feedback GROUP BY image_id"
 
 
@@ -93,6 +99,8 @@ class NightRows:
     """``run.json`` by run id, where it is still there."""
     labels: dict[str, str] = field(default_factory=dict)
     """What people said of images, by image id."""
+    families: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """First night and number of nights of the night's families, by their name and product."""
 
     @cached_property
     def published(self) -> list[dict[str, Any]]:
@@ -121,8 +129,8 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
     of_night = "night IS NULL" if chosen is None else f"night = {_date(chosen)}"
     at = {"night": _date(chosen), "before": _date(before), "of_night": of_night, "lane": of_lane}
     statements = (_IMAGES, _REGIONS, _VERDICTS, _HISTORY, _FAILURES, _RUNS, _RUNS_BEFORE, _PLACES_BEFORE, _LABELS)
-    images, regions, verdicts, history, failures, runs, runs_before, places, labels = query_all(
-        lake_uri, storage, ";".join(statement.format(**at) for statement in statements), lane
+    images, regions, verdicts, history, failures, runs, runs_before, places, labels, families = query_all(
+        lake_uri, storage, ";".join(statement.format(**at) for statement in (*statements, _FAMILIES)), lane
     )
     of_runs = runs.to_pylist()
     found = {run["run_id"]: _record(lake_uri, storage, run["run_id"]) for run in of_runs}
@@ -139,6 +147,7 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
         places_before=places.to_pylist(),
         records={run_id: record for run_id, record in found.items() if record is not None},
         labels=dict(zip(labels["image_id"].to_pylist(), labels["verdict"].to_pylist(), strict=True)),
+        families={(row["family"], row["product"] or ""): row for row in families.to_pylist()},
     )
 
 

@@ -26,6 +26,7 @@ THUMBNAIL, PICTURE, CUTOUT = 208, 1024, 160
 """Longer sides, in pixels, of what is written."""
 _QUALITY = {"thumbnails": 70, "pictures": 82, "heatmaps": 82, "patches": 82}
 _AROUND = 3  # patches to each side of the one that a cutout shows
+_LEAST_CUT = 16  # pixels to each side of a region's middle that are shown, at least
 _CONTEXT_SIDE = 2048  # of the original that cutouts are made of
 
 
@@ -64,6 +65,31 @@ class Cutout:
     def name(self) -> str:
         """Name its file."""
         return f"patches/{text_digest(self.row['image_id'])}-{self.place[0]}-{self.place[1]}.webp"
+
+    def of(self, image: np.ndarray, fit: str) -> np.ndarray:
+        """Cut it out, see `cut`."""
+        return cut(image, self.place, self.grid, fit)
+
+
+@dataclass(frozen=True)
+class BoxCutout:
+    """Name one region that is cut out of an image: ``box`` is x, y, width and height in original pixels."""
+
+    row: Mapping[str, Any]
+    region: int
+    box: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Name its file."""
+        return f"patches/{text_digest(self.row['image_id'])}-region-{self.region}.webp"
+
+    def of(self, image: np.ndarray, fit: str) -> np.ndarray:
+        """Cut it out with as much again around it, and a frame around the region."""
+        scale = image.shape[1] / self.row["width"]
+        x, y, width, height = (value * scale for value in self.box)
+        half = max(width, height, _LEAST_CUT)
+        return _framed(image, (x + width / 2, y + height / 2), (half, half), (width / 2, height / 2))
 
 
 def name_of(kind: str, image_id: str) -> str:
@@ -106,13 +132,13 @@ def write_heatmaps(rows: Sequence[Mapping[str, Any]], storage: Storage, out: Fol
     return {image_id for image_id in found if image_id is not None}
 
 
-def write_cutouts(cutouts: Sequence[Cutout], reading: Reading, out: Folder) -> set[str]:
+def write_cutouts(cutouts: Sequence[Cutout | BoxCutout], reading: Reading, out: Folder) -> set[str]:
     """Cut patches out of their originals, with what is around them; return the names of the files written.
 
     Raises:
         LakeError: a file cannot be written.
     """
-    by_image: dict[str, list[Cutout]] = {}
+    by_image: dict[str, list[Cutout | BoxCutout]] = {}
     for cutout in cutouts:
         by_image.setdefault(cutout.row["image_id"], []).append(cutout)
     wanted = [Wanted(of_image[0].row, picture=False) for of_image in by_image.values()]
@@ -123,7 +149,7 @@ def write_cutouts(cutouts: Sequence[Cutout], reading: Reading, out: Folder) -> s
             pixels = _decoded(part[place].row, data, reading, _CONTEXT_SIDE)
             if isinstance(pixels, np.ndarray):
                 for cutout in by_image[part[place].row["image_id"]]:
-                    _save(out, cutout.name, cut(pixels, cutout.place, cutout.grid, reading.fit))
+                    _save(out, cutout.name, cutout.of(pixels, reading.fit))
                     written.append(cutout.name)
         return written
 
@@ -143,8 +169,15 @@ def cut(image: np.ndarray, place: tuple[int, int], grid: tuple[int, int], fit: s
     left, top = (width - square[0]) / 2, (height - square[1]) / 2
     cell = square[0] / grid[1], square[1] / grid[0]
     centre = left + (place[1] + 0.5) * cell[0], top + (place[0] + 0.5) * cell[1]
-    reach = [(_AROUND + 0.5) * side for side in cell]
-    # Out of the picture it is grey, so that the patch is in the middle wherever it lies.
+    reach = (_AROUND + 0.5) * cell[0], (_AROUND + 0.5) * cell[1]
+    return _framed(image, centre, reach, (cell[0] / 2, cell[1] / 2))
+
+
+def _framed(
+    image: np.ndarray, centre: tuple[float, float], reach: tuple[float, float], half: tuple[float, float]
+) -> np.ndarray:
+    """What is around a place, its frame ``half`` as wide and high to each side; x before y."""
+    # Out of the picture it is grey, so that the place is in the middle wherever it lies.
     box = [round(at) for at in (centre[0] - reach[0], centre[1] - reach[1], centre[0] + reach[0], centre[1] + reach[1])]
     size = max(1, box[2] - box[0]), max(1, box[3] - box[1])
     shown = Image.new("RGB", size, (128, 128, 128))
@@ -152,9 +185,9 @@ def cut(image: np.ndarray, place: tuple[int, int], grid: tuple[int, int], fit: s
     scale = CUTOUT / max(size)
     shown = shown.resize((max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), Image.Resampling.BICUBIC)
     pixels = np.array(shown)
-    half = [side * scale / 2 for side in cell]
     x, y = pixels.shape[1] / 2, pixels.shape[0] / 2
-    _frame(pixels, round(x - half[0]), round(y - half[1]), round(x + half[0]), round(y + half[1]))
+    across, down = half[0] * scale, half[1] * scale
+    _frame(pixels, round(x - across), round(y - down), round(x + across), round(y + down))
     return pixels
 
 

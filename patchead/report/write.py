@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import patchead
 from patchead.files import Folder
 from patchead.report import contents, pictures
+from patchead.report.families import FamilySheet, cutouts_of, families_of
 from patchead.report.nearest import Asked, Nearest, nearest_patches
 from patchead.report.night_rows import NightRows, read_night
 from patchead.report.page import render
@@ -82,7 +83,9 @@ def write_report(request: ReportRequest, storage: Storage, tell: Callable[[str],
     groups = contents.groups_of(rows)
     places = places_of(rows)
     data = contents.data_of(rows, groups, places, drawn, request.images)
-    page = render(_context(rows, groups, places, request), data)
+    sheets, found = families_of(rows)
+    shown_too = {"sheets": sheets, "families_found": found, "cut_out": _cut_out(storage, rows, sheets, out)}
+    page = render(_context(rows, groups, places, request) | shown_too, data)
     out.write(PAGE, lambda sink: sink.write(page.encode()))
     return Report(out.uri_of(PAGE), rows.night, rows.images.num_rows, len(shown), len(drawn.missing))
 
@@ -158,6 +161,16 @@ def _add_nearest(
     for (image_id, label), cutout in cutouts.items():
         if cutout.name in written:
             drawn.names.setdefault(image_id, {})[label] = cutout.name
+
+
+def _cut_out(storage: Storage, rows: NightRows, sheets: Sequence[FamilySheet], out: Folder) -> set[str]:
+    """Cut the examples of families out of their originals; the names of the files written."""
+    written: set[str] = set()
+    for run in rows.published:
+        config, scoring = (json.loads(run[name] or "{}") for name in ("config_json", "scoring_json"))
+        mine = [cutout for cutout in cutouts_of(sheets) if cutout.row["run_id"] == run["run_id"]]
+        written |= pictures.write_cutouts(mine, _reading(storage, config, scoring), out)
+    return written
 
 
 def _rows_of(rows: NightRows, image_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:

@@ -88,6 +88,12 @@ def test_a_family_stays_is_named_and_names_the_next_night(archive: Path, tmp_pat
         assert families[look(row)] == row["family"]
         assert Path(row["heatmap_uri"]).exists() and row["image_id"].startswith(f"night={NIGHTS[1]}")
 
+    assert patchead("report", "--lake", str(lake), "--out", str(tmp_path / "page")).code == 0
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert all(f"<code>{family}</code>" in page for family in families.values())
+    pictures = {path.name for path in (tmp_path / "page" / "patches").glob("*-region-*.webp")}
+    assert len(pictures) == 6 and all(f"patches/{name}" in page for name in pictures)
+
     done = patchead("name", families["red"], "burn", "--lake", str(lake), "--by", "eve")
     assert (done.code, "6 regions, called burn" in done.out) == (0, True)
     assert score(NIGHTS[2]).scoring["naming"]["types"] == {"burn": 3, "unknown": 3}
@@ -113,6 +119,7 @@ def test_a_family_stays_is_named_and_names_the_next_night(archive: Path, tmp_pat
     assert len(encoders) == 2 and all(encoder in refused.err for encoder in encoders)
 
 
+@pytest.mark.slow
 def test_regions_are_named_by_a_file_and_names_are_taken_back(
     archive: Path, tmp_path: Path, score_night: Score
 ) -> None:
@@ -129,13 +136,39 @@ def test_regions_are_named_by_a_file_and_names_are_taken_back(
     assert score_night(archive, lake, **SETTINGS | {"archive.night": NIGHTS[2]}).scoring["naming"]["types"] == {}
 
 
+@pytest.mark.slow
+def test_crops_of_defects_name_the_regions_that_show_them(archive: Path, tmp_path: Path, score_night: Score) -> None:
+    lake, crops = tmp_path / "lake", tmp_path / "crops"
+    boxes = {"burn": (slice(12, 36), slice(12, 36)), "scratch": (slice(28, 46), slice(4, 44))}
+    for name, make in (("burn", spoiled), ("scratch", barred)):
+        (crops / name).mkdir(parents=True)
+        for seed in range(4):
+            (crops / name / f"{seed}.png").write_bytes(png(make(7000 + seed)[boxes[name]]))
+    arguments = ["name", "--crops", str(crops), "--product", "screw", "--lake", str(lake)]
+    early = patchead(*arguments)
+    assert (early.code, "--product must be a product with a published night" in early.err) == (2, True)
+    score_night(archive, lake, **SETTINGS | {"archive.night": NIGHTS[0]})
+    done = patchead(*arguments)
+    assert (done.code, "4 burn, 4 scratch recorded" in done.out) == (0, True), done.err
+    score_night(archive, lake, **SETTINGS | {"archive.night": NIGHTS[1], "naming.level": 0.001})
+    said = {"red": "burn", "bars": "scratch"}
+    for row in found(lake, NIGHTS[1]):  # the weights are random: how near is another matter
+        nearest = row["defect_runner_up"] if row["defect_type"] == "unknown" else row["defect_type"]
+        assert nearest == said[look(row)]
+    (crops / "burn" / "large.png").write_bytes(png(texture(1, 60)))
+    refused = patchead(*arguments)
+    assert (refused.code, "at most 48 x 48" in refused.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["f0", "burn"], "FAMILY must be a family of the view families; got 'f0'. No region is described yet"),
-        (["f0"], "name takes FAMILY and TYPE, or --file, or --forget; got FAMILY TYPE"),
+        (["f0"], "name takes FAMILY and TYPE, or --file, --crops or --forget; got FAMILY TYPE"),
         ([], "got nothing"),
         (["--forget"], "add --product NAME"),
+        (["--crops", "{tmp}"], "add --product NAME"),
+        (["--crops", "{tmp}", "--product", "screw"], "one folder of images for each type"),
         (["--file", "{tmp}/none.csv"], "cannot read {tmp}/none.csv"),
         (["--file", "{tmp}/other.csv"], "has no column 'region'; it has 'image_id', 'type'"),
         (["--file", "{tmp}/gone.csv"], "1 of 1 regions of {tmp}/gone.csv are described by no published run"),

@@ -107,7 +107,7 @@ def test_the_run_record_adds_up(published: Published) -> None:
     assert saved["images"] == 20 == saved["ok"] + saved["failed"] + saved["skipped"]
     assert (saved["ok"], saved["failed"], saved["skipped"], saved["ignored_files"]) == (16, 1, 3, 1)
     assert (saved["embedded"], saved["reused"]) == (19, 0)
-    assert set(saved["seconds"]) == {"catalog", "encoder", "embed", "score", "explain", "publish"}
+    assert set(saved["seconds"]) == {"catalog", "encoder", "embed", "score", "explain", "name", "publish"}
     scoring = saved["scoring"]
     assert scoring["precision"] == "fp32"
     assert (scoring["reads_of_a_block_per_node"], scoring["tasks_redone"]) == (1, 0)
