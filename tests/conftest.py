@@ -85,7 +85,7 @@ def plain_loops() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def local_ray(s3_keys: S3Server) -> Iterator[None]:
-    """One local Ray with four logical CPUs for the whole session, on loopback."""
+    """One local Ray with two logical CPUs for the whole session, on loopback."""
     import ray
 
     with pytest.MonkeyPatch.context() as patch:
@@ -96,7 +96,7 @@ def local_ray(s3_keys: S3Server) -> Iterator[None]:
         patch.setenv("RAY_num_workers_soft_limit", "8")  # for the next test: a start takes 3 s
         ray.init(
             address="local",
-            num_cpus=4,
+            num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,
             object_store_memory=500 * 10**6,

@@ -113,6 +113,7 @@ def test_a_page_has_a_table_for_each_benchmark_with_its_own_origin(tmp_path: Pat
     assert found["scoring"].count("| scoring |") == 2
 
 
+@pytest.mark.slow
 def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:
     (record,) = memory((Case(images=120, patches=196, dim=32, precision="fp32", memory_gb=0.1),))
     assert record.met
@@ -120,6 +121,7 @@ def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:
     assert record.value > 0.05  # it was seen at all: the strip alone is a ninth of the budget
 
 
+@pytest.mark.slow
 def test_a_night_is_found_the_same_before_and_now() -> None:
     found = {record.metric: record.value for record in index(6_400, 4, 200)}  # raises where the two ways differ
     assert len(found) == 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,7 @@ def room(module: Path) -> str:
     return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@lru_cache
 def imported(module: Path) -> set[str]:
     names = set()
     for node in ast.walk(ast.parse(module.read_text())):

@@ -53,6 +53,7 @@ def test_a_clean_night_and_one_with_defects(group: Group) -> None:
     assert (SUBSPACE, "AUROC") in marked
 
 
+@pytest.mark.slow
 def test_plantings_share_their_good_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(repeats.GOOD, "brick", 4)
     groups = repeats.planted_group("brick", "fp32")

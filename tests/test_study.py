@@ -387,6 +387,7 @@ def test_scores_of_a_pool_are_those_of_the_kernels() -> None:
         assert found[row] == pytest.approx(alone.image_scores[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_alike_nights_fall_below_each_level_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
     of_image = rng.gamma(4.0, 0.02, accepted.POOL + accepted.DEFECTIVE) + 0.1  # how odd an image is to every other

@@ -229,6 +229,7 @@ def test_prompts_are_good_photos_and_apart_those_of_other_lots() -> None:
     assert given.truth.sum() == 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tiny")
 def test_every_limit_is_measured_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"MANY": 20, "RARE": (3, 5), "FEW": (10, 20), "WHOLE_GOOD": 16, "WHOLE": (2, 4)}
@@ -246,6 +247,7 @@ def test_every_limit_is_measured_with_its_remedy(monkeypatch: pytest.MonkeyPatch
     assert all(len(finding.values) == 2 for finding in findings)
 
 
+@pytest.mark.slow
 def test_a_photo_is_spoilt_as_a_whole() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     for how in limits.SPOILT.values():

@@ -101,6 +101,7 @@ def test_texts_that_are_too_long_together_are_refused_unread(monkeypatch: pytest
         read(sink.getvalue(), 3)
 
 
+@pytest.mark.slow
 def test_one_large_image_for_many_rows_takes_the_memory_of_few(tmp_path: Path) -> None:
     """Of 40 MB in a dictionary, 64 rows: together 2.6 GB."""
     once = pa.array([bytes(40_000_000)], pa.binary())

@@ -86,6 +86,7 @@ def night(tmp_path: Path, score_night: Callable[..., RunRecord], date: dt.date, 
     return score_night(tmp_path / "archive", tmp_path / "lake", **asked_for)
 
 
+@pytest.mark.slow
 def test_it_is_read_a_night_is_published_into_it_and_the_rest_goes_on(
     lake: Path, tmp_path: Path, score_night: Callable[..., RunRecord]
 ) -> None:

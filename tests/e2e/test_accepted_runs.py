@@ -193,6 +193,7 @@ def test_a_product_that_nobody_accepted_is_named_with_those_that_are(
         tonight(other, score_night, tmp_path, **BY_REFERENCE)
 
 
+@pytest.mark.slow
 def test_false_discovery_is_over_the_whole_night(scored: Accepted, score_night: Score, tmp_path: Path) -> None:
     rate = 0.5
     settings = {"scoring.verdict": "reference", "scoring.false_discovery": rate}

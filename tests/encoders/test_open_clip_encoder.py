@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("size", "side"), [(224, 7), (320, 10)])
+@pytest.mark.parametrize(("size", "side"), [pytest.param(224, 7, marks=pytest.mark.slow), (320, 10)])
 def test_patch_tokens_are_those_of_open_clips_own_forward_pass(checkpoint: Path, size: int, side: int) -> None:
     spec = EncoderSpec("open_clip/ViT-S-32", str(checkpoint), size)
     encoder = build(spec)
@@ -62,6 +62,7 @@ def test_named_blocks_are_taken_raw(checkpoint: Path) -> None:
     np.testing.assert_allclose(embeddings, expected.numpy(), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_image_tower_alone_gives_the_same_encoder(checkpoint: Path, tmp_path: Path) -> None:
     state = torch.load(checkpoint, weights_only=True)
     tower = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
@@ -79,6 +80,7 @@ def test_random_weights_are_the_same_every_time() -> None:
     assert build(spec).encoder_id == build(spec).encoder_id
 
 
+@pytest.mark.slow
 def test_a_tower_from_timm_works_at_another_size() -> None:
     spec = EncoderSpec("open_clip/vit_medium_patch16_gap_256", "random", 160)
     encoder = build(spec)

@@ -27,7 +27,7 @@ def tensors(count: int) -> bytes:
     return json.dumps({f"t{n}": one for n in range(count)}).encode()
 
 
-@pytest.mark.parametrize("count", [600_000, MOST_TENSORS + 1])
+@pytest.mark.parametrize("count", [pytest.param(600_000, marks=pytest.mark.slow), MOST_TENSORS + 1])
 def test_a_header_of_too_many_tensors_is_refused(tmp_path: Path, count: int) -> None:
     path = with_header(tmp_path / "many.safetensors", tensors(count))
     with pytest.raises(WeightsError, match=r"many\.safetensors have .*at most"):

@@ -17,6 +17,7 @@ from patchead.storage import Storage
 TINY = Sizes(patches=16, dim=32, seconds=0.01, megabytes=1, calls=3)
 
 
+@pytest.mark.slow
 def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path) -> None:
     lake = tmp_path / "lake"
     small = {"encoder.name": "timm/vit_tiny_patch16_224", "encoder.weights": "hub", "encoder.image_size": 32}

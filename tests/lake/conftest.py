@@ -21,7 +21,7 @@ def local(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "lake"), Storage())
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def lake(request: pytest.FixtureRequest) -> Lake:
     if request.param == "local":
         return request.getfixturevalue("local")

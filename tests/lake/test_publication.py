@@ -136,7 +136,9 @@ def test_killed_on_s3_readers_have_one_whole_night_and_the_same_run_completes(s3
     killed_on_s3(s3, [PUBLICATION], publishers)
 
 
-@pytest.mark.parametrize("commits", [1, PUBLICATION - 1, PUBLICATION])
+@pytest.mark.parametrize(
+    "commits", [PUBLICATION, *(pytest.param(commits, marks=pytest.mark.slow) for commits in (1, PUBLICATION - 1))]
+)
 def test_a_paused_writer_that_wakes_after_another_run_published_refuses_and_says_so(
     tmp_path: Path, commits: int, publishers: Publishers
 ) -> None:
@@ -234,6 +236,7 @@ def test_killed_on_s3_after_any_commit(s3: Any, done: int, publishers: Publisher
     killed_on_s3(s3, [done], publishers)
 
 
+@pytest.mark.parametrize("lake", ["local", "s3"], indirect=True)
 def test_a_run_that_publishes_between_the_look_at_the_fence_and_the_commit_wins(
     lake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +272,7 @@ def test_a_run_that_was_replaced_before_it_could_end_is_not_published_again(
     assert read_rows(lake, Storage(), "regions", ["run_id"])["run_id"].to_pylist() == ["quick"] * 2
 
 
+@pytest.mark.slow
 def test_a_run_that_never_published_may_replace_a_later_one_on_purpose(tmp_path: Path, publishers: Publishers) -> None:
     lake = str(tmp_path / "lake")
     publish_night(lake, "old")

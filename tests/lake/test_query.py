@@ -26,6 +26,7 @@ def publish_rows(lake: Any, rows: Rows) -> None:
     publish(lake.uri, lake.storage, *rows.tables)
 
 
+@pytest.mark.parametrize("lake", ["local", "s3"], indirect=True)
 def test_the_three_views_join(lake: Any) -> None:
     entries = [
         group(NIGHT, AWKWARD, "a", "b", score=0.45),

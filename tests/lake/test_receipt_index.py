@@ -108,6 +108,7 @@ def test_only_row_groups_with_ids_of_the_night_are_read(local: Lake, monkeypatch
     assert len(read) <= 3
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_index(local: Lake) -> None:
     """Arrow's own count of what it holds at most: a night of 300 images among 300,000 receipts."""
     index, n = index_of(local), 100_000

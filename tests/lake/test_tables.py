@@ -194,6 +194,7 @@ def test_of_publishers_of_one_night_at_once_each_wins_or_says_who_did(local: Any
     assert states == {run_id: "published" if run_id in published_ones else "publishing" for run_id in ids}
 
 
+@pytest.mark.slow
 def test_readers_never_see_half_a_night(local: Any) -> None:
     images = [f"{i:03}" for i in range(50)]
     publish_rows(local, rows_of("r0", [group(NIGHT, "x", *images)]))
@@ -254,6 +255,7 @@ def test_predicates_name_what_is_replaced() -> None:
     assert groups_predicate(SCORES.empty_table()) == ""
 
 
+@pytest.mark.slow
 def test_many_nights_are_published_at_once(local: Any) -> None:
     nights = [NIGHT + dt.timedelta(days) for days in range(120)]
     entries = [group(n, f"product {i % 7}", f"{n}") for i, n in enumerate(nights)]

@@ -126,7 +126,9 @@ def test_portions_add_up_to_the_group_as_a_whole(night: Night) -> None:
             np.testing.assert_array_equal(np.asarray(night.picture(row["heatmap_path"])), pictures[row["image_id"]])
 
 
-@pytest.mark.parametrize("heatmaps", ["flagged", "all", "none"])
+@pytest.mark.parametrize(
+    "heatmaps", ["all", *(pytest.param(wanted, marks=pytest.mark.slow) for wanted in ("flagged", "none"))]
+)
 def test_tables_are_the_same_for_every_portion_and_number_of_workers(night: Night, heatmaps: str) -> None:
     scores, regions = night.explain(heatmaps=heatmaps, portion=10_000)
     assert regions.num_rows >= len(night.hot)

@@ -116,10 +116,8 @@ class Stage:
     ("executor", "actors", "schedule"),
     [
         *(("inline", actors, schedule) for actors in (1, 2, 4) for schedule in SCHEDULES),
-        ("ray", 2, "symmetric"),
-        # Of others Ray is left to show that it starts the actors: the tasks are those of the inline runs.
-        *(pytest.param("ray", 2, schedule, marks=pytest.mark.slow) for schedule in SCHEDULES[1:]),
-        *(pytest.param("ray", n, schedule, marks=pytest.mark.slow) for n in (1, 4) for schedule in SCHEDULES),
+        # What Ray adds is below: groups in blocks and whole ones together, and a killed actor.
+        *(pytest.param("ray", n, schedule, marks=pytest.mark.slow) for n in (1, 2, 4) for schedule in SCHEDULES),
     ],
     indirect=["executor"],
 )
@@ -195,7 +193,11 @@ def test_the_window_rule_is_the_same_for_any_number_of_actors(tmp_path: Path, ex
 
 @pytest.mark.parametrize(
     ("executor", "actors", "schedule"),
-    [*(("inline", actors, schedule) for actors in (1, 4) for schedule in SCHEDULES), ("ray", 2, "symmetric")],
+    [
+        *(("inline", 4, schedule) for schedule in SCHEDULES),
+        *(pytest.param("inline", 1, schedule, marks=pytest.mark.slow) for schedule in SCHEDULES),
+        pytest.param("ray", 2, "symmetric", marks=pytest.mark.slow),
+    ],
     indirect=["executor"],
 )
 def test_repeats_are_found_and_scored_again_alike_by_any_number_of_actors(

@@ -65,6 +65,7 @@ def test_the_drawings_are_of_every_image_and_night(lake: str, tmp_path: Path) ->
     assert "#0a0b0" not in text
 
 
+@pytest.mark.slow
 def test_another_night_fewer_images_and_no_copies(lake: str, tmp_path: Path) -> None:
     options = ("--night", str(BEFORE), "--set=report.images=5", "--set=report.pictures=1", "--set=report.compared=0")
     text, data = page_of(lake, tmp_path, *options)
@@ -94,6 +95,7 @@ def test_originals_that_are_gone_are_told(tmp_path: Path) -> None:
     assert f"open      {here}/reports/night={NIGHT}/index.html" in done.out
 
 
+@pytest.mark.slow
 def test_a_page_in_an_object_store(lake: str, s3: Any) -> None:
     out = s3.bucket()
     done = write_report(ReportRequest(lake, f"{out}/page", images=5), s3.storage, lambda line: None)

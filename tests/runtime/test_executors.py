@@ -135,6 +135,7 @@ def test_a_function_that_is_submitted_often_is_sent_to_the_cluster_once(local_ra
     assert sent() == before > 0
 
 
+@pytest.mark.slow
 def test_a_task_reserves_its_memory_and_never_more_than_there_is(local_ray: None) -> None:
     nodes = max(int(node["Resources"].get("memory", 0)) for node in ray.nodes() if node["Alive"])
     assert within_a_node(0) is None

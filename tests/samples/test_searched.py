@@ -24,7 +24,12 @@ def parts() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, pytest.param({"mask": True, "align": Alignment()}, marks=pytest.mark.slow), {"prompts": 30}]
+    "options",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param({"mask": True, "align": Alignment()}, marks=pytest.mark.slow),
+        {"prompts": 30},
+    ],
 )
 def test_what_is_looked_at_is_exact(options: dict[str, Any]) -> None:
     images, asked = parts(), dict(options)

@@ -56,6 +56,7 @@ def test_a_hostile_file_ends_in_one_short_line(name: str, tmp_path: Path) -> Non
     assert len(text) < 700 + len(str(path))
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_line_in_little_memory(tmp_path: Path) -> None:
     """The whole process: at 1 GB of address space above what it maps at its start, ten billion values do not fit."""
     path = tmp_path / "settings.yaml"
