@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS, good_images, job_environment, rows, write_group
 from tests.helpers.forked import Forkserver
@@ -32,7 +30,6 @@ main()
 """
 
 
-@pytest.mark.slow
 def test_heatmaps_of_a_run_killed_while_it_draws_are_not_drawn_again(tmp_path: Path, forkserver: Forkserver) -> None:
     for number, product in enumerate(PRODUCTS):
         write_group(tmp_path / "archive", NIGHT, product, good_images(5, 5 * number))
