@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -43,6 +44,8 @@ def test_an_error_ends_the_work_and_the_setting_returns() -> None:
     def work(item: int) -> None:
         if item == 1:
             raise ValueError("item 1")
+        if item > 100:
+            time.sleep(0.001)  # else a busy machine is through with all of them before this thread hears of the error
         done.append(item)
 
     with pytest.raises(ValueError, match="item 1"):

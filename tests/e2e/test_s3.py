@@ -52,6 +52,7 @@ def upload(folder: Path, server: S3Server, target: str) -> None:
     filesystem.put(f"{folder}/", f"{path}/", recursive=True)
 
 
+@pytest.mark.slow
 def test_the_job_on_s3_gives_the_scores_of_one_process(
     tmp_path: Path, s3: S3Server, score_night: Callable[..., RunRecord]
 ) -> None:

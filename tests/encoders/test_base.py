@@ -142,6 +142,7 @@ def test_the_id_ignores_what_does_not_change_embeddings() -> None:
     assert _encoder_id(SPEC, VIT, "digest").startswith("vit-")
 
 
+@pytest.mark.slow
 def test_another_process_gives_the_same_id_and_imports_no_other_library(encoder: Encoder) -> None:
     code = (
         "import sys; from patchead.encoders import *;"

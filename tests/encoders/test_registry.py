@@ -40,6 +40,7 @@ def test_the_encoders_of_the_paper_and_its_neighbours_are_there() -> None:
     assert all(name == registered.name == name.lower() for name, registered in REGISTRY.items())
 
 
+@pytest.mark.slow
 @ALL
 def test_the_facts_are_the_librarys(registered: Registered) -> None:
     architecture = described(registered)

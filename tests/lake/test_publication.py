@@ -90,17 +90,24 @@ def went_on(work: Forked) -> tuple[int, str]:
     return work.wait(), work.err
 
 
+@pytest.mark.parametrize(
+    "points",
+    [
+        pytest.param([PUBLICATION - 1, PUBLICATION, len(COMMITS) - 1], id="around-the-publication"),
+        pytest.param([*range(len(COMMITS))], id="all", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_after_any_commit_readers_have_one_whole_night_and_the_same_run_completes(
-    tmp_path: Path, publishers: Publishers
+    tmp_path: Path, publishers: Publishers, points: list[int]
 ) -> None:
     publish_night(str(tmp_path / "first"), "old")
-    lakes = [str(tmp_path / f"lake{done}") for done in range(len(COMMITS))]
-    for lake in lakes:
+    lakes = {done: str(tmp_path / f"lake{done}") for done in points}
+    for lake in lakes.values():
         shutil.copytree(tmp_path / "first", lake)
-    with publishers("new", "SIGKILL", *(f"{lake}:{done}" for done, lake in enumerate(lakes))) as work:
+    with publishers("new", "SIGKILL", *(f"{lake}:{done}" for done, lake in lakes.items())) as work:
         work.wait()
-    assert work.out.split() == ["-9"] * len(COMMITS), work.err
-    for done, lake in enumerate(lakes):
+    assert work.out.split() == ["-9"] * len(lakes), work.err
+    for done, lake in lakes.items():
         assert seen(lake) == ("new" if done >= PUBLICATION else "old"), COMMITS[:done]
         assert published(lake, Storage(), "new") == (done > PUBLICATION)
         listed = {run.run_id: run for run in list_runs(lake, Storage())}
@@ -257,6 +264,7 @@ def test_a_run_that_publishes_between_the_look_at_the_fence_and_the_commit_wins(
     assert read_rows(lake.uri, lake.storage, "regions", ["run_id"])["run_id"].to_pylist() == ["quick"] * 2
 
 
+@pytest.mark.slow
 def test_a_run_that_was_replaced_before_it_could_end_is_not_published_again(
     tmp_path: Path, publishers: Publishers
 ) -> None:

@@ -342,8 +342,16 @@ def _cpu_seconds(pid: int) -> float:
     return int((_stat(Path(f"/proc/{pid}")) or ["0"] * 12)[11]) / os.sysconf("SC_CLK_TCK")
 
 
-@BOTH
-@pytest.mark.parametrize("schedule", ["whole", "blocks"])
+@pytest.mark.parametrize(
+    ("executor", "schedule"),
+    [
+        ("inline", "whole"),
+        ("inline", "blocks"),
+        ("ray", "blocks"),
+        pytest.param("ray", "whole", marks=pytest.mark.slow),
+    ],
+    indirect=["executor"],
+)
 def test_a_group_that_cannot_be_scored_stops_no_other(tmp_path: Path, executor: Executor, schedule: str) -> None:
     """The largest comes first, and its embeddings are gone."""
     sizes = {"bad": N, "good": N - 4, "also": 8}

@@ -51,6 +51,7 @@ def test_the_newest_night_with_what_it_is_compared_by(lake: str, tmp_path: Path)
     assert [image["lacking"] for image in images[-2:]] == ["failed", "failed"]
 
 
+@pytest.mark.slow
 def test_the_drawings_are_of_every_image_and_night(lake: str, tmp_path: Path) -> None:
     text, _ = page_of(lake, tmp_path, "--set=report.images=1", "--set=report.pictures=0")
     titles = re.findall(r"<title>([^<]*)</title>", text)
@@ -75,6 +76,7 @@ def test_another_night_fewer_images_and_no_copies(lake: str, tmp_path: Path) -> 
     assert len(list((tmp_path / "pictures").iterdir())) == len(list((tmp_path / "heatmaps").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_what_changed_and_the_results_of_another_lane(tmp_path: Path) -> None:
     here = lake_of_nights(tmp_path, ["screw"], images=9, flagged=6, flagged_before=0)
     assert lake_of_nights(tmp_path, ["nut", "bolt"], images=5, flagged=1, lane="trial") == here
@@ -85,6 +87,7 @@ def test_what_changed_and_the_results_of_another_lane(tmp_path: Path) -> None:
     assert f"open      {here}/reports/lane=trial/night={NIGHT}/index.html" in done.out
 
 
+@pytest.mark.slow
 def test_originals_that_are_gone_are_told(tmp_path: Path) -> None:
     here = lake_of_nights(tmp_path, ["screw"], images=5, flagged=1)
     for file in (tmp_path / "archive").rglob("*.jpg"):

@@ -15,7 +15,7 @@ from patchead.runtime.ray_executor import RayExecutor
 from tests.helpers.actors import Adder, doubled
 from tests.helpers.second_node import second_node
 
-LARGE = Pool(size=2, num_cpus=2.75, num_gpus=0, threads=3, decode_cpus=0.25)  # one on each node
+LARGE = Pool(size=2, num_cpus=1.75, num_gpus=0, threads=2, decode_cpus=0.25)  # one on each node
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_without_room_the_reason_is_told(local_ray: None, told: list[str]) -> No
 def test_calls_to_an_actor_of_a_lost_node_end_and_are_made_again_by_fewer(local_ray: None, told: list[str]) -> None:
     executor = RayExecutor()
     executor.tell = told.append
-    with second_node(3) as kill:
+    with second_node(2) as kill:
         with pytest.raises(LostNodesError), executor.actors(Adder, 1, LARGE) as actors:
             where = [handle for _ in range(4) for handle in actors.call("who", results=2)]
             assert len({ray.get(pid) for pid in where[::2]}) == 2
