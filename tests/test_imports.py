@@ -124,7 +124,7 @@ def test_the_tasks_of_workers_start_without_what_they_do_not_need() -> None:
 
 
 def test_commands_that_need_a_lake_alone_start_without_torch_and_ray(tmp_path: Path) -> None:
-    """The analyst waits for what she asked, not for three seconds of imports. One process: what one imports, all have."""
+    """The analyst waits for what she asked, not for three seconds of imports; one process has all imports of these."""
     commands = ["query SELECT", "runs", "accepted", "feedback labels.csv", "thresholds", "report"]
     code = (
         "import sys; from patchead.cli import main\n"
