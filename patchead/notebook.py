@@ -45,6 +45,8 @@ _SETTINGS = {
     "alpha": "scoring.alpha",
     "flag_top": "scoring.flag_top",
     "min_batch": "scoring.min_batch",
+    "repeats": "scoring.repeats",
+    "patch_threshold": "explain.patch_threshold",
     "precision": "scoring.precision",
     "schedule": "scoring.schedule",
     "memory_gb": "scoring.memory_gb",
@@ -75,6 +77,8 @@ def score(
     alpha: float = 0.01,
     flag_top: float = 0.01,
     min_batch: int = 5,
+    repeats: bool = False,
+    patch_threshold: float | None = None,
     precision: str = "auto",
     schedule: str = "auto",
     device: str = "auto",
@@ -108,6 +112,9 @@ def score(
         alpha: share of good images that may be flagged, where the rule has p-values.
         flag_top: what the rule top flags: a share below 1, or a count from 1.
         min_batch: fewer images than this are refused without ``prompts``.
+        repeats: look for images that share a region, and score them without each other (method.md §9.2); they have one
+            number in ``repeat_group``. With ``aggregation``, its own field says so.
+        patch_threshold: regions are where patch scores exceed this; default: found from images that are not flagged.
         precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
             faster. One that is slower than fp32 here gives a warning.
         schedule: auto, symmetric, row_stationary, or bounded: the same image scores for a fraction of the work. Images
@@ -159,6 +166,8 @@ def score(
         alpha=alpha,
         flag_top=flag_top,
         min_batch=min_batch,
+        repeats=repeats,
+        patch_threshold=patch_threshold,
         precision=precision,
         schedule=schedule,
         memory_gb=memory_gb,
@@ -204,7 +213,15 @@ def score(
         )
         table = _table(images, samples, found, judged, why_none)
         return Scored(
-            table, found.patch_scores, judged, images, network.fit, reading, exact=found.exact, search=found.search
+            table,
+            found.patch_scores,
+            judged,
+            images,
+            network.fit,
+            reading,
+            exact=found.exact,
+            search=found.search,
+            patch_threshold=patch_threshold,
         )
 
 
@@ -239,6 +256,7 @@ def _table(
             "is_anomalous": judged(verdict.flagged),
             "max_patch": column(found.patch_scores.max(axis=(1, 2)).astype(np.float64)),
             "n_references": found.n_references,
+            "repeat_group": pa.array(found.repeat_group, pa.int32(), mask=found.repeat_group == 0),
             "aligned": pa.nulls(len(images), pa.bool_())
             if found.aligned is None
             else pa.array(found.aligned, mask=~samples.usable),

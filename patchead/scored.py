@@ -39,8 +39,8 @@ class Scored:
 
     table: pa.Table
     """image_id, score, rank (1 = most anomalous), z, p_value (null where the rule has none), is_anomalous, max_patch,
-    n_references, repeat_group (equal for images that share a region), aligned (null without alignment), width, height,
-    status (ok, failed, too_few_images), error (why there is no score, else null)."""
+    n_references, repeat_group (equal for images that share a region, else null), aligned (null without alignment),
+    width, height, status (ok, failed, too_few_images), error (why there is no score, else null)."""
     patch_scores: np.ndarray
     """float32 (N, h, w), in [0, 1]; upper bounds in part of the images that are not ``exact``."""
     verdict: Verdict
@@ -54,6 +54,8 @@ class Scored:
     are searched when they are asked for. None: all."""
     search: Callable[[np.ndarray], np.ndarray] | None = None
     """Searches the patches of images by their places, see `SampleScores.search`."""
+    patch_threshold: float | None = None
+    """What patch scores exceed in a region; None: found from images that are not flagged (method.md §6)."""
 
     def heatmap(self, index: int) -> np.ndarray:
         """Draw the photo with its patch scores over it: uint8 RGB (H, W, 3), at most 1,024 px, colours alike for all.
@@ -109,6 +111,8 @@ class Scored:
 
     @cached_property
     def _region_threshold(self) -> float:
+        if self.patch_threshold is not None:
+            return self.patch_threshold
         good = np.array([flag is False for flag in self.table["is_anomalous"].to_pylist()])  # None without a score
         while True:
             peaks = peaks_of(self.patch_scores, self._sizes, good, self.fit)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import patchead
-from patchead.errors import ArchiveError, DecodeError
+from patchead.errors import ArchiveError, DecodeError, SettingsError
 from tests.helpers.e2e_tools import good_images, png, spoiled
 
 SMALL = {"encoder": "timm/test_vit", "weights": "random", "image_size": 64}
@@ -62,3 +62,19 @@ def test_the_highest_scores_are_drawn_with_their_heatmaps(photos: Path) -> None:
     assert (photo[32:64, 32:64, 0] - photo[32:64, 32:64, 1]).mean() > 150  # the planted square, on the left
     assert np.abs(heat - photo).mean() > 5
     assert scored.show(99).width > sheet.width
+
+
+def test_images_that_share_a_region_have_one_number_and_a_threshold_makes_the_boxes() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(90, 110, (64, 64, 3), dtype=np.uint8) for _ in range(40)]
+    for place in (3, 11, 19, 27):
+        images[place][16:32, 16:32] = np.arange(16, dtype=np.uint8)[:, None, None] * 16
+    plain, found = (patchead.score(images, **SMALL, repeats=repeats) for repeats in (False, True))
+    assert plain.table["repeat_group"].null_count == 40
+    assert np.flatnonzero(np.array(found.table["repeat_group"].to_pylist(), float) == 1).tolist() == [3, 11, 19, 27]
+    own = [min(scored.table["score"][place].as_py() for place in (3, 11, 19, 27)) for scored in (plain, found)]
+    assert own[1] > own[0]
+    boxes = patchead.score(images, **SMALL, patch_threshold=0.125).regions(3)
+    assert {box.threshold for box in boxes} == {0.125}
+    with pytest.raises(SettingsError, match=r"repeats needs the distances of every patch, and .*schedule bounded"):
+        patchead.score(images, **SMALL, repeats=True, schedule="bounded")
