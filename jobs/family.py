@@ -39,15 +39,15 @@ class Family:
             _open_files(self._pid),
         )
 
-    def kill_an_actor(self, rng: random.Random) -> list[str]:
-        """Kill one that embeds or scores, and say which; none where there is none."""
+    def kill_an_actor(self, rng: random.Random) -> str:
+        """Kill one that embeds or scores, and say which; "" where there is none."""
         actors = {pid: title for pid in self._members() if (title := _title(pid)).find("ray::") == 0}
         wanted = sorted(pid for pid, title in actors.items() if any(name in title for name in _ACTORS))
         if not wanted:
-            return []
+            return ""
         chosen = rng.choice(wanted)
         os.kill(chosen, signal.SIGKILL)
-        return [actors[chosen]]
+        return actors[chosen]
 
     def alive(self) -> list[str]:
         """Name those that were seen and still live."""

@@ -107,10 +107,11 @@ def score_night(folder: Path, night: str, kill_every: float, cpus: int, rng: ran
         )
         family = Family(process.pid)
         moments, killed = list[Moment](), list[str]()
+        last = 0.0
         for moment in watched(process, family, started):
             moments.append(moment)
-            if kill_every and moment.seconds >= kill_every * (len(killed) + 1):
-                killed += family.kill_an_actor(rng)
+            if kill_every and moment.seconds >= last + kill_every and (victim := family.kill_an_actor(rng)):
+                killed, last = [*killed, victim], moment.seconds
     left = [str(path.relative_to(temporary)) for path in temporary.rglob("*") if path.is_file()]
     half = [path.name for path in lake.rglob(".*.tmp")]
     record = json.loads((lake / "runs" / night / "run.json").read_text(encoding="utf-8"))
@@ -127,27 +128,49 @@ def score_night(folder: Path, night: str, kill_every: float, cpus: int, rng: ran
         "skipped": record["skipped"],
         "lost": record["images"] - len(set(rows["image_id"].to_pylist())) + abs(expected - rows.num_rows),
         "killed": killed,
-        "left_over": [*family.alive(), *left, *half],
+        "left_over": [*family.alive(), *left],
+        "half_written": half,  # by what was killed; `patchead gc` removes them after a day
         "moments": [moment._asdict() for moment in moments],
     }
 
 
 def watched(process: subprocess.Popen[bytes], family: Family, started: float) -> Iterator[Moment]:
     """Look at the family twice a second, as long as the process lives."""
-    while process.poll() is None:
-        yield family.look(time.perf_counter() - started)
-        time.sleep(0.5)
+    try:
+        while process.poll() is None:
+            yield family.look(time.perf_counter() - started)
+            time.sleep(0.5)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 def summary(found: Sequence[dict[str, Any]], images: int) -> str:
     """What a person wants to know of each night, as a table of Markdown."""
     stages = list(dict.fromkeys(stage for night in found for stage in night["stages"]))
-    header = ["night", "images", "lost", "actors killed", "left over", "driver MB, half to end", "seconds", *stages]
+    header = [
+        "night",
+        "images",
+        "lost",
+        "actors killed",
+        "left over",
+        "half-written files",
+        "driver MB, half to end",
+        "seconds",
+        *stages,
+    ]
     rows = []
     for night in found:
         driver = [moment["driver_mb"] for moment in night["moments"]]
         half = f"{max(driver[: len(driver) // 2 + 1]):.0f} to {max(driver[len(driver) // 2 :]):.0f}"
-        counts = [night["images"], night["lost"], len(night["killed"]), len(night["left_over"])]
+        counts = [
+            night["images"],
+            night["lost"],
+            len(night["killed"]),
+            len(night["left_over"]),
+            len(night["half_written"]),
+        ]
         taken = [f"{night['stages'].get(stage, 0):.1f}" for stage in stages]
         rows.append([night["night"], *map(str, counts), half, f"{night['seconds']:.0f}", *taken])
     return markdown_table(header, rows, 1)

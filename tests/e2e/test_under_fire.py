@@ -15,7 +15,7 @@ from tests.helpers.e2e_tools import ROOT
 
 @pytest.mark.slow
 def test_every_image_is_accounted_for_while_actors_are_killed(tmp_path: Path) -> None:
-    words = [sys.executable, "jobs/load.py", str(tmp_path / "load"), "--images", "600", "--kill-every", "5"]
+    words = [sys.executable, "jobs/load.py", str(tmp_path / "load"), "--images", "1000", "--kill-every", "20"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

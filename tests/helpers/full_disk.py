@@ -67,14 +67,14 @@ def _full_at(owner: Any, name: str, call: int, filler: Path) -> Callable[[], Non
     def watched(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         if len(calls) == call:
-            fill(filler)
+            _fill(filler)
         return real(*arguments, **options)
 
     setattr(owner, name, watched)
     return lambda: setattr(owner, name, real)
 
 
-def fill(path: Path) -> None:
+def _fill(path: Path) -> None:
     """Leave no byte."""
     with path.open("wb", buffering=0) as file:
         for size in (2**20, 4096, 1):
