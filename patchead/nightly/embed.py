@@ -20,6 +20,7 @@ from patchead.errors import WeightsError
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
+from patchead.nightly.landed import Landed
 from patchead.nightly.told import Brought, count_images, labels_by_group, tell_unit
 from patchead.nightly.units import as_read_now, samples, units
 from patchead.nightly.unread import Outage, as_failed
@@ -75,11 +76,12 @@ def embed(
     advance: Callable[[int], None],
     guides: Mapping[str, pa.Table] | None = None,
     proven: bool = False,
+    landed: Landed | None = None,
 ) -> Embedded:
     """Embed every image of the manifest that the lake does not already hold under this encoder.
 
     The manifest may have columns of `TO_EMBED`; ``guides`` are the images to align with, by group: manifest rows;
-    ``proven`` says that the encoder is known to work, by the prompts.
+    ``proven`` says that the encoder is known to work, by the prompts; ``landed`` hears of receipts as they come.
 
     Raises:
         PatcheadError: the encoder cannot be built on the workers, or the lake cannot be written. Units that were
@@ -93,18 +95,23 @@ def embed(
     known = pc.is_in(keys(readable, SAMPLE_KEY), value_set=keys(unchanged, SAMPLE_KEY))
     todo, labels = readable.filter(pc.invert(known)), labels_by_group(readable)
     count_images("patchead_images_reused", readable.filter(known), "embed")
+    if landed is not None:
+        landed.add(unchanged)
     embed_spec = EmbedSpec(spec, store, settings.recipe, batch_size, pool.threads, proven, settings.in_hand)
     shared = Shared(Contents(store.index), guides or {})
     fresh, unread, unit_ids = [RECEIPTS.empty_table()], RECEIPTS.empty_table(), list[str]()
     embedded = [RECEIPTS.empty_table()["image_id"]]
     for _ in range(_PASSES):
         work = units(todo, images_per_file, run_id)
+        work = work if landed is None else landed.in_order(work)
         unit_ids += work["unit_id"].to_pylist()
         outage = Outage()
         for receipts, written, brought in _run(executor, work, settings, shared, embed_spec, pool):
             fresh.append(receipts.filter(pc.not_equal(receipts["status"], UNREAD)))
             tell_unit(labels.get(brought.group_id, {}), brought, unread=receipts.num_rows - fresh[-1].num_rows)
             outage.add(receipts)
+            if landed is not None:
+                landed.add(fresh[-1])
             embedded.append(receipts["image_id"].filter(written))
             advance(fresh[-1].num_rows)
         unread = outage.unread

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -15,24 +16,24 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.publication import publish
 from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
-from patchead.nightly.accepted import drift_warnings, find_accepted, level_of_night
+from patchead.nightly.accepted import find_accepted
 from patchead.nightly.bit_depth import settle_night, with_bits
 from patchead.nightly.decode import decoding_memory
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
 from patchead.nightly.embedded_night import EmbeddedNight, Groups
-from patchead.nightly.explain import Explained, ExplainSettings, explain, failed_rows
+from patchead.nightly.explain import Explained
 from patchead.nightly.group import GroupPrompts
+from patchead.nightly.landed import Landed, with_receipts
 from patchead.nightly.manifest import make_manifest
+from patchead.nightly.meanwhile import Meanwhile, References
 from patchead.nightly.noted import note_embedded, note_held, note_published, which_failed
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
 from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
 from patchead.nightly.refusals import refuse_too_many_failures, refuse_unread
-from patchead.nightly.repeated import found_in
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score_spec import ScoreSpec
-from patchead.nightly.search_shown import search_shown
 from patchead.nightly.told import count_images, tell_published
 from patchead.nightly.try_bounds import with_bounds
 from patchead.nightly.twins import with_twins
@@ -40,7 +41,8 @@ from patchead.plan.group_plan import Plan, PromptCounts, make_plan
 from patchead.printed import say
 from patchead.runtime.executor import Executor
 from patchead.runtime.in_hand import MOST_STARTS
-from patchead.schema import FAILED, OK, SAMPLE_KEY
+from patchead.runtime.pool import Pool
+from patchead.schema import OK
 from patchead.scoring.precision_probe import probe_with, to_time, warning
 from patchead.settings.argument_names import in_settings
 from patchead.settings.identity import store_id
@@ -61,7 +63,14 @@ class Night:
         executor.tell = stages.warn
         memory = decoding_memory(config.archive.max_pixels, config.archive.bytes_in_flight)
         self.run_images = partial(executor.run_tasks, starts=MOST_STARTS, memory=memory)  # one may end its process
-        self.embed_pool, self.score_pool = executor.pools(wiring.pool_request(config))
+        self.embed_pool, self.score_pool = executor.pools(request := wiring.pool_request(config))
+        self.meanwhile_pool: Pool | None = None
+        if config.resources.overlap and (together := executor.pools_together(request)):
+            self.embed_pool, self.meanwhile_pool = together
+        # Where all scoring actors work meanwhile, as those that share a GPU with an encoder do, they go on behind it.
+        self.goes_on = self.meanwhile_pool is not None and self.meanwhile_pool.size == self.score_pool.size
+        self.scoring_pool = self.meanwhile_pool if self.meanwhile_pool and self.goes_on else self.score_pool
+        self.meanwhile: Meanwhile | None = None
         places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
         executor.require_shared_folders([uri for uri in places if uri is not None])
         record.seconds = stages.seconds
@@ -92,17 +101,22 @@ class Night:
         encoder = self.encoder()
         store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
         accepted = find_accepted(self.config, self.storage, readable, encoder.encoder_id, store)
-        self.plan(readable, encoder, prompts.counts(readable) if prompts else accepted.counts(readable))
+        by_manifest = self.plan(readable, encoder, prompts.counts(readable) if prompts else accepted.counts(readable))
         guides = self.guides(readable, prompts)
         decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
         self.bits = settle_night(readable, prompts, decoding, self.run_images, self.stages.console)
         filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
-        images = self.embed(with_bits(manifest, self.bits), encoder, store, guides)
+        references = partial(prompts.of, filed) if prompts else lambda name: accepted.images([name]).get(name)
+        self.meanwhile = self.scoring_meanwhile(by_manifest, encoder, store, references)
+        with_them = with_bits(manifest, self.bits)
+        with self.meanwhile.scoring(with_them) if self.meanwhile else nullcontext() as landed:
+            images = self.embed(with_them, encoder, store, guides, landed)
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
         of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else accepted.images(groups)
         groups, self.twins = with_twins(groups, of_groups, store, self.executor.run_tasks, self.stages.console)
         plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} or None, store)
         self.record.scoring |= {"prompts": prompts.ids() if prompts else {}, "accepted": accepted.facts()}
+        self.record.scoring["scored_meanwhile"] = len(self.meanwhile.scored) if self.meanwhile else 0
         return EmbeddedNight(
             manifest=manifest,
             images=images,
@@ -168,13 +182,18 @@ class Night:
         return nulls.with_references(references, receipts)
 
     def embed(
-        self, manifest: pa.Table, encoder: EncoderFacts, store: EmbeddingStore, guides: dict[str, pa.Table]
+        self,
+        manifest: pa.Table,
+        encoder: EncoderFacts,
+        store: EmbeddingStore,
+        guides: dict[str, pa.Table],
+        landed: Landed | None = None,
     ) -> pa.Table:
         """Embed the images. Returns the manifest with the receipts' columns behind its own, one row per image."""
         with self.stages.stage("embed", manifest.num_rows) as advance:
             # Prompts are all usable by now, or the night has ended; so were accepted images on their own night.
             proven = wiring.few_shot(self.config) or wiring.accepted_references(self.config)
-            done = self._embed(manifest, encoder, store, guides, advance, proven=proven)
+            done = self._embed(manifest, encoder, store, guides, advance, proven=proven, landed=landed)
         note_embedded(self.record, manifest, done)
         say(self.stages.console, f"         {done.summary()}")
         try:
@@ -184,8 +203,7 @@ class Night:
             self.folder.forget_manifest()  # the remedy is to mend the archive: it is another one then
             raise
         self.folder.write_receipts(done.receipts, store_id=store.encoder_id)
-        found, left = done.receipts.drop_columns(SAMPLE_KEY), manifest.drop_columns(["status", "error"])
-        return pa.table([*left.columns, *found.columns], names=[*left.column_names, *found.column_names])
+        return with_receipts(manifest, done.receipts)
 
     def _embed(
         self,
@@ -196,6 +214,7 @@ class Night:
         advance: Callable[[int], None],
         *,
         proven: bool,
+        landed: Landed | None = None,
     ) -> Embedded:
         self.store = store
         done = embed(
@@ -211,6 +230,7 @@ class Night:
             advance=advance,
             guides=guides,
             proven=proven,
+            landed=landed,
         )
         self.files |= set(pc.unique(done.receipts["embedding_uri"]).drop_null().to_pylist())
         return done
@@ -234,43 +254,28 @@ class Night:
         }
         return plan
 
-    def score_spec(self, embedded: EmbeddedNight) -> ScoreSpec:
+    def score_spec(self, encoder: EncoderFacts, store: EmbeddingStore) -> ScoreSpec:
         """Put together what the scoring actors are set up with."""
-        settings = wiring.score_settings(self.config, embedded.encoder, self.score_pool.device)
-        self.record.scoring["embeddings"] = embedded.store.encoder_id
-        return ScoreSpec(embedded.store, self.folder, settings, self.score_pool, self.executor.call_counter())
+        settings = wiring.score_settings(self.config, encoder, self.score_pool.device)
+        self.record.scoring["embeddings"] = store.encoder_id
+        counter = self.meanwhile.spec.counter if self.meanwhile else self.executor.call_counter()
+        return ScoreSpec(store, self.folder, settings, self.scoring_pool, counter)
 
-    def explain(self, embedded: EmbeddedNight, failed: Mapping[str, str]) -> Explained:
-        """Rank, judge and draw; score rows of every image, regions and verdicts. ``failed``: see `Scored`."""
-        images, encoder_id = embedded.images, embedded.encoder.encoder_id
-        decoding = wiring.decode_settings(self.config, embedded.encoder.grid, self.in_hand)
-        root = self.record.archive_root or self.config.archive.uri
-        settings = wiring.explain_settings(self.config, self.record.run_id, encoder_id, decoding, root)
-        with self.stages.stage("explain", sum(rows.num_rows for rows in embedded.groups.values())) as advance:
-            settings = self.at_level_of_night(replace(settings, failed=failed), embedded)
-            groups, given, spec = embedded.groups, embedded.accepted.groups, partial(self.score_spec, embedded)
-            search, run = partial(search_shown, self.executor, embedded.plan, embedded.group_of, spec), self.run_images
-            done = explain(groups, self.folder, settings, map_tasks=run, advance=advance, accepted=given, search=search)
-        for text in drift_warnings(done.verdicts):
-            say(self.stages.console, f"warning: {text}")
-        self.record.scoring |= found_in(done, aligned=self.config.align.enabled)
-        failed = failed_rows(images.filter(pc.equal(images["status"], FAILED)), settings)
-        return replace(done, scores=pa.concat_tables([done.scores, failed]))
-
-    def at_level_of_night(self, settings: ExplainSettings, embedded: EmbeddedNight) -> ExplainSettings:
-        """Settle the level of the p-values where a false-discovery rule finds it from the whole night's."""
-        if (rate := self.config.scoring.false_discovery) is None:
-            return settings
-        judged = settings.judged(embedded.groups)
-        found = level_of_night(judged, embedded.accepted, self.folder, rate, map_tasks=self.executor.run_tasks)
-        self.record.scoring["level"] = found
-        return replace(settings, judging=replace(settings.judging, level=found))
+    def scoring_meanwhile(
+        self, plan: Plan, encoder: EncoderFacts, store: EmbeddingStore, references: References
+    ) -> Meanwhile | None:
+        """Get ready to score groups while others are embedded; None where that is not wanted, or there is no room."""
+        if self.meanwhile_pool is None:
+            return None
+        spec = replace(self.score_spec(encoder, store), counter=self.executor.call_counter())
+        limits = wiring.limits(self.config, 1, self.score_pool.device)
+        return Meanwhile(self.executor, spec, self.meanwhile_pool, plan, limits, references, self.goes_on)
 
     def publish(self, manifest: pa.Table, explained: Explained, before_commit: Callable[[], None]) -> None:
         """Close the record and publish the tables; ``before_commit`` raises where another process has taken over."""
         record, scores = self.record, explained.scores
         note_published(record, scores, explained.verdicts)
-        note_held(record, self.stages.seconds, self.embed_pool, self.score_pool)
+        note_held(record, self.stages.seconds, self.embed_pool, self.score_pool, self.meanwhile)
         with self.stages.stage("publish"):
             record.finish("published", which_failed(record))
             rows = (scores, explained.regions, explained.verdicts, run_rows(record), explained.vectors)

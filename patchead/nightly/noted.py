@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from patchead.arrow_columns import count
 from patchead.nightly.embed import Embedded
+from patchead.nightly.meanwhile import Meanwhile
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score import Scored
 from patchead.runtime.pool import Pool, reserved_seconds
@@ -54,8 +55,12 @@ def note_published(record: RunRecord, scores: pa.Table, verdicts: pa.Table) -> N
     record.note("groups_failed", verdicts["night"].filter(pc.equal(verdicts["status"], GROUP_FAILED)))
 
 
-def note_held(record: RunRecord, seconds: Mapping[str, float], embed_pool: Pool, score_pool: Pool) -> None:
+def note_held(
+    record: RunRecord, seconds: Mapping[str, float], embed_pool: Pool, score_pool: Pool, meanwhile: Meanwhile | None
+) -> None:
     """Note what the pools have held: ``seconds`` of the stages by now."""
     embedding = sum(seconds.get(name, 0.0) for name in ("embed", "prompts"))
     held = [(embed_pool, embedding), (score_pool, seconds.get("score", 0.0))]
+    if meanwhile is not None:
+        held.append((meanwhile.pool, meanwhile.seconds))
     record.cpu_seconds, record.gpu_seconds = reserved_seconds(held)

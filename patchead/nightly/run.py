@@ -16,6 +16,7 @@ from patchead.lake.publication import published_settings, record_failure, remove
 from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
 from patchead.nightly.damage import attempts
+from patchead.nightly.explained_night import explain_night
 from patchead.nightly.name import name
 from patchead.nightly.night import Night
 from patchead.nightly.noted import note_held, note_scored
@@ -91,9 +92,9 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                 embedded = night.embedded(manifest)
                 if until == "embed":
                     return record.stopped_after(until)
-                spec, group_of = night.score_spec(embedded), embedded.group_of
+                spec, group_of = night.score_spec(embedded.encoder, embedded.store), embedded.group_of
                 with night.stages.stage("score", sum(group.images for group in embedded.plan.scored)) as advance:
-                    told, plan, pool = Scoring.of(embedded.images, embedded.plan), embedded.plan, night.score_pool
+                    told, plan, pool = Scoring.of(embedded.images, embedded.plan), embedded.plan, night.scoring_pool
                     digests = embedded.digests(spec.settings)
                     done = score_groups(
                         executor, plan, group_of, spec, pool, advance=advance, told=told, digests=digests
@@ -102,7 +103,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                 refuse_failed_groups(record, done.failed, len(plan.scored), config.run.max_failed_groups)
                 if until == "score":
                     return record.stopped_after(until)
-                explained = name(night, embedded, night.explain(embedded, done.failed))
+                explained = name(night, embedded, explain_night(night, embedded, done.failed))
                 night.publish(embedded.manifest, explained, held.require)
     return record
 
@@ -142,7 +143,7 @@ def _held(night: Night) -> Iterator[None]:
     try:
         yield
     finally:
-        note_held(night.record, night.stages.seconds, night.embed_pool, night.score_pool)
+        note_held(night.record, night.stages.seconds, night.embed_pool, night.score_pool, night.meanwhile)
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def with_twins(
         LakeError: an embedding file is missing or damaged.
     """
     names = list(groups)
-    items = (_Rows(_plain(groups[n]), _plain(_upright(prompts[n])) if n in prompts else None) for n in names)
+    items = (twins_of(groups[name], prompts.get(name)) for name in names)
     found = dict(run_tasks(partial(same_as, store=store), items))
     filled, count = dict[str, pa.Table](), 0
     for place, name in enumerate(names):
@@ -66,6 +66,11 @@ def with_twins(
     if count:
         say(console, f"         {count} images show the same pixels as another one: no references of each other")
     return filled, count
+
+
+def twins_of(images: pa.Table, prompts: GroupPrompts | None) -> _Rows:
+    """Take what `same_as` needs of a group."""
+    return _Rows(_plain(images), None if prompts is None else _plain(_upright(prompts)))
 
 
 def same_as(rows: _Rows, *, store: EmbeddingStore) -> list[str]:

@@ -121,7 +121,7 @@ def recipe(config: Config, grid: tuple[int, int]) -> SampleRecipe:
 
 def pool_request(config: Config) -> PoolRequest:
     """Say what the run takes from the cluster."""
-    return PoolRequest(config.encoder.device, **config.resources.model_dump(exclude={"local_cpus"}))
+    return PoolRequest(config.encoder.device, **config.resources.model_dump(exclude={"local_cpus", "overlap"}))
 
 
 def limits(config: Config, actors: int, device: str) -> Limits:

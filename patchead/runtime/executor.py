@@ -73,6 +73,9 @@ class ActorPool(Protocol):
             Whatever an earlier call has raised.
         """
 
+    def give_up(self) -> None:
+        """Have a thread that waits for calls raise `StoppedError`; another thread asks for it, to end."""
+
 
 class Executor(Protocol):
     """Run tasks, actors and units."""
@@ -86,6 +89,9 @@ class Executor(Protocol):
 
     def pools(self, wanted: PoolRequest) -> tuple[Pool, Pool]:
         """Return the embedding and the scoring pool that there is room for."""
+
+    def pools_together(self, wanted: PoolRequest) -> tuple[Pool, Pool] | None:
+        """Return pools that embed and score at the same time; None where there is no room for both."""
 
     def require_shared_folders(self, uris: Sequence[str]) -> None:
         """Refuse a local folder that not every node sees."""
@@ -123,11 +129,15 @@ class Executor(Protocol):
     def in_hand(self) -> InHand | None:
         """Return a new memory of what each process has in hand; None where the caller's own process does the work."""
 
-    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> AbstractContextManager[ActorPool]:
+    def actors(
+        self, actor_class: type[Actor], spec: Any, pool: Pool, *, keep: bool = False
+    ) -> AbstractContextManager[ActorPool]:
         """Hold a pool of actors set up with ``spec``; leaving the context waits for every call.
 
         They are as many as there is room for just now, at most those of ``pool``. Where nodes are lost and calls wait
         for them, calling and leaving raise `LostNodesError`: what was not finished is to be begun again.
+
+        ``keep`` leaves them, unless an error ends the context, to the next call that wants such a pool.
         """
 
     def map_units(

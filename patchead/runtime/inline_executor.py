@@ -60,6 +60,9 @@ class InlineExecutor:
         pool = Pool(size=1, num_cpus=threads, num_gpus=float(gpu), threads=threads, decode_cpus=0.0)
         return pool, pool
 
+    def pools_together(self, wanted: PoolRequest) -> None:
+        """Return None: one thing is done after the other."""
+
     def require_shared_folders(self, uris: Sequence[str]) -> None:
         """Do nothing: there is one process."""
 
@@ -100,7 +103,7 @@ class InlineExecutor:
         """Return None: what ends this process ends the run."""
 
     @contextmanager
-    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> Iterator[InlineActors]:
+    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool, *, keep: bool = False) -> Iterator[InlineActors]:
         """Hold one actor in this process; torch's threads are as before afterwards."""
         with _torch_threads(pool.threads):
             actor = actor_class()
@@ -158,6 +161,9 @@ class InlineActors:
         if done is not None:
             done()
         return [] if not results else [returned] if results == 1 else list(returned)
+
+    def give_up(self) -> None:
+        """Do nothing: no call is in hand."""
 
 
 class InlineCounter:

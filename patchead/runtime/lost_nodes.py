@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from patchead.errors import LostNodesError, WorkerError
+from patchead.errors import LostNodesError, StoppedError, WorkerError
 from patchead.runtime.pool import Pool
 
 PATIENCE = 30.0
@@ -27,7 +27,7 @@ class Stall:
     """Tell that work waits for nodes that are lost: one that was there at the beginning is gone, and nothing comes."""
 
     def __init__(self) -> None:
-        self._longest, self._begun = PATIENCE / 2, False
+        self._longest, self._begun, self.given_up = PATIENCE / 2, False, False
         self.begin()
 
     def begin(self) -> None:
@@ -59,8 +59,11 @@ class Stall:
 
         Raises:
             LostNodesError: as `check`.
+            StoppedError: it was ``given_up`` from another thread.
         """
         while True:
+            if self.given_up:
+                raise StoppedError("given up")
             done, _ = ray.wait([*references], num_returns=1, timeout=_LOOK_EVERY, fetch_local=False)
             if done:
                 self.moved()

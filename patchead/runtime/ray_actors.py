@@ -55,6 +55,10 @@ class RayActors:
         while self._running:
             self._finish_one()
 
+    def give_up(self) -> None:
+        """Have whoever waits for a call raise `StoppedError`."""
+        self._stall.given_up = True
+
     def _finish_one(self) -> None:
         finished = self._stall.first([*self._running])
         worker, done, failed, task = self._running.pop(finished)

@@ -60,6 +60,10 @@ class RayExecutor:
         self._wait_minutes = wanted.wait_minutes
         return session.pools(wanted)
 
+    def pools_together(self, wanted: PoolRequest) -> tuple[Pool, Pool] | None:
+        """Return pools that share the connected cluster. See `session.pools_together`."""
+        return session.pools_together(wanted)
+
     def require_shared_folders(self, uris: Sequence[str]) -> None:
         """Refuse a folder of this machine on a cluster whose other nodes do not see it."""
         session.require_shared_folders(uris)
@@ -106,7 +110,7 @@ class RayExecutor:
         return RayInHand(*_kept_here(Memory))
 
     @contextmanager
-    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool) -> Iterator[RayActors]:
+    def actors(self, actor_class: type[Actor], spec: Any, pool: Pool, *, keep: bool = False) -> Iterator[RayActors]:
         """Hold a pool of Ray actors.
 
         A lost one is started again, and its calls are made again, each up to `STARTS` times: every call is idempotent.
@@ -123,7 +127,7 @@ class RayExecutor:
             for worker in workers:
                 ray.kill(worker)
             raise
-        if self._keep:
+        if keep or self._keep:
             self._idle[key] = workers
             return
         for worker in workers:

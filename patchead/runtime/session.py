@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray._private import ray_constants
@@ -93,12 +93,50 @@ def _started(otherwise: str) -> Iterator[None]:
         raise PatcheadError(f"{otherwise}: {type(exc).__name__}: {one_line(str(exc))}") from exc
 
 
+_ACTORS = ("embed_actors", "score_actors")
+_SCORING = 0.6  # of a GPU that an embedding actor shares
+
+
 def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:
     """Size the embedding and the scoring pool to what the connected cluster has room for.
 
     Raises:
         SettingsError: more was asked for than the cluster has.
     """
+    fit, shape = _fitting(wanted)
+    return (
+        Pool(size=_size("resources.embed_actors", wanted.embed_actors, fit), **shape),
+        Pool(size=_size("resources.score_actors", wanted.score_actors, fit), **shape),
+    )
+
+
+def pools_together(wanted: PoolRequest) -> tuple[Pool, Pool] | None:
+    """Size pools that embed and score at the same time; None where there is no room for an actor of each.
+
+    An embedding and a scoring actor share a GPU, so that each has what the other leaves of it; CPUs are parted between
+    the two, half and half unless the numbers of both actors are given.
+
+    Raises:
+        SettingsError: as `pools`.
+    """
+    fit, shape = _fitting(wanted)
+    if gpus := shape["num_gpus"]:
+        if gpus > 1 or fit < 1:
+            return None
+        embed, score = (_size(f"resources.{name}", getattr(wanted, name), fit) for name in _ACTORS)
+        shape |= {"decode_cpus": 0.5}  # with a quarter for each actor, a core for a GPU as before
+        # Two scoring actors do not fit a GPU: they begin first, one on each, and leave the rest to an encoder.
+        return (
+            Pool(size=embed, **shape | {"num_gpus": round((1 - _SCORING) * gpus, 4)}),
+            Pool(size=score, **shape | {"num_gpus": round(_SCORING * gpus, 4)}),
+        )
+    embed = wanted.embed_actors or max(1, fit - (wanted.score_actors or fit - fit // 2))
+    score = wanted.score_actors or fit - embed
+    return (Pool(size=embed, **shape), Pool(size=score, **shape)) if score >= 1 and embed + score <= fit else None
+
+
+def _fitting(wanted: PoolRequest) -> tuple[int, dict[str, Any]]:
+    """How many actors the cluster has room for, and what each of them takes."""
     nodes = _nodes(wanted.expect_gpus, wanted.wait_minutes)
     has_gpus = any(node.get("GPU", 0) for node in nodes) and wanted.device != "cpu"
     gpus = wanted.gpus_per_actor if wanted.gpus_per_actor is not None else float(has_gpus)
@@ -110,16 +148,13 @@ def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:
     # Data from fusing decoding into the actor, where it would no longer overlap with the forward pass.
     if gpus:
         fit = sum(min(int(node.get("GPU", 0) // gpus), int(node.get("CPU", 0))) for node in nodes)
-        shape = {"num_cpus": 0.25, "num_gpus": gpus, "threads": 1, "decode_cpus": 0.75}
+        shape: dict[str, Any] = {"num_cpus": 0.25, "num_gpus": gpus, "threads": 1, "decode_cpus": 0.75}
     else:
         cpus = [int(node.get("CPU", 0)) for node in nodes]
         threads = wanted.cpus_per_actor or max(1, min(_DEFAULT_CPUS_PER_ACTOR, max(cpus, default=1)))
         fit = sum(node // threads for node in cpus)
         shape = {"num_cpus": threads - 0.25, "num_gpus": 0.0, "threads": threads, "decode_cpus": 0.25}
-    return (
-        Pool(size=_size("resources.embed_actors", wanted.embed_actors, fit), **shape),  # type: ignore[arg-type]
-        Pool(size=_size("resources.score_actors", wanted.score_actors, fit), **shape),  # type: ignore[arg-type]
-    )
+    return fit, shape
 
 
 def _nodes(expect_gpus: int | None, wait_minutes: float) -> list[dict[str, float]]:

@@ -80,7 +80,7 @@ _NOTHING = (
     *("storage.endpoint_url", "storage.region", "storage.anonymous"),
     *("storage.attempts", "storage.deadline_seconds"),
     *("resources.expect_gpus", "resources.wait_minutes", "resources.gpus_per_actor", "resources.cpus_per_actor"),
-    *("resources.embed_actors", "resources.score_actors", "resources.local_cpus"),
+    *("resources.embed_actors", "resources.score_actors", "resources.local_cpus", "resources.overlap"),
     *("run.report", "report.images", "report.pictures", "report.compared"),  # a page about the result
     "run.run_id",  # the name of all the others
     *("run.lane", "run.price_per_gpu_hour", "run.price_per_cpu_hour"),  # where results stand, and what they cost

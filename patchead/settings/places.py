@@ -65,6 +65,8 @@ class ResourcesConfig(Section):
     """Embedding actors; default: as many as fit."""
     score_actors: Positive | None = None
     """Scoring actors; default: as many as fit."""
+    overlap: bool = False
+    """Score each group as soon as its images are embedded, while the next are being embedded; not with --local."""
     local_cpus: Positive | None = None
     """CPUs of the Ray that is started here when no cluster is given (RAY_ADDRESS); default: all of this machine."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import ray
 from patchead.errors import SettingsError, WeightsError, WorkerError
 from patchead.runtime import session
 from patchead.runtime.pool import PoolRequest
-from patchead.runtime.session import pools, require_shared_folders
+from patchead.runtime.session import pools, pools_together, require_shared_folders
 from patchead.runtime.worker_errors import worker_errors
 
 
@@ -55,6 +56,23 @@ def test_a_small_head_does_not_cut_the_actors_of_large_workers(nodes) -> None:
     nodes({"CPU": 1}, {"CPU": 64})
     embed, _ = pools(PoolRequest())
     assert (embed.size, embed.threads) == (16, 4)
+
+
+def test_pools_that_work_together_share_gpus_or_part_cpus(nodes) -> None:
+    nodes({"CPU": 8}, {"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 4})
+    embed, score = pools_together(PoolRequest())
+    assert (embed.size, score.size, embed.num_gpus + score.num_gpus, embed.device) == (8, 8, 1.0, "cuda")
+    assert 2 * score.num_gpus > 1  # else two of them might share one, and leave others to encoders
+    assert embed.num_cpus + embed.decode_cpus + score.num_cpus == 1
+    nodes({"CPU": 9})
+    request = PoolRequest(cpus_per_actor=1)
+    assert [pool.size for pool in pools_together(request)] == [4, 5]
+    assert [pool.size for pool in pools_together(replace(request, embed_actors=6))] == [6, 3]
+    assert [pool.size for pool in pools_together(replace(request, score_actors=2))] == [7, 2]
+    assert pools_together(replace(request, embed_actors=6, score_actors=4)) is None
+    nodes({"CPU": 2})
+    assert pools_together(PoolRequest()) is None
+    assert [pool.size for pool in pools_together(request)] == [1, 1]
 
 
 def test_a_run_that_expects_gpus_does_not_start_on_cpus(nodes) -> None:

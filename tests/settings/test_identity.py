@@ -125,6 +125,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "resources.embed_actors": (2, {}),
     "resources.score_actors": (2, {}),
     "resources.local_cpus": (2, {}),
+    "resources.overlap": (True, {}),
     "report.images": (9, {}),
     "report.pictures": (9, {}),
     "report.compared": (9, {}),
