@@ -46,6 +46,7 @@ class Name(str, Enum):
     overhead = "overhead"
     actors = "actors"
     groups = "groups"
+    night = "night"
     embed = "embed"
     fidelity = "fidelity"
     lake_index = "index"
@@ -81,6 +82,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.overhead: lambda: _of("stage").overhead(100, 256, 384, repeats={"fp32": 3, "int8": 3}),
     Name.actors: lambda: _of("stage").actors(100, 256, 384, precision="fp32", repeats=3),
     Name.groups: lambda: _of("many_groups").small_groups(100, actors=2, repeats=3),
+    Name.night: lambda: _of("many_groups").night(60, 20, repeats=1),
     Name.embed: lambda: _of("embedding").embedding(192, repeats=1),
     Name.fidelity: lambda: _of("fidelity").fidelity(72, 8, (20, 40)),
     Name.alike: lambda: _of("alike").alike((224,), 8),
@@ -100,6 +102,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.overhead: lambda: _of("stage").overhead(200, 1024, 384, repeats={"fp32": 3, "int8": 7}),
     Name.actors: lambda: _of("stage").actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.groups: lambda: _of("many_groups").small_groups(300, actors=2, repeats=5),
+    Name.night: lambda: _of("many_groups").night(300, 60, repeats=1),
     Name.embed: lambda: _of("embedding").embedding(400, repeats=1),
     Name.fidelity: lambda: _of("fidelity").fidelity(270, 30, (50, 100, 200)),
     Name.alike: lambda: _of("alike").alike((224, 448), 10),

@@ -1,4 +1,4 @@
-"""A night of many groups: small ones that share calls."""
+"""A night of many groups: small ones that share calls, and groups that are scored while others are embedded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow as pa
+from rich.console import Console
 
 from benchmarks.records import Record, ratio
 from patchead.forecast.calibrate import unit_vectors
+from patchead.forecast.cluster import Cluster
+from patchead.forecast.device_speeds import named
+from patchead.forecast.overlap import Feed, schedules
+from patchead.forecast.simulate import simulate
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group
+from patchead.nightly.run import run_night
+from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score import score_groups
 from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
 from patchead.plan.group_plan import Limits, Plan, make_plan
@@ -26,10 +35,23 @@ from patchead.runtime.ray_executor import RayExecutor
 from patchead.runtime.session import ray_session
 from patchead.schema import OK, RECEIPTS, table
 from patchead.scoring.leave_one_out import Aggregation
+from patchead.settings.load import load_config
 from patchead.storage import Storage
 
 _MEMORY = 2 * 10**9
 _PATCHES, _DIM = 16, 64
+_EMBEDDED_PER_H100 = 2883.0
+"""Images per second, from memory to memory, of the default encoder (docs/performance.md, `benchmark.py gpu`)."""
+_DECODED_PER_CORE = 41.0
+"""JPEG of 2 megapixels per second, on a core of an AMD EPYC (Zen 4, busy; docs/operations.md)."""
+_NIGHT = {
+    "encoder.name": "timm/test_vit",
+    "encoder.weights": "random",
+    "encoder.image_size": 64,
+    "encoder.layers": "last",
+    "scoring.precision": "fp32",
+    "resources.cpus_per_actor": 1,
+}
 
 
 def small_groups(groups: int, *, actors: int, repeats: int) -> list[Record]:
@@ -57,6 +79,86 @@ def small_groups(groups: int, *, actors: int, repeats: int) -> list[Record]:
         records.append(figure(metric=f"stage, {name}", value=statistics.median(seconds[name]), unit="s"))
     over = ratio(seconds["packed"], seconds["a call each"])
     return [*records, figure(metric="packed over a call each", value=over, unit="x", target="<= 1")]
+
+
+def night(groups: int, most: int, *, repeats: int) -> list[Record]:
+    """A night of many groups, simulated on GPUs and measured here."""
+    found = [record for cores in (8, 32) for record in simulated_night(300, gpus=4, cores=cores)]
+    return found + measured_night(groups, most, repeats=repeats)
+
+
+def simulated_night(groups: int, *, gpus: int, cores: int) -> list[Record]:
+    """Groups of 3 to 800 images on GPUs by their data sheet: idle actors, and both schedules of the night."""
+    figures = named("H100")
+    cluster = Cluster(actors=gpus, actors_per_node=gpus, figures=figures, precision="fp16")
+    sizes = _sizes(groups, 800)
+    plan = make_plan([*sizes.items()], 1024, 1152, Limits(memory_bytes=16 * 10**9, actors=gpus, precision="fp16"))
+    scoring = simulate(PlannedTasks(plan), cluster)
+    feed = Feed(decoded=gpus * cores * _DECODED_PER_CORE, embedded=gpus * _EMBEDDED_PER_H100)
+    found = schedules(plan, cluster, feed)
+    case = f"simulated: {groups} groups of 3 to 800 images, {gpus} H100, {cores} cores each"
+    figure = partial(Record, precision="fp16", benchmark="night", case=case)
+    return [
+        figure(metric="actor idle before the last calls, at most", value=100 * scoring.idle, unit="%", target="<= 10"),
+        figure(metric="calls", value=float(scoring.tasks)),
+        figure(metric="embedding, then scoring", value=found.staged, unit="s"),
+        figure(metric="overlapped", value=found.overlapped, unit="s"),
+        figure(metric="overlapped over stage after stage", value=found.overlapped / found.staged, unit="x"),
+        figure(metric="groups scored while others were embedded", value=float(found.meanwhile)),
+    ]
+
+
+def measured_night(groups: int, most: int, *, repeats: int) -> list[Record]:
+    """A night of tiny pictures and a tiny encoder on two CPU actors, stage after stage and overlapped, turn by turn."""
+    found: dict[bool, list[RunRecord]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as folder:
+        images = _pictures(Path(folder) / "archive", _sizes(groups, most))
+        executor = RayExecutor(2)
+        with executor.session():
+            for turn in range(repeats):
+                for overlap, records in found.items():
+                    lake = Path(folder) / f"lake-{turn}-{overlap}"
+                    settings = _NIGHT | {"archive.uri": str(Path(folder) / "archive"), "lake.uri": str(lake)}
+                    config = load_config(None, given=settings | {"resources.overlap": overlap})
+                    records.append(run_night(config, Console(quiet=True), executor, until="score"))
+    staged, overlapped = ([_embed_and_score(record) for record in found[how]] for how in (False, True))
+    idle = [max(record.scoring["actor_idle"]) for record in found[False]]
+    case = f"{groups} groups of 3 to {most} images ({images} of 48 px), 2 CPU actors"
+    figure = partial(Record, precision="fp32", benchmark="night", case=case)
+    meanwhile = statistics.median(record.scoring["scored_meanwhile"] for record in found[True])
+    return [
+        figure(
+            metric="actor idle before its last call, at most",
+            value=100 * statistics.median(idle),
+            unit="%",
+            target="<= 10",
+        ),
+        figure(metric="embedding, then scoring", value=statistics.median(staged), unit="s"),
+        figure(metric="overlapped", value=statistics.median(overlapped), unit="s"),
+        figure(metric="overlapped over stage after stage", value=ratio(overlapped, staged), unit="x"),
+        figure(metric="groups scored while others were embedded", value=float(meanwhile)),
+    ]
+
+
+def _embed_and_score(record: RunRecord) -> float:
+    return record.seconds["embed"] + record.seconds["score"]
+
+
+def _sizes(groups: int, most: int) -> dict[str, int]:
+    """Sizes from 3 to ``most``, each as much larger than the one before."""
+    return {f"g{number:04d}": round(size) for number, size in enumerate(np.geomspace(3, most, groups))}
+
+
+def _pictures(archive: Path, sizes: Mapping[str, int]) -> int:
+    """Write a folder of noisy pictures for each group, and count them."""
+    rng = np.random.default_rng(0)
+    for name, n in sizes.items():
+        folder = archive / f"night=2026-11-21/product={name}"
+        folder.mkdir(parents=True)
+        for number in range(n):
+            picture = (120 + 30 * rng.standard_normal((48, 48, 3))).clip(0, 255).astype(np.uint8)
+            cv2.imwrite(str(folder / f"{number:04d}.png"), picture)
+    return sum(sizes.values())
 
 
 def _calls(plan: Plan) -> int:

@@ -64,7 +64,7 @@ class OnePool(RayExecutor):
         self._workers: list[Any] = []
 
     @contextmanager
-    def actors(self, actor_class: type[Any], spec: Any, pool: Pool) -> Iterator[RayActors]:
+    def actors(self, actor_class: type[Any], spec: Any, pool: Pool, *, keep: bool = True) -> Iterator[RayActors]:
         """Hold the processes that an earlier stage has started."""
         if not self._workers:
             remote = ray.remote(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)(Worker)
