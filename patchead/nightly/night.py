@@ -30,7 +30,7 @@ from patchead.nightly.noted import note_embedded, note_held, note_published, whi
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
 from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
-from patchead.nightly.refusals import refuse_too_many_failures, refuse_unread
+from patchead.nightly.refusals import refuse_too_many_failures, refuse_unplanned, refuse_unread
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score_spec import ScoreSpec
@@ -80,6 +80,8 @@ class Night:
         """The embedding files that this night reads, once they are there."""
         self.bits: dict[str, int] = {}  # of 16-bit images, by group
         self.twins = 0
+        self.refused: Mapping[str, str] = {}
+        """Why, by the id of each group that cannot be planned."""
         self._settle_precision()
 
     def _settle_precision(self) -> None:
@@ -240,7 +242,9 @@ class Night:
         sizes, device = [(name, rows.num_rows) for name, rows in groups.items()], self.score_pool.device
         limits = wiring.limits(self.config, self.score_pool.size, device)
         make = partial(make_plan, sizes, wiring.patches_per_sample(self.config, encoder), encoder.dim, prompts=prompts)
-        plan = make(limits)
+        plan = make(limits, refused=(refused := dict[str, str]()))
+        refuse_unplanned(refused, len(plan.scored) + len(refused), self.config.run.max_failed_groups)
+        self.refused, make = refused, partial(make, refused={})
         if store is not None:
             settings = wiring.score_settings(self.config, encoder, device)
             plan = with_bounds(plan, make, limits, groups, store, settings, self.executor.run_tasks, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,7 +13,6 @@ from patchead.arrow_columns import count
 from patchead.nightly.embed import Embedded
 from patchead.nightly.meanwhile import Meanwhile
 from patchead.nightly.run_record import RunRecord
-from patchead.nightly.score import Scored
 from patchead.runtime.pool import Pool, reserved_seconds
 from patchead.schema import FAILED, GROUP_FAILED, OK, SKIPPED
 
@@ -29,10 +29,10 @@ def note_embedded(record: RunRecord, manifest: pa.Table, done: Embedded) -> None
         record.note(name, manifest["night"].filter(mask))
 
 
-def note_scored(record: RunRecord, done: Scored) -> None:
-    """Note what the score stage did, and which groups cannot be scored."""
-    record.scoring |= done.summary | {"failed_groups": done.failed}
-    record.groups_failed = len(done.failed)
+def note_scored(record: RunRecord, done: Mapping[str, Any], failed: Mapping[str, str]) -> None:
+    """Note what the score stage has done, and why which groups cannot be scored."""
+    record.scoring |= {**done, "failed_groups": dict(failed)}
+    record.groups_failed = len(failed)
 
 
 def which_failed(record: RunRecord) -> str | None:

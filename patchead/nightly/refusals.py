@@ -9,7 +9,7 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.errors import SettingsError, TooManyFailuresError
+from patchead.errors import PlanError, SettingsError, TooManyFailuresError
 from patchead.lake.publication import published_settings
 from patchead.nightly.run_record import RunRecord
 from patchead.result_tables import MAIN
@@ -63,6 +63,12 @@ def refuse_failed_groups(record: RunRecord, failed: Mapping[str, str], groups: i
         f"nothing was published. The first ones:\n{examples}\nMend the cause and run again with --run-id "
         f"{record.run_id}: what was scored is kept."
     )
+
+
+def refuse_unplanned(refused: Mapping[str, str], groups: int, allowed: float) -> None:
+    """Refuse a night of which more than the fraction ``allowed`` of the ``groups`` cannot be planned."""
+    if len(refused) > allowed * groups:
+        raise PlanError(next(iter(refused.values())))
 
 
 def refuse_too_many_failures(record: RunRecord, receipts: pa.Table, allowed: float) -> None:

@@ -31,7 +31,7 @@ from patchead.patient_s3 import RETRIES
 from patchead.printed import say
 from patchead.runtime import logs
 from patchead.runtime.executor import Executor
-from patchead.settings.argument_names import named_as_settings
+from patchead.settings.argument_names import in_settings, named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.resolve import concrete
 from patchead.storage import Storage
@@ -99,11 +99,13 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                     done = score_groups(
                         executor, plan, group_of, spec, pool, advance=advance, told=told, digests=digests
                     )
-                note_scored(record, done)
-                refuse_failed_groups(record, done.failed, len(plan.scored), config.run.max_failed_groups)
+                failed = {name: in_settings(why) for name, why in night.refused.items()} | done.failed
+                note_scored(record, done.summary, failed)
+                groups = len(plan.scored) + len(night.refused)
+                refuse_failed_groups(record, failed, groups, config.run.max_failed_groups)
                 if until == "score":
                     return record.stopped_after(until)
-                explained = name(night, embedded, explain_night(night, embedded, done.failed))
+                explained = name(night, embedded, explain_night(night, embedded, failed))
                 night.publish(embedded.manifest, explained, held.require)
     return record
 

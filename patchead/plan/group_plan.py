@@ -153,12 +153,14 @@ def make_plan(
     dim: int,
     limits: Limits,
     prompts: Mapping[str, PromptCounts] | None = None,
+    refused: dict[str, str] | None = None,
 ) -> Plan:
     """Plan every ``(group id, images)``; few-shot where ``prompts`` says what each group has of them.
 
     A group is one task when its stored embeddings take no more than the memory again and it is no more than a tenth
     of what each actor has to do in all; otherwise it is cut into blocks whose tiles are smaller than that, so that
-    the actors end together.
+    the actors end together. With ``refused``, a group that cannot be planned ends nothing: it is planned as one that
+    is not scored, and why is told there.
 
     Raises:
         PlanError: a group is larger than ``max_group_size`` and no ``max_references`` is set; or the memory cannot
@@ -173,10 +175,16 @@ def make_plan(
     ]
     whole = sum(_flops(n, references, n_patches, dim) for _, n, references in counted)
     share = max(1, whole // limits.actors)
-    groups = [
-        _plan_group(name, workload(n, references, n_patches, dim, limits), limits, share, few_shot.get(name))
-        for name, n, references in counted
-    ]
+    groups = []
+    for name, n, references in counted:
+        try:
+            work = workload(n, references, n_patches, dim, limits)
+            groups.append(_plan_group(name, work, limits, share, few_shot.get(name)))
+        except PlanError as exc:
+            if refused is None:
+                raise
+            refused[name] = str(exc)
+            groups.append(GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n))
     return Plan(tuple(sorted(groups, key=lambda g: (-g.flops, g.group_id))), n_patches, dim, limits.actors)
 
 

@@ -17,9 +17,10 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from patchead.cli import app
-from patchead.errors import TooManyFailuresError
+from patchead.errors import PlanError, TooManyFailuresError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.run import run_night
+from patchead.nightly.run_record import RunRecord
 from patchead.runtime.inline_executor import InlineExecutor
 from patchead.settings.load import load_config
 from patchead.storage import Storage
@@ -60,7 +61,7 @@ def mend(archive: Path, tmp_path: Path) -> Callable[[], object]:
     return partial(shutil.copy, sound, file)
 
 
-def night(archive: Path, lake: Path, until: str = "publish", **more: object) -> tuple[object, str]:
+def night(archive: Path, lake: Path, until: str = "publish", **more: object) -> tuple[RunRecord, str]:
     given = SMALL | {"archive.uri": str(archive), "lake.uri": str(lake), "run.run_id": "a"}
     out = io.StringIO()
     config = load_config(None, given=given | more)
@@ -109,6 +110,23 @@ def test_the_others_are_published_and_retry_failed_repairs_it(
     assert scores(tmp_path) == pytest.approx(expected, abs=1e-12)
     assert {row["run_id"] for row in rows(tmp_path)} == {"a", "b"}
     assert [row["status"] for row in rows(tmp_path, "verdicts")] == ["ok"] * 3
+
+
+def test_a_group_that_is_too_large_is_left_out_and_a_night_of_such_is_refused(tmp_path: Path) -> None:
+    for product, size in {"bolt": 12, "nut": 5, "screw": 5}.items():
+        write_group(tmp_path / "archive", NIGHT, product, good_images(size))
+    with pytest.raises(PlanError, match=r"has 12 images, more than scoring\.max_group_size=4"):
+        night(tmp_path / "archive", tmp_path / "lake", **{"scoring.max_group_size": 4})
+    assert not (tmp_path / "lake/embeddings").exists()
+    more = {"scoring.max_group_size": 10, "run.run_id": "b"}
+    record, _ = night(tmp_path / "archive", tmp_path / "lake", **more)
+    assert (record.state, record.ok, record.skipped, record.incomplete) == ("published", 10, 12, 12)
+    (verdict,) = [row for row in rows(tmp_path / "lake", "verdicts") if row["status"] == "group_failed"]
+    assert (verdict["product"], verdict["scored"]) == ("bolt", 0)
+    assert verdict["error"].startswith(
+        f"group night={NIGHT}/product=bolt has 12 images, more than scoring.max_group_size=10"
+    )
+    assert {row["status"] for row in rows(tmp_path / "lake") if row["product"] == "bolt"} == {"group_failed"}
 
 
 def test_more_than_the_limit_publishes_nothing_and_the_same_run_goes_on(
