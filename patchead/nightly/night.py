@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -271,8 +270,8 @@ class Night:
         """Get ready to score groups while others are embedded; None where that is not wanted, or there is no room."""
         if self.meanwhile_pool is None:
             return None
-        spec = replace(self.score_spec(encoder, store), counter=self.executor.call_counter())
-        limits = wiring.limits(self.config, 1, self.score_pool.device)
+        self.meanwhile = None  # of an earlier attempt
+        spec, limits = self.score_spec(encoder, store), wiring.limits(self.config, 1, self.score_pool.device)
         return Meanwhile(self.executor, spec, self.meanwhile_pool, plan, limits, references, self.goes_on)
 
     def publish(self, manifest: pa.Table, explained: Explained, before_commit: Callable[[], None]) -> None:
