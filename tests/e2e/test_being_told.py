@@ -54,7 +54,7 @@ def test_a_night_tells_its_numbers_by_product_and_what_it_does_as_json(
 
     records = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     beat = json.loads((tmp_path / "lake/runs/told/heartbeat.json").read_text())
-    assert set(beat["progress"]["seconds"]) == {"catalog", "encoder", "embed", "score", "explain", "publish"}
+    assert set(beat["progress"]["seconds"]) == {"catalog", "encoder", "embed", "score", "explain", "name", "publish"}
     assert {record["run_id"] for record in records} == {"told"}
     units = [record for record in records if "unit" in record]
     assert sorted(unit["group"] for unit in units) == [f"night={NIGHT}/product={name}" for name in ("nut", "screw")]
