@@ -201,7 +201,8 @@ def _families(findings: list[Finding]) -> Sheet:
                     find(findings, metric, group=group, distance=distance)
                     for metric in ("ARI", "NMI", "purity", "families")
                 ]
-                rows.append((surface, group, f"{distance:g}", *(f"{of.mean:.2f}" if of else "" for of in found)))
+                told = [f"{of.mean:.2f}" if of else "" for of in found[:3]]
+                rows.append((surface, group, f"{distance:g}", *told, f"{found[3].mean:.0f}" if found[3] else ""))
     described = [find(findings, "with a region", group=group) for groups in GROUPS.values() for group in groups]
     cost = [of for f in findings if f.metric == "seconds of a region" for of in f.values]
     caption = (
