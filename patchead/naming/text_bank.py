@@ -46,6 +46,8 @@ class TextBank:
     nuisances: tuple[str, ...]
     nuisance_vectors: np.ndarray
     """(U, E)."""
+    control_vectors: np.ndarray
+    """(C, E): of words that have nothing to do with defects."""
     phrases: tuple[tuple[str, ...], ...]
     """Of each type, in order."""
     phrase_vectors: tuple[np.ndarray, ...]
@@ -53,8 +55,9 @@ class TextBank:
 
     @property
     def contrast_vectors(self) -> np.ndarray:
-        """Stack the directions from normal to each type, then to each nuisance: float64 (K + U, E)."""
-        return np.concatenate([self.type_vectors, self.nuisance_vectors]) - self.normal_vector
+        """Stack the directions from normal to types, nuisances and control words: float64 (K + U + C, E)."""
+        vectors = [self.type_vectors, self.nuisance_vectors, self.control_vectors]
+        return np.concatenate(vectors) - self.normal_vector
 
 
 def check_keywords(keywords: Mapping[str, Sequence[str]]) -> None:
@@ -83,6 +86,7 @@ def make_text_bank(
     templates: Sequence[str] = TEMPLATES,
     normal: Sequence[str] = NORMAL_PHRASES,
     nuisances: Mapping[str, Sequence[str]] = NUISANCES,
+    controls: Sequence[str] = (),
 ) -> TextBank:
     """Encode the phrases of types, of what is normal and of nuisances (method.md §14; FocusPatch AD, TIP 2026).
 
@@ -94,6 +98,7 @@ def make_text_bank(
         templates: with ``{}`` where the phrase goes.
         normal: phrases of what is no defect.
         nuisances: phrases by nuisance.
+        controls: phrases that have nothing to do with defects; none: they are not asked.
 
     Raises:
         SettingsError: see `check_keywords`, or all vectors of a type cancel out.
@@ -101,7 +106,7 @@ def make_text_bank(
     check_keywords(keywords)
     named = {name: tuple(sorted(set(phrases))) for name, phrases in sorted(keywords.items())}
     others = {name: tuple(sorted(set(phrases))) for name, phrases in sorted(nuisances.items())}
-    every = [*named.values(), *others.values(), tuple(sorted(set(normal)))]
+    every = [*named.values(), *others.values(), *((phrase,) for phrase in controls), tuple(sorted(set(normal)))]
     texts = sorted({_put(template, phrase) for phrases in every for phrase in phrases for template in templates})
     known = dict(zip(texts, unit(np.asarray(encode(texts), np.float64)), strict=True))
 
@@ -112,12 +117,14 @@ def make_text_bank(
             raise SettingsError(bad_argument("keywords", list(phrases), "phrases whose vectors do not cancel out"))
         return unit(mean)
 
+    width = len(next(iter(known.values())))
     return TextBank(
         types=tuple(named),
         type_vectors=np.stack([of(phrases) for phrases in named.values()]),
         normal_vector=of(every[-1]),
         nuisances=tuple(others),
-        nuisance_vectors=np.array([of(phrases) for phrases in others.values()]).reshape(len(others), -1),
+        nuisance_vectors=_stacked([of(phrases) for phrases in others.values()], width),
+        control_vectors=_stacked([of([phrase]) for phrase in controls], width),
         phrases=tuple(named.values()),
         phrase_vectors=tuple(np.stack([of([phrase]) for phrase in phrases]) for phrases in named.values()),
     )
@@ -126,6 +133,10 @@ def make_text_bank(
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Divide vectors (..., E) by their lengths."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def _stacked(vectors: list[np.ndarray], width: int) -> np.ndarray:
+    return np.array(vectors).reshape(-1, width)
 
 
 def _put(template: str, phrase: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from patchead.naming.control_words import chance_p_value
 from patchead.naming.text_bank import TextBank
 
 LEAST_PLACES = 64
@@ -24,11 +25,11 @@ class PlaceScores:
     """Hold what one place scores for each word, and the patches that it comes from."""
 
     scores: np.ndarray
-    """float64 (K + U,): s_k of types, then of nuisances."""
+    """float64 (K + U + C,): s_k of types, nuisances, control words."""
     top: np.ndarray
-    """int (K + U, n): A_k, places of the patches that were counted, the highest contrast first."""
+    """int (K + U + C, n): A_k, places of the patches that were counted, the highest contrast first."""
     contrasts: np.ndarray
-    """float64 (K + U, n): theirs."""
+    """float64 (K + U + C, n): theirs."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class WordNames:
     confidence: np.ndarray
     """float64 (K,): softmax of the corrected scores."""
     corrected: np.ndarray
-    """float64 (K + U,): u_k of types, then of nuisances: robust deviations above the same place of good images."""
+    """float64 (K + U + C,): u_k of types, nuisances, control words: robust deviations above the same place of good images."""
     p_value: float
     """Of nothing being there: share of places that score as high, p₀."""
+    by_chance: float
+    """Of words without meaning: how often they are as far ahead of the control words; 0 where these are not asked."""
     why_unknown: str = ""
     """In words; empty where there is a name."""
 
@@ -82,11 +85,13 @@ def name_by_words(
     u_k = (s_k − median) / (1.4826 · MAD) over the same box in the M images; p₀ = (1 + #{max_k u_k⁰ ≥ max_k u_k}) /
     (M + 1), where each of the M is corrected by the others and the region, as the region is by them: so p₀ is exact
     where the region is like them. The type with the highest u_k is the name if p₀ is at most ``level``, its share of
-    the softmax of u / τ at least a half, and no nuisance is ahead of it.
+    the softmax of u / τ at least a half, and no nuisance is ahead of it. Control words ask what p₀ cannot, as it is small
+    wherever something is unusual: whether the words mean anything there. So many of them may be as high as the type as
+    are so by chance, at the same ``level``, where types and control words come in any order.
 
     Args:
-        scores: float (K + U,), s_k of the region.
-        of_places: float (M, K + U), s_k⁰ of the same box in M unflagged images.
+        scores: float (K + U + C,), s_k of the region.
+        of_places: float (M, K + U + C), s_k⁰ of the same box in M unflagged images.
         bank: the words.
         level: the largest p₀ of a name.
         temperature: τ.
@@ -96,14 +101,16 @@ def name_by_words(
     """
     if len(of_places) < LEAST_PLACES:
         raise ValueError(f"of_places must be of at least {LEAST_PLACES} images; got {len(of_places)}")
-    count, every = len(bank.types), np.concatenate([[scores], of_places])
-    u, *u_of_places = (_corrected(own, np.delete(every, place, axis=0)) for place, own in enumerate(every))
+    count, ends = len(bank.types), len(bank.types) + len(bank.nuisances)
+    u = _corrected(scores, of_places)
     best = int(np.argmax(u[:count]))
-    as_high = sum(of_place[:count].max() >= u[best] for of_place in u_of_places)
-    p_value = (1 + as_high) / (len(of_places) + 1)
+    p_value = (1 + _as_high(scores[:count], of_places[:, :count], u[best])) / (len(of_places) + 1)
+    ahead = int((u[ends:] >= u[best]).sum())
+    by_chance = chance_p_value(ahead, len(bank.control_vectors), count) if len(bank.control_vectors) else 0.0
     confidence = _softmax(u[:count] / temperature)
-    why = _why_unknown(u, best, p_value, float(confidence[best]), bank, level)
-    return WordNames(None if why else bank.types[best], best, confidence, u, p_value, why)
+    found = WordNames(None, best, confidence, u, p_value, by_chance)
+    why = _why_unknown(found, bank, level)
+    return replace(found, why_unknown=why) if why else replace(found, name=bank.types[best])
 
 
 def nearest_phrases(patches: np.ndarray, bank: TextBank, of_type: int) -> np.ndarray:
@@ -117,20 +124,29 @@ def nearest_phrases(patches: np.ndarray, bank: TextBank, of_type: int) -> np.nda
     return (np.asarray(patches, np.float64) @ bank.phrase_vectors[of_type].T).mean(axis=0).argmax(axis=1)
 
 
-def _why_unknown(u: np.ndarray, best: int, p_value: float, confidence: float, bank: TextBank, level: float) -> str:
-    name = bank.types[best]
-    if p_value > level:
-        return f"{name} is nearest, but good images look as much like it there: p = {p_value:.3f}"
-    if confidence < LEAST_CONFIDENCE:
+def _why_unknown(found: WordNames, bank: TextBank, level: float) -> str:
+    name, u = bank.types[found.best], found.corrected
+    if found.p_value > level:
+        return f"{name} is nearest, but good images look as much like it there: p = {found.p_value:.3f}"
+    if found.by_chance > level:
+        return f"{name} is nearest, but words that are no defects are as near: p = {found.by_chance:.3f}"
+    if (confidence := found.confidence[found.best]) < LEAST_CONFIDENCE:
         return f"{name} is nearest, but not by enough: confidence {confidence:.2f}"
-    others = u[len(bank.types) :]
-    if len(others) and others.max() >= u[best]:
+    others = u[len(bank.types) : len(bank.types) + len(bank.nuisances)]
+    if len(others) and others.max() >= u[found.best]:
         return f"it looks more like {bank.nuisances[int(others.argmax())]} than like {name}"
     return ""
 
 
+def _as_high(scores: np.ndarray, of_places: np.ndarray, most: float) -> int:
+    """Count the places whose highest type, corrected by the others and the region, is at least ``most``."""
+    every = np.concatenate([[scores], of_places])
+    rest = (np.delete(every, place, axis=0) for place in range(1, len(every)))
+    return sum(_corrected(own, others).max() >= most for own, others in zip(of_places, rest, strict=True))
+
+
 def _corrected(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Robust deviations (K + U,) above the median of ``others`` (M, K + U)."""
+    """Robust deviations (K + U + C,) above the median of ``others`` (M, K + U + C)."""
     middle = np.median(others, axis=0)
     deviation = _TO_SIGMA * np.median(np.abs(others - middle), axis=0)
     return (scores - middle) / np.maximum(deviation, LEAST_DEVIATION)

@@ -18,6 +18,7 @@ from patchead.encoders.clip_towers import ClipTowers
 from patchead.encoders.weight_file import check_bounds
 from patchead.errors import SettingsError, WeightsError, bad_argument
 from patchead.files import Folder
+from patchead.naming.control_words import control_phrases
 from patchead.naming.text_bank import TextBank, make_text_bank
 from patchead.naming.words import Words
 from patchead.storage import Storage, explained
@@ -39,7 +40,7 @@ class TunedWords:
 
 def tuned_words(towers: ClipTowers, keywords: Mapping[str, Sequence[str]], tuned: Tuned) -> TunedWords:
     """Put tuned vectors in the place of those of the text bank; nuisances and single phrases stay the bank's."""
-    plain = make_text_bank(keywords, towers.encode_text)
+    plain = make_text_bank(keywords, towers.encode_text, controls=control_phrases())
     found = tuned.prompts()
     bank = replace(
         plain,
@@ -66,6 +67,7 @@ def write_words(uri: str, storage: Storage, tuned: TunedWords) -> None:
         "types": bank.type_vectors,
         "normal": bank.normal_vector,
         "nuisances": bank.nuisance_vectors,
+        "controls": bank.control_vectors,
         "phrases": np.concatenate(bank.phrase_vectors),
     }
     arrays |= {} if adapters is None else {"adapters": adapters}
@@ -138,6 +140,7 @@ def _checked(uri: str, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         "types": (len(types), width),
         "normal": (width,),
         "nuisances": (len(told["nuisances"]), width),
+        "controls": (len(arrays["controls"]) if "controls" in arrays else 0, width),
         "phrases": (sum(counts), width),
     }
     wanted |= {"adapters": (len(taps), width, width)} if "adapters" in arrays else {}
@@ -150,6 +153,7 @@ def _checked(uri: str, told: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         normal_vector=arrays["normal"],
         nuisances=tuple(told["nuisances"]),
         nuisance_vectors=arrays["nuisances"],
+        control_vectors=arrays["controls"],
         phrases=tuple(tuple(phrases) for phrases in types.values()),
         phrase_vectors=tuple(np.split(arrays["phrases"], np.cumsum(counts)[:-1])),
     )
