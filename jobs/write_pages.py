@@ -22,7 +22,7 @@ from patchead.states import STATES, STATUSES
 
 DOCS = Path(__file__).parent.parent / "docs"
 _MADE = "<!-- Made from the code by `make pages`. Do not edit. -->"
-_FILES = {"manifest", "receipts"}
+_FILES = {"manifest", "receipts", "word_links"}
 
 
 def tables_page() -> str:

@@ -93,7 +93,31 @@ _RECEIPTS = Described(
     ],
 )
 
+_WORD_LINKS = Described(
+    "`runs/<run_id>/word_links.parquet`",
+    "One row per patch that counts for the words nearest to a region (method.md §14): what a name by words rests on, "
+    "or the nearest type of a region that got none.",
+    [
+        ("image_id", pa.string(), "The image; joins `regions`, with `region`."),
+        ("region", pa.int32(), "Number in the image, as in `regions`."),
+        ("defect_type", pa.string(), "The type that is nearest by its words, named or not."),
+        ("phrase", pa.string(), "Of its phrases the one that is nearest to this patch."),
+        (
+            "contrast",
+            pa.float64(),
+            "Cosine of the patch with the type's words, less that with those of what is normal.",
+        ),
+        ("scale", pa.float64(), "Side of the crop that the patch is of, in sides of the region: 1, 1.5 or 2.5."),
+        ("x", pa.float64(), "Left edge of the patch, in pixels of the original image."),
+        ("y", pa.float64(), "Its upper edge."),
+        ("width", pa.float64(), "Its width."),
+        ("height", pa.float64(), "Its height."),
+        ("why_unknown", pa.string(), "Why the region has no name, in words; null where it has."),
+    ],
+)
+
 MANIFEST, RECEIPTS = _MANIFEST.schema, _RECEIPTS.schema
+WORD_LINKS = _WORD_LINKS.schema
 LATER_COLUMNS = {"keys_json"}
 """Of the manifest: what files of the same version lack that were written before the column came."""
 TO_EMBED = pa.schema([*MANIFEST, *((name, type) for name, type, _ in _OF_A_SAMPLE)])
@@ -114,7 +138,7 @@ TABLES: dict[str, pa.Schema] = {"scores": SCORES, "regions": REGIONS, "verdicts"
 DICTIONARY = {
     **{"scores": SCORES_TABLE, "regions": REGIONS_TABLE, "verdicts": VERDICTS_TABLE, "runs": RUNS_TABLE},
     **{"region_vectors": VECTORS_TABLE},
-    **{"manifest": _MANIFEST, "receipts": _RECEIPTS},
+    **{"manifest": _MANIFEST, "receipts": _RECEIPTS, "word_links": _WORD_LINKS},
 }
 """What `docs/tables.md` tells, in its order."""
 

@@ -19,7 +19,7 @@ from patchead.encoders import open_clip_encoder
 from patchead.encoders.attention import why_none_in_open_clip
 from patchead.encoders.clip_patches import WordPatches, word_patches
 from patchead.encoders.clip_text import tokenized, why_no_words
-from patchead.encoders.registry import REGISTRY, resolve
+from patchead.encoders.registry import no_words, require_words
 from patchead.encoders.spec import Architecture, EncoderSpec, check_spec
 from patchead.encoders.weights import mismatch, parse_weights, private_random, state_digest
 from patchead.errors import SettingsError, WeightsError, bad_argument, bad_value
@@ -150,18 +150,6 @@ def build_towers(
     return ClipTowers(spec, described, clip, taps)
 
 
-def require_words(name: str) -> str:
-    """Give the library name of an encoder that may have a text tower; nothing is built.
-
-    Raises:
-        SettingsError: it is of a library whose models have none, or not known.
-    """
-    library_name = resolve(name)
-    if not library_name.startswith("open_clip/"):
-        raise _no_words(name, "It has no text tower.")
-    return library_name
-
-
 def _model(config: dict[str, Any]) -> Any:
     vision = {**config["vision_cfg"], "timm_model_pretrained": False}
     return open_clip.CustomTextCLIP(
@@ -173,23 +161,17 @@ def _require_own(spec: EncoderSpec, config: dict[str, Any]) -> None:
     """Refuse towers of other libraries before one is built: their tokenizers come from a network."""
     for tower, key in (("image", "timm_model_name"), ("text", "hf_model_name"), ("text", "hf_tokenizer_name")):
         if other := config["vision_cfg" if tower == "image" else "text_cfg"].get(key):
-            raise _no_words(spec.name, f"Its {tower} tower is {other}, of another library.")
+            raise no_words(spec.name, f"Its {tower} tower is {other}, of another library.")
 
 
 def _require_towers(spec: EncoderSpec, clip: Any) -> None:
     visual = clip.visual
     if not isinstance(visual, VisionTransformer):
-        raise _no_words(spec.name, f"Its image tower is a {type(visual).__name__}, no vision transformer.")
+        raise no_words(spec.name, f"Its image tower is a {type(visual).__name__}, no vision transformer.")
     if visual.attn_pool is not None or visual.proj is None or len(visual.transformer.resblocks) < 2:
-        raise _no_words(spec.name, "Its image tower has no projection of single patches.")
+        raise no_words(spec.name, "Its image tower has no projection of single patches.")
     if why := why_none_in_open_clip(visual) or why_no_words(clip.text):
-        raise _no_words(spec.name, why)
-
-
-def _no_words(name: str, why: str) -> SettingsError:
-    words = [known for known, about in REGISTRY.items() if about.library_name.startswith("open_clip/")]
-    allowed = "a CLIP of open_clip whose own transformers read both image and text (ViT-B-16, ViT-L-14 …)"
-    return SettingsError(bad_argument("name", name, allowed, f"{why} Take one of: {', '.join(words)}."))
+        raise no_words(spec.name, why)
 
 
 def _load(spec: EncoderSpec, clip: Any, state: dict[str, Tensor]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
-from patchead.errors import SettingsError, bad_argument, nearest_name
+from patchead.errors import SettingsError, bad_argument, bad_value, nearest_name
 
 Triple = tuple[float, float, float]
 
@@ -125,6 +125,30 @@ def resolve(name: str) -> str:
         allowed = "a registered name (patchead encoders lists them), timm/<model> or open_clip/<model>"
         raise SettingsError(bad_argument("name", name, allowed) + nearest_name(name, REGISTRY))
     return REGISTRY[name].library_name
+
+
+def require_words(name: str, parameter: str = "`name`") -> str:
+    """Give the library name of an encoder that may know words; nothing is built.
+
+    Args:
+        name: as `resolve` takes it.
+        parameter: what the error calls it.
+
+    Raises:
+        SettingsError: it is of a library whose models have no text tower, or not known.
+    """
+    if name in REGISTRY or "/" in name:
+        library_name = resolve(name)
+        if library_name.startswith("open_clip/"):
+            return library_name
+    raise no_words(name, "It has no text tower.", parameter)
+
+
+def no_words(name: str, why: str, parameter: str = "`name`") -> SettingsError:
+    """Make the error for an encoder that cannot compare words with patches."""
+    words = [known for known, about in REGISTRY.items() if about.library_name.startswith("open_clip/")]
+    allowed = "a CLIP of open_clip whose own transformers read both image and text (ViT-B-16, ViT-L-14 …)"
+    return SettingsError(bad_value(parameter, name, allowed, f"{why} Take one of: {', '.join(words)}."))
 
 
 def with_mask() -> list[str]:

@@ -26,7 +26,8 @@ princess, pumpkin, puppy, pyramid, queen, rabbit, raccoon, racing car, radio, ra
 restaurant, rhinoceros, robin, rocket, rooster, rowing boat, runner, saddle, sailor, salad, sandwich, saxophone, school,
 scientist, scooter, seagull, seal, shark, sheep, shepherd, shirt, shoe, singer, skateboard, skier, skyscraper, sled,
 snowman, sofa, soldier, spectator, squid, squirrel, stable, statue, strawberry, submarine, suitcase, sunflower,
-supermarket, surfer, swan, swimmer, tailor, tambourine, taxi, teacher, teapot, telephone, temple, tennis player, tent, theatre, tiger,
+supermarket, surfer, swan, swimmer, tailor, tambourine, taxi, teacher, teapot, telephone, temple, tennis player, tent,
+theatre, tiger,
 toaster, toddler, tomato, tractor, train, trombone, truck, trumpet, tulip, turkey, turtle, umbrella, university, vase,
 village, vineyard, violin, volcano, vulture, waiter, walrus, watermelon, wedding, whale, wheelchair, windmill, witch,
 wizard, wolf, woodpecker, yacht, zebra, zoo
@@ -37,8 +38,9 @@ CONTROL_WORDS: tuple[str, ...] = tuple(sorted({" ".join(word.split()) for word i
 
 
 def control_phrases() -> tuple[str, ...]:
-    """Give each control word its article, as the phrases of types have one."""
-    return tuple(f"{'an' if word[0] in 'aeio' else 'a'} {word}" for word in CONTROL_WORDS)
+    """Give every other control word an article, as phrases of types come with one and without."""
+    with_article = (f"{'an' if word[0] in 'aeio' else 'a'} {word}" for word in CONTROL_WORDS[::2])
+    return (*with_article, *CONTROL_WORDS[1::2])
 
 
 def chance_p_value(ahead: int, controls: int, types: int) -> float:

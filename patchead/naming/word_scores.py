@@ -43,7 +43,7 @@ class WordNames:
     confidence: np.ndarray
     """float64 (K,): softmax of the corrected scores."""
     corrected: np.ndarray
-    """float64 (K + U + C,): u_k of types, nuisances, control words: robust deviations above the same place of good images."""
+    """float64 (K + U + C,): u_k, in robust deviations above the same place of good images."""
     p_value: float
     """Of nothing being there: share of places that score as high, p₀."""
     by_chance: float
@@ -85,9 +85,10 @@ def name_by_words(
     u_k = (s_k − median) / (1.4826 · MAD) over the same box in the M images; p₀ = (1 + #{max_k u_k⁰ ≥ max_k u_k}) /
     (M + 1), where each of the M is corrected by the others and the region, as the region is by them: so p₀ is exact
     where the region is like them. The type with the highest u_k is the name if p₀ is at most ``level``, its share of
-    the softmax of u / τ at least a half, and no nuisance is ahead of it. Control words ask what p₀ cannot, as it is small
-    wherever something is unusual: whether the words mean anything there. So many of them may be as high as the type as
-    are so by chance, at the same ``level``, where types and control words come in any order.
+    the softmax of u / τ at least a half, and no nuisance is ahead of it.
+
+    p₀ is small wherever something is unusual, whatever the words. Control words ask whether these mean anything there:
+    where types and control words came in any order, so few of the latter would be ahead with a chance of ``level``.
 
     Args:
         scores: float (K + U + C,), s_k of the region.

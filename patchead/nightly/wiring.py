@@ -73,7 +73,9 @@ def absolute(config: Config) -> Config:
     lake = config.lake.model_copy(update={"uri": full(config.lake.uri)})
     places = {name: getattr(config.prompts, name) for name in ("uri", "manifest")}
     prompts = config.prompts.model_copy(update={name: uri and full(uri) for name, uri in places.items()})
-    return config.model_copy(update={"archive": archive, "lake": lake, "prompts": prompts})
+    words = config.naming.words
+    naming = config.naming.model_copy(update={"words": words and full(words)})
+    return config.model_copy(update={"archive": archive, "lake": lake, "prompts": prompts, "naming": naming})
 
 
 def catalog_request(config: Config) -> CatalogRequest:

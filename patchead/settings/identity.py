@@ -65,7 +65,7 @@ _VERDICTS = (
 _EXPLANATIONS = (*("explain.heatmaps", "explain.top", "explain.format", "explain.max_side", "explain.patch_threshold"),)
 _NAMES = (
     *("naming.families", "naming.references", "naming.distance", "naming.remember_nights"),
-    *("naming.level", "naming.keywords"),
+    *("naming.level", "naming.keywords", "naming.encoder", "naming.weights", "naming.words", "naming.control_words"),
 )
 _NOTHING = (
     "preset",  # stands for the settings that it gives, each of which is in a list of its own
@@ -202,10 +202,20 @@ def _without_effect(config: Config) -> set[str]:
         unused.add("scoring.seed")
     if config.prompts.k is None:
         unused.add("prompts.seed")
-    if not config.naming.families:
-        unused |= {f"naming.{name}" for name in ("references", "distance", "remember_nights")}
-        unused |= set() if config.naming.keywords else {"naming.level"}
+    unused |= _of_naming_without_effect(config)
     for section in ("align", "mask"):
         if not getattr(config, section).enabled:
             unused |= {key for key in DECIDES if key.startswith(f"{section}.") and key != f"{section}.enabled"}
     return unused
+
+
+def _of_naming_without_effect(config: Config) -> set[str]:
+    unused, by_words = set[str](), modes.names_by_words(config)
+    if not config.naming.families:
+        unused |= {"references", "distance", "remember_nights"}
+        unused |= set() if by_words else {"level"}
+    unused |= set() if by_words else {"encoder", "weights", "control_words"}
+    unused |= {"weights"} if config.naming.encoder is None else set()
+    if config.naming.words is not None:
+        unused.add("control_words")  # tuned words bring theirs along
+    return {f"naming.{name}" for name in unused}

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import model_validator
 
+from patchead.encoders.registry import require_words
+from patchead.naming.control_words import CONTROL_WORDS, most_types
 from patchead.redaction import secrets_in
 from patchead.settings.images import ArchiveConfig, PromptsConfig
 from patchead.settings.method import AlignConfig, EncoderConfig, ExplainConfig, MaskConfig, ScoringConfig
@@ -107,6 +109,25 @@ class Config(Section):
             raise ValueError("scoring.false_discovery needs the p-values of scoring.verdict reference")
         if scoring.false_discovery is not None and (scoring.threshold_z is not None or scoring.thresholds):
             raise ValueError("scoring.false_discovery takes the place of threshold_z and thresholds; remove these")
+        return self
+
+    @model_validator(mode="after")
+    def _words_are_known_to_an_encoder(self) -> Config:
+        naming = self.naming
+        if naming.keywords and naming.words is not None:
+            raise ValueError(
+                "naming.words, a file of tuned words, takes the place of naming.keywords; give one of them"
+            )
+        if naming.keywords or naming.words is not None:
+            key = "encoder.name" if naming.encoder is None else "naming.encoder"
+            require_words(self.encoder.name if naming.encoder is None else naming.encoder, key)
+        if naming.keywords and naming.control_words:
+            most = most_types(len(CONTROL_WORDS), naming.level)
+            if len(naming.keywords) > most:
+                raise ValueError(
+                    f"naming.keywords has {len(naming.keywords)} types; at naming.level {naming.level} the control "
+                    f"words can tell at most {most} apart from chance. Join some, or set naming.control_words false"
+                )
         return self
 
     @model_validator(mode="after")

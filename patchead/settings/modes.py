@@ -13,3 +13,15 @@ def few_shot(config: Config) -> bool:
 def accepted_references(config: Config) -> bool:
     """Tell whether images are compared with those of an accepted run instead of each other."""
     return config.scoring.references == "accepted"
+
+
+def names_by_words(config: Config) -> bool:
+    """Tell whether regions are named by words."""
+    return bool(config.naming.keywords) or config.naming.words is not None
+
+
+def words_encoder(config: Config) -> tuple[str, str]:
+    """Give name and weights of the encoder that names by words: its own, or the one that embeds."""
+    if config.naming.encoder is None:
+        return config.encoder.name, config.encoder.weights
+    return config.naming.encoder, config.naming.weights

@@ -28,6 +28,15 @@ class NamingConfig(Section):
     keywords: dict[str, tuple[str, ...]] = Field(default={})
     """Phrases for each type of defect, e.g. {scratch: [a scratch, a long thin line]}, for names by words."""
 
+    encoder: str | None = None
+    """CLIP of open_clip that names by words, e.g. clip-l14-336; default: encoder.name, where that is one."""
+    weights: str = "hub"
+    """Its weights, as encoder.weights; without naming.encoder those of encoder.weights."""
+    words: str | None = None
+    """File of tuned words (jobs/tune_names.py), in place of keywords; of the same encoder and weights."""
+    control_words: bool = True
+    """Name nothing whose words are no nearer than some of 325 that are no defects (violin, giraffe)."""
+
     @field_validator("keywords")
     @classmethod
     def _phrases_of_types(cls, keywords: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

@@ -30,6 +30,7 @@ from patchead.settings.presets import PRESETS
 from patchead.settings.resolve import concrete, encoder_spec
 
 PLACES = {"archive.uri": "/data/archive", "lake.uri": "/data/lake"}
+WORDS = {"naming.keywords": {"scratch": ["a scratch"]}, "naming.encoder": "clip-l14-336"}
 FEW_SHOT = {"scoring.mode": "few_shot", "prompts.uri": "/data/normal", "prompts.k": 4}
 
 # Another value for every setting, and what else must be set for it to have an effect.
@@ -105,7 +106,11 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "naming.distance": (0.4, {}),
     "naming.remember_nights": (7, {}),
     "naming.level": (0.1, {}),
-    "naming.keywords": ({"scratch": ["a scratch"]}, {}),
+    "naming.keywords": ({"scratch": ["a scratch"]}, {"naming.encoder": "clip-l14-336"}),
+    "naming.encoder": ("clip-l14-336", WORDS | {"naming.encoder": "clip-b16-plus-240"}),
+    "naming.weights": ("random", WORDS),
+    "naming.words": ("/data/words.safetensors", {"naming.encoder": "clip-l14-336"}),
+    "naming.control_words": (False, WORDS),
     "lake.uri": ("/data/lake2", {}),
     "lake.images_per_file": (32, {}),
     "retention.embeddings_nights": (7, {}),

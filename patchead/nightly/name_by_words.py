@@ -1,0 +1,184 @@
+"""A night's regions are named by words, where the settings give some: which regions, against what, by whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from patchead.arrow_columns import compact, values
+from patchead.encoders.clip_towers import ClipTowers, build_towers
+from patchead.errors import arguments_named
+from patchead.hashing import text_digest
+from patchead.lake.word_links import staged_names, write_links
+from patchead.naming.control_words import control_phrases
+from patchead.naming.named import Named
+from patchead.naming.text_bank import TextBank, make_text_bank
+from patchead.naming.word_scores import LEAST_PLACES
+from patchead.naming.words import Words
+from patchead.nightly import wiring
+from patchead.nightly.explain_drawing import COLUMNS
+from patchead.nightly.words_actor import SPARE, WordsActor, WordsPortion, WordsSpec, too_few
+from patchead.schema import OK, WORD_LINKS
+from patchead.settings.model import Config
+from patchead.settings.modes import names_by_words, words_encoder
+from patchead.storage import Storage
+from patchead.tuning.words_file import read_words, require_same_encoder
+
+if TYPE_CHECKING:
+    from patchead.nightly.night import EmbeddedNight, Night
+
+PORTION = 8
+"""Flagged images that one call names, at most: each call reads the unflagged images again."""
+_VERSION = 1  # of how regions are named by words
+_REGION = ("image_id", "region", "rel_x", "rel_y", "rel_width", "rel_height")
+
+Names = list[tuple[Named | None, str | None]]
+
+
+@dataclass(frozen=True)
+class WordsOfNight:
+    """Hold the words of a night, and the id of the towers that alone may be used with them."""
+
+    words: Words
+    encoder_id: str
+
+    def naming_id(self, level: float) -> str:
+        """Hash all that decides a name, but the pictures."""
+        bank, adapters = self.words.bank, self.words.adapters
+        arrays = [bank.contrast_vectors, bank.normal_vector, *bank.phrase_vectors]
+        parts = [array.tobytes().hex() for array in (*arrays, *([] if adapters is None else [adapters]))]
+        said = [_VERSION, self.encoder_id, bank.types, self.words.taps, level]
+        return f"words-{text_digest(json.dumps(said) + ' '.join(parts), 6)}"
+
+
+def named_by_words(night: Night, embedded: EmbeddedNight, scores: pa.Table, rows: pa.Table) -> tuple[Names, list[str]]:
+    """Name regions by words (method.md §14); nothing is read or built where the settings give none.
+
+    Args:
+        night: whose stage it is.
+        embedded: its images.
+        scores: SCORES of the night.
+        rows: REGIONS of its flagged images, R of them.
+
+    Returns:
+        (R,), and what a person is told.
+
+    Raises:
+        PatcheadError: the towers cannot be built on the workers, or the lake cannot be written.
+    """
+    config, names = night.config, _nobody(rows.num_rows)
+    if night.words is None or not rows.num_rows:
+        return names, []
+    asked = night.words
+    naming_id, told = asked.naming_id(config.naming.level), list[str]()
+    portions = list(_portions(embedded, scores, rows, told))
+    spec = _spec(night, embedded, asked, naming_id)
+    with night.executor.actors(WordsActor, spec, night.embed_pool) as actors:
+        for _, portion in portions:
+            if portion is not None:
+                actors.call("name_portion", night.executor.put(portion))
+    links = [WORD_LINKS.empty_table()]
+    for places, portion in portions:
+        outcomes: list[dict[str, Any]] = [too_few(0)] * len(places)
+        if portion is not None:
+            staged = staged_names(night.folder, portion.name, made_of=portion.made_of(naming_id))
+            assert staged is not None  # by the actors, just now
+            outcomes = staged[0]
+            links.append(staged[1])
+        for place, outcome in zip(places, outcomes, strict=True):
+            if outcome:  # else its image could not be read again
+                named = Named(**{key: value for key, value in outcome.items() if key != "why"}, source="words")
+                names[place] = (named, naming_id)
+    order = [("image_id", "ascending"), ("region", "ascending")]
+    write_links(night.folder, pa.concat_tables(links).sort_by(order))
+    return names, told
+
+
+def _nobody(count: int) -> Names:
+    return [(None, None)] * count
+
+
+def words_of_night(config: Config, storage: Storage) -> WordsOfNight | None:
+    """Encode the words of the settings on this machine's CPU, or read tuned ones; None where there are none.
+
+    Raises:
+        SettingsError: the encoder knows no words, a phrase is too long, or tuned words are of another encoder.
+        WeightsError: weights or tuned words cannot be found or read.
+    """
+    if not names_by_words(config):
+        return None
+    name, weights = words_encoder(config)
+    own = config.naming.encoder is not None
+    keys = {"name": "naming.encoder" if own else "encoder.name", "words": "naming.words"}
+    with arguments_named(keys | {"weights": "naming.weights" if own else "encoder.weights"}):
+        towers = build_towers(name, weights, storage=storage)
+        if config.naming.words is None:
+            return WordsOfNight(Words(_bank(config, towers)), towers.encoder_id)
+        tuned = read_words(config.naming.words, storage)
+        require_same_encoder(config.naming.words, tuned, towers)
+        return WordsOfNight(tuned.words, towers.encoder_id)
+
+
+def _bank(config: Config, towers: ClipTowers) -> TextBank:
+    controls = control_phrases() if config.naming.control_words else ()
+    return make_text_bank(config.naming.keywords, towers.encode_text, controls=controls)
+
+
+def _spec(night: Night, embedded: EmbeddedNight, asked: WordsOfNight, naming_id: str) -> WordsSpec:
+    name, weights = words_encoder(night.config)
+    return WordsSpec(
+        name=name,
+        weights=weights,
+        encoder_id=asked.encoder_id,
+        device=night.embed_pool.device,
+        threads=night.embed_pool.threads,
+        words=asked.words,
+        level=night.config.naming.level,
+        decode=wiring.decode_settings(night.config, embedded.encoder.grid, night.in_hand),
+        folder=night.folder,
+        naming_id=naming_id,
+    )
+
+
+def _portions(
+    embedded: EmbeddedNight, scores: pa.Table, rows: pa.Table, told: list[str]
+) -> Iterator[tuple[list[int], WordsPortion | None]]:
+    """Places of regions among ``rows`` and the portion that names them; none where too few images are unflagged."""
+    flagged = pc.fill_null(scores["is_anomalous"], False)
+    ok = values(scores["image_id"].filter(pc.and_(pc.equal(scores["status"], OK), pc.invert(flagged))))
+    bad = values(scores["image_id"].filter(flagged))
+    for group in pc.unique(rows["group_id"]).to_pylist():
+        here = np.flatnonzero(np.asarray(pc.equal(rows["group_id"], group)))
+        images = embedded.groups[group]
+        images = images.select([name for name in images.column_names if name in (*COLUMNS, "bit_depth")])
+        unflagged = _unlike_the_flagged(images.filter(pc.is_in(images["image_id"], value_set=ok)), images, bad)
+        if unflagged.num_rows < LEAST_PLACES:
+            told.append(
+                f"{group} has {unflagged.num_rows} unflagged images; names by words need {LEAST_PLACES}: unknown"
+            )
+            yield here.tolist(), None
+            continue
+        of_image: dict[str, list[int]] = {}
+        for place in here.tolist():
+            of_image.setdefault(rows["image_id"][place].as_py(), []).append(place)
+        ids = sorted(of_image)
+        for start in range(0, len(ids), PORTION):
+            some = ids[start : start + PORTION]
+            places = [place for image_id in some for place in of_image[image_id]]
+            own = images.filter(pc.is_in(images["image_id"], value_set=pa.array(some)))
+            regions = compact(rows.select(list(_REGION)).take(pa.array(places)))
+            yield places, WordsPortion(compact(own), regions, unflagged)
+
+
+def _unlike_the_flagged(unflagged: pa.Table, images: pa.Table, bad: pa.Array) -> pa.Table:
+    """Unflagged images that are no copies of flagged ones, the same ones whatever their order: by hash of their ids."""
+    flagged = values(images.filter(pc.is_in(images["image_id"], value_set=bad))["content_hash"])
+    kept = unflagged.filter(pc.invert(pc.is_in(unflagged["content_hash"], value_set=flagged)))
+    keys = [text_digest(image_id) for image_id in kept["image_id"].to_pylist()]
+    return compact(kept.take(np.argsort(keys, kind="stable")[: LEAST_PLACES + SPARE]))
