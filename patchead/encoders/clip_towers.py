@@ -28,6 +28,7 @@ from patchead.storage import Storage
 from patchead.threads import over_threads
 
 _ARITHMETIC = 1  # raise it when the arithmetic changes what words score
+_TEXTS_AT_ONCE = 32
 _IMAGES_AT_ONCE = 8  # always as many, whoever asks: the last bits of a crop are the same in every batch
 
 
@@ -65,13 +66,13 @@ class ClipTowers:
         return tokenized(self.tokenizer, texts, self.clip.text.context_length).to(self.device)
 
     def encode_text(self, texts: Sequence[str]) -> np.ndarray:
-        """Encode texts one by one to float32 (n, E), of length 1.
+        """Encode texts to float32 (n, E), of length 1; the last bits may depend on the texts around one.
 
         Raises:
             SettingsError: a text is longer than the tower reads.
         """
         with torch.inference_mode():
-            found = [self.clip.encode_text(tokens[None], normalize=True) for tokens in self.tokens(texts)]
+            found = [self.clip.encode_text(some, normalize=True) for some in self.tokens(texts).split(_TEXTS_AT_ONCE)]
         return torch.cat(found).float().cpu().numpy()
 
     def patches(self, images: np.ndarray) -> np.ndarray:

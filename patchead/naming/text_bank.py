@@ -28,7 +28,7 @@ NUISANCES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """What looks unusual and is no defect."""
 
 Encode = Callable[[Sequence[str]], np.ndarray]
-"""n texts to float (n, E), of any length; each text's vector depends on no other text."""
+"""n texts to float (n, E), of any length."""
 
 
 @dataclass(frozen=True)

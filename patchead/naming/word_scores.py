@@ -88,7 +88,8 @@ def name_by_words(
     the softmax of u / τ at least a half, and no nuisance is ahead of it.
 
     p₀ is small wherever something is unusual, whatever the words. Control words ask whether these mean anything there:
-    where types and control words came in any order, so few of the latter would be ahead with a chance of ``level``.
+    by s_k − median, few enough of them may be ahead of the type that it would be so with a chance of ``level`` at most
+    if types and control words came in any order.
 
     Args:
         scores: float (K + U + C,), s_k of the region.
@@ -106,7 +107,8 @@ def name_by_words(
     u = _corrected(scores, of_places)
     best = int(np.argmax(u[:count]))
     p_value = (1 + _as_high(scores[:count], of_places[:, :count], u[best])) / (len(of_places) + 1)
-    ahead = int((u[ends:] >= u[best]).sum())
+    lift = scores - np.median(of_places, axis=0)
+    ahead = int((lift[ends:] >= lift[best]).sum())
     by_chance = chance_p_value(ahead, len(bank.control_vectors), count) if len(bank.control_vectors) else 0.0
     confidence = _softmax(u[:count] / temperature)
     found = WordNames(None, best, confidence, u, p_value, by_chance)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +19,17 @@ from patchead.errors import arguments_named
 from patchead.hashing import text_digest
 from patchead.lake.word_links import staged_names, write_links
 from patchead.naming.control_words import control_phrases
-from patchead.naming.named import Named
+from patchead.naming.named import UNKNOWN, Named
 from patchead.naming.text_bank import TextBank, make_text_bank
 from patchead.naming.word_scores import LEAST_PLACES
 from patchead.naming.words import Words
 from patchead.nightly import wiring
+from patchead.nightly.explain import Explained
 from patchead.nightly.explain_drawing import COLUMNS
 from patchead.nightly.words_actor import SPARE, WordsActor, WordsPortion, WordsSpec, too_few
-from patchead.schema import OK, WORD_LINKS
+from patchead.schema import OK, REGIONS, WORD_LINKS
 from patchead.settings.model import Config
-from patchead.settings.modes import names_by_words, words_encoder
+from patchead.settings.modes import words_encoder
 from patchead.storage import Storage
 from patchead.tuning.words_file import read_words, require_same_encoder
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 PORTION = 8
 """Flagged images that one call names, at most: each call reads the unflagged images again."""
+NAMED = ("defect_type", "defect_confidence", "defect_p", "defect_runner_up", "naming_id")
+"""Columns that it fills, in the order of the outcome."""
 _VERSION = 1  # of how regions are named by words
 _REGION = ("image_id", "region", "rel_x", "rel_y", "rel_width", "rel_height")
 
@@ -57,32 +62,73 @@ class WordsOfNight:
         return f"words-{text_digest(json.dumps(said) + ' '.join(parts), 6)}"
 
 
-def named_by_words(night: Night, embedded: EmbeddedNight, scores: pa.Table, rows: pa.Table) -> tuple[Names, list[str]]:
-    """Name regions by words (method.md §14); nothing is read or built where the settings give none.
+def with_words(asked: WordsOfNight, night: Night, embedded: EmbeddedNight, explained: Explained) -> Explained:
+    """Name the regions of flagged images by words, where no example has named them (method.md §14).
 
     Args:
+        asked: the words.
         night: whose stage it is.
         embedded: its images.
-        scores: SCORES of the night.
-        rows: REGIONS of its flagged images, R of them.
+        explained: what is to be published; nothing is read where nothing is flagged.
 
     Returns:
-        (R,), and what a person is told.
+        The same scores and verdicts; regions in the same order.
 
     Raises:
         PatcheadError: the towers cannot be built on the workers, or the lake cannot be written.
     """
-    config, names = night.config, _nobody(rows.num_rows)
-    if night.words is None or not rows.num_rows:
-        return names, []
-    asked = night.words
-    naming_id, told = asked.naming_id(config.naming.level), list[str]()
+    flagged = explained.scores.filter(pc.fill_null(explained.scores["is_anomalous"], False))["image_id"]
+    here = pc.is_in(explained.regions["image_id"], value_set=values(flagged))
+    places = np.flatnonzero(np.asarray(here))
+    if not len(places):
+        return explained
+    with night.stages.stage("words", len(flagged)) as advance:
+        rows = explained.regions.take(pa.array(places))
+        names, told = _named(asked, night, embedded, explained.scores, rows, advance)
+        for text in told:
+            night.stages.warn(f"warning: {text}")
+    night.record.scoring["words"] = {
+        "encoder_id": asked.encoder_id,
+        "regions": len(places),
+        "types": dict(sorted(Counter(named.defect_type for named, _ in names if named is not None).items())),
+    }
+    return replace(explained, regions=_filled(explained.regions, dict(zip(places.tolist(), names, strict=True))))
+
+
+def _filled(regions: pa.Table, names: Mapping[int, tuple[Named | None, str | None]]) -> pa.Table:
+    """REGIONS with names by words where there is none by example; unknown by both stays so by example."""
+    columns = {name: regions[name].to_pylist() for name in NAMED}
+    for place, (named, naming_id) in names.items():
+        before = columns["defect_type"][place]
+        if named is None or not (before is None or (before == UNKNOWN and named.is_known)):
+            continue
+        found = (named.defect_type, named.confidence, named.p, named.runner_up, naming_id)
+        for name, value in zip(NAMED, found, strict=True):
+            columns[name][place] = value
+    made = {name: pa.array(column, REGIONS.field(name).type) for name, column in columns.items()}
+    return pa.table({name: made.get(name, regions[name]) for name in REGIONS.names}, schema=REGIONS)
+
+
+def _named(
+    asked: WordsOfNight,
+    night: Night,
+    embedded: EmbeddedNight,
+    scores: pa.Table,
+    rows: pa.Table,
+    advance: Callable[[int], None],
+) -> tuple[Names, list[str]]:
+    """What each of the regions ``rows`` is called, and what a person is told."""
+    names: Names = [(None, None)] * rows.num_rows
+    naming_id, told = asked.naming_id(night.config.naming.level), list[str]()
     portions = list(_portions(embedded, scores, rows, told))
     spec = _spec(night, embedded, asked, naming_id)
     with night.executor.actors(WordsActor, spec, night.embed_pool) as actors:
-        for _, portion in portions:
-            if portion is not None:
-                actors.call("name_portion", night.executor.put(portion))
+        for places, portion in portions:
+            images = len(set(rows["image_id"].take(pa.array(places)).to_pylist()))
+            if portion is None:
+                advance(images)
+            else:
+                actors.call("name_portion", night.executor.put(portion), done=partial(advance, images))
     links = [WORD_LINKS.empty_table()]
     for places, portion in portions:
         outcomes: list[dict[str, Any]] = [too_few(0)] * len(places)
@@ -100,19 +146,13 @@ def named_by_words(night: Night, embedded: EmbeddedNight, scores: pa.Table, rows
     return names, told
 
 
-def _nobody(count: int) -> Names:
-    return [(None, None)] * count
-
-
-def words_of_night(config: Config, storage: Storage) -> WordsOfNight | None:
-    """Encode the words of the settings on this machine's CPU, or read tuned ones; None where there are none.
+def words_of_night(config: Config, storage: Storage) -> WordsOfNight:
+    """Encode the words of the settings on this machine's CPU, or read tuned ones.
 
     Raises:
         SettingsError: the encoder knows no words, a phrase is too long, or tuned words are of another encoder.
         WeightsError: weights or tuned words cannot be found or read.
     """
-    if not names_by_words(config):
-        return None
     name, weights = words_encoder(config)
     own = config.naming.encoder is not None
     keys = {"name": "naming.encoder" if own else "encoder.name", "words": "naming.words"}

@@ -84,6 +84,7 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
         stages = Stages(console, checks, lines_every=config.run.progress_seconds)
         held.progress = stages.now
         night = Night(config, record, folder, stages, executor)
+        words = wiring.words_of_night(config)
         for attempt in attempts(night):
             with attempt, _held(night):
                 manifest = night.catalog()
@@ -106,6 +107,10 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                 if until == "score":
                     return record.stopped_after(until)
                 explained = name(night, embedded, explain_night(night, embedded, failed))
+                if words is not None:
+                    from patchead.nightly.name_by_words import with_words  # open_clip
+
+                    explained = with_words(words, night, embedded, explained)
                 night.publish(embedded.manifest, explained, held.require)
     return record
 

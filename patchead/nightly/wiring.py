@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
@@ -27,7 +28,7 @@ from patchead.samples.recipe import SampleRecipe
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.identity import Decides, identity_digest
 from patchead.settings.model import Config
-from patchead.settings.modes import accepted_references, few_shot
+from patchead.settings.modes import accepted_references, few_shot, names_by_words
 from patchead.settings.object_storage import storage
 from patchead.settings.resolve import (
     aggregation_of,
@@ -38,6 +39,9 @@ from patchead.settings.resolve import (
     precision,
     verdict_of,
 )
+
+if TYPE_CHECKING:
+    from patchead.nightly.name_by_words import WordsOfNight
 
 __all__ = [
     "absolute",
@@ -58,6 +62,7 @@ __all__ = [
     "recipe",
     "score_settings",
     "storage",
+    "words_of_night",
 ]
 
 _VIEWS_PER_UNIT = 256  # of the pixels that a decode task hands to an actor: 0.6 MB each at 448 px
@@ -178,6 +183,15 @@ def score_settings(config: Config, encoder: EncoderFacts, device: str) -> ScoreS
         seed=scoring.seed,
         digest=text_digest(used),
     )
+
+
+def words_of_night(config: Config) -> WordsOfNight | None:
+    """Encode what regions are named by, where the settings give words, so that they are refused before any work."""
+    if not names_by_words(config):
+        return None
+    from patchead.nightly.name_by_words import words_of_night  # open_clip takes a second of who does not need it
+
+    return words_of_night(config, storage(config))
 
 
 def archive_root(config: Config, manifest: pa.Table) -> str:

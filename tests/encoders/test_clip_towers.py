@@ -35,7 +35,6 @@ def test_texts_are_encoded_as_open_clip_does(towers: ClipTowers) -> None:
     with torch.inference_mode():
         own = towers.clip.encode_text(tokens, normalize=True).numpy()
     np.testing.assert_allclose(towers.encode_text(TEXTS), own, atol=1e-6)
-    assert np.array_equal(towers.encode_text(TEXTS[::-1])[::-1], towers.encode_text(TEXTS))
 
 
 def test_texts_from_their_embeddings_are_those_of_encode_text(towers: ClipTowers) -> None:
