@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import model_validator
 
-from patchead.encoders.registry import require_words
 from patchead.naming.control_words import CONTROL_WORDS, most_types
 from patchead.redaction import secrets_in
 from patchead.settings.images import ArchiveConfig, PromptsConfig
@@ -112,15 +111,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _words_are_known_to_an_encoder(self) -> Config:
+    def _words_from_one_place(self) -> Config:
         naming = self.naming
         if naming.keywords and naming.words is not None:
             raise ValueError(
                 "naming.words, a file of tuned words, takes the place of naming.keywords; give one of them"
             )
-        if naming.keywords or naming.words is not None:
-            key = "encoder.name" if naming.encoder is None else "naming.encoder"
-            require_words(self.encoder.name if naming.encoder is None else naming.encoder, key)
         if naming.keywords and naming.control_words:
             most = most_types(len(CONTROL_WORDS), naming.level)
             if len(naming.keywords) > most:

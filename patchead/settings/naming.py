@@ -24,7 +24,8 @@ class NamingConfig(Section):
     remember_nights: Positive = 90
     """Families of this many newest nights are found again; one that was not seen for longer is new when it comes."""
     level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """A type is offered for a region where its p-value is above this; where none is, the region is called unknown."""
+    """By example a type is offered where its p-value is above this; by words where good places score as high in at most
+    this share of cases. Where none is, the region is called unknown."""
     keywords: dict[str, tuple[str, ...]] = Field(default={})
     """Phrases for each type of defect, e.g. {scratch: [a scratch, a long thin line]}, for names by words."""
 
