@@ -18,7 +18,6 @@ from patchead.evaluation.datasets.masks import read_mask
 from patchead.naming.word_crops import SCALES, crops_around
 from patchead.tuning.examples import LabelledCrop
 
-PLANTED = "planted"
 _AROUND = SCALES[1:]  # at the region's own size there is nothing normal to learn from
 
 Box = tuple[float, float, float, float]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import torch
 import typer
 import yaml
-from defect_crops import PLANTED, crops_of, keywords_of, of_dataset, of_planted, types_of
+from defect_crops import crops_of, keywords_of, of_dataset, of_planted, types_of
 from planted import KINDS
 
 from patchead.cli import run_command
@@ -31,12 +31,13 @@ _OPTIONS = {"held_out": "--held-out", "keywords": "--keywords", "words": "--out"
 _OPTIONS |= {"weights": "--weights", "contexts": "--contexts", "device": "--device"}
 
 
-def tune_names(
+def main(
     *,
-    dataset: Annotated[str, typer.Option(help=f"One of {', '.join(DATASETS)}, or {PLANTED}.")],
     held_out: Annotated[str, typer.Option(help="Types, comma-separated, that each stage is judged by.")],
     out: Annotated[str, typer.Option(help="Path or URL of the file, .safetensors.")],
-    root: Annotated[Path | None, typer.Option(help="The dataset's folder; of planted a folder of good photos.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"One of {', '.join(DATASETS)}.")] = None,
+    root: Annotated[Path | None, typer.Option(help="The dataset's folder.")] = None,
+    planted: Annotated[Path | None, typer.Option(help="In place of a dataset: a folder of good photos.")] = None,
     classes: Annotated[str | None, typer.Option(help="Classes of the dataset, comma-separated; default: all.")] = None,
     encoder: Annotated[str, typer.Option(help="As naming.encoder.")] = "clip-l14-336",
     weights: Annotated[str, typer.Option(help="As naming.weights.")] = "hub",
@@ -49,16 +50,16 @@ def tune_names(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Tune words on labelled defects with a frozen CLIP (method.md §15)."""
+    if (dataset is None) == (planted is None):
+        raise SettingsError("give either --dataset, a labelled one, or --planted, a folder of good photos.")
     with arguments_named(_OPTIONS):
         name = require_words(encoder)
         taps, _ = chosen(name, weights, layers, 0)
         towers = build_towers(name, weights, device=this_device(device), taps=taps)
-        if dataset == PLANTED:
-            if root is None:
-                raise SettingsError(bad_value("--root", None, f"a folder of good photos, for --dataset {PLANTED}"))
-            pictures, types = of_planted(root, seed), sorted(KINDS)
+        if planted is not None:
+            pictures, types = of_planted(planted, seed), sorted(KINDS)
         else:
-            labelled = load(dataset, root, classes.split(",") if classes else None)
+            labelled = load(str(dataset), root, classes.split(",") if classes else None)
             pictures, types = of_dataset(labelled), types_of(labelled)
         words = _keywords(keywords, types)
         torch.manual_seed(seed)
@@ -89,5 +90,5 @@ def _keywords(path: Path | None, types: list[str]) -> dict[str, list[str]]:
 
 if __name__ == "__main__":
     job = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    job.command()(tune_names)
+    job.command()(main)
     run_command(job)
