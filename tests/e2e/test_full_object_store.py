@@ -32,7 +32,8 @@ def test_a_full_object_store_spills_and_with_a_full_disk_ends_the_night_with_one
     assert seen["spilled bytes"] > 10**6
     stopped, went_on = seen["stopped"], seen["went_on"]
     assert stopped["code"] == 1, stopped
-    assert stopped["err"].startswith("error: ")
+    assert stopped["err"].startswith("error: decoding and embedding failed: OutOfDiskError: Local disk is full")
+    assert stopped["err"].endswith("Run again under the same run id: what was finished is kept.\n")
     assert stopped["err"].count("\n") == 1
     assert went_on["code"] == 0, went_on["err"]
     score_night(tmp_path / "archive", tmp_path / "expected", **{"encoder.image_size": 224})

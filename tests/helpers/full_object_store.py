@@ -21,7 +21,7 @@ from tests.helpers.command import Ended, patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS, rows
 
 _STORE, _PART, _PARTS = 80 * 10**6, 7 * 10**6, 11
-_DISK, _LEFT = "400m", 12 * 10**6
+_DISK, _LEFT = "400m", 2 * 10**6
 """Of the disk, and what is left of it: Ray spills to no disk that is 95 % full, and needs some room for its logs."""
 
 
@@ -39,6 +39,7 @@ def main(folder: str) -> None:
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
             _temp_dir=temp,
+            object_spilling_directory=temp,  # without it Ray maps what finds no room into files of /tmp
         )
         seen: dict[str, Any] = {}
         try:
@@ -48,11 +49,12 @@ def main(folder: str) -> None:
                 file.stat().st_size for file in Path(temp).rglob("ray_spilled*/**/*") if file.is_file()
             )
             del hog
-            held = [ray.get(ray.put(np.zeros(_PART, np.uint8))) for _ in range(_PARTS)]  # in use: not to be spilled
+            references = [ray.put(np.zeros(_PART, np.uint8)) for _ in range(_PARTS)]
+            held = ray.get(references)  # in use: not to be spilled
             filler = Path(temp, "filler")
             filler.write_bytes(b"\1" * (shutil.disk_usage(temp).free - _LEFT))
             seen["stopped"] = _told(patchead(*command, "--lake", lake, "--run-id", "night"))
-            del held
+            del held, references
             filler.unlink()
             seen["went_on"] = _told(patchead(*command, "--lake", lake, "--run-id", "night"))
         finally:
