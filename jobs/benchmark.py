@@ -102,7 +102,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.overhead: lambda: _of("stage").overhead(200, 1024, 384, repeats={"fp32": 3, "int8": 7}),
     Name.actors: lambda: _of("stage").actors(200, 1024, 768, precision="fp32", repeats=2),
     Name.groups: lambda: _of("many_groups").small_groups(300, actors=2, repeats=5),
-    Name.night: lambda: _of("many_groups").night(300, 60, repeats=1),
+    Name.night: lambda: _of("many_groups").night(300, 40, repeats=2),
     Name.embed: lambda: _of("embedding").embedding(400, repeats=1),
     Name.fidelity: lambda: _of("fidelity").fidelity(270, 30, (50, 100, 200)),
     Name.alike: lambda: _of("alike").alike((224, 448), 10),

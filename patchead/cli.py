@@ -1,9 +1,9 @@
 """The `patchead` command: score, plan, calibrate, query, evaluate, encoders, settings; `commands` has the others.
 
-Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images failed; 4 not published, too
-many images failed; 5 asked to end by SIGTERM, 130 by SIGINT (the same run id goes on); 6 published, but the report
-of run.report could not be written; 1 anything else. With --until, 0
-also where some images failed so far: nothing is published then.
+Exit codes of `score`: 0 every image scored; 2 bad settings; 3 published, but some images or groups failed; 4 not
+published, too many images or groups failed; 5 asked to end by SIGTERM, 130 by SIGINT (the same run id goes on); 6
+published, but the report of run.report could not be written; 1 anything else. With --until, 0 also where some images
+failed so far: nothing is published then.
 """
 
 from __future__ import annotations

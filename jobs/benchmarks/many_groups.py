@@ -116,7 +116,7 @@ def measured_night(groups: int, most: int, *, repeats: int) -> list[Record]:
         executor = RayExecutor(2)
         with executor.session():
             for turn in range(repeats):
-                for overlap, records in found.items():
+                for overlap, records in sorted(found.items(), reverse=bool(turn % 2)):  # the first one finds all cold
                     lake = Path(folder) / f"lake-{turn}-{overlap}"
                     settings = _NIGHT | {"archive.uri": str(Path(folder) / "archive"), "lake.uri": str(lake)}
                     config = load_config(None, given=settings | {"resources.overlap": overlap})
