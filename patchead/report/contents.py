@@ -33,6 +33,8 @@ from patchead.schema import FAILED, OK
 MOST_DRAWN = 60
 """Groups that are drawn, those with the largest flagged share; of the others the numbers are in the table alone."""
 MOST_FAILURES = 500
+MOST_LINKS = 12
+"""Patches that are drawn of what one region's name by words rests on, those of the highest contrast."""
 _NOT_COMPARED = {"archive.night", "archive.uri", "lake.uri", "run.run_id", "archive.limit"}
 
 
@@ -200,12 +202,31 @@ def _image(
             if each["run_id"] == row["run_id"]
         ]
         or None,
+        "links": _links_of(rows.links.get((row["run_id"], image_id), ())),
+        "called": _called(rows.regions.get(image_id, []), row["run_id"]),
         "label": rows.labels.get(image_id),
         "files": pictures.names.get(image_id),
         "unseen": plain(pictures.missing[image_id]) if image_id in pictures.missing else None,
         "nearest": _nearest(pictures, image_id),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _links_of(links: Sequence[Mapping[str, Any]]) -> list[list[Any]] | None:
+    """Patches that names by words rest on, `MOST_LINKS` of each region: box, and what it says to whoever asks."""
+    drawn, shown = Counter[int](), list[list[Any]]()
+    for link in links:
+        drawn[link["region"]] += 1
+        if drawn[link["region"]] <= MOST_LINKS:
+            why = f"; {plain(link['why_unknown'])}" if link["why_unknown"] else ""
+            text = f"{plain(link['phrase'])} +{link['contrast']:.3f}{why}"
+            shown.append([*(_rounded(link[name], 1) for name in ("x", "y", "width", "height")), text])
+    return shown or None
+
+
+def _called(regions: Sequence[Mapping[str, Any]], run_id: str) -> str | None:
+    names = [each["defect_type"] for each in regions if each["run_id"] == run_id and each.get("defect_type")]
+    return plain(", ".join(dict.fromkeys(names))) or None
 
 
 def _nearest(pictures: Pictures, image_id: str) -> Any:

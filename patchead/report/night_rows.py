@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,7 @@ from patchead.lake.heartbeat import read_json
 from patchead.lake.query import query_all
 from patchead.lake.replaced_groups import sql_literal
 from patchead.lake.staging import RunFolder
+from patchead.lake.word_links import read_links
 from patchead.result_tables import MAIN
 from patchead.storage import Storage
 
@@ -99,6 +100,8 @@ class NightRows:
     """``run.json`` by run id, where it is still there."""
     labels: dict[str, str] = field(default_factory=dict)
     """What people said of images, by image id."""
+    links: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    """By run and image id: patches that names by words rest on, the highest contrast first."""
     families: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     """First night and number of nights of the night's families, by their name and product."""
 
@@ -147,6 +150,7 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
         places_before=places.to_pylist(),
         records={run_id: record for run_id, record in found.items() if record is not None},
         labels=dict(zip(labels["image_id"].to_pylist(), labels["verdict"].to_pylist(), strict=True)),
+        links=_links(lake_uri, storage, found),
         families={(row["family"], row["product"] or ""): row for row in families.to_pylist()},
     )
 
@@ -157,6 +161,15 @@ def _date(night: dt.date | None) -> str:
 
 def _record(lake_uri: str, storage: Storage, run_id: str) -> Mapping[str, Any] | None:
     return read_json(RunFolder(lake_uri, storage, run_id).files, "run.json")
+
+
+def _links(lake_uri: str, storage: Storage, runs: Iterable[str]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for run_id in runs:
+        links = read_links(RunFolder(lake_uri, storage, run_id).files)
+        for link in links.sort_by([("contrast", "descending")]).to_pylist():
+            found.setdefault((run_id, link["image_id"]), []).append(link)
+    return found
 
 
 def _by_image(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

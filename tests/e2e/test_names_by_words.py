@@ -14,6 +14,8 @@ from patchead.errors import SettingsError, WeightsError
 from patchead.files import Folder
 from patchead.lake.word_links import read_links
 from patchead.nightly.run_record import RunRecord
+from patchead.report.contents import MOST_LINKS, Pictures, data_of, groups_of
+from patchead.report.night_rows import read_night
 from patchead.storage import Storage
 from tests.helpers.e2e_tools import png, rows, write_group
 from tests.helpers.shapes import COLOURS, surface, trained_pair
@@ -127,6 +129,17 @@ def test_a_name_keeps_the_patches_that_it_rests_on(lake: Path) -> None:
         down = min(link["y"] + link["height"], region["y"] + region["height"]) - max(link["y"], region["y"])
         assert across > 0
         assert down > 0
+
+
+def test_the_page_draws_the_patches_with_their_phrases(lake: Path) -> None:
+    rows_of_night = read_night(str(lake), Storage())
+    images = data_of(rows_of_night, groups_of(rows_of_night), {}, Pictures(), 100)["images"]
+    shown = {image["id"]: image for image in images if "links" in image}
+    assert set(shown) == {row["image_id"] for row in rows(lake) if row["is_anomalous"]}
+    for image in shown.values():
+        assert len(image["links"]) <= MOST_LINKS * len(image["boxes"])
+        assert image["called"] == "unknown"
+        assert any(f"a {name} " in image["links"][0][4] or f"{name} " in image["links"][0][4] for name in COLOURS)
 
 
 def test_with_too_few_unflagged_images_everything_is_unknown_and_told(

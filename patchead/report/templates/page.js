@@ -136,6 +136,14 @@
           svg.append(box);
         }
       }
+      for (const [x, y, w, h, text] of image.links ?? []) {
+        const patch = document.createElementNS(space, "rect");
+        for (const [name, value] of Object.entries({ x, y, width: w, height: h, class: "link" })) patch.setAttribute(name, value);
+        const title = document.createElementNS(space, "title");
+        title.textContent = text;
+        patch.append(title);
+        svg.append(patch);
+      }
       frame.append(svg);
       $("stack").append(frame);
     }
@@ -160,6 +168,7 @@
     if (image.p !== undefined) facts.push(["p", String(image.p)]);
     if (image.repeat !== undefined) facts.push(["Recurs", `family ${image.repeat} of its product`]);
     if (image.boxes) facts.push(["Regions", `${image.boxes.length}, the highest at ${image.boxes[0].slice(0, 2).join(", ")} (${image.boxes[0].slice(2, 4).join(" × ")} px)`]);
+    if (image.called) facts.push(["Called", image.called]);
     if (image.size) facts.push(["Size", image.size.join(" × ")]);
     if (image.at) facts.push(["Taken", image.at]);
     if (image.label) facts.push(["Recorded", image.label]);
