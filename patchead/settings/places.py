@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -123,3 +123,8 @@ class RunConfig(Section):
     """Write one JSON object a line to stderr: stages, groups (info) and units (debug) as they end, what went wrong."""
     max_image_seconds: Annotated[float, Field(gt=0)] = 120.0
     """On Ray: an image that takes longer to decode fails. Its process is ended for it, three times before that."""
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, level: Any) -> Any:
+        return "off" if level is False else level  # YAML's off

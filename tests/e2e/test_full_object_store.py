@@ -36,6 +36,6 @@ def test_a_full_object_store_spills_and_with_a_full_disk_ends_the_night_with_one
     assert stopped["err"].endswith("Run again under the same run id: what was finished is kept.\n")
     assert stopped["err"].count("\n") == 1
     assert went_on["code"] == 0, went_on["err"]
-    score_night(tmp_path / "archive", tmp_path / "expected", **{"encoder.image_size": 224})
+    score_night(tmp_path / "archive", tmp_path / "expected", **{"encoder.image_size": 448})
     expected = {row["image_id"]: row["score"] for row in rows(tmp_path / "expected")}
     assert seen["scores"] == pytest.approx(expected, abs=1e-6)

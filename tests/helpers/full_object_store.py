@@ -26,7 +26,7 @@ _DISK, _LEFT = "400m", 2 * 10**6
 
 
 def main(folder: str) -> None:
-    more = ["--set=explain.heatmaps=all", "--set=encoder.image_size=224", "--set=resources.wait_minutes=0.2"]
+    more = ["--set=explain.heatmaps=all", "--set=encoder.image_size=448", "--set=resources.wait_minutes=0.2"]
     command = ["score", *SMALL_OPTIONS, *more, "--archive", str(Path(folder, "archive"))]
     lake = str(Path(folder, "lake"))
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as temp:  # a short path: there are sockets in it

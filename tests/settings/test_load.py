@@ -188,6 +188,13 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "nowhere.yaml" in refusal(path=tmp_path / "nowhere.yaml")
 
 
+def test_off_is_a_word() -> None:
+    given = {"archive.uri": "a", "lake.uri": "b"}
+    for off in ("off", "'off'"):
+        config = load_config(None, [f"run.log_level={off}", f"scoring.window={off}"], given)
+        assert (config.run.log_level, config.scoring.window) == ("off", "off")
+
+
 def test_assumed_keys_and_ids_may_look_like_dates_and_numbers() -> None:
     config = load_config(None, ["archive.assume={night: 2026-11-21, product: 7}", "run.run_id=20261121"], MINIMUM)
     assert config.archive.assume == {"night": "2026-11-21", "product": "7"}
