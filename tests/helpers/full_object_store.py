@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.helpers.command import Ended, patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS, rows
 
 _STORE, _PART, _PARTS = 80 * 10**6, 7 * 10**6, 11
-_DISK, _LEFT = "400m", 2 * 10**6
+_DISK, _LEFT = "400m", 12 * 10**6
 """Of the disk, and what is left of it: Ray spills to no disk that is 95 % full, and needs some room for its logs."""
 
 
@@ -52,7 +53,7 @@ def main(folder: str) -> None:
             references = [ray.put(np.zeros(_PART, np.uint8)) for _ in range(_PARTS)]
             held = ray.get(references)  # in use: not to be spilled
             filler = Path(temp, "filler")
-            filler.write_bytes(b"\1" * (shutil.disk_usage(temp).free - _LEFT))
+            _fill(filler)
             seen["stopped"] = _told(patchead(*command, "--lake", lake, "--run-id", "night"))
             del held, references
             filler.unlink()
@@ -62,6 +63,17 @@ def main(folder: str) -> None:
             subprocess.run(["umount", "--lazy", temp], check=True)
     seen["scores"] = {row["image_id"]: row["score"] for row in rows(lake)}
     print(json.dumps(seen))
+
+
+def _fill(filler: Path) -> None:
+    """Leave `_LEFT` of the disk, once Ray has written and removed what it still had to."""
+    settled = 0
+    with filler.open("wb", buffering=0) as file:
+        while settled < 4:
+            more = shutil.disk_usage(filler.parent).free - _LEFT
+            settled = 0 if more > 2**20 else settled + 1
+            file.write(bytes(max(0, min(more, 2**24))))
+            time.sleep(0.0 if more > 2**20 else 0.5)
 
 
 def _told(ended: Ended) -> dict[str, Any]:
