@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from patchead.errors import SettingsError, WeightsError
 from patchead.files import Folder
 from patchead.lake.word_links import read_links
+from patchead.nightly import name_by_words
 from patchead.nightly.run_record import RunRecord
 from patchead.report.contents import MOST_LINKS, Pictures, data_of, groups_of
 from patchead.report.night_rows import read_night
@@ -74,7 +75,7 @@ def test_words_of_random_weights_name_nothing(lake: Path) -> None:
 
 @pytest.mark.slow
 def test_regions_are_named_by_their_words_and_no_others(
-    archive: Path, trained: dict[str, Any], score_night: Score, tmp_path: Path
+    archive: Path, trained: dict[str, Any], score_night: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Quick: the same stage with random weights, and name_by_words against loops in test_word_scores.py."""
     lake = tmp_path / "lake"
@@ -94,8 +95,25 @@ def test_regions_are_named_by_their_words_and_no_others(
             assert row["defect_confidence"] >= 0.5
     assert named >= 3
     other = {name: list(reversed(phrases)) for name, phrases in reversed(KEYWORDS.items())}
+    monkeypatch.setattr(name_by_words, "PORTION", 1)  # as many calls as images, as for many workers
     score_night(archive, tmp_path / "other", **trained, **{"naming.keywords": other})
     assert rows(tmp_path / "other", "regions") == rows(lake, "regions")
+
+
+@pytest.mark.slow
+def test_on_ray_the_same_regions_have_the_same_names(
+    archive: Path, settings: dict[str, Any], score_night: Score, score_night_on_ray: Score, tmp_path: Path
+) -> None:
+    """Quick: the same actor in this process. Workers know no tiny CLIP, so it is one of open_clip's own."""
+    chosen = settings | {"scoring.flag_top": 2, "naming.control_words": False, "naming.keywords": KEYWORDS}
+    chosen |= {"naming.encoder": "open_clip/ViT-S-32"}
+    score_night(archive, tmp_path / "here", **chosen)
+    score_night_on_ray(archive, tmp_path / "there", **chosen)
+    here, there = rows(tmp_path / "here", "regions"), rows(tmp_path / "there", "regions")
+    assert len(here) == len(there) >= 2
+    for one, other in zip(here, there, strict=True):
+        assert one.pop("defect_confidence") == pytest.approx(other.pop("defect_confidence"), abs=1e-3)
+        assert one == {**other, **{key: one[key] for key in ("peak", "mean", "threshold")}}
 
 
 def test_names_change_no_score_and_no_verdict(
