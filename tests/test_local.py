@@ -155,6 +155,7 @@ def test_views_of_one_or_two_prompts_stand_in(encoder: Encoder, align: Alignment
             assert found.null_scores[number] == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_one_image_alone_is_judged_by_the_prompts() -> None:
     cells = [np.asarray(Image.open(elpv_folder() / name).convert("RGB")) for name in elpv_cells("mono", 0.0)[:6]]
     scratched = cells[5].copy()

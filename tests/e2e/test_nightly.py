@@ -156,6 +156,7 @@ def test_the_same_run_id_again_is_a_no_op(published: Published, score_night: Sco
     assert json.loads((published.lake / "runs/r1/run.json").read_text())["state"] == "published"
 
 
+@pytest.mark.slow
 def test_killed_before_publish_it_changes_nothing_and_goes_on_under_its_run_id(
     tmp_path: Path, published: Published, score_night: Score, local_ray: None
 ) -> None:
