@@ -221,8 +221,8 @@ def test_scores_do_not_depend_on_schedule_actors_or_blocks(
 ) -> None:
     archive = tmp_path / "archive"
     write_group(archive, NIGHT, "screw", {**good_images(20), **screws})
-    score_night_on_ray(archive, tmp_path / "one", **{"resources.score_actors": 1, "resources.cpus_per_actor": 2})
-    split = {"resources.score_actors": 2, "resources.cpus_per_actor": 2, "scoring.schedule": schedule}
+    score_night_on_ray(archive, tmp_path / "one", **{"resources.score_actors": 1, "resources.cpus_per_actor": 1})
+    split = {"resources.score_actors": 2, "resources.cpus_per_actor": 1, "scoring.schedule": schedule}
     record = score_night_on_ray(archive, tmp_path / "two", **split)
     assert record.scoring["groups_in_blocks"] == 1
     one, two = by_id(tmp_path / "one"), by_id(tmp_path / "two")
@@ -234,7 +234,7 @@ def test_scores_do_not_depend_on_schedule_actors_or_blocks(
 def test_a_panel_of_references_is_the_same_in_blocks_and_whole(tmp_path: Path, score_night_on_ray: Score) -> None:
     archive = tmp_path / "archive"
     write_group(archive, NIGHT, "screw", good_images(20))
-    panel = {"scoring.max_references": 8, "resources.cpus_per_actor": 2}
+    panel = {"scoring.max_references": 8, "resources.cpus_per_actor": 1}
     score_night_on_ray(archive, tmp_path / "one", **panel, **{"resources.score_actors": 1})
     record = score_night_on_ray(archive, tmp_path / "two", **panel, **{"resources.score_actors": 2})
     assert record.scoring["references"] == {f"night={NIGHT}/product=screw": 8}
