@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from patchead.archive.decode import decode
 from patchead.arrow_columns import digest
 from patchead.errors import ArchiveError, DecodeError
 from patchead.hashing import content_hash, text_digest
@@ -19,7 +17,8 @@ from patchead.lake.staged_pictures import FILES, read_pictures, write_pictures
 from patchead.lake.staging import RunFolder
 from patchead.maps.heatmap import heatmap, overlay
 from patchead.maps.regions import image_regions
-from patchead.nightly.decode import DecodeSettings, encoded
+from patchead.nightly.decode import DecodeSettings
+from patchead.nightly.originals import decoded, originals, require_same
 from patchead.nightly.units import PLACE
 from patchead.runtime.in_hand import Watch
 from patchead.schema import STAGED_REGIONS, table
@@ -125,16 +124,12 @@ def _originals(
     portion: Portion, settings: DecodeSettings
 ) -> Iterator[tuple[int, dict[str, Any], bytes | ArchiveError | None]]:
     """Every image of the portion with its place in it and its encoded bytes; None where they are not needed."""
-    images = list(enumerate(portion.images.to_pylist()))
+    images = portion.images.to_pylist()
     if not portion.drawn:
-        yield from ((place, image, None) for place, image in images)
+        yield from ((place, image, None) for place, image in enumerate(images))
         return
-    for _, part in groupby(images, key=lambda one: (one[1]["format"], one[1]["uri"] if one[1]["key"] else "")):
-        together = list(part)
-        places = {name: [image[name] for _, image in together] for name in PLACE}
-        places["etag"] = [None] * len(together)  # each image's own hash says whether it is the same
-        for number, data in encoded(places, settings):
-            yield *together[number], data
+    for place, data in originals(images, settings):
+        yield place, images[place], data
 
 
 def _region_rows(
@@ -155,13 +150,9 @@ def _write(
     settings: DrawSettings,
     watch: Watch,
 ) -> str:
-    if isinstance(data, ArchiveError):
-        raise data
-    if content_hash(data) != image["content_hash"]:
-        raise ArchiveError(f"{image['uri']} has another content than when it was scored")
-    scaling = settings.decode.scaling(image.get("bit_depth"))
+    same = require_same(image, data)
     with watch.over(image["image_id"]):
-        photo = decode(data, max_pixels=settings.decode.max_pixels, **scaling._asdict())
+        photo = decoded(image, same, settings.decode)
     uri = heatmap_uri(
         settings.lake_uri, image["night"], image["product"], settings.run_id, image["image_id"], settings.format
     )

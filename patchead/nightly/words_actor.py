@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from patchead.archive.decode import decode, fit
+from patchead.archive.decode import fit
 from patchead.arrow_columns import digest
 from patchead.encoders.clip_towers import build_towers
 from patchead.errors import ArchiveError, DecodeError, WeightsError
-from patchead.hashing import content_hash, text_digest
+from patchead.hashing import text_digest
 from patchead.lake.staging import RunFolder
 from patchead.lake.word_links import stage_names, staged_names
 from patchead.naming.named import UNKNOWN
@@ -29,8 +28,8 @@ from patchead.naming.word_scores import (
     place_scores,
 )
 from patchead.naming.words import Words
-from patchead.nightly.decode import DecodeSettings, encoded
-from patchead.nightly.units import PLACE
+from patchead.nightly.decode import DecodeSettings
+from patchead.nightly.originals import decoded, originals, require_same, shard_of
 from patchead.schema import WORD_LINKS, table
 
 SPARE = 16
@@ -198,24 +197,10 @@ def too_few(places: int) -> dict[str, Any]:
 
 def _pictures(images: pa.Table, settings: DecodeSettings) -> Iterator[tuple[str, np.ndarray]]:
     """Each image's id and its pixels, in any order; those that cannot be read, or are others by now, are left out."""
-    rows = sorted(images.to_pylist(), key=_shard)
-    for _, part in groupby(rows, key=_shard):
-        together = list(part)
-        places: dict[str, list[Any]] = {name: [image[name] for image in together] for name in PLACE}
-        places["etag"] = [None] * len(together)  # each image's own hash says whether it is the same
-        for number, data in encoded(places, settings):
-            if (picture := _decoded(together[number], data, settings)) is not None:
-                yield together[number]["image_id"], picture
-
-
-def _shard(image: Mapping[str, Any]) -> tuple[str, str]:
-    return image["format"], image["uri"] if image["key"] else ""
-
-
-def _decoded(image: Mapping[str, Any], data: bytes | ArchiveError, settings: DecodeSettings) -> np.ndarray | None:
-    if isinstance(data, ArchiveError) or content_hash(data) != image["content_hash"]:
-        return None
-    try:
-        return decode(data, max_pixels=settings.max_pixels, **settings.scaling(image.get("bit_depth"))._asdict())
-    except DecodeError:
-        return None
+    rows = sorted(images.to_pylist(), key=shard_of)
+    for place, data in originals(rows, settings):
+        try:
+            picture = decoded(rows[place], require_same(rows[place], data), settings)
+        except (ArchiveError, DecodeError):
+            continue
+        yield rows[place]["image_id"], picture
