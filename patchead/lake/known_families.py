@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.arrow_columns import values
+from patchead.lake.described_regions import described_regions
 from patchead.lake.tables import read_rows
 from patchead.schema import REGION_VECTORS
 from patchead.storage import Storage
@@ -41,14 +41,12 @@ def known_families(
     """
     same: list[tuple[str, str, Any]] = [("lane", "=", lane), ("encoder_id", "=", encoder_id)]
     same += [("vectors_id", "=", vectors_id), ("family_medoid", "=", True)]
-    there = read_rows(lake_uri, storage, "region_vectors", ["night", "run_id"], same)
+    there = read_rows(lake_uri, storage, "region_vectors", ["night"], same)
     known = pc.unique(there["night"]).drop_null().to_pylist()
     wanted = sorted(known, key=lambda night: (_away(night, nights), night))[:most_nights]
     if not wanted:
         return REGION_VECTORS.empty_table().select(_COLUMNS)
-    published = read_rows(lake_uri, storage, "runs", ["run_id"], [("state", "=", "published")])["run_id"]
-    rows = read_rows(lake_uri, storage, "region_vectors", _COLUMNS, [*same, ("night", "in", wanted)])
-    rows = rows.filter(pc.is_in(rows["run_id"], value_set=values(published)))
+    rows = described_regions(lake_uri, storage, _COLUMNS, [*same, ("night", "in", wanted)])
     return rows.sort_by([(name, "ascending") for name in ("night", "run_id", "image_id", "region")])
 
 

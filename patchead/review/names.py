@@ -9,13 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from patchead.arrow_columns import values
 from patchead.errors import LakeError, SettingsError, bad_value, nearest_name
+from patchead.lake.described_regions import described_regions
 from patchead.lake.prototypes import keep_prototypes, read_prototypes
-from patchead.lake.tables import read_rows
 from patchead.naming.named import UNKNOWN
 from patchead.storage import Storage, explained
 
@@ -50,9 +46,10 @@ def name_family(lake_uri: str, storage: Storage, family: str, defect_type: str, 
             encoder.
         LakeError: a table cannot be read or written.
     """
-    rows = _published(lake_uri, storage, lane, [("family", "=", family)])
+    of_lane = ("lane", "=", lane)
+    rows = described_regions(lake_uri, storage, _KEPT, [of_lane, ("family", "=", family)])
     if not rows.num_rows:
-        there = _published(lake_uri, storage, lane, [])["family"].unique().to_pylist()
+        there = described_regions(lake_uri, storage, ("run_id", "family"), [of_lane])["family"].unique().to_pylist()
         raise SettingsError(bad_value("FAMILY", family, "a family of the view families", _did_you_mean(family, there)))
     newest = rows.sort_by([("night", "descending"), ("image_id", "ascending"), ("region", "ascending")])
     kept = newest.slice(0, MOST).to_pylist()
@@ -70,7 +67,8 @@ def name_listed(lake_uri: str, storage: Storage, uri: str, *, by: str, lane: str
     """
     wanted = _read(uri, storage)
     images = sorted({image for image, _ in wanted})
-    rows = _published(lake_uri, storage, lane, [("image_id", "in", images)]).sort_by("night")
+    rows = described_regions(lake_uri, storage, _KEPT, [("lane", "=", lane), ("image_id", "in", images)])
+    rows = rows.sort_by("night")
     there = {(row["image_id"], row["region"]): row for row in rows.to_pylist()}
     if missing := [f"{image} region {region}" for image, region in wanted if (image, region) not in there]:
         more = ", …" if len(missing) > _EXAMPLES else ""
@@ -108,13 +106,6 @@ def _keep(
         for row, family, defect_type in named
     ]
     keep_examples(lake_uri, storage, rows, by=by)
-
-
-def _published(lake_uri: str, storage: Storage, lane: str, filters: list[tuple[str, str, Any]]) -> pa.Table:
-    """Described regions of a lane, of runs that are published."""
-    found = read_rows(lake_uri, storage, "region_vectors", list(_KEPT), [("lane", "=", lane), *filters])
-    state = read_rows(lake_uri, storage, "runs", ["run_id"], [("state", "=", "published")])["run_id"]
-    return found.filter(pc.is_in(found["run_id"], value_set=values(state)))
 
 
 def _require_type(name: str) -> None:
