@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from patchead.errors import LakeError, SettingsError
+from patchead.errors import SettingsError
 from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.kept_rows import keep_rows
 from patchead.lake.tables import read_rows
+from patchead.review.given_file import csv_rows, read_given, require_columns
 from patchead.schema import SCHEMA_VERSION, table
-from patchead.storage import Storage, explained
+from patchead.storage import Storage
 
 GOOD, DEFECT = "good", "defect"
 VERDICTS = (GOOD, DEFECT)
@@ -42,10 +41,8 @@ def read_file(uri: str, storage: Storage) -> list[dict[str, str | None]]:
         SettingsError: it has other columns or other verdicts, says two things of one image, or is empty.
         LakeError: it cannot be read.
     """
-    with explained("read", uri, LakeError):
-        filesystem, path = storage.filesystem(uri)
-        data = filesystem.cat_file(path)
-    rows = _of_parquet(data, uri) if uri.endswith(".parquet") else _of_csv(data, uri)
+    data = read_given(uri, storage)
+    rows = _of_parquet(data, uri) if uri.endswith(".parquet") else csv_rows(data, uri, _REQUIRED, _MORE)
     if not rows:
         raise SettingsError(f"{uri} has no row.")
     return list(_checked(rows, uri).values())
@@ -73,34 +70,14 @@ def keep(lake_uri: str, storage: Storage, rows: Sequence[Mapping[str, str | None
     keep_rows(lake_uri, storage, "feedback", table([{**row, **added} for row in rows], KEPT_TABLES["feedback"]))
 
 
-def _of_csv(data: bytes, uri: str) -> list[dict[str, Any]]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise SettingsError(
-            f"{uri} is no UTF-8 text ({exc.reason} at byte {exc.start}). Save it as CSV UTF-8."
-        ) from exc
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    _require_columns(reader.fieldnames or (), uri)
-    return [{name: row.get(name) for name in (*_REQUIRED, *_MORE)} for row in reader]
-
-
 def _of_parquet(data: bytes, uri: str) -> list[dict[str, Any]]:
     try:
         found = pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as exc:
         raise SettingsError(f"{uri} is no Parquet file that can be read: {exc}") from exc
-    _require_columns(found.column_names, uri)
+    require_columns(found.column_names, uri, _REQUIRED, _MORE)
     kept = [name for name in (*_REQUIRED, *_MORE) if name in found.column_names]
     return pa.table({name: pc.cast(found[name], pa.string()) for name in kept}).to_pylist()
-
-
-def _require_columns(names: Sequence[str], uri: str) -> None:
-    if missing := [name for name in _REQUIRED if name not in names]:
-        raise SettingsError(
-            f"{uri} has no column {missing[0]!r}; it has {', '.join(map(repr, names)) or 'none'}. The columns are "
-            f"{', '.join(_REQUIRED)}, and maybe {', '.join(_MORE)}; in a CSV file with commas between them."
-        )
 
 
 def _checked(rows: Iterable[Mapping[str, Any]], uri: str) -> dict[str, dict[str, str | None]]:

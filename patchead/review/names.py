@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import datetime as dt
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from patchead.errors import LakeError, SettingsError, bad_value, nearest_name
+from patchead.errors import SettingsError, bad_value, nearest_name
 from patchead.lake.described_regions import described_regions
 from patchead.lake.prototypes import keep_prototypes, read_prototypes
 from patchead.naming.named import UNKNOWN
-from patchead.storage import Storage, explained
+from patchead.review.given_file import csv_rows, read_given
+from patchead.storage import Storage
 
 MOST = 200
 """Examples that naming a family gives, at most: those of its newest nights."""
@@ -143,23 +142,12 @@ def forget(lake_uri: str, storage: Storage, product: str | None, *, by: str) -> 
 
 def _read(uri: str, storage: Storage) -> dict[tuple[str, int], str]:
     """The type of each region, as a file says it."""
-    with explained("read", uri, LakeError):
-        filesystem, path = storage.filesystem(uri)
-        data = filesystem.cat_file(path)
-    try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""))
-    except UnicodeDecodeError as exc:
-        raise SettingsError(f"{uri} is no UTF-8 text (byte {exc.start}). Save it as CSV UTF-8.") from exc
-    if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
-        raise SettingsError(
-            f"{uri} has no column {missing[0]!r}; it has {', '.join(map(repr, reader.fieldnames or ())) or 'none'}. "
-            f"The columns are {', '.join(_COLUMNS)}, with commas between them."
-        )
     found: dict[tuple[str, int], str] = {}
-    for number, row in enumerate(reader, start=1):
-        if not (row["region"] or "").strip().isdigit():
+    for number, row in enumerate(csv_rows(read_given(uri, storage), uri, _COLUMNS), start=1):
+        region = (row["region"] or "").strip()
+        if not region.isdigit():
             raise SettingsError(f"row {number} of {uri} has region {row['region']!r}, not a number from 1.")
-        key, name = (row["image_id"] or "", int(row["region"])), (row["type"] or "").strip()
+        key, name = (row["image_id"] or "", int(region)), (row["type"] or "").strip()
         if found.setdefault(key, name) != name:
             told = f"{name!r} of {key[0]} region {key[1]}, an earlier one {found[key]!r}"
             raise SettingsError(f"row {number} of {uri} says {told}.")
