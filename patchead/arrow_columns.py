@@ -81,6 +81,11 @@ def compact(rows: pa.Table) -> pa.Table:
     return rows.take(np.arange(rows.num_rows))
 
 
+def set_column(rows: pa.Table, name: str, column: pa.Array | pa.ChunkedArray) -> pa.Table:
+    """Put a column in the place of the one of its name."""
+    return rows.set_column(rows.schema.get_field_index(name), name, column)
+
+
 def redacted_column(rows: pa.Table, name: str) -> pa.Table:
     """Take the secrets out of a column of texts, where the table has it: for what is about to be written."""
     if name not in rows.column_names or rows[name].null_count == rows.num_rows:

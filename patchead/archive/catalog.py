@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from patchead.archive.keys import CATALOGUED, TEMPLATE, KeySources, Seen, Selection, assign
 from patchead.archive.left_out import LeftOut
 from patchead.archive.listing import SUFFIXES, Root, formats_of, list_files, open_root
-from patchead.archive.members import number_duplicates, set_column
+from patchead.archive.members import number_duplicates
 from patchead.archive.shards import Shard, ShardListing, list_shard
+from patchead.arrow_columns import set_column
 from patchead.batches import concurrently
 from patchead.errors import ArchiveError, SettingsError, bad_value
 from patchead.hashing import text_digest

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from patchead.archive.keys import COLUMN
 from patchead.archive.left_out import LeftOut
+from patchead.arrow_columns import set_column
 
 _MEMBERS = [("key", pa.string()), ("size", pa.int64()), ("offset", pa.int64()), ("error", pa.string())]
 
@@ -35,11 +36,6 @@ class Listed:
 def members_schema(columns: Sequence[str]) -> pa.Schema:
     """Make the schema of `Listed.members` with a string column for each of ``columns``."""
     return pa.schema([*_MEMBERS, *((COLUMN + name, pa.string()) for name in columns)])
-
-
-def set_column(table: pa.Table, name: str, values: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Replace one column of ``table``."""
-    return table.set_column(table.schema.get_field_index(name), name, values)
 
 
 def number_duplicates(table: pa.Table) -> pa.Table:

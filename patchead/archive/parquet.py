@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from patchead.archive.listing import BATCH_ROWS
-from patchead.archive.members import Listed, members_schema, set_column
+from patchead.archive.members import Listed, members_schema
 from patchead.archive.parquet_pages import INFLATED, WatchedPages
+from patchead.arrow_columns import set_column
 from patchead.errors import ArchiveError
 from patchead.hashing import content_hash
 

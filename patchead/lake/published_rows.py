@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from patchead.arrow_columns import set_column
+
 
 def in_state(run: pa.Table, state: str) -> pa.Table:
     """Write another state into rows of RUNS."""
@@ -15,7 +17,7 @@ def in_state(run: pa.Table, state: str) -> pa.Table:
 def without_empty_product(rows: pa.Table) -> pa.Table:
     """Make an empty product null: a Delta partition value that is empty is."""
     product = pc.if_else(pc.equal(rows["product"], ""), None, rows["product"])
-    return rows.set_column(rows.column_names.index("product"), "product", product)
+    return set_column(rows, "product", product)
 
 
 def named(runs: frozenset[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.arrow_columns import count, keys
+from patchead.arrow_columns import count, keys, set_column
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import WeightsError
 from patchead.lake.contents import Contents
@@ -217,7 +217,7 @@ def _failed(receipts: pa.Table, told: Mapping[int, str]) -> pa.Table:
         ("status", pc.if_else(pc.is_valid(errors), FAILED, receipts["status"])),
         ("error", pc.coalesce(errors, receipts["error"])),
     ):
-        receipts = receipts.set_column(receipts.schema.get_field_index(name), name, column)
+        receipts = set_column(receipts, name, column)
     return receipts
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.arrow_columns import values
+from patchead.arrow_columns import set_column, values
 from patchead.hashing import text_digest
 from patchead.lake.known_families import known_families
 from patchead.naming.named import Named
@@ -174,8 +174,9 @@ def _columns(found: Sequence[InFamily], named: Sequence[tuple[Named | None, str 
 def _filled(regions: pa.Table, places: np.ndarray, columns: dict[str, list[Any]]) -> pa.Table:
     """REGIONS with these columns at these places."""
     at = pc.index_in(pa.array(np.arange(regions.num_rows)), value_set=pa.array(places))
-    made = {name: pa.array(columns[name], REGIONS.field(name).type).take(at) for name in NAMES}
-    return pa.table({name: made.get(name, regions[name]) for name in REGIONS.names}, schema=REGIONS)
+    for name in NAMES:
+        regions = set_column(regions, name, pa.array(columns[name], REGIONS.field(name).type).take(at))
+    return regions
 
 
 def _vectors(

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from patchead.arrow_columns import compact, values
+from patchead.arrow_columns import compact, set_column, values
 from patchead.encoders.clip_towers import ClipTowers, build_towers
 from patchead.errors import arguments_named
 from patchead.hashing import text_digest
@@ -105,8 +105,9 @@ def _filled(regions: pa.Table, names: Mapping[int, tuple[Named | None, str | Non
         found = (named.defect_type, named.confidence, named.p, named.runner_up, naming_id)
         for name, value in zip(NAMED, found, strict=True):
             columns[name][place] = value
-    made = {name: pa.array(column, REGIONS.field(name).type) for name, column in columns.items()}
-    return pa.table({name: made.get(name, regions[name]) for name in REGIONS.names}, schema=REGIONS)
+    for name, column in columns.items():
+        regions = set_column(regions, name, pa.array(column, REGIONS.field(name).type))
+    return regions
 
 
 def _named(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from patchead.arrow_columns import set_column
 from patchead.errors import UnreadError
 from patchead.schema import FAILED, RECEIPTS, UNREAD
 
@@ -38,5 +39,4 @@ def as_failed(unread: pa.Table) -> pa.Table:
     """Turn unread receipts into failed ones, which say so."""
     status = pa.array([FAILED] * unread.num_rows, pa.string())
     told = pc.binary_join_element_wise("not read, tried twice:", unread["error"], " ")
-    place = RECEIPTS.get_field_index
-    return unread.set_column(place("status"), "status", status).set_column(place("error"), "error", told)
+    return set_column(set_column(unread, "status", status), "error", told)
