@@ -107,6 +107,14 @@ def state_digest(state: dict[str, Tensor]) -> str:
     return joined_sha256(parts())
 
 
+def other_weights(weights: str, here: str, start: str) -> WeightsError:
+    """Say that an encoder built by a worker is not the one that the run began with; both by their ids."""
+    return WeightsError(
+        f"the weights {weights} differ between nodes or changed during the run: {here} here, {start} at its start. "
+        "Give all nodes the same file."
+    )
+
+
 def mismatch(uri: str, name: str, reason: Exception) -> WeightsError:
     """Make the error for weights whose names or shapes do not fit ``name``: the first few, as torch reports them."""
     lines = [line.strip() for line in str(reason).splitlines() if line.strip()]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from patchead.arrow_columns import count, keys, set_column
 from patchead.encoders import EncoderSpec, build
-from patchead.errors import WeightsError
+from patchead.encoders.weights import other_weights
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
@@ -176,10 +176,7 @@ class EmbedActor:
         self._encoder, self._store, self._in_hand = build(spec.encoder), spec.store, spec.in_hand
         self._embedder = SampleEmbedder(self._encoder, spec.recipe, batch_size=spec.batch_size, proven=spec.proven)
         if not self._store.encoder_id.startswith(self._encoder.encoder_id):  # behind it the views' digest
-            raise WeightsError(
-                f"the weights {spec.encoder.weights} differ between nodes or changed during the run: "
-                f"{self._encoder.encoder_id} here, {self._store.encoder_id} at its start. Give all nodes the same file."
-            )
+            raise other_weights(spec.encoder.weights, self._encoder.encoder_id, self._store.encoder_id)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         unit = DecodedUnit.of(batch)

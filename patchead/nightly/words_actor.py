@@ -13,7 +13,8 @@ import torch
 from patchead.archive.decode import fit
 from patchead.arrow_columns import digest
 from patchead.encoders.clip_towers import build_towers
-from patchead.errors import ArchiveError, DecodeError, WeightsError
+from patchead.encoders.weights import other_weights
+from patchead.errors import ArchiveError, DecodeError
 from patchead.hashing import text_digest
 from patchead.lake.staging import RunFolder
 from patchead.lake.word_links import stage_names, staged_names
@@ -101,10 +102,7 @@ class WordsActor:
         self._spec = spec
         self._towers = build_towers(spec.name, spec.weights, device=spec.device, storage=storage, taps=taps)
         if self._towers.encoder_id != spec.encoder_id:
-            raise WeightsError(
-                f"the weights {spec.weights} differ between nodes or changed during the run: "
-                f"{self._towers.encoder_id} here, {spec.encoder_id} at its start. Give all nodes the same file."
-            )
+            raise other_weights(spec.weights, self._towers.encoder_id, spec.encoder_id)
 
     def name_portion(self, portion: WordsPortion) -> None:
         """Name the regions of a portion and stage the names, unless an earlier try of the run has.
