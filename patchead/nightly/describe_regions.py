@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,16 +121,25 @@ def describe(item: ToDescribe, *, settings: DescribeSettings) -> np.ndarray:
         places = anomalous_patches(maps[image], patches_of_box(box, settings.grid, *sizes[image], settings.fit))
         queries.append(vectors[image, places])
         owner += [region] * len(places)
-    return region_vectors(np.concatenate(queries), np.array(owner), _references(item, settings))
+    references = reference_patches(item.references, store, settings.views)
+    return region_vectors(np.concatenate(queries), np.array(owner), references)
 
 
-def _references(item: ToDescribe, settings: DescribeSettings) -> Sequence[np.ndarray]:
-    """The patches of each reference, float16 (P, D), of all its views; those that a warp left empty are none."""
-    store = settings.store
-    vectors = by_file(item.references, store.read)
-    if settings.views == 1:
+def reference_patches(images: pa.Table, store: EmbeddingStore, views: int) -> list[np.ndarray]:
+    """Read the patches of each reference, float16 (P, D), of all its views; those that a warp left empty are none.
+
+    Args:
+        images: columns embedding_uri and row.
+        store: where they are.
+        views: that are stored of an image.
+
+    Raises:
+        LakeError: an embedding file cannot be read.
+    """
+    vectors = by_file(images, store.read)
+    if views == 1:
         return list(vectors)
-    valid = by_file(item.references, lambda uri, rows: store.read_side_arrays(uri, rows)["valid"])
+    valid = by_file(images, lambda uri, rows: store.read_side_arrays(uri, rows)["valid"])
     return [of[mask] for of, mask in zip(vectors, valid.reshape(len(vectors), -1), strict=True)]
 
 

@@ -27,8 +27,9 @@ from patchead.lake.run_tables import RECEIPTS_FILE, read_table
 from patchead.lake.staging import RunFolder
 from patchead.lake.tables import read_rows
 from patchead.naming.region_vectors import MOST_PATCHES, patches_of_box, region_vectors
-from patchead.nightly.describe_regions import by_file
+from patchead.nightly.describe_regions import reference_patches
 from patchead.nightly.name import vectors_id
+from patchead.nightly.wiring import recipe
 from patchead.review.names import keep_examples
 from patchead.schema import OK, RECEIPTS
 from patchead.scoring.panel import reference_panel
@@ -80,7 +81,8 @@ def name_crops(lake_uri: str, storage: Storage, folder: str, product: str, *, by
             f"the newest night of {product} was embedded by {newest.encoder_id}, and its settings make "
             f"{encoder.encoder_id} here (another device or other weights). Name crops where that night was scored."
         )
-    references = _references(receipts, newest.unflagged, store, config)
+    views = recipe(config, encoder.grid).stored_views
+    references = reference_patches(_chosen(receipts, newest.unflagged, config.naming.references), store, views)
     vectors = _described(list(crops.values()), list(crops), newest, encoder, references)
     shared = {"product": product or None, "run_id": newest.run_id, "encoder_id": newest.encoder_id}
     shared |= {"vectors_id": vectors_id(store.encoder_id, config.naming.references)}
@@ -142,15 +144,15 @@ def _newest(lake_uri: str, storage: Storage, product: str, lane: str) -> _Newest
     )
 
 
-def _references(receipts: pa.Table, unflagged: list[str], store: EmbeddingStore, config: Config) -> list[np.ndarray]:
-    """Of some unflagged images, the patches of all views: float16 (P, D) each."""
-    chosen = [unflagged[place] for place in reference_panel(unflagged, config.naming.references, 0)]
+def _chosen(receipts: pa.Table, unflagged: list[str], most: int) -> pa.Table:
+    """Receipts of some unflagged images, as many as `naming.references` and always the same."""
+    chosen = [unflagged[place] for place in reference_panel(unflagged, most, 0)]
     rows = receipts.filter(pc.is_in(receipts["image_id"], value_set=pa.array(chosen)))
     rows = rows.filter(pc.is_valid(rows["embedding_uri"]))
     if not rows.num_rows:
         raise LakeError(f"no embedding of the {len(unflagged)} unflagged images is there any more. {_GONE}")
     place = pc.index_in(values(rows["image_id"]), value_set=pa.array(chosen))
-    return list(by_file(rows.take(pc.sort_indices(place)), store.read))
+    return rows.take(pc.sort_indices(place))
 
 
 def _described(
