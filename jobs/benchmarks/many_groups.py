@@ -41,7 +41,7 @@ from patchead.storage import Storage
 _MEMORY = 2 * 10**9
 _PATCHES, _DIM = 16, 64
 _EMBEDDED_PER_H100 = 2883.0
-"""Images per second, from memory to memory, of the default encoder (docs/performance.md, `benchmark.py gpu`)."""
+"""Images per second, from memory to memory, of the default encoder, by one run of `benchmark.py gpu`; another: 2901."""
 _DECODED_PER_CORE = 41.0
 """JPEG of 2 megapixels per second, on a core of an AMD EPYC (Zen 4, busy; docs/operations.md)."""
 _NIGHT = {

@@ -168,8 +168,8 @@ def _named(regions: Regions, held: str, count: int, draw: int) -> list[tuple[str
 
 def _patch_scores(good: np.ndarray, bad: np.ndarray) -> np.ndarray:
     """float32 (n, P): patch scores of the defective photos, with the good ones as references."""
-    distances = np.sort(strip_to(bad, good), axis=1)
-    return distances[:, : max(1, int(_RULE.fraction * len(good)))].mean(axis=1)
+    ordered = Sorted(np.sort(strip_to(bad, good).transpose(0, 2, 1), axis=-1))
+    return ordered.patch_scores(_RULE.aggregate, _RULE.fraction)
 
 
 def _meeting(boxes: list[Region], mask: np.ndarray) -> Region | None:

@@ -187,11 +187,10 @@ def _expired(lake: _Lake) -> dict[str, list[Stored]]:
 
 def _joined(lake: _Lake) -> Freed:
     """Small files of one night as one, as whoever asks opens fewer then; the old ones are replaced files."""
-    small = joined = 0
-    tables = (
-        {path.path.split("/")[1] for path in list_stored(lake.uri, lake.storage, "tables")} if lake.apply else set()
-    )
-    for name in sorted(tables):
+    what, small, joined = "small files of the tables, joined", 0, 0
+    if not lake.apply:
+        return Freed(what, 0, 0, "")
+    for name in sorted({path.path.split("/")[1] for path in list_stored(lake.uri, lake.storage, "tables")}):
         uri = delta_uri(lake.uri, lake.storage, name)
         with delta_errors("join files of", uri):
             table = DeltaTable(uri, storage_options=lake.storage.patient_delta_options(uri))
@@ -201,7 +200,7 @@ def _joined(lake: _Lake) -> Freed:
                 continue
             small, joined = small + done["numFilesRemoved"], joined + done["numFilesAdded"]
     left = f"{small} files are {joined} now; the old ones go as replaced files" if small else ""
-    return Freed("small files of the tables, joined", 0, 0, left)
+    return Freed(what, 0, 0, left)
 
 
 def _vacuum(lake: _Lake, name: str) -> list[str]:

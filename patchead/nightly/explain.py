@@ -174,15 +174,9 @@ def _scored(images: pa.Table, found: Judged | None, settings: ExplainSettings) -
     if found is not None:
         return _score_rows(images, settings, **dict(zip(found.columns.column_names, found.columns, strict=True)))
     why = settings.failed.get(images["group_id"][0].as_py())
-    status, error = (
-        (GROUP_FAILED, f"the group cannot be scored: {why}")
-        if why is not None
-        else (
-            TOO_FEW_IMAGES,
-            f"group of {n}, fewer than scoring.min_batch={settings.min_batch}",
-        )
-    )
-    return _score_rows(images, settings, status=[status] * n, error=[error] * n)
+    small = f"group of {n}, fewer than scoring.min_batch={settings.min_batch}"
+    error = small if why is None else f"the group cannot be scored: {why}"
+    return _score_rows(images, settings, status=[_status(0, why)] * n, error=[error] * n)
 
 
 def _verdict(images: pa.Table, found: Judged | None, settings: ExplainSettings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,10 +62,7 @@ def families_of(rows: NightRows) -> tuple[list[FamilySheet], int]:
     found = []
     for key in order[:MOST_SHOWN]:
         of, known = members[key], rows.families.get(key, {"first_night": rows.night, "nights": 1})
-        types: dict[str, int] = {}
-        for region in of:
-            if region["defect_type"] is not None:
-                types[region["defect_type"]] = types.get(region["defect_type"], 0) + 1
+        types = Counter(region["defect_type"] for region in of if region["defect_type"] is not None)
         found.append(
             FamilySheet(
                 name=key[0],

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchead.batches import stream_batches
 from patchead.encoders.clip_towers import ClipTowers
 from patchead.errors import SettingsError, bad_argument
 
@@ -55,8 +56,7 @@ def embed_examples(towers: ClipTowers, crops: Iterable[LabelledCrop], types: Seq
     """
     whole, patches, labels, of_type = [], [], [], []
     names = tuple(sorted(types))
-
-    def encode(some: Sequence[LabelledCrop]) -> None:
+    for some in stream_batches(crops, _AT_ONCE):
         local, own = towers.patches_and_whole(np.stack([crop.image for crop in some]))
         whole.append(own)
         patches.append(local.astype(np.float16))
@@ -64,15 +64,6 @@ def embed_examples(towers: ClipTowers, crops: Iterable[LabelledCrop], types: Seq
             number = 0 if crop.defect_type is None else names.index(crop.defect_type) + 1
             of_type.append(number)
             labels.append(number * (covered(crop.mask, towers.grid) >= LEAST_COVERED).astype(np.int64))
-
-    waiting: list[LabelledCrop] = []
-    for crop in crops:
-        waiting.append(crop)
-        if len(waiting) == _AT_ONCE:
-            encode(waiting)
-            waiting = []
-    if waiting:
-        encode(waiting)
     if not of_type:
         raise SettingsError(bad_argument("crops", 0, "at least one labelled crop"))
     return Examples(names, np.concatenate(whole), np.concatenate(patches), np.stack(labels), np.array(of_type))
