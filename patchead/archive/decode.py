@@ -18,6 +18,7 @@ from patchead.archive.damage import DAMAGE, check_size, damage_told, refuse_zero
 from patchead.archive.jpeg2000 import is_jpeg2000, read_jpeg2000
 from patchead.archive.pixels import NOT_TO_BE_SEEN, Deep, scaled, upright
 from patchead.archive.pnm import header_of_pnm, read_pnm
+from patchead.archive.resize import resized
 from patchead.archive.tiff import is_tiff, read_tiff
 from patchead.errors import DecodeError, SettingsError, bad_argument
 
@@ -28,8 +29,6 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "AVIF")
 READING = 2
 """Counts the changes of `decode` that give other pixels of the same file: what was embedded before is embedded anew."""
 FITS = ("squash", "crop", "pad")
-SHRINK = 2
-"""Times the encoder's side that a picture has at least before it is resized as it should be; see `fit`."""
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
 
@@ -78,8 +77,7 @@ def read_picture(data: bytes, max_pixels: int) -> np.ndarray | Deep:
 def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     """Resize RGB uint8 (H, W, 3) to (size, size, 3), bicubic with antialias (method.md §1).
 
-    A large picture is first reduced by whole numbers, each pixel the mean of a box, to no less than `SHRINK` times what
-    it becomes.
+    A large picture is resized in two steps, see `resize.resized`.
 
     squash: both sides to ``size``; crop: the centre square; pad: the longer side to ``size``, black around it.
 
@@ -88,21 +86,19 @@ def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     """
     if mode not in FITS:
         raise SettingsError(bad_argument("mode", mode, f"one of {', '.join(FITS)}"))
-    picture = Image.fromarray(image)
-    width, height = picture.size
+    height, width = image.shape[:2]
     if mode == "squash":
-        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=SHRINK))
+        return resized(image, (size, size))
     if mode == "crop":
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        return np.array(picture.resize((size, size), Image.Resampling.BICUBIC, box=box, reducing_gap=SHRINK))
+        return resized(image, (size, size), (left, top, left + side, top + side))
     scale = size / max(width, height)
-    small = (max(1, round(width * scale)), max(1, round(height * scale)))
-    square = Image.new("RGB", (size, size))
-    place = ((size - small[0]) // 2, (size - small[1]) // 2)
-    square.paste(picture.resize(small, Image.Resampling.BICUBIC, reducing_gap=SHRINK), place)
-    return np.array(square)
+    across, down = max(1, round(width * scale)), max(1, round(height * scale))
+    square = np.zeros((size, size, 3), np.uint8)
+    left, top = (size - across) // 2, (size - down) // 2
+    square[top : top + down, left : left + across] = resized(image, (across, down))
+    return square
 
 
 def _jpeg(data: bytes, max_pixels: int) -> np.ndarray | Deep:

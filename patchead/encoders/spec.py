@@ -17,7 +17,7 @@ DEVICES = ("cpu", "cuda")
 class EncoderSpec:
     """Name one encoder: everything its embeddings depend on, and where to run it.
 
-    ``fit``, ``bit_depth`` and ``shrink`` (`archive.decode.SHRINK`) are applied while decoding; they are here because
+    ``fit``, ``bit_depth`` and ``shrink`` (`archive.resize.SHRINK`) are applied while decoding; they are here because
     they change the embeddings, so they are part of `Encoder.encoder_id`. ``layers`` are blocks of a transformer or
     feature levels of a CNN, from 1; empty takes the last. ``attention`` asks for that of the class token, together with
     the vectors. ``dtype`` and ``device`` are final: no ``auto``.

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from patchead.archive.decode import SHRINK, decode, fit
+from patchead.archive.decode import decode, fit
+from patchead.archive.resize import SHRINK
 from patchead.encoders import EncoderSpec
 from patchead.errors import DecodeError, SettingsError
 from patchead.hashing import content_hash
