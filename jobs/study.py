@@ -27,6 +27,7 @@ from studies import (
     precision,
     products,
     repeats,
+    windows,
 )
 from studies.findings import Finding, Sheet, load, progress, save
 
@@ -47,6 +48,7 @@ class Name(str, Enum):
     limits = "limits"
     accepted = "accepted"
     names = "names"
+    windows = "windows"
 
 
 #: Each has `run(say) -> findings` and `sheets(findings) -> tables`.
@@ -64,6 +66,7 @@ STUDIES: dict[Name, ModuleType] = {
     Name.limits: limits,
     Name.accepted: accepted,
     Name.names: names,
+    Name.windows: windows,
 }
 
 
