@@ -42,6 +42,7 @@ def plan(
     images: Annotated[int | None, typer.Option(help="Simulate this many images; needs no archive.")] = None,
     group_size: Annotated[int, typer.Option(help="Images per group of --images.")] = 200,
     gpus_per_node: Annotated[int | None, typer.Option(help="Default: 8, or as calibrated.")] = None,
+    cores_per_node: Annotated[int | None, typer.Option(help="CPU cores; default: 8 a GPU, or as calibrated.")] = None,
     price_per_gpu_hour: Annotated[float | None, typer.Option(help="In any currency; prints the cost.")] = None,
     stragglers: Annotated[float, typer.Option(help="Fraction of the calls that are slow.")] = 0.05,
     slowdown: Annotated[float, typer.Option(help="How many times slower they are.")] = 2.0,
@@ -61,7 +62,9 @@ def plan(
             raise SettingsError("--images and --gpus belong to a simulation: add --simulate, or use --actors.")
         settings = settings_of(config, overrides, chosen)
         told = told_on(quiet=as_json, as_json=as_json)
-        planned = print_plan(settings, told, actors=actors, device=device, calibration=calibration)
+        planned = print_plan(
+            settings, told, actors=actors, device=device, calibration=calibration, cores_per_node=cores_per_node
+        )
         if as_json:
             print_json(planned)
         return
@@ -81,6 +84,7 @@ def plan(
         device=device,
         calibration=calibration,
         gpus_per_node=gpus_per_node,
+        cores_per_node=cores_per_node,
         price_per_gpu_hour=price_per_gpu_hour,
     )
     disturbances = Disturbances(stragglers=stragglers, slowdown=slowdown, lose_at=0.5 if lose_node else None, seed=seed)

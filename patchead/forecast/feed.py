@@ -1,12 +1,11 @@
-"""Does decoding feed the encoder? Some images of the archive decoded here with a stop-watch, beside its pace."""
+"""Some images of the archive, decoded and drawn here with a stop-watch, stand for what a run does to all of them."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +14,9 @@ from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode, fit
 from patchead.encoders import EncoderSpec
 from patchead.errors import DecodeError
+from patchead.lake.heatmaps import Format, save_picture
+from patchead.maps.heatmap import heatmap, overlay
+from patchead.maps.regions import image_regions
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
 from patchead.search.bound_choice import evenly
@@ -28,23 +30,34 @@ class DecodingPace:
     """Hold what some images of an archive took on one core of this machine; medians."""
 
     images: int
-    """That were read and decoded; 0: none could be, and the rest is 0."""
+    """That were read and decoded; 0: none could be."""
     seconds: float = 0.0
     """To decode one and make it the encoder's square."""
+    explained: float = 0.0
+    """To decode one, draw its heatmap and make a file of it."""
     megapixels: float = 0.0
     megabytes: float = 0.0
     """Of the file."""
 
 
-def decoding_pace(sample: pa.Table, settings: DecodeSettings, image_size: int) -> DecodingPace:
-    """Read and decode images of an archive, one after the other, each timed without its reading.
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Say how heatmaps are drawn: the longer side in pixels, at most, and the file's format."""
+
+    max_side: int
+    format: Format
+
+
+def decoding_pace(sample: pa.Table, settings: DecodeSettings, image_size: int, drawing: Drawing) -> DecodingPace:
+    """Read, decode and draw images of an archive, one after the other, each timed without its reading.
 
     Args:
         sample: rows of the manifest with the columns `units.PLACE`.
         settings: how the run decodes.
         image_size: side in pixels of the encoder's images.
+        drawing: of their heatmaps.
     """
-    seconds, megapixels, megabytes = list[float](), list[float](), list[float]()
+    found = list[tuple[float, ...]]()
     for row in sample.to_pylist():
         ((_, data),) = encoded({name: [row[name]] for name in PLACE}, settings)
         if not isinstance(data, bytes):
@@ -54,52 +67,34 @@ def decoding_pace(sample: pa.Table, settings: DecodeSettings, image_size: int) -
             image = decode(data, max_pixels=settings.max_pixels)
         except DecodeError:
             continue
+        decoded = time.process_time()
         blocks_of(image, data)
         fit(image, image_size, settings.fit)
-        seconds.append(time.process_time() - began)
-        megapixels.append(image.shape[0] * image.shape[1] / 1e6)
-        megabytes.append(len(data) / 1e6)
-    if not seconds:
+        fitted = time.process_time()
+        _draw(image, settings, drawing)
+        drawn = time.process_time() - fitted
+        sizes = image.shape[0] * image.shape[1] / 1e6, len(data) / 1e6
+        found.append((fitted - began, decoded - began + drawn, *sizes))
+    if not found:
         return DecodingPace(images=0)
+    seconds, explained, megapixels, megabytes = (statistics.median(column) for column in zip(*found, strict=True))
     return DecodingPace(
-        images=len(seconds),
-        seconds=statistics.median(seconds),
-        megapixels=statistics.median(megapixels),
-        megabytes=statistics.median(megabytes),
+        images=len(found), seconds=seconds, explained=explained, megapixels=megapixels, megabytes=megabytes
     )
+
+
+def _draw(image: np.ndarray, settings: DecodeSettings, drawing: Drawing) -> None:
+    """Make a heatmap of scores that say nothing, as of an image that is shown, and its regions."""
+    scores = np.random.default_rng(0).random(settings.recipe.grid, np.float32)
+    height, width = image.shape[:2]
+    image_regions(scores, 0.9, width=width, height=height, fit=settings.fit, flagged=True)
+    heat = heatmap(scores, width, height, max_side=drawing.max_side, fit=settings.fit)
+    save_picture(overlay(image, heat, 0.0, 1.0), BytesIO(), drawing.format)
 
 
 def encoder_key(spec: EncoderSpec) -> str:
     """Name what decides how long an encoder takes for an image, as `DeviceFigures.embed` does."""
     return f"{spec.name}, {spec.image_size} px, {spec.dtype}"
-
-
-def feed_lines(images: int, pace: DecodingPace, spec: EncoderSpec, embed: Mapping[str, float]) -> list[str]:
-    """Say what reading, decoding and embedding an archive takes, and how many CPUs keep one encoder busy.
-
-    Args:
-        images: readable ones of the archive.
-        pace: of some of them.
-        spec: of the run's encoder.
-        embed: images per second of one actor by `encoder_key`, as calibrated.
-    """
-    if not pace.images:
-        return ["decode   no estimate: none of the images that were tried could be read and decoded"]
-    lines = [
-        f"decode   {images * pace.seconds:.3g} CPU seconds and {images * pace.megabytes / 1e3:.3g} GB to read: "
-        f"{1 / pace.seconds:.3g} images/s per CPU core, measured here on {pace.images} of the images "
-        f"({pace.megapixels:.3g} megapixels, {pace.megabytes:.3g} MB)"
-    ]
-    rate = embed.get(encoder_key(spec))
-    if rate is None:
-        remedy = f"run `patchead calibrate --embed` for {encoder_key(spec)}"
-        return [*lines, f"embed    no estimate: {remedy}"]
-    cores = max(1, ceil(rate * pace.seconds))
-    return [
-        *lines,
-        f"embed    {images / rate:.3g} actor seconds: {rate:.3g} images/s per actor, as calibrated; "
-        f"{cores} CPU {'core keeps' if cores == 1 else 'cores keep'} an actor busy, with fewer it waits for images",
-    ]
 
 
 def evenly_sampled(manifest: pa.Table) -> pa.Table:

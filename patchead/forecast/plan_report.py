@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,14 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from patchead.errors import SettingsError
-from patchead.forecast.cluster import Cluster
+from patchead.forecast.cluster import Cluster, Outcome
 from patchead.forecast.device_speeds import DATA_SHEET, EFFICIENCY, NO_FIGURES, DeviceFigures, find_figures
 from patchead.forecast.searched_before import searched_before
 from patchead.forecast.simulate import simulate
-from patchead.forecast.survey import Survey, actor_count, limits_on, survey_archive
+from patchead.forecast.stages import Stage
+from patchead.forecast.stages_report import night_lines, total_line
+from patchead.forecast.survey import Survey, actor_count, device_of, limits_on, survey_archive
+from patchead.nightly import wiring
 from patchead.plan.group_plan import GroupPlan, Limits, Plan
 from patchead.plan.peak_memory import peak_bytes
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
@@ -38,16 +42,19 @@ def print_plan(
     actors: int | None = None,
     device: str | None = None,
     calibration: Path | None = None,
+    cores_per_node: int | None = None,
 ) -> dict[str, Any]:
-    """List the archive, plan every group, print what a run would do and how long its scoring would take.
+    """List the archive, plan every group, print what a run would do and how long it would take.
 
-    Returns: the same as plain values: ``groups``, a list with an object each, and ``told``, the lines below the table.
+    Returns: the same as plain values: ``groups`` and ``stages``, lists with an object each, ``seconds`` of the night or
+        None, and ``told``, the lines below the table.
 
     Args:
         config: of the run.
         console: where to print.
         actors: scoring actors; default: ``resources.score_actors``, else 1.
         device, calibration: where the speeds come from; see `devices.find_figures`.
+        cores_per_node: CPU cores of a node; default: see `stages.cores_of`.
 
     Raises:
         PatcheadError: the archive cannot be listed, the encoder is unknown, or a group cannot be planned.
@@ -60,12 +67,25 @@ def print_plan(
     cluster, why_not = _cluster(count, figures, limits)
     rows = [_row(group, plan, limits, cluster.seconds if cluster else None) for group in plan.groups]
     console.print(_groups(rows, console.width))
-    known = searched_before(config, plan)
-    lines = [*_facts(config, survey, plan), *survey.feed(config, figures), *_scoring(plan, limits), *known]
-    lines += _estimate(plan, count, cluster, why_not)
+    night = survey.night(config, plan, cluster, cores_per_node)
+    outcome = simulate(PlannedTasks(plan), cluster) if cluster else None
+    scoring = outcome.makespan if outcome else None
+    lines = [*_facts(config, survey, plan), *_scoring(plan, limits), *searched_before(config, plan)]
+    lines += _estimate(outcome, cluster) if outcome and cluster else [f"time     {why_not}"]
+    lines += [*night_lines(night, wiring.encoder_spec(config, device_of(config, figures))), *total_line(night, scoring)]
+    lines += ["dry run: nothing was written, nothing was started"]
     for line in lines:
         tell(console, line)
-    return {"groups": rows, "told": lines}
+    score = Stage("score", *_scored(plan, outcome), origin(figures) if figures else "")
+    stages = [night.read, night.decode, night.embed, score, night.explain]
+    total = None if scoring is None else night.seconds(scoring)
+    return {"groups": rows, "stages": [asdict(stage) for stage in stages], "seconds": total, "told": lines}
+
+
+def _scored(plan: Plan, outcome: Outcome | None) -> tuple[int, float | None, float | None]:
+    """Images, actor seconds, and seconds with the actors' start."""
+    images = sum(group.images for group in plan.scored)
+    return (images, outcome.busy, outcome.makespan) if outcome else (images, None, None)
 
 
 def _cluster(count: int, figures: DeviceFigures | None, limits: Limits) -> tuple[Cluster | None, str]:
@@ -147,18 +167,12 @@ def _scoring(plan: Plan, limits: Limits) -> list[str]:
     ]
 
 
-def _estimate(plan: Plan, count: int, cluster: Cluster | None, why_not: str) -> list[str]:
-    end = "dry run: nothing was written, nothing was started"
-    if cluster is None:
-        return [f"time     {why_not}", end]
-    outcome = simulate(PlannedTasks(plan), cluster)
-    start = cluster.figures.start_seconds if outcome.tasks else 0.0
+def _estimate(outcome: Outcome, cluster: Cluster) -> list[str]:
+    start, count = cluster.figures.start_seconds if outcome.tasks else 0.0, cluster.actors
     return [
         f"time     about {outcome.makespan:.3g} s of scoring on {count} {'actor' if count == 1 else 'actors'}: "
-        f"{start:.3g} s to start, then {outcome.makespan - start:.3g} s, "
-        f"{outcome.utilisation:.0%} busy; decoding, embedding and heatmaps are not in it",
+        f"{start:.3g} s to start, then {outcome.makespan - start:.3g} s, {outcome.utilisation:.0%} busy",
         f"         {origin(cluster.figures)}",
-        end,
     ]
 
 

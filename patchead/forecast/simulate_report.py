@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,13 +15,14 @@ from patchead.forecast.cluster import Cluster, Disturbances, Outcome
 from patchead.forecast.device_speeds import NO_FIGURES, DeviceFigures, find_figures
 from patchead.forecast.plan_report import origin
 from patchead.forecast.simulate import simulate
+from patchead.forecast.stages import Night
+from patchead.forecast.stages_report import night_lines, total_line
 from patchead.forecast.survey import Survey, device_of, limits_on, survey_archive
 from patchead.nightly import wiring
 from patchead.nightly.prompts import prompt_counts
 from patchead.plan.group_plan import Plan, PromptCounts
 from patchead.plan.tasks import PlannedTasks
 from patchead.printed import add_cells, tell
-from patchead.schema import MANIFEST
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.argument_names import named_as_settings
 from patchead.settings.model import Config
@@ -38,6 +39,8 @@ class SimulationRequest:
     device: str | None = None
     calibration: Path | None = None
     gpus_per_node: int | None = None
+    cores_per_node: int | None = None
+    """CPU cores of a node; default: see `stages.cores_of`."""
     price_per_gpu_hour: float | None = None
     """In any currency."""
 
@@ -75,15 +78,17 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
             unreadable=LeftOut(),
             shape=shape,
             references=references,
-            sample=MANIFEST.empty_table(),
+            sample=None,
         )
     plan = survey.plan(config, limits)
     tasks = PlannedTasks(plan)
     columns = {"undisturbed": simulate(tasks, cluster)}
     if disturbances.lose_at is not None or disturbances.stragglers:
         columns[_name(disturbances)] = simulate(tasks, cluster, disturbances)
-    console.print(_table(columns, request.price_per_gpu_hour))
-    for line in [*survey.feed(config, figures), *_lines(plan, cluster, figures)]:
+    night = survey.night(config, plan, cluster, request.cores_per_node)
+    console.print(_table(columns, night, request.price_per_gpu_hour))
+    stages = night_lines(night, wiring.encoder_spec(config, device))
+    for line in [*_lines(plan, cluster, figures), *stages, *total_line(night, columns["undisturbed"].makespan)]:
         tell(console, line)
 
 
@@ -131,7 +136,7 @@ def _name(disturbances: Disturbances) -> str:
     return ", ".join(parts)
 
 
-def _table(columns: dict[str, Outcome], price: float | None) -> Table:
+def _table(columns: dict[str, Outcome], night: Night, price: float | None) -> Table:
     table = Table("", *(Column(name, justify="right") for name in columns))
     rows = {
         "makespan": lambda o: f"{o.makespan:.4g} s ({o.makespan / 3600:.3g} h)",
@@ -143,6 +148,11 @@ def _table(columns: dict[str, Outcome], price: float | None) -> Table:
     }
     if price is not None:
         rows["cost"] = lambda o: f"{o.cost(price):.2f}"
+    totals = {id(outcome): total for outcome in columns.values() if (total := night.seconds(outcome.makespan))}
+    if totals:
+        rows["whole night"] = lambda o: f"{totals[id(o)]:.4g} s ({totals[id(o)] / 3600:.3g} h)"
+    if totals and price is not None:
+        rows["cost of the whole night"] = lambda o: f"{replace(o, makespan=totals[id(o)]).cost(price):.2f}"
     for name, show in rows.items():
         add_cells(table, [name, *(show(outcome) for outcome in columns.values())])
     return table
@@ -156,5 +166,5 @@ def _lines(plan: Plan, cluster: Cluster, figures: DeviceFigures) -> list[str]:
         f"{plan.n_patches} patches x {plan.dim} dimensions, {plan.flops / 1e12:.4g} TFLOP in {cluster.precision}",
         f"cluster  {cluster.actors} x {figures.name}, {cluster.together} per node, {cluster.nodes} nodes; "
         f"{origin(figures)}",
-        "simulated: scoring only, with the actors' start; decoding, embedding and heatmaps are not in it",
+        "simulated: scoring, with the actors' start; what comes before and after is reckoned, undisturbed:",
     ]

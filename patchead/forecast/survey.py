@@ -12,8 +12,10 @@ from patchead.archive.left_out import LeftOut
 from patchead.arrow_columns import run_boundaries
 from patchead.encoders import EncoderShape, describe
 from patchead.errors import SettingsError, bad_value
+from patchead.forecast.cluster import Cluster
 from patchead.forecast.device_speeds import DeviceFigures
-from patchead.forecast.feed import decoding_pace, evenly_sampled, feed_lines
+from patchead.forecast.feed import DecodingPace, Drawing, decoding_pace, evenly_sampled
+from patchead.forecast.stages import IMAGINED, Night, cores_of, per_image, shown_images
 from patchead.nightly import wiring
 from patchead.nightly.prompts import list_prompts
 from patchead.plan.group_plan import Limits, Plan, PromptCounts, make_plan
@@ -36,22 +38,40 @@ class Survey:
     unreadable: LeftOut
     shape: EncoderShape
     references: dict[str, PromptCounts] | None
-    sample: pa.Table
-    """Some readable images of the archive, see `feed.evenly_sampled`; none where it is imagined."""
+    sample: pa.Table | None
+    """Some readable images of the archive, see `feed.evenly_sampled`; None where it is imagined."""
 
     def plan(self, config: Config, limits: Limits) -> Plan:
         """Plan as `nightly.run` would."""
         patches = wiring.patches_per_sample(config, self.shape)
         return make_plan(self.sizes, patches, self.shape.dim, limits, self.references)
 
-    def feed(self, config: Config, figures: DeviceFigures | None) -> list[str]:
-        """Say what reading, decoding and embedding take; nothing for an archive that is only imagined."""
-        if not self.sample.num_rows:
-            return []
-        spec = wiring.encoder_spec(config, device_of(config, figures))
+    def night(self, config: Config, plan: Plan, cluster: Cluster | None, cores_per_node: int | None) -> Night:
+        """Reckon the stages other than scoring; some images of the archive are decoded for it.
+
+        Raises:
+            SettingsError: ``cores_per_node`` is below 1.
+        """
+        if cores_per_node is not None and cores_per_node < 1:
+            raise SettingsError(bad_value("--cores-per-node", cores_per_node, "at least 1"))
+        figures = cluster.figures if cluster else None
+        return Night(
+            images=self.images - self.broken,
+            shown=shown_images(
+                (group.images - group.nulls for group in plan.scored), config.explain.top, config.explain.heatmaps
+            ),
+            each=per_image(self._pace(config), wiring.encoder_spec(config, device_of(config, figures)), figures),
+            cluster=cluster,
+            cores=cores_of(cluster, cores_per_node) if cluster else None,
+        )
+
+    def _pace(self, config: Config) -> DecodingPace:
+        if self.sample is None:
+            return IMAGINED
         settings = wiring.decode_settings(config, self.shape.grid, None)
-        pace = decoding_pace(self.sample, settings, self.shape.image_size)
-        return feed_lines(self.images - self.broken, pace, spec, figures.embed if figures else {})
+        drawing = Drawing(max_side=config.explain.max_side, format=config.explain.format)
+        found = decoding_pace(self.sample, settings, self.shape.image_size, drawing)
+        return found if found.images else IMAGINED
 
     @property
     def broken(self) -> int:

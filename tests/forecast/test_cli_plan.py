@@ -31,10 +31,10 @@ def run(home: Path, *arguments: str) -> Result:
 
 
 def unmeasured(printed: str) -> list[str]:
-    """The lines without that of decoding, which is measured anew each time."""
+    """The lines without those of decoding and explaining, which are measured anew each time."""
     lines = printed.splitlines()
-    assert sum(line.startswith("decode   ") for line in lines) == 1
-    return [line for line in lines if not line.startswith("decode   ")]
+    assert sum(line.startswith(("decode   ", "explain  ")) for line in lines) == 2
+    return [line for line in lines if not line.startswith(("decode   ", "explain  "))]
 
 
 @pytest.fixture
@@ -70,7 +70,13 @@ def test_a_plan_without_figures_has_no_seconds(home: Path, places: list[str]) ->
 def test_a_plan_on_a_named_gpu_says_that_nothing_was_measured(home: Path, places: list[str]) -> None:
     done = run(home, "plan", *places, "--device", "h100", "--actors", "2")
     assert done.exit_code == 0, done.output
-    wanted = ["s of scoring on 2 actors", "H100: data sheet, not measured", "in fp16"]
+    wanted = ["s of scoring on 2 actors", "H100: data sheet, not measured", "in fp16", "16 cores assumed"]
+    wanted += [
+        "read     6 images",
+        "measured here on 6 of them",
+        "embed    6 images, no estimate",
+        "2% flagged assumed",
+    ]
     assert [words for words in wanted if words not in done.stdout] == []
     done = run(home, "plan", *places, "--device", "T4", "--set=scoring.precision=bf16")
     assert done.exit_code == 0, done.output
@@ -104,7 +110,9 @@ def test_a_million_images_need_no_archive(home: Path) -> None:
     first, second = (run(home, "plan", "--simulate", *wanted, "--seed", "7") for _ in range(2))
     assert first.exit_code == 0, first.output
     words = ["makespan", "utilisation", "calls done again", "per GPU", "cost", "1000000 images in 5000 groups"]
-    words += ["8 nodes", "A100: data sheet, not measured", "one node lost at 50%"]
+    words += ["8 nodes", "A100: data sheet, not measured", "one node lost at 50%", "of 5 megapixels, assumed"]
+    words += ["512 cores assumed", "images/s per actor by its data sheet", "whole night", "cost of the whole night"]
+    words += ["night    about"]
     assert [word for word in words if word not in first.stdout] == []
     assert first.stdout == second.stdout
 
@@ -120,6 +128,7 @@ SIMULATE = ["plan", "--simulate", "--images", "100"]
         (["plan", "--simulate", "--device", "L4", "--images", "0"], ["--images must be at least 1; got 0"]),
         ([*SIMULATE, "--device", "L4", "--group-size", "0"], ["--group-size must be at least 1"]),
         ([*SIMULATE, "--device", "L4", "--gpus-per-node", "-1"], ["--gpus-per-node must be at least 1"]),
+        ([*SIMULATE, "--device", "L4", "--cores-per-node", "0"], ["--cores-per-node must be at least 1; got 0"]),
         ([*SIMULATE, "--device", "L4", "--price-per-gpu-hour", "-1"], ["--price-per-gpu-hour must be 0 or more"]),
         ([*SIMULATE, "--device", "L4", "--slowdown", "0.5"], ["--slowdown must be a factor of at least 1"]),
         ([*SIMULATE, "--device", "L4", "--stragglers", "2"], ["--stragglers must be a fraction"]),

@@ -1,4 +1,4 @@
-"""What reading, decoding and embedding an archive takes: measured on its own images, beside the encoder's pace."""
+"""What decoding and drawing take, measured on an archive's own images."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ import pytest
 from PIL import Image
 
 from patchead.archive.catalog import CatalogRequest, catalog
-from patchead.encoders import EncoderSpec
-from patchead.forecast.feed import SAMPLED, DecodingPace, decoding_pace, encoder_key, evenly_sampled, feed_lines
+from patchead.forecast.feed import SAMPLED, DecodingPace, Drawing, decoding_pace, evenly_sampled
 from patchead.nightly.decode import DecodeSettings
 from patchead.samples.recipe import SampleRecipe
 from patchead.storage import Storage
 
-SPEC = EncoderSpec("timm/vit_small_patch14_dinov2", "random", image_size=448, layers=(6, 9, 12))
 SETTINGS = DecodeSettings(
     storage=Storage(),
     image_column="image",
@@ -55,7 +53,7 @@ def pace_of(uri: str) -> DecodingPace:
     manifest = catalog(CatalogRequest(uri=uri, storage=Storage())).manifest
     sample = evenly_sampled(manifest)
     assert sample.num_rows == SAMPLED
-    return decoding_pace(sample, SETTINGS, 64)
+    return decoding_pace(sample, SETTINGS, 64, Drawing(max_side=128, format="webp"))
 
 
 def test_the_images_of_files_and_shards_are_decoded_and_timed(tmp_path: Path) -> None:
@@ -64,25 +62,8 @@ def test_the_images_of_files_and_shards_are_decoded_and_timed(tmp_path: Path) ->
     assert pace.megapixels == pytest.approx(0.12)
     assert 0.01 < pace.megabytes < 1
     assert pace.seconds > 0
+    assert pace.explained > 0
 
 
 def test_images_that_cannot_be_decoded_are_left_out(tmp_path: Path) -> None:
     assert 0 < pace_of(archive(tmp_path, damaged=5)).images < SAMPLED
-
-
-def test_an_encoder_that_is_faster_than_a_core_decodes_names_the_cores_it_needs() -> None:
-    pace = DecodingPace(images=6, seconds=0.1, megapixels=12, megabytes=3)
-    decoding, embedding = feed_lines(1_000_000, pace, SPEC, {encoder_key(SPEC): 250.0})
-    assert "1e+05 CPU seconds and 3e+03 GB to read: 10 images/s per CPU core, measured here on 6" in decoding
-    assert "4e+03 actor seconds: 250 images/s per actor" in embedding
-    assert "25 CPU cores keep an actor busy" in embedding
-
-
-def test_what_was_not_measured_has_no_figure() -> None:
-    pace = DecodingPace(images=6, seconds=0.1, megapixels=12, megabytes=3)
-    other = encoder_key(EncoderSpec("timm/vit_small_patch14_dinov2", "random", image_size=224))
-    _, embedding = feed_lines(10, pace, SPEC, {other: 250.0})
-    assert embedding.startswith("embed    no estimate: run `patchead calibrate --embed`")
-    assert "448 px" in embedding
-    (only,) = feed_lines(10, DecodingPace(images=0), SPEC, {})
-    assert "no estimate" in only
