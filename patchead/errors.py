@@ -65,6 +65,10 @@ class DamagedFileError(LakeError):
         return str(self.args[1])
 
 
+class FullDiskError(LakeError):
+    """There is no room where something of the lake is to be written: nothing that follows could be, either."""
+
+
 class PlanError(PatcheadError):
     """A group cannot be scored within the limits of the settings."""
 

@@ -100,15 +100,15 @@ SCORES_TABLE = Described(
         KEYS_JSON,
         ("captured_at", TIMESTAMP, "When the photo was taken, from a column or JSON field `captured_at`; else null."),
         ("status", pa.string(), "`ok`, `failed`, `too_few_images` or `group_failed`; see below."),
-        ("error", pa.string(), "Why there is no score, or why a scored image has no heatmap; else null."),
+        ("error", pa.string(), "Why there is no score, or why a scored image has no heatmap or region; else null."),
         ("schema_version", pa.int32(), "Version of these columns."),
     ],
 )
 
 REGIONS_TABLE = Described(
     "`tables/regions`",
-    "One row per region of the images that were explained. A flagged image has at least one; another that was "
-    "explained has none where its map stays below the group's threshold. Boxes are pixels of "
+    "One row per region of the images that were explained. A flagged image has at least one, unless its `error` says "
+    "why not; another that was explained has none where its map stays below the group's threshold. Boxes are pixels of "
     "the original image, upright; x runs to the right, y downwards, from 0. Join `scores` by `run_id` and `image_id`: "
     "while a night is being replaced, rows of two runs are here.",
     [
@@ -195,7 +195,11 @@ VERDICTS_TABLE = Described(
         ("scale", pa.float64(), "Their standard deviation: one unit of z; 0 where all score alike."),
         ("threshold_z", pa.float64(), "Images with a higher z are flagged; null where none can be."),
         ("threshold_score", pa.float64(), "The score there; null where none can be flagged."),
-        ("region_threshold", pa.float64(), "Value of a map above which a region reaches; null without a score."),
+        (
+            "region_threshold",
+            pa.float64(),
+            "Value of a map above which a region reaches; null where none was looked for.",
+        ),
         (
             "repeats_json",
             pa.string(),
@@ -222,8 +226,13 @@ VERDICTS_TABLE = Described(
         ("drift_shift", pa.float64(), "Their median less the accepted one, in accepted scales; else null."),
         ("drift_scale", pa.float64(), "Their scale over the accepted one; null without an accepted run."),
         ("encoder_id", pa.string(), "As in `scores`."),
-        ("status", pa.string(), "`ok`, `too_few_images` or `group_failed`, as of its images."),
-        ("error", pa.string(), "Why the group could not be scored; else null."),
+        (
+            "status",
+            pa.string(),
+            "`ok`, `too_few_images` or `group_failed`, as of its images; `incomplete` where they are `ok` and regions, "
+            "heatmaps or names are missing.",
+        ),
+        ("error", pa.string(), "Why the group could not be scored, or what is missing and why; else null."),
         ("schema_version", pa.int32(), "Version of these columns."),
     ],
 )
@@ -241,7 +250,11 @@ RUNS_TABLE = Described(
         ("started_at", TIMESTAMP, "When the run began."),
         ("finished_at", TIMESTAMP, "When it published, or failed."),
         ("state", pa.string(), "`published`, `failed` or `publishing`."),
-        ("reason", pa.string(), "Why it failed, or which groups of a published run could not be scored; else null."),
+        (
+            "reason",
+            pa.string(),
+            "Why it failed, or which groups of a published run could not be scored or are incomplete; else null.",
+        ),
         ("images", pa.int64(), "Images of the night: `ok` + `failed` + `skipped`, where it was published."),
         ("ok", pa.int64(), "Images with a score."),
         ("failed", pa.int64(), "Images with status `failed`."),

@@ -31,6 +31,8 @@ OK = "ok"
 FAILED = "failed"
 TOO_FEW_IMAGES = "too_few_images"
 GROUP_FAILED = "group_failed"
+INCOMPLETE = "incomplete"
+"""Of a verdict: its group has scores, and regions, heatmaps or names of it are missing."""
 PROMPT = "prompt"
 PROMPT_VIEW = "prompt view"
 SKIPPED = (TOO_FEW_IMAGES, GROUP_FAILED)

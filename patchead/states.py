@@ -9,8 +9,8 @@ STATUSES = {
     FAILED: "The image could not be read, decoded or embedded; `error` says why. It is nobody's reference.",
     TOO_FEW_IMAGES: "No score is made up: the group has fewer images than `scoring.min_batch`, or the image has no "
     "reference, as every other one has the same content or shows the same part. `error` says which.",
-    GROUP_FAILED: "The image is embedded, and its group as a whole could not be scored: `error` says why, here and in "
-    "`verdicts`. `patchead score --retry-failed` tries it again.",
+    GROUP_FAILED: "The image is embedded, and its group as a whole could not be scored or judged: `error` says why, "
+    "here and in `verdicts`. `patchead score --retry-failed` tries it again.",
 }
 """Meaning of each status. Every image of the manifest ends as exactly one row with one of these."""
 

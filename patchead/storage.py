@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 from fsspec.spec import AbstractFileSystem
 
-from patchead.errors import PatcheadError
+from patchead.errors import FullDiskError, LakeError, PatcheadError
 
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
@@ -164,10 +164,14 @@ def explained(action: str, uri: str, error: Callable[[str], PatcheadError]) -> I
         ) from exc
     except storage_errors() as exc:
         check = remedy(str(exc), "Check the address, storage.endpoint_url and the keys.")
-        raise error(f"cannot {action} {uri}: {type(exc).__name__}: {exc}. {check}") from exc
+        made = FullDiskError if error is LakeError and _is_full(str(exc)) else error
+        raise made(f"cannot {action} {uri}: {type(exc).__name__}: {exc}. {check}") from exc
 
 
 def remedy(fault: str, otherwise: str) -> str:
     """Say what to do about a storage library's ``fault``: make room where a disk is full."""
-    full = any(words in fault for words in ("No space left on device", "Disk quota exceeded"))
-    return "Make room there; the same run id then goes on." if full else otherwise
+    return "Make room there; the same run id then goes on." if _is_full(fault) else otherwise
+
+
+def _is_full(fault: str) -> bool:
+    return any(words in fault for words in ("No space left on device", "Disk quota exceeded"))

@@ -14,8 +14,8 @@ from patchead.lake.heartbeat import HEARTBEAT_FILE, is_alive, read_json
 from patchead.lake.publication import PUBLISHED
 from patchead.lake.run_list import RUNNING, true_state
 from patchead.lake.staging import RunFolder
-from patchead.nightly.pace import line
 from patchead.printed import say
+from patchead.runtime.pace import line
 from patchead.storage import Storage
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from patchead.arrow_columns import values
 from patchead.errors import ValidationError
-from patchead.schema import FAILED, GROUP_FAILED, OK, REGIONS, RUNS, SCORES, SKIPPED, VERDICTS
+from patchead.schema import FAILED, GROUP_FAILED, INCOMPLETE, OK, REGIONS, RUNS, SCORES, SKIPPED, VERDICTS
 
 _EXAMPLES = 5
 _ROUNDING = 1e-9  # a mean of distances in [0, 1] may leave it by its last bit
@@ -21,13 +22,14 @@ def validate(scores: pa.Table, manifest: pa.Table, *, regions: pa.Table, verdict
 
     Raises:
         ValidationError: with every contradiction found: an image without a row or with two, a row of no image, an ok
-            row without a finite score in [0, 1], a region of an image that is not ok, a flagged image without
-            one, a group without its verdict or with flags that its threshold does not give, counts that do not add up.
+            row without a finite score in [0, 1], a region of an image that is not ok, a flagged image without one (of
+            an incomplete group: that does not say why), a group without its verdict or with flags that its threshold
+            does not give, counts that do not add up.
     """
     tables = {"scores": (scores, SCORES), "regions": (regions, REGIONS), "verdicts": (verdicts, VERDICTS)}
     faults = list(_schemas(tables | {"run": (run, RUNS)}))
     if not faults:
-        faults = [*_images(scores, manifest), *_values(scores), *_regions(scores, regions)]
+        faults = [*_images(scores, manifest), *_values(scores), *_regions(scores, regions, verdicts)]
         faults += [*_verdicts(scores, verdicts), *_counts(scores, run)]
     if faults:
         raise ValidationError("the rows contradict the manifest; nothing was published:\n  " + "\n  ".join(faults))
@@ -64,10 +66,13 @@ def _values(scores: pa.Table) -> Iterator[str]:
     yield from _named("a score without status ok", unscored["image_id"].filter(pc.is_valid(unscored["score"])))
 
 
-def _regions(scores: pa.Table, regions: pa.Table) -> Iterator[str]:
+def _regions(scores: pa.Table, regions: pa.Table, verdicts: pa.Table) -> Iterator[str]:
     ok = scores.filter(pc.equal(scores["status"], OK))
     yield from _named("a region, but no row with status ok", pc.unique(_missing(regions["image_id"], ok["image_id"])))
     flagged = ok.filter(pc.fill_null(ok["is_anomalous"], False))
+    incomplete = values(verdicts.filter(pc.equal(verdicts["status"], INCOMPLETE))["group_id"])
+    told = pc.and_(pc.is_in(flagged["group_id"], value_set=incomplete), pc.is_valid(flagged["error"]))
+    flagged = flagged.filter(pc.invert(told))
     yield from _named("a flag, but no region", _missing(flagged["image_id"], regions["image_id"]))
 
 

@@ -1,13 +1,14 @@
 """Stage 6: the verdict on every group, heatmaps and regions of the images that deserve them.
 
 What concerns a group as a whole is decided by one task that reads all its patch scores (`judge_group`). Its images are
-then drawn a portion at a time, by as many tasks as the cluster runs.
+then drawn a portion at a time, by as many tasks as the cluster runs. What fails concerns its group and no other
+(`lacking`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -17,12 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.arrow_columns import compact, values
+from patchead.errors import PatcheadError
 from patchead.lake.accepted import Accepted
 from patchead.lake.region_shares import with_shares
 from patchead.lake.staged_pictures import FILES
 from patchead.lake.staging import RunFolder
 from patchead.nightly.explain_drawing import COLUMNS, DrawSettings, Portion, draw_portion
 from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
+from patchead.nightly.lacking import Lacking, with_lacking
 from patchead.result_tables import TABLES_VERSION
 from patchead.runtime.executor import RunTasks
 from patchead.schema import GROUP_FAILED, OK, REGION_VECTORS, SCORES, STAGED_REGIONS, TOO_FEW_IMAGES, VERDICTS, table
@@ -30,8 +33,9 @@ from patchead.schema import GROUP_FAILED, OK, REGION_VECTORS, SCORES, STAGED_REG
 PORTION = 64
 """Images that one task draws, at most."""
 
-SearchImages = Callable[[Mapping[str, np.ndarray]], None]
-"""Searches all patches of images, given by their places in each group, and puts them in the place of bounds."""
+SearchImages = Callable[[Mapping[str, np.ndarray], Callable[[str, PatcheadError], None]], None]
+"""Searches all patches of images, given by their places in each group, and puts them in the place of bounds; tells the
+second function of groups for which it could not."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,18 @@ class Explained:
     """Images of which all patches were searched because they are shown."""
     vectors: pa.Table = field(default_factory=REGION_VECTORS.empty_table)
     """Of the regions that were described, see `name`."""
+    unjudged: Mapping[str, str] = field(default_factory=dict)
+    """Why, by the id of each group that has scores and could not be judged; in the tables it has neither."""
+    incomplete: Mapping[str, str] = field(default_factory=dict)
+    """What is missing, and why, by the id of each group of which regions, heatmaps or names are."""
+
+    def without(self, incomplete: Mapping[str, str]) -> Explained:
+        """Say that something is missing of more groups, and why."""
+        both = {
+            name: "; ".join(dict.fromkeys([self.incomplete.get(name, why), why])) for name, why in incomplete.items()
+        }
+        verdicts = with_lacking(self.verdicts, incomplete)
+        return replace(self, verdicts=verdicts, incomplete={**self.incomplete, **both})
 
 
 def explain(
@@ -91,33 +107,73 @@ def explain(
         search: searches all patches of images of which bound and refine has left bounds, and stages them.
 
     Raises:
-        PatcheadError: staged scores cannot be read or are of other images, or heatmaps cannot be written.
+        DamagedFileError: a file of the lake is damaged.
+        FullDiskError: there is no room for a heatmap.
         ValueError: there are bounds, and nothing that searches.
     """
-    judged, searched = _judged(groups, accepted, folder, settings, map_tasks, advance), 0
-    while bounds := {name: np.flatnonzero(of.unsearched) for name, of in judged.items() if of.unsearched.any()}:
+    lacking = Lacking()
+    judge = partial(_judged, accepted=accepted, folder=folder, settings=settings, map_tasks=map_tasks, lacking=lacking)
+    judged, searched = judge(groups, advance=advance), 0
+    while bounds := {name: places for name, places in _bounds(judged).items() if name not in lacking.unsearched}:
         if search is None:
             raise ValueError(f"the scores of {next(iter(bounds))} are bounds in part, and `search` is None")
-        search(bounds)
-        searched += sum(len(places) for places in bounds.values())
-        judged |= _judged({name: groups[name] for name in bounds}, accepted, folder, settings, map_tasks, _told_before)
-    cuts = [(name, cut) for name, found in judged.items() for cut in _cut(groups[name], found, portion)]
-    drawing = partial(draw_portion, folder=folder, settings=settings.drawing)
-    items = (_portion(groups[name], cut, judged[name], settings) for name, cut in cuts)
-    files, regions = [FILES.empty_table()], [STAGED_REGIONS.empty_table()]
-    for _, pictures in map_tasks(drawing, items):
-        files.append(pictures.files)
-        regions.append(pictures.regions)
-        advance(pictures.files.num_rows)
+        search(bounds, lacking.not_searched)
+        found = [name for name in bounds if name not in lacking.unsearched]
+        searched += sum(len(bounds[name]) for name in found)
+        judged |= judge({name: groups[name] for name in found}, advance=_told_before)
+        judged = {name: of for name, of in judged.items() if name not in lacking.unjudged}
+    settings = replace(settings, failed={**settings.failed, **lacking.unjudged})
+    files, regions = _drawn(groups, judged, folder, settings, map_tasks, advance, lacking, portion)
     scores = [_scored(rows, judged.get(name), settings) for name, rows in groups.items()]
     order = [(name, "ascending") for name in ("group_id", "image_id", "region")]
     every = pa.concat_tables([SCORES.empty_table(), *scores])
+    verdicts = table([_verdict(rows, judged.get(name), settings) for name, rows in groups.items()], VERDICTS)
     return Explained(
-        scores=_with_files(every, pa.concat_tables(files), settings.drawing.lake_uri),
-        regions=with_shares(pa.concat_tables(regions).sort_by(order), every, settings.lane),
-        verdicts=table([_verdict(rows, judged.get(name), settings) for name, rows in groups.items()], VERDICTS),
+        scores=_with_files(every, files, settings.drawing.lake_uri),
+        regions=with_shares(regions.sort_by(order), every, settings.lane),
+        verdicts=verdicts,
         searched=searched,
-    )
+        unjudged=lacking.unjudged,
+    ).without(lacking.incomplete)
+
+
+def _bounds(judged: Mapping[str, Judged]) -> dict[str, np.ndarray]:
+    """Places of the images that are to be searched fully, by group."""
+    return {name: np.flatnonzero(of.unsearched) for name, of in judged.items() if of.unsearched.any()}
+
+
+def _drawn(
+    groups: Mapping[str, pa.Table],
+    judged: dict[str, Judged],
+    folder: RunFolder,
+    settings: ExplainSettings,
+    map_tasks: RunTasks,
+    advance: Callable[[int], None],
+    lacking: Lacking,
+    portion: int,
+) -> tuple[pa.Table, pa.Table]:
+    """FILES and STAGED_REGIONS of the explained images; where a group was not searched, its threshold is none."""
+    for name in lacking.unsearched & judged.keys():
+        images = groups[name].filter(pa.array(judged[name].explained))
+        lacking.unexplained(name, images)
+        advance(images.num_rows)
+        judged[name] = replace(judged[name], verdict=judged[name].verdict | {"region_threshold": None})
+    drawn = {name: found for name, found in judged.items() if name not in lacking.unsearched}
+    cuts = [(name, cut) for name, found in drawn.items() for cut in _cut(groups[name], found, portion)]
+    items = (_portion(groups[name], cut, drawn[name], settings) for name, cut in cuts)
+    files, regions = [FILES.empty_table()], [STAGED_REGIONS.empty_table()]
+
+    def failed(number: int, error: PatcheadError) -> None:
+        name, cut = cuts[number]
+        lacking.not_drawn(name, groups[name].take(pa.array(cut)), error)
+        advance(len(cut))
+
+    drawing = partial(draw_portion, folder=folder, settings=settings.drawing)
+    for _, pictures in map_tasks(drawing, items, failed=failed):
+        files.append(pictures.files)
+        regions.append(pictures.regions)
+        advance(pictures.files.num_rows)
+    return pa.concat_tables([*files, *lacking.files]), pa.concat_tables(regions)
 
 
 def failed_rows(images: pa.Table, settings: ExplainSettings) -> pa.Table:
@@ -127,22 +183,30 @@ def failed_rows(images: pa.Table, settings: ExplainSettings) -> pa.Table:
 
 def _judged(
     groups: Mapping[str, pa.Table],
+    *,
     accepted: Mapping[str, Accepted],
     folder: RunFolder,
     settings: ExplainSettings,
     map_tasks: RunTasks,
+    lacking: Lacking,
     advance: Callable[[int], None],
 ) -> dict[str, Judged]:
-    """What is decided for every group that is large enough, in order of the groups."""
+    """What is decided for every group that is large enough and can be judged, in order of the groups."""
     names = settings.judged(groups)
     advance(sum(rows.num_rows for rows in groups.values()) - sum(groups[name].num_rows for name in names))
     columns = ["group_id", "image_id", "product", "width", "height"]
     items = (ToJudge(compact(groups[name].select(columns)), accepted.get(name)) for name in names)
     done: dict[int, Judged] = {}
-    for number, found in map_tasks(partial(judge_group, folder=folder, settings=settings.judging), items):
+
+    def failed(number: int, error: PatcheadError) -> None:
+        lacking.no_verdict(names[number], error)
+        advance(groups[names[number]].num_rows)
+
+    judging = partial(judge_group, folder=folder, settings=settings.judging)
+    for number, found in map_tasks(judging, items, failed=failed):
         done[number] = found
         advance(int((~found.explained).sum()))
-    return {name: done[number] for number, name in enumerate(names)}
+    return {name: done[number] for number, name in enumerate(names) if number in done}
 
 
 def _told_before(count: int) -> None:

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.arrow_columns import set_column, values
+from patchead.errors import LakeError, PatcheadError
 from patchead.hashing import text_digest
 from patchead.lake.known_families import known_families
 from patchead.naming.named import Named
@@ -26,19 +27,24 @@ from patchead.nightly import wiring
 from patchead.nightly.describe_regions import DescribeSettings, ToDescribe, describe, portions
 from patchead.nightly.explain import Explained
 from patchead.nightly.families_of_night import InFamily, families_of, of_product
-from patchead.nightly.name_by_example import named_by_example
+from patchead.nightly.lacking import of_the_group
+from patchead.nightly.name_by_example import Names, named_by_example
+from patchead.nightly.told import tell_lacking
 from patchead.result_tables import TABLES_VERSION
 from patchead.schema import NAMES, OK, REGION_VECTORS, REGIONS, completed
 
 if TYPE_CHECKING:
     from patchead.nightly.night import EmbeddedNight, Night
 
+_NO_NAMES = "its regions have neither family nor name by example"
 _VERSION = 1  # of how vectors are made
 _OF_A_REGION = ["run_id", "lane", "night", "product", "group_id", "image_id", "region"]
 
 
 def name(night: Night, embedded: EmbeddedNight, explained: Explained) -> Explained:
     """Fill the columns `NAMES` of the regions of flagged images, and collect what later nights know them by.
+
+    What fails costs names and nothing else: the groups are incomplete, and the night goes on.
 
     Args:
         night: whose stage it is.
@@ -47,44 +53,53 @@ def name(night: Night, embedded: EmbeddedNight, explained: Explained) -> Explain
 
     Returns:
         The same scores and verdicts; regions in the same order.
-
-    Raises:
-        LakeError: embeddings, staged scores or tables cannot be read.
     """
     flagged = explained.scores.filter(pc.fill_null(explained.scores["is_anomalous"], False))
     if not night.config.naming.families or not flagged.num_rows:
         return explained
     with night.stages.stage("name", flagged.num_rows) as advance:
         began = time.perf_counter()
-        places, vectors = _described(night, embedded, explained, flagged, advance)
+        places, vectors, lacking = _described(night, embedded, explained, flagged, advance)
         seconds = time.perf_counter() - began
-        if not len(places):
-            return explained
-        rows = explained.regions.take(pa.array(places))
-        found = _families(night, embedded, rows, vectors)
-        named, told = named_by_example(
-            night.config,
-            night.storage,
-            rows,
-            vectors,
-            encoder_id=embedded.encoder.encoder_id,
-            vectors_id=_id(night, embedded),
-        )
-        for text in told:
-            night.stages.warn(f"warning: {text}")
-        night.record.scoring["naming"] = _facts(found, [of for of, _ in named], seconds, images=flagged.num_rows)
-        columns = _columns(found, named)
-    return replace(
-        explained,
-        regions=_filled(explained.regions, places, columns),
-        vectors=_vectors(night, embedded, rows, found, vectors),
+        if len(places):
+            rows = explained.regions.take(pa.array(places))
+            try:
+                found, named, told = _found(night, embedded, rows, vectors)
+            except LakeError as exc:
+                lacking |= dict.fromkeys(rows["group_id"].to_pylist(), f"{_NO_NAMES}: {of_the_group(exc)}")
+            else:
+                for text in told:
+                    night.stages.warn(f"warning: {text}")
+                facts = _facts(found, [of for of, _ in named], seconds, images=flagged.num_rows)
+                night.record.scoring["naming"] = facts
+                explained = replace(
+                    explained,
+                    regions=_filled(explained.regions, places, _columns(found, named)),
+                    vectors=_vectors(night, embedded, rows, found, vectors),
+                )
+    tell_lacking(night.stages.warn, embedded.images, lacking)
+    return explained.without(lacking)
+
+
+def _found(
+    night: Night, embedded: EmbeddedNight, rows: pa.Table, vectors: np.ndarray
+) -> tuple[list[InFamily], Names, list[str]]:
+    """The family and the name of each region, and what a person is told."""
+    found = _families(night, embedded, rows, vectors)
+    encoder_id, vectors_id = embedded.encoder.encoder_id, _id(night, embedded)
+    named, told = named_by_example(
+        night.config, night.storage, rows, vectors, encoder_id=encoder_id, vectors_id=vectors_id
     )
+    return found, named, told
 
 
 def _described(
     night: Night, embedded: EmbeddedNight, explained: Explained, flagged: pa.Table, advance: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the described regions among the night's, ascending, int64 (R,), and their vectors, float32 (R, D)."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
+    """Places of the described regions among the night's, ascending, int64 (R,), and their vectors, float32 (R, D).
+
+    Also why those of which groups cannot be described.
+    """
     config, encoder = night.config, embedded.encoder
     settings = DescribeSettings(
         store=embedded.store,
@@ -110,16 +125,19 @@ def _described(
             instead=None if instead is None else instead.references,
             most=settings.most_references,
         )
-    done = dict[int, np.ndarray]()
-    for number, found in night.executor.run_tasks(partial(describe, settings=settings), items):
+    done, lacking = dict[int, np.ndarray](), dict[str, str]()
+
+    def failed(number: int, error: PatcheadError) -> None:
+        lacking.setdefault(items[number].group_id, f"{_NO_NAMES}: {of_the_group(error)}")
+        advance(items[number].images.num_rows)
+
+    for number, found in night.executor.run_tasks(partial(describe, settings=settings), items, failed=failed):
         done[number] = found
         advance(items[number].images.num_rows)
-    if not items:
-        return np.empty(0, np.int64), np.empty((0, encoder.dim), np.float32)
-    places = np.concatenate([np.asarray(item.regions["place"]) for item in items])
-    vectors = np.concatenate([done[number] for number in range(len(items))])
+    places = np.concatenate([np.empty(0, np.int64), *(np.asarray(items[number].regions["place"]) for number in done)])
+    vectors = np.concatenate([np.empty((0, encoder.dim), np.float32), *done.values()])
     order = np.argsort(places)
-    return places[order], vectors[order]
+    return places[order], vectors[order], lacking
 
 
 def _families(night: Night, embedded: EmbeddedNight, rows: pa.Table, vectors: np.ndarray) -> list[InFamily]:

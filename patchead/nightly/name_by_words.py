@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from patchead.arrow_columns import compact, set_column, values
 from patchead.encoders.clip_towers import ClipTowers, build_towers
-from patchead.errors import arguments_named
+from patchead.errors import LakeError, LostNodesError, PatcheadError, WeightsError, arguments_named
 from patchead.hashing import text_digest
+from patchead.lake.staging import RunFolder
 from patchead.lake.word_links import staged_names, write_links
 from patchead.naming.control_words import control_phrases
 from patchead.naming.named import UNKNOWN, Named
@@ -26,6 +27,8 @@ from patchead.naming.words import Words
 from patchead.nightly import wiring
 from patchead.nightly.explain import Explained
 from patchead.nightly.explain_drawing import COLUMNS
+from patchead.nightly.lacking import of_the_group
+from patchead.nightly.told import tell_lacking
 from patchead.nightly.words_actor import SPARE, WordsActor, WordsPortion, WordsSpec, too_few
 from patchead.schema import OK, REGIONS, WORD_LINKS
 from patchead.settings.model import Config
@@ -40,6 +43,7 @@ PORTION = 8
 """Flagged images that one call names, at most: each call reads the unflagged images again."""
 NAMED = ("defect_type", "defect_confidence", "defect_p", "defect_runner_up", "naming_id")
 """Columns that it fills, in the order of the outcome."""
+_NO_NAMES = "regions have no name by words"
 _VERSION = 1  # of how regions are named by words
 _REGION = ("image_id", "region", "rel_x", "rel_y", "rel_width", "rel_height")
 
@@ -72,10 +76,8 @@ def with_words(asked: WordsOfNight, night: Night, embedded: EmbeddedNight, expla
         explained: what is to be published; nothing is read where nothing is flagged.
 
     Returns:
-        The same scores and verdicts; regions in the same order.
-
-    Raises:
-        PatcheadError: the towers cannot be built on the workers, or the lake cannot be written.
+        The same scores and verdicts; regions in the same order. Groups of which regions could not be named, as the
+        towers cannot be built on a worker or the lake cannot be written, are incomplete.
     """
     flagged = explained.scores.filter(pc.fill_null(explained.scores["is_anomalous"], False))["image_id"]
     here = pc.is_in(explained.regions["image_id"], value_set=values(flagged))
@@ -84,7 +86,7 @@ def with_words(asked: WordsOfNight, night: Night, embedded: EmbeddedNight, expla
         return explained
     with night.stages.stage("words", len(flagged)) as advance:
         rows = explained.regions.take(pa.array(places))
-        names, told = _named(asked, night, embedded, explained.scores, rows, advance)
+        names, told, lacking = _named(asked, night, embedded, explained.scores, rows, advance)
         for text in told:
             night.stages.warn(f"warning: {text}")
     night.record.scoring["words"] = {
@@ -92,7 +94,9 @@ def with_words(asked: WordsOfNight, night: Night, embedded: EmbeddedNight, expla
         "regions": len(places),
         "types": dict(sorted(Counter(named.defect_type for named, _ in names if named is not None).items())),
     }
-    return replace(explained, regions=_filled(explained.regions, dict(zip(places.tolist(), names, strict=True))))
+    tell_lacking(night.stages.warn, embedded.images, lacking)
+    regions = _filled(explained.regions, dict(zip(places.tolist(), names, strict=True)))
+    return replace(explained, regions=regions).without(lacking)
 
 
 def _filled(regions: pa.Table, names: Mapping[int, tuple[Named | None, str | None]]) -> pa.Table:
@@ -117,25 +121,63 @@ def _named(
     scores: pa.Table,
     rows: pa.Table,
     advance: Callable[[int], None],
-) -> tuple[Names, list[str]]:
-    """What each of the regions ``rows`` is called, and what a person is told."""
-    names: Names = [(None, None)] * rows.num_rows
+) -> tuple[Names, list[str], dict[str, str]]:
+    """What each of the regions ``rows`` is called, what a person is told, and why regions of which groups have none."""
     naming_id, told = asked.naming_id(night.config.naming.level), list[str]()
     portions = list(_portions(embedded, scores, rows, told))
-    spec = _spec(night, embedded, asked, naming_id)
-    with night.executor.actors(WordsActor, spec, night.embed_pool) as actors:
+    lacking = _staged(night, _spec(night, embedded, asked, naming_id), rows, portions, advance)
+    try:
+        names = _read(night.folder, naming_id, rows.num_rows, portions)
+    except LakeError as exc:
+        why = f"{_NO_NAMES}: {of_the_group(exc)}"
+        return [(None, None)] * rows.num_rows, told, dict.fromkeys(rows["group_id"].to_pylist(), why)
+    return names, told, lacking
+
+
+def _staged(
+    night: Night,
+    spec: WordsSpec,
+    rows: pa.Table,
+    portions: Sequence[tuple[list[int], WordsPortion | None]],
+    advance: Callable[[int], None],
+) -> dict[str, str]:
+    """Have the portions of regions named and staged; say why those of which groups could not be."""
+    lacking = dict[str, str]()
+
+    def failed(group_id: str, error: PatcheadError) -> None:
+        lacking.setdefault(group_id, f"{_NO_NAMES}: {of_the_group(error)}")
+
+    try:
+        with night.executor.actors(WordsActor, spec, night.embed_pool) as actors:
+            for places, portion in portions:
+                counted = partial(advance, len(set(rows["image_id"].take(pa.array(places)).to_pylist())))
+                if portion is None:
+                    counted()
+                    continue
+                without = partial(failed, rows["group_id"][places[0]].as_py())
+                actors.call("name_portion", night.executor.put(portion), done=counted, failed=without)
+    except (LostNodesError, WeightsError) as exc:
         for places, portion in portions:
-            images = len(set(rows["image_id"].take(pa.array(places)).to_pylist()))
-            if portion is None:
-                advance(images)
-            else:
-                actors.call("name_portion", night.executor.put(portion), done=partial(advance, images))
+            if portion is not None and not _is_staged(night.folder, portion, spec.naming_id):
+                failed(rows["group_id"][places[0]].as_py(), exc)
+    return lacking
+
+
+def _is_staged(folder: RunFolder, portion: WordsPortion, naming_id: str) -> bool:
+    return staged_names(folder, portion.name, made_of=portion.made_of(naming_id)) is not None
+
+
+def _read(
+    folder: RunFolder, naming_id: str, regions: int, portions: Sequence[tuple[list[int], WordsPortion | None]]
+) -> Names:
+    """What was staged, of so many regions; the links are put together in one file of the run."""
+    names: Names = [(None, None)] * regions
     links = [WORD_LINKS.empty_table()]
     for places, portion in portions:
         outcomes: list[dict[str, Any]] = [too_few(0)] * len(places)
         if portion is not None:
-            staged = staged_names(night.folder, portion.name, made_of=portion.made_of(naming_id))
-            assert staged is not None  # by the actors, just now
+            if (staged := staged_names(folder, portion.name, made_of=portion.made_of(naming_id))) is None:
+                continue  # its call has failed
             outcomes = staged[0]
             links.append(staged[1])
         for place, outcome in zip(places, outcomes, strict=True):
@@ -143,8 +185,8 @@ def _named(
                 named = Named(**{key: value for key, value in outcome.items() if key != "why"}, source="words")
                 names[place] = (named, naming_id)
     order = [("image_id", "ascending"), ("region", "ascending")]
-    write_links(night.folder, pa.concat_tables(links).sort_by(order))
-    return names, told
+    write_links(folder, pa.concat_tables(links).sort_by(order))
+    return names
 
 
 def words_of_night(config: Config, storage: Storage) -> WordsOfNight:

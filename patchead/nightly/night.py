@@ -277,7 +277,7 @@ class Night:
     def publish(self, manifest: pa.Table, explained: Explained, before_commit: Callable[[], None]) -> None:
         """Close the record and publish the tables; ``before_commit`` raises where another process has taken over."""
         record, scores = self.record, explained.scores
-        note_published(record, scores, explained.verdicts)
+        note_published(record, scores, explained.verdicts, explained.incomplete)
         note_held(record, self.stages.seconds, self.embed_pool, self.score_pool, self.meanwhile)
         with self.stages.stage("publish"):
             record.finish("published", which_failed(record))

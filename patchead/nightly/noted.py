@@ -31,19 +31,32 @@ def note_embedded(record: RunRecord, manifest: pa.Table, done: Embedded) -> None
 
 def note_scored(record: RunRecord, done: Mapping[str, Any], failed: Mapping[str, str]) -> None:
     """Note what the score stage has done, and why which groups cannot be scored."""
-    record.scoring |= {**done, "failed_groups": dict(failed)}
+    record.scoring |= done
+    note_failed_groups(record, failed)
+
+
+def note_failed_groups(record: RunRecord, failed: Mapping[str, str]) -> None:
+    """Note why which groups have no scores in the tables."""
+    record.scoring["failed_groups"] = dict(failed)
     record.groups_failed = len(failed)
 
 
 def which_failed(record: RunRecord) -> str | None:
-    """Say which groups could not be scored; None where all were."""
-    failed: Mapping[str, str] = record.scoring.get("failed_groups", {})
-    told = [f"{name}: {why}" for name, why in islice(failed.items(), _NAMED)]
-    return f"{len(failed)} of {record.groups} groups cannot be scored, {'; '.join(told)}" if failed else None
+    """Say which groups could not be scored, and of which something is missing; None where all is there."""
+    told = []
+    for key, lack in (("failed_groups", "groups cannot be scored"), ("incomplete_groups", "groups are incomplete")):
+        found: Mapping[str, str] = record.scoring.get(key, {})
+        named = "; ".join(f"{name}: {why}" for name, why in islice(found.items(), _NAMED))
+        told += [f"{len(found)} of {record.groups} {lack}, {named}"] if found else []
+    return "; ".join(told) or None
 
 
-def note_published(record: RunRecord, scores: pa.Table, verdicts: pa.Table) -> None:
-    """Note what is about to be published: SCORES and VERDICTS."""
+def note_published(record: RunRecord, scores: pa.Table, verdicts: pa.Table, incomplete: Mapping[str, str]) -> None:
+    """Note what is about to be published: SCORES and VERDICTS, and what of which groups is missing."""
+    if incomplete:
+        record.scoring["incomplete_groups"] = dict(incomplete)
+    lacking = pc.is_in(scores["group_id"], value_set=pa.array([*incomplete], pa.string()))
+    record.in_incomplete_groups = count(scores.filter(lacking), OK)
     record.ok, record.skipped = count(scores, OK), sum(count(scores, status) for status in SKIPPED)
     record.in_failed_groups = count(scores, GROUP_FAILED)
     record.anomalous = pc.sum(scores["is_anomalous"]).as_py() or 0

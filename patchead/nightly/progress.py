@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from patchead.nightly.pace import Pace, duration, line
 from patchead.printed import say, tell
 from patchead.runtime import logs, metrics
+from patchead.runtime.pace import Pace, duration, line
 
 LINES_EVERY_S = 30.0
 

@@ -53,15 +53,17 @@ def refuse_unread(record: RunRecord, unread: pa.Table, allowed: float) -> None:
     )
 
 
-def refuse_failed_groups(record: RunRecord, failed: Mapping[str, str], groups: int, allowed: float) -> None:
-    """Refuse to publish where more than the fraction ``allowed`` of the ``groups`` could not be scored, and say why."""
+def refuse_failed_groups(
+    record: RunRecord, failed: Mapping[str, str], groups: int, allowed: float, done: str = "scored"
+) -> None:
+    """Refuse to publish where more than the fraction ``allowed`` of the ``groups`` cannot be ``done``, and say why."""
     if len(failed) <= allowed * groups:
         return
     examples = "\n".join(f"  {name}: {why}" for name, why in islice(failed.items(), 5))
     raise TooManyFailuresError(
-        f"{len(failed)} of {groups} groups cannot be scored, more than run.max_failed_groups={allowed:g} allows; "
+        f"{len(failed)} of {groups} groups cannot be {done}, more than run.max_failed_groups={allowed:g} allows; "
         f"nothing was published. The first ones:\n{examples}\nMend the cause and run again with --run-id "
-        f"{record.run_id}: what was scored is kept."
+        f"{record.run_id}: what was {done} is kept."
     )
 
 

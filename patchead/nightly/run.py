@@ -25,12 +25,12 @@ from patchead.nightly.refusals import refuse_failed_groups, refuse_other_run, re
 from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score import score_groups
-from patchead.nightly.stop import Stop, what_is_kept
 from patchead.nightly.told import Scoring
 from patchead.patient_s3 import RETRIES
 from patchead.printed import say
 from patchead.runtime import logs
 from patchead.runtime.executor import Executor
+from patchead.runtime.stop import Stop, what_is_kept
 from patchead.settings.argument_names import in_settings, named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.resolve import concrete

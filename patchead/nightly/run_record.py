@@ -63,6 +63,8 @@ class RunRecord:
     """Those that could not be scored as a whole; ``scoring`` says why."""
     in_failed_groups: int = 0
     """Their images; they count as skipped."""
+    in_incomplete_groups: int = 0
+    """Scored images of groups of which regions, heatmaps or names are missing; ``scoring`` says what and why."""
     anomalous: int = 0
     ignored_files: int = 0
     ignored: dict[str, Any] = field(default_factory=dict)
@@ -79,8 +81,8 @@ class RunRecord:
 
     @property
     def incomplete(self) -> int:
-        """Count the images that failed, or are of a group that could not be scored: what the exit code tells."""
-        return self.failed + self.in_failed_groups
+        """Count the images that failed, or are of a group that failed or lacks something: what the exit code tells."""
+        return self.failed + self.in_failed_groups + self.in_incomplete_groups
 
     def finish(self, state: str, error: str | None = None) -> None:
         """Close the record."""

@@ -15,13 +15,12 @@ from patchead.nightly.group import Group, GroupJob, load_block
 from patchead.nightly.run_record import shortened
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
-from patchead.nightly.told import Scoring
+from patchead.nightly.told import MOST_TOLD, Scoring
 from patchead.plan.group_plan import Plan
 from patchead.plan.tasks import FINISH, LOAD, PACK, Key, PlannedTasks, Task
 from patchead.runtime.executor import Executor, Handle
 from patchead.runtime.pool import Pool
 
-_MOST_TOLD = 20
 _LAST = ("whole", FINISH)  # tasks that end a group
 
 
@@ -140,7 +139,7 @@ def _tell_failed(executor: Executor, failed: Mapping[str, PatcheadError], groups
     Those of damaged files are counted only: each file is told when it is set aside and made again.
     """
     given_up = {name: exc for name, exc in failed.items() if not isinstance(exc, DamagedFileError)}
-    for group_id, exc in list(given_up.items())[:_MOST_TOLD]:
+    for group_id, exc in list(given_up.items())[:MOST_TOLD]:
         executor.tell(f"warning: group {group_id} cannot be scored: {exc}")
     if given_up:
         executor.tell(f"{len(given_up)} of {groups} groups cannot be scored; the others are scored and kept")

@@ -6,9 +6,11 @@ Which images these are is known when the group is judged (`maps.shown`); they ar
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
+from patchead.errors import LostNodesError, PatcheadError
 from patchead.nightly.group import Group, GroupJob
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
@@ -25,6 +27,7 @@ def search_shown(
     group_of: Callable[[str], Group],
     make_spec: Callable[[], ScoreSpec],
     wanted: Mapping[str, np.ndarray],
+    failed: Callable[[str, PatcheadError], None],
 ) -> None:
     """Search all patches of some images of scored groups and stage them in the place of their bounds (method.md §10).
 
@@ -34,21 +37,27 @@ def search_shown(
         group_of: the images of a group, by its id.
         make_spec: says what the actors need to know.
         wanted: places of the images, int64 (n,) ascending, by group.
-
-    Raises:
-        PatcheadError: embeddings or staged scores cannot be read, or these cannot be written.
+        failed: is given a group and its error, where embeddings or staged scores cannot be read, or these cannot be
+            written: its bounds stay. They stay, too, where nodes were lost: the caller asks again.
     """
     spec, plans = make_spec(), {group.group_id: group for group in plan.scored}
-    with executor.actors(ScoreActor, spec, spec.pool) as actors:
-        for name, places in wanted.items():
-            group = group_of(name)
-            job = executor.put(GroupJob(group, plans[name], spec.settings.panel(group)))
-            calls = 1 if plans[name].whole else max(1, min(spec.pool.size, len(places) // _LEAST))
-            parts = [
-                actors.call("search_images", _task(name, "search_images", number), job, part, results=1)[0]
-                for number, part in enumerate(np.array_split(places, calls))
-            ]
-            actors.call("replace_maps", _task(name, "replace_maps"), job, places, *parts)
+    try:
+        with executor.actors(ScoreActor, spec, spec.pool) as actors:
+            for name, places in wanted.items():
+                group, without = group_of(name), partial(failed, name)
+                job = executor.put(GroupJob(group, plans[name], spec.settings.panel(group)))
+                calls = 1 if plans[name].whole else max(1, min(spec.pool.size, len(places) // _LEAST))
+                parts = [
+                    actors.call(
+                        "search_images", _task(name, "search_images", number), job, part, results=1, failed=without
+                    )
+                    for number, part in enumerate(np.array_split(places, calls))
+                ]
+                if all(parts):  # else one has failed already
+                    found = [handle for (handle,) in parts]
+                    actors.call("replace_maps", _task(name, "replace_maps"), job, places, *found, failed=without)
+    except LostNodesError as exc:
+        executor.tell(f"warning: {exc}; images that were not searched are searched anew")
 
 
 def _task(group_id: str, kind: str, number: int = 0) -> Task:

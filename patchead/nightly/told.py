@@ -15,6 +15,8 @@ from patchead.plan.group_plan import Plan
 from patchead.runtime import logs, metrics
 
 Labels = dict[str, str]
+MOST_TOLD = 20
+"""Groups that cannot be scored, or lack something, that the terminal names."""
 
 
 class Brought(NamedTuple):
@@ -106,6 +108,24 @@ class Scoring:
     def _tell(self) -> None:
         metrics.gauge("patchead_tasks_left", self.tasks, stage="score")
         metrics.gauge("patchead_groups_left", sum(map(len, self._left.values())), stage="score")
+
+
+def tell_lacking(warn: Callable[[str], None], images: pa.Table, lacking: Mapping[str, str]) -> None:
+    """Tell, and count, the groups of which verdict, regions, heatmaps or names are missing.
+
+    Args:
+        warn: is given a line for each of the first ones, and their number.
+        images: rows with ``group_id``, ``night`` and ``product``.
+        lacking: what is missing and why, by group.
+    """
+    labels = labels_by_group(images) if lacking else {}
+    for number, (name, why) in enumerate(lacking.items()):
+        metrics.count("patchead_groups_failed", stage="explain", **labels[name])
+        logs.LOGGER.error(f"group lacks something: {why}", extra={**labels[name], "group": name})
+        if number < MOST_TOLD:
+            warn(f"warning: group {name}: {why}")
+    if len(lacking) > MOST_TOLD:
+        warn(f"warning: {len(lacking)} groups in all lack something")
 
 
 def tell_published(scores: pa.Table, verdicts: pa.Table, nights: Iterable[str]) -> None:

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import ray
 
-from patchead.errors import LostNodesError
+from patchead.errors import LostNodesError, PatcheadError
+from patchead.runtime.executor import Failed
 from patchead.runtime.lost_nodes import Stall, with_room
 from patchead.runtime.pool import IN_FLIGHT, STARTS, Pool
 from patchead.runtime.worker_errors import worker_errors
@@ -26,6 +27,7 @@ def run_tasks(
     memory: int = 0,
     wait_minutes: float = 20.0,
     tell: Callable[[str], None] = print,
+    failed: Failed | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Run a function on every item by Ray tasks; yield each item's number and its result as it is finished.
 
@@ -39,6 +41,7 @@ def run_tasks(
         starts: of one task, at most; it is begun again after its process or its machine was lost.
         wait_minutes: for a node with room, where none is left.
         tell: is given a warning then.
+        failed: is given the number and the error of an item that raised instead, and the others go on.
 
     Raises:
         PatcheadError: that a task raised, as itself.
@@ -51,10 +54,10 @@ def run_tasks(
     running: dict[ray.ObjectRef, int] = {}
     for index, item in enumerate(items):
         while len(running) >= most:
-            yield _first(running, stall, room)
+            yield from _first(running, stall, room, failed)
         running[remote.remote(function, item)] = index
     while running:
-        yield _first(running, stall, room)
+        yield from _first(running, stall, room, failed)
 
 
 def within_a_node(memory: int) -> int | None:
@@ -68,7 +71,10 @@ def within_a_node(memory: int) -> int | None:
     return min(memory, largest // 2) or None
 
 
-def _first(running: dict[ray.ObjectRef, int], stall: Stall, room: Callable[[], Pool]) -> tuple[int, Any]:
+def _first(
+    running: dict[ray.ObjectRef, int], stall: Stall, room: Callable[[], Pool], failed: Failed | None
+) -> Iterator[tuple[int, Any]]:
+    """The first that is finished, or none where it has failed."""
     done = None
     while done is None:
         try:
@@ -77,8 +83,15 @@ def _first(running: dict[ray.ObjectRef, int], stall: Stall, room: Callable[[], P
             room()
             stall.begin()
     index = running.pop(done)
-    with worker_errors():
-        return index, ray.get(done)
+    try:
+        with worker_errors():
+            found = ray.get(done)
+    except PatcheadError as exc:
+        if failed is None:
+            raise
+        failed(index, exc)
+        return
+    yield index, found
 
 
 def _call(function: Callable[[Any], Any], item: Any) -> Any:

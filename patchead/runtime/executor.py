@@ -15,11 +15,20 @@ from patchead.runtime.pool import STARTS, Pool, PoolRequest
 Handle = Any
 """A value that a later call takes as an argument: a reference into the object store, or the value itself."""
 
-RunTasks = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]
-"""Runs a function on every item and yields the item's number and the result as each one is finished."""
-
 Result = TypeVar("Result")
 Item = TypeVar("Item")
+
+Failed = Callable[[int, PatcheadError], Any]
+"""Is given the place of an item and the error of its call."""
+
+
+class RunTasks(Protocol):
+    """Run tasks as `Executor.run_tasks` does."""
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, failed: Failed | None = None
+    ) -> Iterator[tuple[int, Result]]:
+        """Call a function of every item; yield (place of the item, result) as they finish."""
 
 
 class Actor(Protocol):
@@ -107,11 +116,13 @@ class Executor(Protocol):
         num_cpus: float = 1.0,
         starts: int = STARTS,
         memory: int = 0,
+        failed: Failed | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item; yield (place of the item, result) as they finish, few ahead at a time.
 
         A call whose process ends is made again, up to ``starts`` times. ``memory``: bytes that one may take; 0 where it
-        is not known.
+        is not known. ``failed`` is called with the error of a call instead, and the others go on; without it, one ends
+        all.
         """
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:

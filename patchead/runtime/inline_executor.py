@@ -12,7 +12,7 @@ import pyarrow as pa
 from patchead.errors import PatcheadError, SettingsError
 from patchead.runtime import metrics
 from patchead.runtime.call_counts import CallCounts
-from patchead.runtime.executor import Actor, Handle, Item, Result
+from patchead.runtime.executor import Actor, Failed, Handle, Item, Result
 from patchead.runtime.pool import Pool, PoolRequest
 
 _NODE, _ACTOR = "this process", "0"
@@ -78,10 +78,18 @@ class InlineExecutor:
         num_cpus: float = 1.0,
         starts: int = 1,
         memory: int = 0,
+        failed: Failed | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item, in order."""
         for index, item in enumerate(items):
-            yield index, function(item)
+            try:
+                found = function(item)
+            except PatcheadError as exc:
+                if failed is None:
+                    raise
+                failed(index, exc)
+                continue
+            yield index, found
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:
         """Call a function and return its result."""

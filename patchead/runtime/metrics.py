@@ -42,7 +42,9 @@ METRICS: Mapping[str, Described] = {
     "patchead_storage_retries": Described("counter", "Requests to S3 that were made again, by every process."),
     "patchead_groups_done": Described("counter", "Groups that are scored."),
     "patchead_groups_left": Described("gauge", "Groups that are not scored yet."),
-    "patchead_groups_failed": Described("counter", "Groups that could not be scored as a whole."),
+    "patchead_groups_failed": Described(
+        "counter", "Groups that could not be scored, or lack regions, heatmaps or names."
+    ),
     "patchead_groups_drifted": Described("gauge", "Groups whose good images no longer score like the accepted ones."),
     "patchead_tasks_done": Described("counter", "Scoring tasks (tiles, whole groups and so on) that are done."),
     "patchead_tasks_left": Described("gauge", "Scoring tasks that are left."),

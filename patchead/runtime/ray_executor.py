@@ -18,7 +18,7 @@ from patchead.errors import LostNodesError
 from patchead.runtime import metrics, session
 from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.dispatch import run_tasks, within_a_node
-from patchead.runtime.executor import Actor, Handle, Item, Result
+from patchead.runtime.executor import Actor, Failed, Handle, Item, Result
 from patchead.runtime.in_hand import Memory
 from patchead.runtime.lost_nodes import Stall, StopWhenStalled, with_room
 from patchead.runtime.pool import STARTS, Pool, PoolRequest
@@ -82,11 +82,18 @@ class RayExecutor:
         num_cpus: float = 1.0,
         starts: int = STARTS,
         memory: int = 0,
+        failed: Failed | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Call a function of every item by Ray tasks; both must pickle."""
-        minutes, tell = self._wait_minutes, self.tell
         return run_tasks(
-            function, items, num_cpus=num_cpus, starts=starts, memory=memory, wait_minutes=minutes, tell=tell
+            function,
+            items,
+            num_cpus=num_cpus,
+            starts=starts,
+            memory=memory,
+            wait_minutes=self._wait_minutes,
+            tell=self.tell,
+            failed=failed,
         )
 
     def submit(self, function: Callable[..., Any], *arguments: Any, num_cpus: float = 1.0) -> Handle:

@@ -111,7 +111,7 @@ class RunConfig(Section):
     max_failed_fraction: Share = 0.01
     """Publish only if at most this fraction of the images failed."""
     max_failed_groups: Share = 0.5
-    """Publish only if at most this fraction of the groups could not be scored: their images are rows that say so, and
+    """Publish only if at most this fraction of the groups could not be scored or explained: rows say so, and
     `--retry-failed` tries them again."""
     report: bool = False
     """Write the page of `patchead report` into the lake, below reports/, once the night is published."""

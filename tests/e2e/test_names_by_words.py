@@ -168,6 +168,13 @@ def test_with_too_few_unflagged_images_everything_is_unknown_and_told(
     few = settings | {"scoring.flag_top": 1, "naming.keywords": KEYWORDS, "naming.control_words": False}
     score_night(tmp_path / "archive", tmp_path / "lake", **few)
     assert {row["defect_type"] for row in rows(tmp_path / "lake", "regions")} == {"unknown"}
+    (tmp_path / "lake/runs/again/word_links.parquet").mkdir(parents=True)  # cannot be written
+    record = score_night(tmp_path / "archive", tmp_path / "lake", **few | {"run.run_id": "again"})
+    assert (record.state, record.incomplete) == ("published", 10)
+    (verdict,) = rows(tmp_path / "lake", "verdicts")
+    assert verdict["status"] == "incomplete"
+    assert verdict["error"].startswith("regions have no name by words: cannot ")
+    assert {row["defect_type"] for row in rows(tmp_path / "lake", "regions")} == {None}
 
 
 @pytest.mark.parametrize(

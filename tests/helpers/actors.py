@@ -58,6 +58,12 @@ def twice(value: Any) -> Any:
     return value * 2
 
 
+def but_one(value: int) -> int:
+    if value == 1:
+        raise LakeError("no such item")
+    return value
+
+
 def reserved_bytes(_: int) -> float:
     """The memory that this task of Ray has reserved."""
     return ray.get_runtime_context().get_assigned_resources().get("memory", 0.0)

@@ -139,16 +139,16 @@ def scored_night(archive: str | Path, lake: str | Path, hot: Collection[str] = (
     return night
 
 
-def in_turn(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+def in_turn(function: Callable[[Any], Any], items: Iterable[Any], failed: Any = None) -> Iterator[tuple[int, Any]]:
     """One after another, in this process; everything pickled on its way, as between the nodes of a cluster."""
     for number, item in enumerate(items):
         yield number, _pickled(_pickled(function)(_pickled(item)))
 
 
-def workers(count: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[tuple[int, Any]]]:
+def workers(count: int) -> Callable[..., Iterator[tuple[int, Any]]]:
     """``count`` threads, two items handed out to each; the one that was handed out last is the first to be seen."""
 
-    def run(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    def run(function: Callable[[Any], Any], items: Iterable[Any], failed: Any = None) -> Iterator[tuple[int, Any]]:
         with ThreadPoolExecutor(count) as pool:
             running: dict[Any, int] = {}
 

@@ -144,7 +144,9 @@ class Handed:
     def __init__(self) -> None:
         self.calls: list[list[Any]] = []
 
-    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    def __call__(
+        self, function: Callable[[Any], Any], items: Iterable[Any], failed: Any = None
+    ) -> Iterator[tuple[int, Any]]:
         seen: list[Any] = []
         self.calls.append(seen)
 
@@ -402,7 +404,7 @@ def drawn_at(night: Night) -> dict[str, int]:
     return {image[-5:]: Path(night.lake, uri).stat().st_mtime_ns for image, uri in uris.items() if uri}
 
 
-def ended_early(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+def ended_early(function: Callable[[Any], Any], items: Iterable[Any], failed: Any = None) -> Iterator[tuple[int, Any]]:
     """Ends the run behind the first portion."""
     for number, result in in_turn(function, items):
         yield number, result

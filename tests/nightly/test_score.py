@@ -164,7 +164,7 @@ def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, execu
     assert staged.exact is not None
     assert staged.exact.mean() < 0.5
     shown = np.array([2, 3, 5, 7, 11, 13, 17, 19, 59])
-    search_shown(executor, stage.plan, stage.groups.__getitem__, lambda: stage.spec, {"g": shown})
+    search_shown(executor, stage.plan, stage.groups.__getitem__, lambda: stage.spec, {"g": shown}, never)
     settled = stage.folder.read_group("g")
     assert settled.exact is not None
     np.testing.assert_array_equal(settled.exact, staged.exact | np.isin(np.arange(60), shown))
@@ -173,6 +173,16 @@ def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, execu
     np.testing.assert_array_equal(settled.patch_scores[others], staged.patch_scores[others])
     np.testing.assert_array_equal(settled.scores, staged.scores)
     assert stage.folder.scored_groups(stage.spec.settings.digest) == {"g"}
+    for file in group.files:
+        Path(file).unlink()
+    told = dict[str, PatcheadError]()
+    search_shown(executor, stage.plan, stage.groups.__getitem__, lambda: stage.spec, {"g": others}, told.setdefault)
+    assert "is gone" in str(told["g"])
+    np.testing.assert_array_equal(stage.folder.read_group("g").patch_scores, settled.patch_scores)
+
+
+def never(group_id: str, error: PatcheadError) -> None:
+    raise error
 
 
 @pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 3)], indirect=["executor"])

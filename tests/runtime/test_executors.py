@@ -15,7 +15,7 @@ from patchead.runtime.executor import Executor
 from patchead.runtime.inline_executor import InlineExecutor
 from patchead.runtime.pool import Pool, PoolRequest
 from patchead.runtime.ray_executor import RayExecutor
-from tests.helpers.actors import Adder, doubled, twice
+from tests.helpers.actors import Adder, but_one, doubled, twice
 
 POOL = Pool(size=2, num_cpus=0.5, num_gpus=0, threads=1, decode_cpus=0.25)
 
@@ -34,6 +34,15 @@ def values_of(executor: Executor, handles: list[object]) -> list[object]:
 def test_every_item_is_worked_on_once(executor: Executor) -> None:
     assert dict(executor.run_tasks(twice, [3, 1, 2])) == {0: 6, 1: 2, 2: 4}
     assert executor.on_every_node(dict) == [{}]
+
+
+def test_an_item_that_fails_ends_all_or_is_told_and_the_others_go_on(executor: Executor) -> None:
+    with pytest.raises(LakeError, match=r"^no such item$"):
+        list(executor.run_tasks(but_one, [3, 1, 2]))
+    told: dict[int, str] = {}
+    found = executor.run_tasks(but_one, [3, 1, 2], failed=lambda place, error: told.update({place: str(error)}))
+    assert dict(found) == {0: 3, 2: 2}
+    assert told == {1: "no such item"}
 
 
 def test_values_go_from_call_to_call_by_their_handles(executor: Executor) -> None:

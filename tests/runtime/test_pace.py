@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patchead.nightly.pace import Pace, duration, line
+from patchead.runtime.pace import Pace, duration, line
 
 
 def test_the_rate_is_that_of_the_last_five_minutes() -> None:
