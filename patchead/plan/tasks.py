@@ -23,6 +23,8 @@ HELD = frozenset({"tile", "diagonal", "reduce", "query_block"})
 
 PACKED_GROUPS, PACKED_FLOPS = 16, 10**12
 """Of one call, at most: groups that take longer are calls of their own. 10¹² take an H100 some 5 ms, as a call does."""
+SMALL_FLOPS = 10**10
+"""No pack is too large with so many: they take a core some 0.2 s, as long as to read and to stage 16 groups."""
 _OF_WHAT_IS_LEFT = 4
 
 Key = tuple[str, int]
@@ -89,7 +91,8 @@ def _packed(plan: Plan) -> Iterator[Task]:
     """Yield the groups that are whole; small ones, which stand behind each other, together: a call costs as much.
 
     A pack is no more than a quarter of what each actor still has to do by then: the last ones are short, and the
-    actors end together. Where the plan is for no number of actors nothing is packed.
+    actors end together. Tiny groups are always packed: they take less time to compare than to read and to
+    stage. Where the plan is for no number of actors nothing is packed.
     """
     whole = [group for group in plan.scored if group.whole]
     left, pack, most = sum(group.flops for group in whole), list[Task](), 0
@@ -99,7 +102,7 @@ def _packed(plan: Plan) -> Iterator[Task]:
             yield _as_one(pack)
             pack = []
         if not pack:
-            most = min(PACKED_FLOPS, left // (_OF_WHAT_IS_LEFT * plan.actors)) if plan.actors else 0
+            most = max(SMALL_FLOPS, min(PACKED_FLOPS, left // (_OF_WHAT_IS_LEFT * max(plan.actors, 1))))
         pack += _pieces(group, plan.n_patches, plan.dim)
         left -= group.flops
     if pack:

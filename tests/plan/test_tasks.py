@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from patchead.plan.group_plan import GroupPlan, Limits, Plan, PromptCounts, make_plan
 from patchead.plan.peak_memory import peak_bytes
-from patchead.plan.tasks import LOAD, PACKED_FLOPS, PACKED_GROUPS, PlannedTasks, group_tasks
+from patchead.plan.tasks import LOAD, PACKED_FLOPS, PACKED_GROUPS, SMALL_FLOPS, PlannedTasks, group_tasks
 
 P, D = 3, 5
 IMAGE = P * D * 2
@@ -104,9 +104,15 @@ def test_small_groups_share_calls_the_last_ones_are_short_and_none_is_lost(actor
     left = plan.flops
     for task in tasks:
         assert task.flops == sum(part.flops for part in task.parts) or not task.parts
-        assert task.flops <= min(PACKED_FLOPS, left / (4 * actors)) or not task.parts
+        assert task.flops <= max(SMALL_FLOPS, min(PACKED_FLOPS, left / (4 * actors))) or not task.parts
         left -= task.flops
     assert len({task.name for task in tasks}) == len(tasks)
+
+
+def test_tiny_groups_are_packed_to_the_last_one() -> None:
+    sizes = [(f"g{number:03d}", 3 + number // 10) for number in range(300)]
+    plan = make_plan(sizes, 16, 64, dataclasses.replace(LIMITS, min_batch=3, actors=2))
+    assert [len(task.parts) for task in PlannedTasks(plan)] == [PACKED_GROUPS] * 18 + [12]
 
 
 def test_large_groups_are_calls_of_their_own() -> None:
