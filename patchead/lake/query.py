@@ -8,7 +8,7 @@ a replaced one has left, is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from deltalake import DeltaTable
 
 from patchead.errors import LakeError
 from patchead.kept_tables import KEPT_TABLES
+from patchead.lake.asked_views import asked_views
 from patchead.lake.migration import archives_of, current_runs, is_old, scores_now
 from patchead.lake.tables import OF_A_RUN, delta_uri, open_table
 from patchead.lake.views import views, whole_addresses
@@ -55,25 +56,38 @@ def connect(lake_uri: str, storage: Storage, lane: str = MAIN) -> DuckDBPyConnec
     Raises:
         LakeError: DuckDB is not installed, nothing is published in the lake yet, or it cannot be read.
     """
-    return _connected(_duckdb(), lake_uri, storage, _tables(lake_uri, storage), lane)
+    wanted = set(_reads(lane))
+    return _connected(_duckdb(), lake_uri, storage, _tables(lake_uri, storage, wanted), lane, wanted)
+
+
+def _reads(lane: str) -> dict[str, str]:
+    """Of every view a text with the names of those that it reads."""
+    return {name: "scores runs" if name in OF_A_RUN else "runs" for name in _VIEWS} | views(lane)
 
 
 def _connected(
-    duckdb: ModuleType, lake_uri: str, storage: Storage, tables: Mapping[str, DeltaTable | None], lane: str
+    duckdb: ModuleType,
+    lake_uri: str,
+    storage: Storage,
+    tables: Mapping[str, DeltaTable | None],
+    lane: str,
+    wanted: Set[str],
 ) -> DuckDBPyConnection:
     try:
         connection = duckdb.connect(config=_CONFIG)
         _load_extensions(connection)
         if delta_uri(lake_uri, storage, "scores").startswith("s3://"):
             _create_secret(connection, storage)
-        rows = {name: _select(lake_uri, storage, name, tables[name]) for name in _VIEWS}
+        rows = {name: _select(lake_uri, storage, name, table) for name, table in tables.items()}
         if is_old(tables["runs"]):
             connection.register("current_runs", current_runs(lake_uri, storage))
             rows["runs"] = "SELECT * FROM current_runs"
-        for name in sorted(_VIEWS, key=lambda name: name != "runs"):  # which scores are joined with
+        of_tables = sorted(wanted & _VIEWS.keys(), key=lambda name: name != "runs")  # which scores are joined with
+        for name in of_tables:
             connection.execute(f"CREATE VIEW {name} AS {_published(lake_uri, storage, name, rows)}")
         for name, text in views(lane).items():
-            connection.execute(f"CREATE VIEW {name} AS {text}")
+            if name in wanted:
+                connection.execute(f"CREATE VIEW {name} AS {text}")
     except duckdb.Error as exc:
         raise LakeError(f"DuckDB cannot read the tables of {lake_uri}: {exc}") from exc
     return connection
@@ -94,19 +108,31 @@ def query(lake_uri: str, storage: Storage, sql: str, lane: str = MAIN) -> pa.Tab
 def query_all(lake_uri: str, storage: Storage, sql: str, lane: str = MAIN) -> list[pa.Table]:
     """Run one or more statements over the views of :func:`connect`, one after the other.
 
-    An engine opens one table after the other: where a run has published in between, all are run again.
+    An engine opens one table after the other: where a run has published in between, all are run again. Views that no
+    statement names are not made; where a name is found missing, all are made and the statements run again.
 
     Raises:
         LakeError: as :func:`connect`, a statement is refused, and the text says why, or runs published each time.
     """
     duckdb = _duckdb()
+    reads = _reads(lane)
+    try:
+        try:
+            return _answers(duckdb, lake_uri, storage, sql, lane, asked_views(sql, reads))
+        except duckdb.CatalogException:
+            return _answers(duckdb, lake_uri, storage, sql, lane, set(reads))
+    except duckdb.Error as exc:
+        raise LakeError(f"the query failed: {exc}") from exc
+
+
+def _answers(
+    duckdb: ModuleType, lake_uri: str, storage: Storage, sql: str, lane: str, wanted: Set[str]
+) -> list[pa.Table]:
     for _ in range(_READS):
-        tables = _tables(lake_uri, storage)
-        connection = _connected(duckdb, lake_uri, storage, tables, lane)
+        tables = _tables(lake_uri, storage, wanted)
+        connection = _connected(duckdb, lake_uri, storage, tables, lane, wanted)
         try:
             found = [connection.execute(one).to_arrow_table() for one in connection.extract_statements(sql)]
-        except duckdb.Error as exc:
-            raise LakeError(f"the query failed: {exc}") from exc
         finally:
             connection.close()
         before, now = tables["scores"], open_table(lake_uri, storage, "scores")  # whose commits publish
@@ -126,9 +152,9 @@ def _duckdb() -> ModuleType:
     return duckdb
 
 
-def _tables(lake_uri: str, storage: Storage) -> dict[str, DeltaTable | None]:
+def _tables(lake_uri: str, storage: Storage, wanted: Set[str]) -> dict[str, DeltaTable | None]:
     """The tables as they are now; None where an earlier version did not make the table."""
-    found = {name: open_table(lake_uri, storage, name) for name in _VIEWS}
+    found = {name: open_table(lake_uri, storage, name) for name in _VIEWS if name in {*_FROM_THE_FIRST, *wanted}}
     if missing := next((name for name in _FROM_THE_FIRST if found[name] is None), None):
         raise LakeError(
             f"there is no table {missing} in {lake_uri}: nothing is published there yet. "
