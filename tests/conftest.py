@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -25,6 +26,17 @@ hypothesis.settings.load_profile("patchead")
 
 SHARED = {"ray": {"local_ray", "on_ray", "ray", "RayExecutor"}, "s3": {"s3", "s3_keys"}, "forks": {"forkserver"}}
 """Fixtures, and names of parameters for which a fixture asks for one of these; what needs both is with Ray."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Half a million objects of modules and tests stay to the end: none is looked at again for garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)
