@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.convert import convert_state_dict
 from open_clip.model import resize_pos_embed
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -25,6 +25,7 @@ from patchead.encoders.base import Encoder
 from patchead.encoders.hub import hub_access
 from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
 from patchead.encoders.timm_encoder import PACKAGES, grid_of
+from patchead.encoders.unfilled import to_be_loaded, without_memory
 from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
 from patchead.errors import SettingsError, bad_argument, bad_value, nearest_name
 
@@ -40,7 +41,7 @@ def architecture(spec: EncoderSpec) -> Architecture:
         SettingsError: open_clip has no such model or tag, or its image tower has no grid of patch tokens.
     """
     config, tag = resolve_model(spec)
-    with torch.device("meta"):
+    with without_memory():
         tower = _tower(config).visual
     return _architecture(spec, config, tag, tower)
 
@@ -55,10 +56,11 @@ def build(spec: EncoderSpec) -> Encoder:
         WeightsError: the weights cannot be found, read or fitted to the model.
     """
     config, tag = resolve_model(spec)
+    source = parse_weights(spec.weights)
     with private_random():
-        clip = _tower(config)
+        with nullcontext() if source.origin == "random" else to_be_loaded():
+            clip = _tower(config)
         described = _architecture(spec, config, tag, clip.visual)
-        source = parse_weights(spec.weights)
         if source.origin != "random":
             _load(spec, clip, read_state(spec, source, config, tag))
         digest = state_digest(clip.visual.state_dict())
@@ -164,7 +166,8 @@ def _resized(config: dict[str, Any], clip: Any, image_size: int) -> Any:
     if not isinstance(clip.visual, VisionTransformer):
         clip.visual.set_input_size(image_size)
         return clip
-    resized = _tower(config, image_size)
+    with to_be_loaded():
+        resized = _tower(config, image_size)
     state = {f"visual.{name}": tensor for name, tensor in clip.visual.state_dict().items()}
     resize_pos_embed(state, resized)
     resized.visual.load_state_dict({name.removeprefix("visual."): tensor for name, tensor in state.items()})

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import timm
-import torch
 from timm.data import resolve_model_data_config
 from timm.models import is_model
 from torch import Tensor
@@ -17,6 +16,7 @@ from patchead.encoders.attention import catch_in_timm, why_none_in_timm
 from patchead.encoders.base import Encoder
 from patchead.encoders.hub import hub_access
 from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
+from patchead.encoders.unfilled import to_be_loaded, without_memory
 from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
 from patchead.errors import SettingsError, bad_argument, bad_value, nearest_name
 
@@ -31,7 +31,7 @@ def architecture(spec: EncoderSpec) -> Architecture:
         SettingsError: timm has no such model or tag, or the model has neither patch tokens on a grid nor feature maps.
     """
     model_name = _resolve(spec)
-    with torch.device("meta"):
+    with without_memory():
         model = timm.create_model(model_name, num_classes=0)
         described = _architecture(spec, model)
         if described.levels:
@@ -155,7 +155,8 @@ def _strict(spec: EncoderSpec, model_name: str, state: dict[str, Tensor]) -> Any
     kept = {name: tensor for name, tensor in state.items() if not (heads and name.startswith(heads))}
     overlay = {"state_dict": kept, "classifier": None, "num_classes": 0, "custom_load": False}
     try:
-        model = timm.create_model(model_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
+        with to_be_loaded():
+            model = timm.create_model(model_name, pretrained=True, num_classes=0, pretrained_cfg_overlay=overlay)
     except (RuntimeError, ValueError, KeyError, AssertionError) as exc:
         raise mismatch(spec.weights, spec.name, exc) from exc
     model.pretrained_cfg.pop("state_dict", None)  # timm keeps a reference to the whole state dict there
