@@ -23,6 +23,7 @@ from patchead.search.bound_choice import evenly
 
 SAMPLED = 6
 """Images of the archive that are decoded, at most."""
+_LEAST = 1e-6  # of a processor's seconds, where its clock is coarser than an image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ def decoding_pace(sample: pa.Table, settings: DecodeSettings, image_size: int, d
         _draw(image, settings, drawing)
         drawn = time.process_time() - fitted
         sizes = image.shape[0] * image.shape[1] / 1e6, len(data) / 1e6
-        found.append((fitted - began, decoded - began + drawn, *sizes))
+        found.append((max(fitted - began, _LEAST), max(decoded - began + drawn, _LEAST), *sizes))
     if not found:
         return DecodingPace(images=0)
     seconds, explained, megapixels, megabytes = (statistics.median(column) for column in zip(*found, strict=True))
