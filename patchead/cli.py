@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -226,6 +227,12 @@ def run_command(command: Callable[[], Any]) -> None:
         sys.exit(PatcheadError.exit_code)
 
 
+@lru_cache(maxsize=1)
+def whole_command() -> Any:
+    """Make the command with all its subcommands and options, once in a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Entry point of the console script."""
-    run_command(app)
+    run_command(whole_command())

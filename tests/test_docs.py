@@ -17,7 +17,7 @@ from write_pages import PAGES as MADE
 
 import patchead
 from patchead import errors
-from patchead.cli import PUBLISHED_WITH_FAILURES, app
+from patchead.cli import PUBLISHED_WITH_FAILURES, whole_command
 from patchead.evaluation.datasets.registry import DATASETS
 from patchead.lake.views import ADDRESSES
 from patchead.schema import DICTIONARY
@@ -86,7 +86,7 @@ def _check_command(words: list[str]) -> None:
         makefile = (ROOT / "Makefile").read_text()
         assert all(re.search(rf"^{word}:", makefile, re.MULTILINE) for word in words[1:] if "=" not in word), line
     elif words[0] == "patchead" and len(words) > 1:
-        subcommands, named_here = _root_command().commands, [word for word in re.split(r"[ |]+", line) if word]
+        subcommands, named_here = whole_command().commands, [word for word in re.split(r"[ |]+", line) if word]
         if "|" in line:  # `patchead score | plan`: names alone
             assert set(named_here[1:]) <= set(subcommands), line
         else:
@@ -105,15 +105,11 @@ def _check_job(words: list[str], line: str) -> None:
     job = ROOT / words[0]
     assert job.is_file() or words[0].startswith("/home/ray/"), line
     if job.stem in JOBS_OF_THE_CLI:
-        _check_options(_root_command().commands[JOBS_OF_THE_CLI[job.stem]], words[1:], line)
+        _check_options(whole_command().commands[JOBS_OF_THE_CLI[job.stem]], words[1:], line)
     elif job.parent.name == "jobs" and len(words) > 1:
         of_its_own = typer.Typer()
         of_its_own.command()(importlib.import_module(job.stem).main)
         _check_options(typer.main.get_command(of_its_own), words[1:], line)
-
-
-def _root_command() -> Any:
-    return typer.main.get_command(app)
 
 
 def _check_options(command: Any, words: list[str], line: str) -> None:
@@ -132,7 +128,7 @@ def _check_options(command: Any, words: list[str], line: str) -> None:
 
 @every_page
 def test_every_option_that_is_mentioned_alone_exists(page: Path) -> None:
-    known = {option for command in _root_command().commands.values() for part in command.params for option in part.opts}
+    known = {option for command in whole_command().commands.values() for part in command.params for option in part.opts}
     of_others = {"--full", "--write", "--stop", "--no-deps"}  # of jobs/benchmark.py and study.py, ray exec, pip
     mentioned = set(re.findall(r"`(--[a-z-]+)", prose(page)))
     assert mentioned - of_others <= known
