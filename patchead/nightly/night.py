@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -68,7 +69,9 @@ class Night:
             self.embed_pool, self.meanwhile_pool = together
         # Where all scoring actors work meanwhile, as those that share a GPU with an encoder do, they go on behind it.
         self.goes_on = self.meanwhile_pool is not None and self.meanwhile_pool.size == self.score_pool.size
-        self.scoring_pool = self.meanwhile_pool if self.meanwhile_pool and self.goes_on else self.score_pool
+        self.scoring_pool = self.score_pool
+        if self.meanwhile_pool is not None and self.goes_on:
+            self.scoring_pool = replace(self.meanwhile_pool, grows=self.score_pool.grows)
         self.meanwhile: Meanwhile | None = None
         places = [config.archive.uri, folder.uri_of("run.json"), config.prompts.uri, config.prompts.manifest]
         executor.require_shared_folders([uri for uri in places if uri is not None])

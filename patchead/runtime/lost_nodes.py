@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from patchead.errors import LostNodesError, StoppedError, WorkerError
 from patchead.runtime.pool import Pool
+from patchead.runtime.ray_folder import RayFolder
 
 PATIENCE = 30.0
 """Seconds without a result, at least, before a lost node is held to be the cause; or twice the longest wait so far."""
@@ -24,9 +25,10 @@ _REMEDY = "Run again under the same run id: what was finished is kept."
 
 
 class Stall:
-    """Tell that work waits for nodes that are lost: one that was there at the beginning is gone, and nothing comes."""
+    """Tell why nothing comes: a node that was there at the beginning is gone, or Ray has no room for its own files."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: RayFolder | None = None) -> None:
+        self._folder = folder
         self._longest, self._begun, self.given_up = PATIENCE / 2, False, False
         self.begin()
 
@@ -34,6 +36,10 @@ class Stall:
         """Take the nodes of now for all there are: Ray has begun again what ran on others."""
         self._nodes = _alive()
         self._moved = self._looked = time.monotonic()
+
+    def know_nodes(self) -> None:
+        """Take nodes that have joined for nodes that may be lost."""
+        self._nodes |= _alive()
 
     def moved(self) -> None:
         """Note that a result has come."""
@@ -43,32 +49,41 @@ class Stall:
         self._moved, self._begun = now, True
 
     def check(self) -> None:
-        """Look at the nodes, if nothing has come for long.
+        """Look at the nodes and at Ray's folder, if nothing has come for long.
 
         Raises:
-            LostNodesError: one is gone.
+            LostNodesError: a node is gone.
+            WorkerError: Ray has had no room for its files for too long.
         """
         now = time.monotonic()
         if now - self._moved > 2 * self._longest and now - self._looked > _LOOK_EVERY:
             self._looked = now
             if lost := self._lost():
                 raise LostNodesError(f"nothing has come for {now - self._moved:.0f} seconds, and {lost} nodes are gone")
+            if self._folder is not None:
+                self._folder.check()
 
     def first(self, references: Sequence[Any]) -> Any:
         """Wait for the first of some results.
 
         Raises:
-            LostNodesError: as `check`.
+            LostNodesError, WorkerError: as `check`.
             StoppedError: it was ``given_up`` from another thread.
         """
-        while True:
-            if self.given_up:
-                raise StoppedError("given up")
-            done, _ = ray.wait([*references], num_returns=1, timeout=_LOOK_EVERY, fetch_local=False)
-            if done:
-                self.moved()
-                return done[0]
-            self.check()
+        while (done := self.next(references)) is None:
+            pass
+        return done
+
+    def next(self, references: Sequence[Any]) -> Any | None:
+        """Wait for the first of some results, for a second; None where none has come. Raises as `first`."""
+        if self.given_up:
+            raise StoppedError("given up")
+        done, _ = ray.wait([*references], num_returns=1, timeout=_LOOK_EVERY, fetch_local=False)
+        if done:
+            self.moved()
+            return done[0]
+        self.check()
+        return None
 
     @contextmanager
     def told(self) -> Iterator[None]:

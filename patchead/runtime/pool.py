@@ -14,13 +14,15 @@ STARTS = 5
 
 @dataclass(frozen=True)
 class Pool:
-    """Describe a fixed-size pool of equal actors and the decode tasks that feed it."""
+    """Describe a pool of equal actors and the decode tasks that feed it; of one size, unless nodes come or go."""
 
     size: int
     num_cpus: float
     num_gpus: float
     threads: int
     decode_cpus: float
+    grows: bool = False
+    """Whether it may be larger where nodes join amid a stage."""
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

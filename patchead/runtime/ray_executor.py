@@ -6,6 +6,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -20,10 +21,12 @@ from patchead.runtime.call_counts import CallCounts
 from patchead.runtime.dispatch import run_tasks, within_a_node
 from patchead.runtime.executor import Actor, Failed, Handle, Item, Result
 from patchead.runtime.in_hand import Memory
+from patchead.runtime.joined_nodes import Growth, GrowWhenJoined
 from patchead.runtime.lost_nodes import Stall, StopWhenStalled, with_room
 from patchead.runtime.pool import STARTS, Pool, PoolRequest
 from patchead.runtime.quiet_ray import WhenStarted, started_quietly
 from patchead.runtime.ray_actors import RayActors
+from patchead.runtime.ray_folder import RayFolder
 from patchead.runtime.ray_worker import RayCounter, RayInHand, References, Worker
 from patchead.runtime.worker_errors import worker_errors
 
@@ -66,13 +69,12 @@ class RayExecutor:
 
     def require_shared_folders(self, uris: Sequence[str]) -> None:
         """Refuse a folder of this machine on a cluster whose other nodes do not see it."""
-        session.require_shared_folders(uris)
+        session.require_shared_folders(uris, self._stall())
 
     def on_every_node(self, function: Callable[[], Result]) -> list[Result]:
         """Call a function on every node that has CPUs."""
-        return session.on_nodes(
-            [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")], function
-        )
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        return session.on_nodes(nodes, function, self._stall())
 
     def run_tasks(
         self,
@@ -122,22 +124,24 @@ class RayExecutor:
 
         A lost one is started again, and its calls are made again, each up to `STARTS` times: every call is idempotent.
         """
-        pool = self._with_room(pool)
-        key = (actor_class, pool)
+        wanted, pool = pool, self._with_room(pool)
+        key = (actor_class, replace(pool, grows=False))
         workers = self._idle.pop(key, None) or [_start(actor_class, pool) for _ in range(pool.size)]
-        calls = RayActors(actor_class.__name__, workers, ray.put(spec))
+        stall = self._stall()
+        more = partial(_more, actor_class, Growth(wanted, stall, self.tell))
+        calls = RayActors(actor_class.__name__, workers, ray.put(spec), stall, more)
         try:
             with metrics.holding("score", pool.size):
                 yield calls
                 calls.drain()
         except BaseException:
-            for worker in workers:
+            for worker in calls.workers:
                 ray.kill(worker)
             raise
         if keep or self._keep:
-            self._idle[key] = workers
+            self._idle[key] = calls.workers
             return
-        for worker in workers:
+        for worker in calls.workers:
             ray.kill(worker)
 
     def map_units(
@@ -151,7 +155,7 @@ class RayExecutor:
         starts: int = STARTS,
         memory: int = 0,
     ) -> Iterator[pa.Table]:
-        """Send each unit through Ray Data: the function by tasks, then a fixed-size pool of actors.
+        """Send each unit through Ray Data: the function by tasks, then a pool of actors that grows where nodes join.
 
         Where nodes are lost and the pool waits for them, what has not come is sent again through a smaller pool.
         """
@@ -160,9 +164,7 @@ class RayExecutor:
             done = list[int]()
             try:
                 with worker_errors("decoding and embedding"):
-                    for found in self._through_ray_data(
-                        left, function, (actor_class, spec), self._with_room(pool), starts, memory
-                    ):
+                    for found in self._through_ray_data(left, function, (actor_class, spec), pool, starts, memory):
                         done += pc.unique(found[_NUMBER]).to_pylist()
                         yield found.drop_columns([_NUMBER])
                 return
@@ -170,11 +172,14 @@ class RayExecutor:
                 self.tell(f"warning: {exc}; what they had in hand is embedded anew")
             left = left.filter(pc.invert(pc.is_in(left[_NUMBER], value_set=pa.array(done, pa.int64()))))
 
+    def _stall(self) -> Stall:
+        return Stall(RayFolder(self._wait_minutes, self.tell))
+
     def _with_room(self, pool: Pool) -> Pool:
         return with_room(pool, self._wait_minutes, self.tell)
 
-    @staticmethod
     def _through_ray_data(
+        self,
         units: pa.Table,
         function: Callable[[pa.Table], pa.Table],
         actor: tuple[type[Any], Any],
@@ -184,9 +189,11 @@ class RayExecutor:
     ) -> Iterator[pa.Table]:
         from ray.data import ActorPoolStrategy, DataContext, from_arrow
 
-        StopWhenStalled.stall = stall = Stall()
+        StopWhenStalled.stall = stall = self._stall()
+        GrowWhenJoined.growth = Growth(pool, stall, self.tell)
+        pool = self._with_room(pool)
         added = DataContext.get_current().custom_execution_callback_classes
-        added += [callback for callback in (StopWhenStalled, WhenStarted) if callback not in added]
+        added += [callback for callback in (StopWhenStalled, GrowWhenJoined, WhenStarted) if callback not in added]
         one_each = {"batch_size": 1, "batch_format": "pyarrow"}
         source = from_arrow([units.slice(i, 1) for i in range(units.num_rows)])
         with warnings.catch_warnings():
@@ -213,7 +220,7 @@ class RayExecutor:
                     stall.moved()
                     yield found
         finally:
-            StopWhenStalled.stall = None
+            StopWhenStalled.stall = GrowWhenJoined.growth = None
 
 
 def _numbered(stage: str, function: Callable[[pa.Table], pa.Table], unit: pa.Table) -> pa.Table:
@@ -258,3 +265,8 @@ def _start(actor_class: type[Actor], pool: Pool) -> Any:
     options = {"num_cpus": pool.num_cpus, "num_gpus": pool.num_gpus, "max_restarts": -1}
     remote = ray.remote(**options, max_task_retries=STARTS - 1)(Worker)
     return remote.remote(actor_class)
+
+
+def _more(actor_class: type[Actor], growth: Growth, there: int) -> list[Any]:
+    """Start actors where nodes have joined those on which so many are there."""
+    return [_start(actor_class, growth.pool) for _ in range(growth.more(there))]

@@ -96,6 +96,9 @@ class Worker:
     def __init__(self, actor_class: type[Actor]) -> None:
         self._actor, self._spec_id = actor_class(), ""
 
+    def ready(self) -> None:
+        """Return once this process is there."""
+
     def call(self, spec: tuple[str, list[ray.ObjectRef]], method: str, results: int, *arguments: Any) -> Any:
         """Return None first, so that the driver hears of an error without fetching a value."""
         spec_id, (reference,) = spec

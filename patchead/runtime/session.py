@@ -17,8 +17,10 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.runtime.lost_nodes import Stall
 from patchead.runtime.pool import Pool, PoolRequest
 from patchead.runtime.quiet_ray import known_lines_in_the_log
+from patchead.runtime.ray_folder import require_room
 from patchead.runtime.worker_errors import one_line, worker_errors
 
 Result = TypeVar("Result")
@@ -40,6 +42,7 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if ray.is_initialized():
         with known_lines_in_the_log(), worker_errors():
+            require_room()
             yield
         return
     # Threads of a matrix multiplication that wait for each other must not keep the cores from the decoder.
@@ -60,6 +63,7 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
                     _node_ip_address="127.0.0.1",
                 )
         ended.callback(ray.shutdown)
+        require_room()
         with worker_errors():
             yield
 
@@ -105,8 +109,8 @@ def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:
     """
     fit, shape = _fitting(wanted)
     return (
-        Pool(size=_size("resources.embed_actors", wanted.embed_actors, fit), **shape),
-        Pool(size=_size("resources.score_actors", wanted.score_actors, fit), **shape),
+        _pool("resources.embed_actors", wanted.embed_actors, fit, shape),
+        _pool("resources.score_actors", wanted.score_actors, fit, shape),
     )
 
 
@@ -173,17 +177,18 @@ def _nodes(expect_gpus: int | None, wait_minutes: float) -> list[dict[str, float
         time.sleep(1)
 
 
-def require_shared_folders(uris: Sequence[str]) -> None:
+def require_shared_folders(uris: Sequence[str], stall: Stall | None = None) -> None:
     """Refuse a folder of this machine on a cluster whose other nodes do not see it.
 
     Raises:
         SettingsError: a node cannot see one of the local ``uris``.
+        WorkerError: as `on_nodes`.
     """
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     folders = [uri.removeprefix("file://") for uri in uris if "://" not in uri or uri.startswith("file://")]
     if len(nodes) < 2 or not folders:
         return
-    for node, missing in zip(nodes, on_nodes(nodes, partial(_not_there, folders)), strict=True):
+    for node, missing in zip(nodes, on_nodes(nodes, partial(_not_there, folders), stall or Stall()), strict=True):
         if missing:
             raise SettingsError(
                 f"node {node} of the cluster does not see {', '.join(missing)}: on several nodes, archive.uri and "
@@ -191,12 +196,20 @@ def require_shared_folders(uris: Sequence[str]) -> None:
             )
 
 
-def on_nodes(nodes: Sequence[str], function: Callable[[], Result]) -> list[Result]:
-    """Call a function, which must pickle, on each of the nodes with these ids, at the same time."""
+def on_nodes(nodes: Sequence[str], function: Callable[[], Result], stall: Stall) -> list[Result]:
+    """Call a function, which must pickle, on each of the nodes with these ids, at the same time.
+
+    Raises:
+        WorkerError: nothing comes, and ``stall`` tells why.
+    """
     call = ray.remote(num_cpus=0)(_call)
     strategies = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
     with worker_errors():
-        return ray.get([call.options(scheduling_strategy=strategy).remote(function) for strategy in strategies])
+        found = [call.options(scheduling_strategy=strategy).remote(function) for strategy in strategies]
+        left = set(found)
+        while left:
+            left.remove(stall.first([*left]))
+        return ray.get(found)
 
 
 def _call(function: Callable[[], Result]) -> Result:
@@ -205,6 +218,11 @@ def _call(function: Callable[[], Result]) -> Result:
 
 def _not_there(folders: Sequence[str]) -> list[str]:
     return [folder for folder in folders if not Path(folder).exists()]
+
+
+def _pool(parameter: str, asked: int | None, fit: int, shape: dict[str, Any]) -> Pool:
+    """A pool that grows where no number of actors was asked for."""
+    return Pool(size=_size(parameter, asked, fit), grows=asked is None, **shape)
 
 
 def _size(parameter: str, asked: int | None, fit: int) -> int:

@@ -56,15 +56,15 @@ class ResourcesConfig(Section):
     expect_gpus: Positive | None = None
     """GPUs that the cluster will have: the run waits for them, and fails rather than start on CPUs without them."""
     wait_minutes: Annotated[float, Field(ge=0)] = 20.0
-    """How long to wait for expect_gpus, and for a node with room where all were lost."""
+    """How long to wait for expect_gpus, for a node with room where all were lost, and for room for Ray's own files."""
     gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
     """GPUs per actor, a fraction or a whole number; default: 1 when the cluster has GPUs, else 0."""
     cpus_per_actor: Positive | None = None
     """CPUs, and threads, of an actor on a cluster without GPUs; default: 4, or what the largest node has."""
     embed_actors: Positive | None = None
-    """Embedding actors; default: as many as fit."""
+    """Embedding actors; default: as many as fit, and more where nodes join."""
     score_actors: Positive | None = None
-    """Scoring actors; default: as many as fit."""
+    """Scoring actors; default: as many as fit, and more where nodes join."""
     overlap: bool = False
     """Score each group as soon as its images are embedded, while the next are being embedded; not with --local."""
     local_cpus: Positive | None = None

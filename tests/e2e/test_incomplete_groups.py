@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,8 +29,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def command(archive: Path, lake: Path, *more: str) -> Result:
-    places = ("--archive", str(archive), "--lake", str(lake), "--night", NIGHT, "--local")
+def command(archive: Path, lake: Path, *more: str, where: tuple[str, ...] = ("--local",)) -> Result:
+    places = ("--archive", str(archive), "--lake", str(lake), "--night", NIGHT, *where)
     return CliRunner(env={"COLUMNS": "500"}).invoke(app, ["score", *SMALL_OPTIONS, *OPTIONS, *places, *more])
 
 
@@ -36,8 +38,18 @@ def group(product: str) -> str:
     return f"night={NIGHT}/product={product}"
 
 
-def test_scores_are_published_without_what_failed_and_retry_failed_repairs_it(archive: Path, tmp_path: Path) -> None:
-    assert command(archive, tmp_path, "--run-id", "a", "--until", "score").exit_code == 0
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
+def score(request: pytest.FixtureRequest, archive: Path, tmp_path: Path) -> Callable[..., Result]:
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+    where = ("--local",) if request.param == "local" else ("--set=resources.cpus_per_actor=1",)
+    return partial(command, archive, tmp_path, where=where)
+
+
+def test_scores_are_published_without_what_failed_and_retry_failed_repairs_it(
+    score: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert score("--run-id", "a", "--until", "score").exit_code == 0
     folder = RunFolder(str(tmp_path), Storage(), "a")
     digest, staged = folder.digests()[group("bolt")], folder.read_group(group("bolt"))
     others = [f"other {name}" for name in staged.image_ids]
@@ -47,7 +59,7 @@ def test_scores_are_published_without_what_failed_and_retry_failed_repairs_it(ar
     blocked = tmp_path / "heatmaps" / f"night={NIGHT}" / "product=nut"
     blocked.parent.mkdir(parents=True)
     blocked.write_text("a file where a folder of heatmaps is to be")
-    ended = command(archive, tmp_path, "--run-id", "a")
+    ended = score("--run-id", "a")
     assert ended.exit_code == 3, ended.output
     assert f"warning: group {group('bolt')}: its scores could not be judged: the staged scores" in ended.output
     assert f"warning: group {group('nut')}: regions and heatmaps could not be made: cannot write" in ended.output
@@ -73,7 +85,7 @@ def test_scores_are_published_without_what_failed_and_retry_failed_repairs_it(ar
     assert [*record["scoring"]["incomplete_groups"]] == [group("nut")]
 
     blocked.unlink()
-    again = command(archive, tmp_path, "--retry-failed", "--run-id", "b")
+    again = score("--retry-failed", "--run-id", "b")
     assert again.exit_code == 0, again.output
     assert {row["product"]: row["run_id"] for row in rows(tmp_path)} == dict(zip(PRODUCTS, "bbaa", strict=True))
     assert {row["product"] for row in rows(tmp_path, "regions")} == set(PRODUCTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,17 @@ class Adder:
 
     def __call__(self, unit: pa.Table) -> pa.Table:
         return unit.append_column("sum", pc.add(unit["value"], self.amount))
+
+
+class Slow(Adder):
+    """Takes its time, and says where it is."""
+
+    def where(self) -> str:
+        time.sleep(0.5)
+        return ray.get_runtime_context().get_node_id()
+
+    def __call__(self, unit: pa.Table) -> pa.Table:
+        return unit.append_column("node", pa.array([self.where()] * unit.num_rows))
 
 
 def doubled(unit: pa.Table) -> pa.Table:
