@@ -142,8 +142,9 @@ REGIONS_TABLE = Described(
         (
             "defect_p",
             pa.float64(),
-            "By example, how often a region of the nearest type is as far from it: above `naming.level` unless "
-            "`unknown`. By words, how often a good place scores as high: at most `naming.level` unless `unknown`.",
+            "By example, how often a region of a named type is as far from the examples, 0 where it is too far: "
+            "above `naming.level` unless `unknown`. By words, how often a good place scores as high: at most "
+            "`naming.level` unless `unknown`.",
         ),
         ("defect_runner_up", pa.string(), "The second-nearest type, of an `unknown` one the nearest; else null."),
         ("naming_id", pa.string(), "`example` or `words`, and a hash of the examples or phrases it was named by."),

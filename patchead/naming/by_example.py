@@ -9,15 +9,19 @@ from functools import cached_property
 import numpy as np
 
 from patchead.errors import SettingsError
-from patchead.naming.families import cosine_distances
+from patchead.naming.families import MOST, cosine_distances
+from patchead.naming.joins import Joins, join, less_common
 from patchead.naming.named import UNKNOWN, Named
-from patchead.scoring.conformal import conformal_p_values, scores_needed
+from patchead.scoring.conformal import conformal_p_values
 
 NEAREST = 3
 """Examples of a type whose mean distance counts; fewer where it has fewer."""
+MOST_EXAMPLES = MOST // 2
+REACH = 0.78
+"""Mean cosine distance between clusters beyond which a region is of no type: chosen by new kinds of defects."""
+REACH_OF_ONE = 0.84
+"""The same where the type has one example, which may be far from its other regions."""
 _TEMPERATURES = np.geomspace(0.01, 1, 21)
-_LEAST_DEVIATION = 0.03
-"""Of distances taken for normal: examples of one night may be nearer to each other than to those of the next."""
 _USUAL = 0.1  # temperature where the examples cannot tell
 
 
@@ -53,17 +57,18 @@ class Examples:
 def name_regions(
     vectors: np.ndarray, examples: Examples, *, encoder_id: str, level: float, distance: float
 ) -> list[Named]:
-    """Name regions by the nearest examples (method.md §13).
+    """Name a night's regions by the nearest examples, all that are alike at once (method.md §13).
 
-    A type's distance is the mean over its `NEAREST` nearest examples. It is offered where its p-value is above
-    ``level``; of the types on offer the nearest is taken, and where there is none the region is `UNKNOWN`.
+    What all have in common is taken from the vectors. Regions that are nearer to each other than to any example get
+    one name: of the type with the least distance, which is the mean over a type's `NEAREST` nearest examples, and over
+    the regions. It is offered where their p-value is above ``level``; where it is not, they are `UNKNOWN`.
 
     Args:
-        vectors: float32 (R, D), from `region_vectors`, any number of regions.
-        examples: at least one.
+        vectors: float32 (R, D), from `region_vectors`: all regions of a product and night.
+        examples: at least one; more than `MOST_EXAMPLES` are thinned out, type by type.
         encoder_id: of the vectors.
-        level: share of a type's regions that may be called unknown.
-        distance: up to which a region is of a type where there are too few examples to tell (see `p_values`).
+        level: share of the named types' regions that may be called unknown.
+        distance: up to which regions are of one family (see `less_common`).
 
     Raises:
         SettingsError: the examples are of another encoder.
@@ -73,38 +78,46 @@ def name_regions(
             f"the examples are of encoder {examples.encoder_id}, the regions of {encoder_id}: their vectors cannot be "
             "compared. Name regions of a night of this encoder, or score with the one that the examples are of."
         )
-    apart = _of_types(cosine_distances(vectors, examples.vectors), examples.number, len(examples.names))
-    found, sure = p_values(apart, examples, level=level, distance=distance), confidences(apart, examples)
-    return [_named(examples.names, *of, level) for of in zip(apart, found, sure, strict=True)]
+    if not len(vectors):
+        return []
+    kept = thinned(examples, MOST_EXAMPLES)
+    apart = less_common(np.concatenate([vectors, kept.vectors]), distance)
+    regions, kept = apart[: len(vectors)], Examples(apart[len(vectors) :], kept.types, encoder_id)
+    joins = join(regions, kept.vectors)
+    distances = _of_types(cosine_distances(regions, kept.vectors), kept.number, len(kept.names))
+    distances = _means(distances, joins.group)
+    found, sure = p_values(joins, distances.argmin(axis=1), kept), confidences(distances, kept)
+    return [_named(kept.names, *of, level) for of in zip(distances, found, sure, strict=True)]
 
 
-def p_values(apart: np.ndarray, examples: Examples, *, level: float, distance: float) -> np.ndarray:
-    """Compute how often a region of each type is as far from it: float64 (R, T) (method.md §13).
+def p_values(joins: Joins, nearest: np.ndarray, examples: Examples) -> np.ndarray:
+    """Compute how often a region of a named type is as far from all examples: float64 (R,) (method.md §13).
 
-    Conformal, against the type's own leave-one-out distances, where it has as many as ``level`` needs. With fewer, at
-    least two, they are taken for normal, with their own mean and the standard deviation of all types about their means,
-    at least `_LEAST_DEVIATION` (a prediction interval, method.md §7.3); a type with one example takes the mean of the
-    others. Where no type has two examples, 1 within ``distance`` and 0 beyond.
+    Conformal, against the examples of types that have several, each as if it had no name; 1 where none has. 0 beyond
+    `REACH` or, where the nearest type has one example, `REACH_OF_ONE`: regions of two types may be as near as that.
 
     Args:
-        apart: float (R, T), distances of regions to types.
+        joins: of R regions and the examples.
+        nearest: int (R,), the type of each that is nearest, as a place in `names`.
         examples: of these types.
-        level: the smallest p-value that is asked for.
-        distance: cosine distance.
     """
-    own = [_known(examples.own_distances[examples.number == t, t]) for t in range(len(examples.names))]
-    several = [of for of in own if len(of) >= 2]
-    freedom = sum(len(of) - 1 for of in several)
-    found = np.where(apart <= distance, 1.0, 0.0)
-    squares = sum(float(((of - of.mean()) ** 2).sum()) for of in several)
-    for number, of in enumerate(own):
-        if len(of) >= scores_needed(level):
-            found[:, number] = conformal_p_values(apart[:, number], of)
-        elif freedom:
-            fitted = of if len(of) >= 2 else np.concatenate(several)
-            deviation = max(float(np.sqrt(squares / freedom)), _LEAST_DEVIATION)
-            found[:, number] = _beyond(apart[:, number], fitted, deviation, freedom)
-    return found
+    counts = np.bincount(examples.number)
+    own = joins.own[counts[examples.number] >= 2]
+    found = conformal_p_values(joins.height, own) if len(own) else np.ones(len(joins.height))
+    return np.where(joins.height <= np.where(counts[nearest] >= 2, REACH, REACH_OF_ONE), found, 0.0)
+
+
+def thinned(examples: Examples, most: int) -> Examples:
+    """Keep at most ``most`` examples, as many of each type as there is room for, evenly over their vectors' order."""
+    counts = np.bincount(examples.number)
+    each = next(of for of in range(int(counts.max()), 0, -1) if of == 1 or np.minimum(counts, of).sum() <= most)
+    order = np.lexsort((*examples.vectors.T[::-1], examples.number))
+    kept = []
+    for number, count in enumerate(counts.tolist()):
+        own = order[examples.number[order] == number]
+        kept.append(own[np.linspace(0, count - 1, min(count, each)).round().astype(np.int64)])
+    places = np.concatenate(kept)
+    return Examples(examples.vectors[places], [examples.types[place] for place in places], examples.encoder_id)
 
 
 def confidences(apart: np.ndarray, examples: Examples) -> np.ndarray:
@@ -122,18 +135,25 @@ def confidences(apart: np.ndarray, examples: Examples) -> np.ndarray:
     return _softmax(apart, float(_TEMPERATURES[int(np.argmin(losses))]))
 
 
-def _named(names: Sequence[str], apart: np.ndarray, p: np.ndarray, sure: np.ndarray, level: float) -> Named:
-    order = np.argsort(apart, kind="stable")
-    offered = [number for number in order if p[number] > level]
-    best = int(offered[0] if offered else order[0])
-    second = next((names[number] for number in order if number != best), None)
+def _named(names: Sequence[str], apart: np.ndarray, p: float, sure: np.ndarray, level: float) -> Named:
+    order = np.argsort(apart, kind="stable").tolist()
+    best, second = order[0], names[order[1]] if len(order) > 1 else None
+    offered = p > level
     return Named(
         defect_type=names[best] if offered else UNKNOWN,
         confidence=float(sure[best]),
-        p=float(p[best]),
+        p=float(p),
         runner_up=second if offered else names[best],
         source="example",
     )
+
+
+def _means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Give each row the mean of its group's: float64 (R, T)."""
+    sums = np.zeros((int(group.max()) + 1, values.shape[1]))
+    order = np.lexsort((*values.T, group))  # the same sums in whatever order they come
+    np.add.at(sums, group[order], values[order])
+    return (sums / np.bincount(group)[:, None])[group]
 
 
 def _of_types(apart: np.ndarray, number: np.ndarray, types: int) -> np.ndarray:
@@ -147,17 +167,6 @@ def _of_types(apart: np.ndarray, number: np.ndarray, types: int) -> np.ndarray:
     return found
 
 
-def _beyond(values: np.ndarray, fitted: np.ndarray, deviation: float, freedom: int) -> np.ndarray:
-    from scipy.special import stdtr
-
-    t = (values - fitted.mean()) / (deviation * np.sqrt(1 + 1 / len(fitted)))
-    return 1 - stdtr(freedom, t)
-
-
 def _softmax(apart: np.ndarray, temperature: float) -> np.ndarray:
     powers = np.exp(-(apart - apart.min(axis=1, keepdims=True)) / temperature)
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _known(values: np.ndarray) -> np.ndarray:
-    return values[~np.isnan(values)]

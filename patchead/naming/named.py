@@ -19,8 +19,8 @@ class Named:
     confidence: float
     """From 0 to 1: of the best type among all, also where that was not sure enough to be offered."""
     p: float
-    """By example, how often a region of the best type is as far from it: at or below the level nothing is offered.
-    By words, how often the same place of a good image scores as high: above the level nothing is offered."""
+    """By example, how often a region of a named type is as far from the examples: at or below the level none is
+    offered. By words, how often the same place of a good image scores as high: above the level none is."""
     runner_up: str | None
     """The second-best type, of an unknown region the best; None where there is no other."""
     source: Source

@@ -17,6 +17,7 @@ from patchead.nightly.families_of_night import of_product
 from patchead.settings.model import Config
 from patchead.storage import Storage
 
+_VERSION = 2  # of how names come of vectors
 Names = list[tuple[Named | None, str | None]]
 """Of each region what it is called and the `naming_id`; None where there is nothing to name it by."""
 
@@ -69,7 +70,7 @@ def _is_product(rows: pa.Table, product: str | None) -> pa.ChunkedArray:
 
 def _naming_id(examples: pa.Table, limits: Iterable[float]) -> str:
     said = list(zip(examples["example_id"].to_pylist(), examples["defect_type"].to_pylist(), strict=True))
-    return f"example-{text_digest(json.dumps([said, *limits]), 6)}"
+    return f"example-{text_digest(json.dumps([_VERSION, said, *limits]), 6)}"
 
 
 def _other(product: str | None, own: pa.Table, encoder_id: str, vectors_id: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -51,18 +50,57 @@ def distance_to_type(x: np.ndarray, members: list[np.ndarray], nearest: int) -> 
     return sum(apart) / len(apart)
 
 
-def p_of_type(x: np.ndarray, of_types: dict[str, list[np.ndarray]], name: str, level: float, nearest: int) -> float:
-    """The p-value of one type: its own leave-one-out distances, or a prediction interval about them."""
-    own = {
-        each: [distance_to_type(m, [o for o in members if o is not m], nearest) for m in members]
-        for each, members in of_types.items()
-        if len(members) > 1
-    }
-    d, mine = distance_to_type(x, of_types[name], nearest), own.get(name, [])
-    if len(mine) >= math.ceil(1 / level) - 1:
-        return (1 + sum(value >= d for value in mine)) / (len(mine) + 1)
-    squares = sum((value - sum(values) / len(values)) ** 2 for values in own.values() for value in values)
-    freedom = sum(len(values) - 1 for values in own.values())
-    fitted = mine or [value for values in own.values() for value in values]
-    t = (d - sum(fitted) / len(fitted)) / (max(0.03, math.sqrt(squares / freedom)) * math.sqrt(1 + 1 / len(fitted)))
-    return float(stats.t.sf(t, freedom))
+def less_common(vectors: list[np.ndarray], distance: float) -> list[np.ndarray]:
+    """Each vector less the mean of all, times the chance that two are of different families."""
+    families = clusters(np.array(vectors), distance)
+    different = 1 - sum((len(family) / len(vectors)) ** 2 for family in families)
+    return [unit(v - different * sum(vectors) / len(vectors)) for v in vectors]
+
+
+def joins(vectors: list[np.ndarray], regions: int) -> tuple[list[frozenset[int]], list[float], list[float]]:
+    """Of each region the largest cluster without an example, and where it joins one; of each example the same."""
+    found = [frozenset([i]) for i in range(len(vectors))]
+    cluster = [frozenset([i]) for i in range(regions)]
+    height, own = [math.nan] * regions, [math.nan] * (len(vectors) - regions)
+    while len(found) > 1:
+        pairs = [(a, b) for at, a in enumerate(found) for b in found[:at]]
+        apart = [
+            sum(1 - float(np.dot(vectors[i], vectors[j])) for i in a for j in b) / len(a) / len(b) for a, b in pairs
+        ]
+        a, b = pairs[apart.index(min(apart))]
+        for mine, other in ((a, b), (b, a)):
+            held, others = [i for i in mine if i >= regions], [i for i in other if i >= regions]
+            if others and not held:
+                for i in mine:
+                    cluster[i], height[i] = mine, min(apart)
+            if others and len(held) == 1:
+                own[held[0] - regions] = min(apart)
+        found = [each for each in found if each not in (a, b)] + [a | b]
+    return cluster, height, own
+
+
+def named(
+    asked: np.ndarray,
+    of_types: dict[str, list[np.ndarray]],
+    *,
+    distance: float,
+    nearest: int,
+    reach: tuple[float, float],
+) -> list[tuple[float, list[str]]]:
+    """p of each region, and the types by their distance from those that it is together with."""
+    types = [name for name, members in of_types.items() for _ in members]
+    every = less_common([*asked, *(m for members in of_types.values() for m in members)], distance)
+    cluster, height, own = joins(every, len(asked))
+    centred = {name: [v for v, t in zip(every[len(asked) :], types, strict=True) if t == name] for name in of_types}
+    told = [value for value, name in zip(own, types, strict=True) if len(of_types[name]) > 1]
+    found = []
+    for region, members in enumerate(cluster):
+        near = {
+            name: sum(distance_to_type(every[i], of, nearest) for i in members) / len(members)
+            for name, of in centred.items()
+        }
+        order = sorted(near, key=lambda name: near[name])
+        p = (1 + sum(value >= height[region] for value in told)) / (len(told) + 1)
+        within = height[region] <= (reach[0] if len(of_types[order[0]]) > 1 else reach[1])
+        found.append((p if within else 0.0, order))
+    return found
