@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ hypothesis.settings.load_profile("patchead")
 
 SHARED = {"ray": {"local_ray", "on_ray", "ray", "RayExecutor"}, "s3": {"s3", "s3_keys"}, "forks": {"forkserver"}}
 """Fixtures, and names of parameters for which a fixture asks for one of these; what needs both is with Ray."""
+ENDS: dict[str, Callable[[], object]] = {}
+"""How to end what a group shares, once it runs: its daemons take a tenth of a core as long as they live."""
 
 
 @pytest.hookimpl(wrapper=True)
@@ -62,6 +65,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(group))
     order = [*SHARED]
     items.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """End what a group shares with the last test of the group; fixtures of its module may still need it before."""
+    try:
+        return (yield)
+    finally:
+        group = _shared(item)
+        if group in ENDS and nextitem and _shared(nextitem) != group and nextitem.path != item.path:
+            ENDS.pop(group)()
 
 
 def _shared(item: pytest.Item) -> str | None:
@@ -129,6 +143,7 @@ def local_ray(s3_keys: S3Server) -> Iterator[None]:
             object_store_memory=500 * 10**6,
             _node_ip_address="127.0.0.2",
         )
+        ENDS["ray"] = ray.shutdown
         yield
         ray.shutdown()
 
@@ -150,7 +165,9 @@ def s3_keys() -> Iterator[S3Server]:
 @pytest.fixture(scope="session")
 def s3(s3_keys: S3Server) -> Iterator[S3Server]:
     """One S3 server for the whole session, its endpoint in ``s3.storage``."""
-    with s3_keys as server:
+    with ExitStack() as stack:
+        server = stack.enter_context(s3_keys)
+        ENDS["s3"] = stack.close
         yield server
 
 

@@ -16,17 +16,15 @@ from tests.helpers.s3_server import S3Server
 Night = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
 PLACES = [(0.0, (0.0, 0.0)), (12.0, (5.0, -4.0)), (-18.0, (0.0, 8.0)), (7.0, (-6.0, 2.0)), (15.0, (3.0, 3.0))]
-# Everything that travels to workers: prompts that are turned and aligned with each image, mask, heatmaps.
 SETTINGS = {
     "encoder.image_size": 96,
-    "scoring.mode": "few_shot",
-    "prompts.k": 2,
-    "prompts.rotations": [180],
-    "align.enabled": True,
     "mask.enabled": True,
     "explain.heatmaps": "all",
     "run.max_failed_fraction": 0.5,
 }
+# Everything else that travels to workers: prompts that are turned and aligned with each image.
+BATCH = {"scoring.verdict": "top", "scoring.flag_top": 1}
+FEW_SHOT = {"scoring.mode": "few_shot", "prompts.k": 2, "prompts.rotations": [180], "align.enabled": True}
 TWO = {"resources.score_actors": 2, "resources.embed_actors": 1, "resources.cpus_per_actor": 1}
 OF_THE_RUN = {"run_id", "heatmap_path"}
 
@@ -48,22 +46,33 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    "of_the_mode", [BATCH, pytest.param(FEW_SHOT, marks=pytest.mark.slow)], ids=["batch", "few_shot"]
+)
 def test_a_night_on_ray_publishes_what_one_process_publishes(
-    archive: Path, tmp_path: Path, s3: S3Server, score_night: Night, score_night_on_ray: Night
+    archive: Path,
+    tmp_path: Path,
+    s3: S3Server,
+    score_night: Night,
+    score_night_on_ray: Night,
+    of_the_mode: dict[str, Any],
 ) -> None:
     bucket, one = s3.bucket(), tmp_path / "one"
     filesystem, path = s3.storage.filesystem(bucket)
     filesystem.put(f"{archive}/", f"{path}/", recursive=True)
     two, options = f"{bucket}/lake", s3.storage.delta_options(f"{bucket}/lake")
     remote = {"storage.endpoint_url": s3.endpoint, "storage.region": s3.region}
-    here = score_night(archive / "archive", one, **SETTINGS, **{"prompts.uri": str(archive / "prompts")})
-    prompts = {"prompts.uri": f"{bucket}/prompts"}
-    there = score_night_on_ray(f"{bucket}/archive", two, **SETTINGS, **prompts, **remote, **TWO)
+    settings = SETTINGS | of_the_mode
+    prompts_here, prompts_there = (
+        {"prompts.uri": f"{at}/prompts"} if of_the_mode is FEW_SHOT else {} for at in (archive, bucket)
+    )
+    here = score_night(archive / "archive", one, **settings, **prompts_here)
+    there = score_night_on_ray(f"{bucket}/archive", two, **settings, **prompts_there, **remote, **TWO)
     assert there.scoring["actors"] == 2
     for name in ("images", "ok", "failed", "skipped", "anomalous", "embedded", "reused", "groups", "encoder_id"):
         assert getattr(there, name) == getattr(here, name), name
     assert (here.ok, here.failed) == (10, 2)
-    assert there.scoring["prompts"] == here.scoring["prompts"]
+    assert there.scoring.get("prompts") == here.scoring.get("prompts")
     for table in ("scores", "regions"):
         expected, found = plain(rows(one, table)), plain(rows(two, table, options))
         assert len(found) == len(expected) > 0

@@ -58,7 +58,7 @@ def test_an_error_of_any_work_is_one_line(local_ray: None, how: str, work: str) 
         assert "same run id" in text
 
 
-@pytest.mark.parametrize("work", ["function", pytest.param("call", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("work", [pytest.param("function", marks=pytest.mark.slow), "call"])
 def test_work_that_ends_its_process_again_and_again_is_given_up(local_ray: None, work: str) -> None:
     """Each time a real process ends; Ray would start another one for ever."""
     executor = RayExecutor()
