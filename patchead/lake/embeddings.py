@@ -266,6 +266,8 @@ def _rows(block: np.ndarray, rows: np.ndarray, uri: str) -> np.ndarray:
     wanted = np.asarray(rows, dtype=np.int64)
     if wanted.size and not (wanted.min() >= 0 and wanted.max() < len(block)):
         raise LakeError(f"{uri} has {len(block)} embeddings, but row {wanted.max()} is asked for. {REMEDY}")
+    if wanted.size and (np.diff(wanted) == 1).all():
+        return block[wanted[0] : wanted[-1] + 1]  # as it lies in the file: not copied
     return block[wanted]
 
 

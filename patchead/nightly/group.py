@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from patchead.arrow_columns import codes, digest
+from patchead.batches import concurrently
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.plan.group_plan import GroupPlan, PromptCounts
 from patchead.runtime.executor import CallCounter
@@ -17,6 +18,7 @@ from patchead.scoring.aggregate import count_references
 from patchead.scoring.panel import reference_panel
 
 _COLUMNS = ["image_id", "content_hash", "part_id", "embedding_uri", "row"]
+_FILES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,23 @@ def load_side_arrays(store: EmbeddingStore, group: Group) -> SideArrays:
 def _by_file(
     group: Group, indices: np.ndarray, read: Callable[[str, np.ndarray], Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """Arrays (n, …) by name, of the group's images ``indices`` (n,), from ``read(uri, rows)`` of each file."""
+    """Arrays (n, …) by name, of the group's images ``indices`` (n,), from ``read(uri, rows)`` of each file.
+
+    Some files are read at a time: what takes long, comparing their checksums and copying them, holds no lock.
+    """
     wanted, out = group.uris[indices], dict[str, np.ndarray]()
-    for file in np.unique(wanted):
+
+    def fill(file: int) -> None:
         place = np.flatnonzero(wanted == file)
         for name, values in read(group.files[file], group.rows[indices[place]]).items():
             if name not in out:
                 out[name] = np.empty((len(indices), *values.shape[1:]), values.dtype)
             out[name][place] = values
+
+    first, *others = np.unique(wanted).tolist()
+    fill(first)  # which says of what shape the arrays are
+    for _ in concurrently(fill, others, _FILES_AT_ONCE):
+        pass
     return out
 
 
