@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from math import floor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,6 +100,8 @@ def _started(otherwise: str) -> Iterator[None]:
 
 _ACTORS = ("embed_actors", "score_actors")
 _SCORING = 0.6  # of a GPU that an embedding actor shares
+_MOST_ENCODERS = 4  # of a GPU: while one writes what it has embedded, another one embeds
+_CPUS_PER_ENCODER = 4  # that decode for it
 
 
 def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:
@@ -107,9 +110,10 @@ def pools(wanted: PoolRequest) -> tuple[Pool, Pool]:
     Raises:
         SettingsError: more was asked for than the cluster has.
     """
-    fit, shape = _fitting(wanted)
+    fit, shape, on_a_gpu = _fitting(wanted)
+    encoder = shape | {"num_gpus": _share(shape["num_gpus"], on_a_gpu)}
     return (
-        _pool("resources.embed_actors", wanted.embed_actors, fit, shape),
+        _pool("resources.embed_actors", wanted.embed_actors, fit * on_a_gpu, encoder),
         _pool("resources.score_actors", wanted.score_actors, fit, shape),
     )
 
@@ -123,24 +127,27 @@ def pools_together(wanted: PoolRequest) -> tuple[Pool, Pool] | None:
     Raises:
         SettingsError: as `pools`.
     """
-    fit, shape = _fitting(wanted)
+    fit, shape, on_a_gpu = _fitting(wanted)
     if gpus := shape["num_gpus"]:
         if gpus > 1 or fit < 1:
             return None
-        embed, score = (_size(f"resources.{name}", getattr(wanted, name), fit) for name in _ACTORS)
+        most = (fit * on_a_gpu, fit)
+        embed, score = (
+            _size(f"resources.{name}", getattr(wanted, name), n) for name, n in zip(_ACTORS, most, strict=True)
+        )
         shape |= {"decode_cpus": 0.5}  # with a quarter for each actor, a core for a GPU as before
         # Two scoring actors do not fit a GPU: they begin first, one on each, and leave the rest to an encoder.
         return (
-            Pool(size=embed, **shape | {"num_gpus": round((1 - _SCORING) * gpus, 4)}),
-            Pool(size=score, **shape | {"num_gpus": round(_SCORING * gpus, 4)}),
+            Pool(size=embed, **shape | {"num_gpus": _share((1 - _SCORING) * gpus, on_a_gpu)}),
+            Pool(size=score, **shape | {"num_gpus": _share(_SCORING * gpus, 1)}),
         )
     embed = wanted.embed_actors or max(1, fit - (wanted.score_actors or fit - fit // 2))
     score = wanted.score_actors or fit - embed
     return (Pool(size=embed, **shape), Pool(size=score, **shape)) if score >= 1 and embed + score <= fit else None
 
 
-def _fitting(wanted: PoolRequest) -> tuple[int, dict[str, Any]]:
-    """How many actors the cluster has room for, and what each of them takes."""
+def _fitting(wanted: PoolRequest) -> tuple[int, dict[str, Any], int]:
+    """How many actors the cluster has room for, what each of them takes, and how many encoders share that."""
     nodes = _nodes(wanted.expect_gpus, wanted.wait_minutes)
     has_gpus = any(node.get("GPU", 0) for node in nodes) and wanted.device != "cpu"
     gpus = wanted.gpus_per_actor if wanted.gpus_per_actor is not None else float(has_gpus)
@@ -158,7 +165,18 @@ def _fitting(wanted: PoolRequest) -> tuple[int, dict[str, Any]]:
         threads = wanted.cpus_per_actor or max(1, min(_DEFAULT_CPUS_PER_ACTOR, max(cpus, default=1)))
         fit = sum(node // threads for node in cpus)
         shape = {"num_cpus": threads - 0.25, "num_gpus": 0.0, "threads": threads, "decode_cpus": 0.25}
-    return fit, shape
+    return fit, shape, _encoders(nodes) if gpus and wanted.gpus_per_actor is None else 1
+
+
+def _share(gpus: float, actors: int) -> float:
+    """What each of some actors takes of a GPU, so that all of them fit: Ray counts in ten thousandths."""
+    return floor(round(10_000 * gpus / actors, 6)) / 10_000
+
+
+def _encoders(nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many encoders share a GPU, by the CPUs of each that decode for them."""
+    cpus = min(node.get("CPU", 0) / node["GPU"] for node in nodes if node.get("GPU", 0))
+    return max(1, min(_MOST_ENCODERS, int(cpus // _CPUS_PER_ENCODER)))
 
 
 def _nodes(expect_gpus: int | None, wait_minutes: float) -> list[dict[str, float]]:

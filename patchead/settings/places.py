@@ -58,7 +58,8 @@ class ResourcesConfig(Section):
     wait_minutes: Annotated[float, Field(ge=0)] = 20.0
     """How long to wait for expect_gpus, for a node with room where all were lost, and for room for Ray's own files."""
     gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
-    """GPUs per actor, a fraction or a whole number; default: 1 when the cluster has GPUs, else 0."""
+    """GPUs per actor, a fraction or a whole number; default: 1 when the cluster has GPUs, else 0, and an encoder for
+    every 4 CPUs of a GPU, 4 at most, shares it."""
     cpus_per_actor: Positive | None = None
     """CPUs, and threads, of an actor on a cluster without GPUs; default: 4, or what the largest node has."""
     embed_actors: Positive | None = None

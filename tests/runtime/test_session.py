@@ -45,6 +45,19 @@ def test_a_gpu_cluster_has_one_actor_per_gpu_and_its_head_none(nodes) -> None:
     assert (embed.size, embed.num_gpus, embed.device) == (8, 1.0, "cuda")
 
 
+def test_encoders_share_a_gpu_where_cores_decode_for_them(nodes) -> None:
+    for cpus, share in ((8, 2), (12, 3), (16, 4), (64, 4)):
+        nodes({"CPU": 4}, {"CPU": cpus, "GPU": 1}, {"CPU": 2 * cpus, "GPU": 2})
+        (embed, score), (beside, meanwhile) = pools(PoolRequest()), pools_together(PoolRequest())
+        assert (embed.size, score.size, score.num_gpus) == (3 * share, 3, 1.0)
+        assert 1 - share / 10_000 <= share * embed.num_gpus <= 1, "all of them fit, and one more does not"
+        assert (beside.size, meanwhile.size) == (3 * share, 3)
+        assert share * beside.num_gpus + meanwhile.num_gpus <= 1
+    one, _ = pools(PoolRequest(gpus_per_actor=1))
+    assert (one.size, one.num_gpus) == (3, 1.0)
+    assert pools(PoolRequest(embed_actors=3))[0].size == 3
+
+
 def test_gpus_without_a_cpu_each_get_no_actor(nodes) -> None:
     nodes({"CPU": 2, "GPU": 4}, {"GPU": 4})
     embed, _ = pools(PoolRequest())
