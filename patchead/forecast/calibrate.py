@@ -62,6 +62,7 @@ class Probe(ScoreActor):
     def rate(self, precision: str, sizes: Sizes) -> float:
         """Measure the FLOP/s of `score_group`, a group doubled until it takes ``sizes.seconds``, then run thrice."""
         n = 8
+        self._score_seconds(unit_vectors(n, sizes.patches, sizes.dim), precision)  # a GPU's first call takes a second
         while True:
             embeddings = unit_vectors(n, sizes.patches, sizes.dim)
             elapsed = self._score_seconds(embeddings, precision)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from patchead.errors import SettingsError
-from patchead.forecast.calibrate import Sizes, calibrate
+from patchead.forecast.calibrate import Probe, Sizes, calibrate
 from patchead.forecast.calibrate_report import run_calibration
 from patchead.forecast.device_speeds import load_figures
 from patchead.settings.load import load_config
@@ -48,6 +50,21 @@ def test_a_tiny_calibration_is_printed_and_kept(local_ray: None, tmp_path: Path)
     wanted = ("scoring in fp32", "GFLOP/s", "embedding, per actor", str(tmp_path / "c.json"))
     assert [word for word in wanted if word not in printed] == []
     assert list(lake.iterdir()) == []
+
+
+def test_the_rate_is_not_that_of_a_first_call() -> None:
+    """A GPU's takes a second or more, whatever it multiplies."""
+
+    class Slow(Probe):
+        sizes: ClassVar = list[int]()
+
+        def _score_seconds(self, embeddings: np.ndarray, precision: str) -> float:
+            self.sizes.append(len(embeddings))
+            return 1.0 if len(self.sizes) == 1 else 1e-6 * len(embeddings) ** 2
+
+    probe = Slow()
+    assert probe.rate("fp32", Sizes(patches=4, dim=8, seconds=1e-3)) == pytest.approx(4 * 4 * 8 / 1e-6)
+    assert probe.sizes == [8, 8, 16, 32, 32, 32]
 
 
 @pytest.mark.parametrize(
