@@ -10,27 +10,31 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 from patchead.runtime.logs import LOGGER
 
-_OF_PYTHON = {
-    "ray._private.authentication.authentication_token_setup": "Token authentication is enabled",
-    "ray._private.worker": "Started a local Ray instance",
-    "ray.data._internal.progress": "Progress bars disabled",
+_OF_PYTHON: Mapping[str, tuple[str, ...]] = {
+    "ray._private.authentication.authentication_token_setup": ("Token authentication is enabled",),
+    "ray._private.worker": ("Started a local Ray instance",),
+    "ray.data._internal.progress": ("Progress bars disabled",),
+    # Of every night on a GPU: its actors take a little of a CPU, and a gigabyte of a node's memory each.
+    "ray.data._internal.execution.operators.map_operator": ("Specifying both num_cpus and num_gpus",),
+    "ray.data._internal.issue_detection.issue_detector_manager": ("Operator '", "Found "),
 }
-"""How the line begins, by the logger that writes it; all others of these loggers stay."""
+"""How the lines begin, by the logger that writes them; all others of these loggers stay."""
 _OF_C = b"has constructor arguments in the object store and max_restarts > 0"
 """Of every pool of Ray Data; what it warns of cannot be: the driver holds these objects as long as the pool lives."""
 _STDERR = 2
 
 
 def _to_the_log(record: logging.LogRecord) -> bool:
-    if not record.getMessage().startswith(_OF_PYTHON[record.name]):
+    message = record.getMessage().strip()
+    if not message.startswith(_OF_PYTHON[record.name]):
         return True
-    LOGGER.log(record.levelno, f"Ray: {record.getMessage()}")
+    LOGGER.log(record.levelno, f"Ray: {message}")
     return False
 
 
