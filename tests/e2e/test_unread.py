@@ -114,7 +114,7 @@ def test_retrying_leaves_products_without_failures_alone(tmp_path: Path, score_n
 def test_an_archive_that_goes_away_ends_the_run_with_one_message(
     tmp_path: Path, s3: S3Server, proxy: FaultyProxy, score_night: Score, pauses: list[float]
 ) -> None:
-    archive, left = uploaded(tmp_path, s3, 600), [40]
+    archive, left = uploaded(tmp_path, s3, 400), [40]
 
     def rule(method: str, path: str) -> str | None:
         if method == "GET" and path.endswith(".png"):

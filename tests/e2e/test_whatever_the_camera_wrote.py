@@ -103,7 +103,7 @@ def shards() -> dict[str, bytes]:
     return {"a.tar": first + second, "b.parquet": parquet({"image": rows})}
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def archive(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, object], Put]:
     if request.param == "local":
         root = tmp_path / "archive"

@@ -116,8 +116,14 @@ def test_embeddings_that_are_all_zero_are_refused(schedule: str) -> None:
         _score(embeddings, schedule=schedule, memory_bytes=2_000_000)
 
 
-@pytest.mark.parametrize("p", [1, 35, 64])
-@pytest.mark.parametrize("aggregate", ["nearest", "farthest"])
+@pytest.mark.parametrize(
+    ("p", "aggregate"),
+    [
+        *((p, "nearest") for p in (1, 35, 64)),
+        (35, "farthest"),
+        *(pytest.param(p, "farthest", marks=pytest.mark.slow) for p in (1, 64)),
+    ],
+)
 @pytest.mark.usefixtures("_threads_put_back")
 def test_memory_threads_and_schedule_do_not_change_the_numbers(p: int, aggregate: Any) -> None:
     n = 40

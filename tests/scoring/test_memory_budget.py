@@ -68,20 +68,24 @@ def test_a_budget_for_not_even_one_image_is_refused_and_the_remedy_works(schedul
     assert work(20, 1024).block_images(int(remedy * 1.01 * GB), schedule) >= 1
 
 
+BUDGETS = [
+    (64, 64, 64, 6_000_000, "symmetric"),
+    (64, 64, 64, 16_000_000, "symmetric"),
+    (64, 64, 64, 4_000_000, "row_stationary"),
+    (64, 64, 64, 12_000_000, "row_stationary"),
+    (96, 16, 256, 8_000_000, "row_stationary"),
+    (40, 196, 32, 8_000_000, "symmetric"),
+    (40, 64, 768, 12_000_000, "symmetric"),
+    (40, 64, 768, 12_000_000, "row_stationary"),
+]
+WITH_REPEATS = [
+    pytest.param(*case, True, marks=pytest.mark.slow if place % 2 else ()) for place, case in enumerate(BUDGETS)
+]
+
+
 @pytest.mark.parametrize(
-    ("n", "p", "d", "memory", "schedule"),
-    [
-        (64, 64, 64, 6_000_000, "symmetric"),
-        (64, 64, 64, 16_000_000, "symmetric"),
-        (64, 64, 64, 4_000_000, "row_stationary"),
-        (64, 64, 64, 12_000_000, "row_stationary"),
-        (96, 16, 256, 8_000_000, "row_stationary"),
-        (40, 196, 32, 8_000_000, "symmetric"),
-        (40, 64, 768, 12_000_000, "symmetric"),
-        (40, 64, 768, 12_000_000, "row_stationary"),
-    ],
+    ("n", "p", "d", "memory", "schedule", "repeats"), [*((*case, False) for case in BUDGETS), *WITH_REPEATS]
 )
-@pytest.mark.parametrize("repeats", [False, True])
 def test_scoring_allocates_no_more_than_its_budget(
     torch_memory: None, n: int, p: int, d: int, memory: int, schedule: str, repeats: bool
 ) -> None:
