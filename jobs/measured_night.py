@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import typer
 from measured_page import machine
 from photo_archive import group_sizes, write_photos
@@ -65,16 +66,18 @@ def main(
         print(f"\n{name}\n\n{table(found)}\n\n{summary(found)}", flush=True)
 
 
-def score(folder: Path, archive: Path, name: str, words: Sequence[str], **variables: str) -> dict[str, Any]:
+def score(folder: Path, archive: Path, name: str, words: Sequence[str]) -> dict[str, Any]:
     """`patchead score` as a process, watched; its lake is removed, its record and log stay in ``folder``."""
     short = name.replace(" ", "-").replace(",", "")
     lake, log = folder / f"lake-{short}", folder / f"{short}.log"
     shutil.rmtree(lake, ignore_errors=True)
     with log.open("w", encoding="utf-8") as sink, watching() as seen:
         began = time.perf_counter()
-        code = _score(archive, lake, short, words, sink, **variables)
+        code = _score(archive, lake, short, words, sink)
         seconds = time.perf_counter() - began
-    record = json.loads((lake / "runs" / short / "run.json").read_text(encoding="utf-8"))
+    if not (path := lake / "runs" / short / "run.json").exists():
+        raise SystemExit(f"patchead score ended with code {code} before it had begun; {log} says why")
+    record = json.loads(path.read_text(encoding="utf-8"))
     (folder / f"{short}.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     shutil.rmtree(lake)
     return {"name": name, "code": code, "seconds": seconds, "record": record, "stages": _busy(seen, stages_in(log))}
@@ -138,17 +141,24 @@ def _agreement(folder: Path, words: Sequence[str]) -> str:
             began = time.perf_counter()
             code = _score(folder / "archive", folder / name, name, [*words, *exact], sink, *more, **env)
             print(f"{name}: exit code {code}, {time.perf_counter() - began:.1f} s", flush=True)
-        columns = ["image_id", "group_id", "score", "z", "is_anomalous"]
-        tables[name] = read_rows(str(folder / name), Storage(), "scores", columns, []).sort_by("image_id")
-    ours, theirs = tables["ray"], tables["local"]
+        rows = read_rows(str(folder / name), Storage(), "scores", ["image_id", "score", "is_anomalous"])
+        tables[name] = rows.sort_by("image_id")
+    return f"{machine()}\nRay with its GPU, and one process on the CPU: {difference(tables['ray'], tables['local'])}"
+
+
+def difference(ours: pa.Table, theirs: pa.Table) -> str:
+    """How far the scores and flags of two nights are apart: rows of the table of scores, by image id.
+
+    Raises:
+        ValueError: they are of different images.
+    """
     if not ours["image_id"].equals(theirs["image_id"]):
-        raise SystemExit("the two nights have rows of other images")
+        raise ValueError(f"the nights are of other images: {ours.num_rows} and {theirs.num_rows} of them")
     a, b = (np.array(each["score"].to_pylist(), float) for each in (ours, theirs))
-    flags = [np.array(each["is_anomalous"].to_pylist(), bool) for each in (ours, theirs)]
+    flags, others = (np.array(each["is_anomalous"].to_pylist(), bool) for each in (ours, theirs))
     return (
-        f"{machine()}\n{len(a)} images of {len(sizes)} groups, Ray with its GPU and one process on the CPU: largest "
-        f"difference of a score {np.abs(a - b).max():.2e} (scores {b.min():.4f} to {b.max():.4f}), "
-        f"{int((flags[0] != flags[1]).sum())} flags differ, {int(flags[1].sum())} are flagged on the CPU"
+        f"{len(a)} images, largest difference of a score {np.abs(a - b).max():.2e} (scores {b.min():.4f} to "
+        f"{b.max():.4f}), {int((flags != others).sum())} flags differ of {int(others.sum())}"
     )
 
 

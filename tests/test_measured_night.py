@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import cv2
+import pyarrow as pa
 import pytest
+from measured_night import difference
 from photo_archive import HEIGHT, WIDTH, group_sizes, write_photos
 from stage_watch import Look, mean_busy, stages_in, watching
 
@@ -40,3 +42,12 @@ def test_all_cpus_are_looked_at_while_the_block_runs() -> None:
         while not seen.cpus:
             pass
     assert all(0 <= look.busy <= 1 for look in seen.cpus)
+
+
+def test_two_nights_are_compared_image_by_image() -> None:
+    night = pa.table({"image_id": ["a", "b"], "score": [0.25, 0.5], "is_anomalous": [False, True]})
+    other = night.set_column(1, "score", pa.array([0.25, 0.75])).set_column(2, "is_anomalous", pa.array([True, True]))
+    told = difference(night, other)
+    assert told == "2 images, largest difference of a score 2.50e-01 (scores 0.2500 to 0.7500), 1 flags differ of 2"
+    with pytest.raises(ValueError, match="2 and 1"):
+        difference(night, other.slice(0, 1))
