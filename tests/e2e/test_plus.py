@@ -124,7 +124,9 @@ def test_few_shot_gives_the_figures_of_one_process(tmp_path: Path, score_night: 
     assert settings["references"][f"night={NIGHT}/product=plate"] == 9
 
 
-@pytest.mark.parametrize(("k", "rule"), [(1, "few_prompts"), (2, "few_prompts"), (3, "few_shot")])
+@pytest.mark.parametrize(
+    ("k", "rule"), [(1, "few_prompts"), pytest.param(2, "few_prompts", marks=pytest.mark.slow), (3, "few_shot")]
+)
 def test_prompts_are_aligned_with_every_image(tmp_path: Path, score_night: Night, k: int, rule: str) -> None:
     images, prompts = plates(), normal(3)
     write_group(tmp_path / "archive", NIGHT, "plate", images)

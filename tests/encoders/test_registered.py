@@ -14,7 +14,8 @@ from patchead.encoders import Encoder, EncoderSpec, build, open_clip_encoder, ti
 from patchead.encoders.registry import REGISTRY, Registered
 from tests.helpers.sample_photos import photos
 
-# One per way through the code; the others take up to ten seconds each, or gigabytes: run by make test-slow.
+# One per way through timm; open_clip's is in test_open_clip_encoder.py. The others take up to ten seconds each, or
+# gigabytes: run by make test-slow.
 QUICK = {
     "dinov2-small",  # timm's VisionTransformer: absolute positions that include the class token
     "dinov2-small-reg",  # with registers, which have no positions
@@ -22,10 +23,9 @@ QUICK = {
     "eva02-small",  # rotary and absolute positions
     "pe-spatial-tiny",  # the same, under another name in timm
     "beitv2-base",  # relative positions
-    "clip-b16-plus-240",  # open_clip
     "tf-efficientnet-lite0",  # a CNN
 }
-ONE_SIZE = {"beitv2-base", "clip-b16-plus-240"}  # seconds each: the second size is slow
+ONE_SIZE = {"beitv2-base"}  # seconds each: the second size is slow
 SIDES = (4, 6)  # patches, of transformers; 2 and 3 of the coarsest stride of CNNs
 CASES = [
     pytest.param(name, place, marks=() if name in QUICK and (not place or name not in ONE_SIZE) else pytest.mark.slow)

@@ -24,6 +24,7 @@ from patchead.lake.run_list import list_runs
 from patchead.lake.tables import read_rows
 from patchead.storage import Storage
 from tests.helpers.forked import Forked, Forkserver
+from tests.helpers.lakes import SLOW_ON_S3
 from tests.helpers.publishers import CODE, night_of
 from tests.helpers.sample_rows import NIGHT, group, rows_of
 
@@ -243,7 +244,7 @@ def test_killed_on_s3_after_any_commit(s3: Any, done: int, publishers: Publisher
     killed_on_s3(s3, [done], publishers)
 
 
-@pytest.mark.parametrize("lake", ["local", "s3"], indirect=True)
+@SLOW_ON_S3
 def test_a_run_that_publishes_between_the_look_at_the_fence_and_the_commit_wins(
     lake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
