@@ -12,12 +12,11 @@ from patchead.encoders.registry import REGISTRY
 from patchead.forecast.cluster import Cluster
 from patchead.forecast.device_speeds import DATA_SHEET, MEASURED, DeviceFigures
 from patchead.forecast.feed import DecodingPace, encoder_key
+from patchead.plan.group_plan import FLAGGED
 
 ASSUMED, CALIBRATED, SHEET = "assumed", "as calibrated", "by its data sheet"
 CORES_PER_GPU = 8
 """CPU cores of a node for each of its GPUs, where nobody says how many."""
-FLAGGED = 0.02
-"""Share of the images that is presumed flagged, as in `plan`."""
 IMAGINED = DecodingPace(images=0, seconds=0.037, explained=0.17, megapixels=5, megabytes=0.9)
 """Of an archive that is not there: JPEG of 5 megapixels, for 448 px and PNG heatmaps of 1,024 px; a core of an AMD EPYC
 (Zen 4, busy)."""

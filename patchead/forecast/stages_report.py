@@ -6,7 +6,8 @@ from math import ceil
 
 from patchead.encoders import EncoderSpec
 from patchead.forecast.feed import encoder_key
-from patchead.forecast.stages import ASSUMED, FLAGGED, UNITS, Night, Stage
+from patchead.forecast.stages import ASSUMED, UNITS, Night, Stage
+from patchead.plan.group_plan import FLAGGED
 
 WITHOUT = "what lists the archive, judges groups and publishes is not in it"
 
