@@ -49,7 +49,7 @@ class ScoreActor:
         with self._counted(task):
             everything = np.arange(len(group.image_ids))
             embeddings = load(self._store, group, everything)
-            self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes)
+            self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes, wait=False)
             side_arrays = self._side_arrays(group)
             # The full search is called at once: one function less between the command and the multiplication.
             bounds = partial(score_bounded_group, goal=self._goal(side_arrays), shown=job.plan.shown)

@@ -47,8 +47,8 @@ class CallCounter(Protocol):
     def finished(self, seconds: float) -> None:
         """Count the seconds that this actor has worked on one task."""
 
-    def read(self, block: str, size: int) -> None:
-        """Count one read of ``block``, of ``size`` bytes, by this node."""
+    def read(self, block: str, size: int, *, wait: bool = True) -> None:
+        """Count one read of ``block``, of ``size`` bytes, by this node; without ``wait`` with the next call here."""
 
     def tasks(self) -> list[str]:
         """Return the names of the tasks that were begun."""

@@ -185,7 +185,7 @@ class InlineCounter:
         """Count the seconds of one task."""
         self._counts.finished(_ACTOR, seconds)
 
-    def read(self, block: str, size: int) -> None:
+    def read(self, block: str, size: int, *, wait: bool = True) -> None:
         """Count one read of a block."""
         self._counts.read(_NODE, block, size)
 

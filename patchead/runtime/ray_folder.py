@@ -12,7 +12,7 @@ from patchead.errors import WorkerError
 
 LEAST = 2**20
 """Bytes below which Ray may not start a process: it opens logs for each."""
-_REMEDY = (
+ROOM = (
     "Make room on that disk, or start Ray with another folder (ray start --temp-dir; RAY_TMPDIR). "
     "Run again under the same run id: what was finished is kept."
 )
@@ -24,8 +24,8 @@ def require_room() -> None:
     Raises:
         WorkerError: it has none.
     """
-    if without := _without_room():
-        raise WorkerError(f"{without}. {_REMEDY}")
+    if without := without_room():
+        raise WorkerError(f"{without}. {ROOM}")
 
 
 class RayFolder:
@@ -41,7 +41,7 @@ class RayFolder:
         Raises:
             WorkerError: there was none for so long.
         """
-        if (without := _without_room()) is None:
+        if (without := without_room()) is None:
             self._since = None
             return
         now, minutes = time.monotonic(), f"{self._wait_minutes:g} minutes"
@@ -49,11 +49,11 @@ class RayFolder:
             self._since = now
             self._tell(f"warning: {without}; waiting up to {minutes} for some")
         if now - self._since >= 60 * self._wait_minutes:
-            raise WorkerError(f"{without}, and there was none for the {minutes} of resources.wait_minutes. {_REMEDY}")
+            raise WorkerError(f"{without}, and there was none for the {minutes} of resources.wait_minutes. {ROOM}")
 
 
-def _without_room() -> str | None:
-    """Say that Ray's folder has no room; None where it has, or is not on this machine."""
+def without_room() -> str | None:
+    """Say that Ray's folder has no room; None where it has, or this process is connected to no Ray."""
     if (node := ray._private.worker._global_node) is None:
         return None
     folder = node.get_session_dir_path()

@@ -74,9 +74,11 @@ class RayCounter(_Reached):
         """Count the seconds of one task of this actor."""
         ray.get(self._actor.finished.remote(ray.get_runtime_context().get_actor_id(), seconds))  # the run may end then
 
-    def read(self, block: str, size: int) -> None:
-        """Count one read of a block by this node."""
-        ray.get(self._actor.read.remote(ray.get_runtime_context().get_node_id(), block, size))
+    def read(self, block: str, size: int, *, wait: bool = True) -> None:
+        """Count one read of a block by this node; calls of one process are counted in their order."""
+        counted = self._actor.read.remote(ray.get_runtime_context().get_node_id(), block, size)
+        if wait:
+            ray.get(counted)
 
     def tasks(self) -> list[str]:
         """Return the names of the tasks that were begun."""

@@ -10,6 +10,7 @@ from itertools import takewhile
 from ray.exceptions import RayError, RayTaskError
 
 from patchead.errors import PatcheadError, WorkerError
+from patchead.runtime.ray_folder import ROOM, without_room
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _PLACE = re.compile(r'File "(?:[^"]*/)?(patchead/[^"]+)", line (\d+)')
@@ -40,6 +41,8 @@ def told(error: BaseException, work: str = "a worker") -> PatcheadError:
     # Ray's own come last: those of Ray Data say nothing, and one that stands for what cannot travel has it in its text.
     spoken = [each for each in chain if not _is_rays(each)] + [each for each in reversed(chain) if str(each).strip()]
     inner = [*spoken, error][0]
+    if _is_rays(inner) and (without := without_room()):  # a process that cannot open its logs dies as it starts
+        return WorkerError(f"{without}, and {work} failed: {_kind(inner)}. {ROOM}")
     place = next((found for each in chain if (found := _place(each))), "")
     return WorkerError(f"{work} failed{place}: {_kind(inner)}: {one_line(str(inner))} {_REMEDY}")
 

@@ -1,4 +1,4 @@
-"""A Ray node is killed in the middle of a night and not replaced, or one joins: the same tables, by what is there."""
+"""A Ray node is killed in the middle of a night and not replaced: the same tables, by the node that is left."""
 
 from __future__ import annotations
 
@@ -84,30 +84,3 @@ def test_without_any_node_left_it_ends_and_the_same_run_goes_on(
     assert (record.state, record.failed) == ("published", 0)
     assert record.reused >= (1 if when == "embed" else record.images)
     assert_same_tables(tmp_path / "lake", tmp_path / "expected")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("when", ["embed", "3"])
-def test_a_node_that_joins_is_taken_up_and_changes_nothing(when: str, tmp_path: Path, score_night: Score) -> None:
-    for number in range(60):
-        images = good_images(8, 100 * number) | {"spoiled.png": png(spoiled(1000 + number))}
-        write_group(tmp_path / "archive", NIGHT, f"p{number:02d}", images)
-    settings = LARGE | {"encoder.image_size": 448}
-    score_night(tmp_path / "archive", tmp_path / "expected", **settings)
-    ended = join(tmp_path / "archive", tmp_path / "lake", when, **settings)
-    assert ended["joined"]
-    assert ended["record"]["state"] == "published"
-    assert ended["told"] == ["nodes have joined: going on with 2 actors in place of 1"]
-    if when != "embed":
-        assert len(ended["record"]["scoring"]["actor_seconds"]) == 2
-    assert_same_tables(tmp_path / "lake", tmp_path / "expected")
-
-
-def join(archive: Path, lake: Path, when: str, **settings: Any) -> dict[str, Any]:
-    given = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    command = [sys.executable, "tests/helpers/joining_a_node.py", archive, lake, when, *given]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"record"')]
-    assert lines, done.stdout + done.stderr
-    return json.loads(lines[-1])

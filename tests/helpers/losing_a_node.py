@@ -21,6 +21,7 @@ from rich.console import Console
 
 from patchead.errors import PatcheadError
 from patchead.nightly.run import run_night
+from patchead.plan import tasks
 from patchead.runtime import lost_nodes
 from patchead.runtime.ray_executor import RayExecutor
 from patchead.runtime.ray_worker import RayCounter
@@ -64,7 +65,7 @@ class Killer(threading.Thread):
 
 
 def main(archive: str, lake: str, when: str, head_cpus: str, *settings: str) -> None:
-    lost_nodes.PATIENCE = 8.0
+    lost_nodes.PATIENCE, tasks.SMALL_FLOPS = 8.0, 0  # as many calls as of larger groups
     cluster = Cluster(
         initialize_head=True, head_node_args={**PLAIN, "num_cpus": int(head_cpus), "node_ip_address": "127.0.0.2"}
     )

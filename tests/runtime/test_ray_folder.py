@@ -6,12 +6,14 @@ import re
 
 import pytest
 import ray
+from ray.exceptions import WorkerCrashedError
 
 from patchead.errors import WorkerError
 from patchead.runtime import ray_folder
 from patchead.runtime.lost_nodes import Stall
 from patchead.runtime.ray_executor import RayExecutor
 from patchead.runtime.ray_folder import RayFolder, require_room
+from patchead.runtime.worker_errors import told
 from tests.helpers.actors import twice
 
 NO_ROOM = r"Ray starts no process, as the disk of its folder (?P<folder>\S+) has (?P<free>\d+) bytes left"
@@ -49,3 +51,10 @@ def test_a_wait_for_room_is_told_and_ends(local_ray: None, monkeypatch: pytest.M
     ray.cancel(never, force=True)
     assert len(told) == 1
     assert re.fullmatch("warning: " + NO_ROOM + "; waiting up to 0.01 minutes for some", told[0])
+
+
+def test_a_process_that_dies_there_says_why(local_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_folder, "LEAST", 2**62)
+    told_of = told(WorkerCrashedError(), "a worker")
+    assert re.match(NO_ROOM + r", and a worker failed: WorkerCrashedError\. Make room on that disk", str(told_of))
+    assert re.match(r"^a worker failed: ValueError: odd", str(told(ValueError("odd"), "a worker")))
