@@ -22,6 +22,7 @@ from patchead.runtime.dispatch import run_tasks, within_a_node
 from patchead.runtime.executor import Actor, Failed, Handle, Item, Result
 from patchead.runtime.in_hand import Memory
 from patchead.runtime.joined_nodes import Growth, GrowWhenJoined
+from patchead.runtime.left_actors import EndWhenFailed
 from patchead.runtime.lost_nodes import Stall, StopWhenStalled, with_room
 from patchead.runtime.pool import STARTS, Pool, PoolRequest
 from patchead.runtime.quiet_ray import WhenStarted, started_quietly
@@ -193,7 +194,8 @@ class RayExecutor:
         GrowWhenJoined.growth = Growth(pool, stall, self.tell)
         pool = self._with_room(pool)
         added = DataContext.get_current().custom_execution_callback_classes
-        added += [callback for callback in (StopWhenStalled, GrowWhenJoined, WhenStarted) if callback not in added]
+        callbacks = (StopWhenStalled, GrowWhenJoined, WhenStarted, EndWhenFailed)
+        added += [callback for callback in callbacks if callback not in added]
         one_each = {"batch_size": 1, "batch_format": "pyarrow"}
         source = from_arrow([units.slice(i, 1) for i in range(units.num_rows)])
         with warnings.catch_warnings():
@@ -219,8 +221,12 @@ class RayExecutor:
                 for found in done.iter_batches(batch_size=None, batch_format="pyarrow"):
                     stall.moved()
                     yield found
+        except BaseException:
+            EndWhenFailed.end()
+            raise
         finally:
             StopWhenStalled.stall = GrowWhenJoined.growth = None
+            EndWhenFailed.actors.clear()
 
 
 def _numbered(stage: str, function: Callable[[pa.Table], pa.Table], unit: pa.Table) -> pa.Table:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import time
+
 import pyarrow as pa
 import pytest
+import ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from patchead.errors import DamagedFileError, PatcheadError, WorkerError
@@ -72,6 +76,19 @@ def test_work_that_ends_its_process_again_and_again_is_given_up(local_ray: None,
     text = str(caught.value)
     assert text.startswith("task call failed: " if work == "call" else "decoding and embedding failed: ")
     assert len(text.splitlines()) == 1
+
+
+def test_what_failed_gives_its_cpus_back_before_garbage_is_collected(local_ray: None) -> None:
+    executor, before = RayExecutor(), ray.available_resources()["CPU"]
+    units = pa.table({"how": ["cut"], "stage": ["actor"]})
+    gc.disable()
+    try:
+        with pytest.raises(WorkerError), executor.session():
+            list(executor.map_units(units, failing, FailingActor, "", POOL))
+        while ray.available_resources()["CPU"] < before:  # else the next night of a back-fill would wait for ever, too
+            time.sleep(0.05)
+    finally:
+        gc.enable()
 
 
 def test_an_error_is_found_behind_another(local_ray: None) -> None:
