@@ -17,7 +17,7 @@ from patchead.runtime.inline_executor import InlineExecutor
 from patchead.scoring.leave_one_out import score_group
 from tests.nightly.test_score import MEMORY, SETTINGS, Stage, stored
 
-N, GRID, D = 64, (10, 10), 16
+N, GRID, D = 44, (10, 10), 16
 
 
 def alike() -> np.ndarray:

@@ -35,7 +35,7 @@ def test_what_is_looked_at_is_exact(options: dict[str, Any]) -> None:
     images, asked = parts(), dict(options)
     if "prompts" in asked:
         asked["prompts"], images = images[-asked["prompts"] :], images[: -asked["prompts"]]
-    asked |= {"encoder": "timm/vit_tiny_patch16_224", "weights": "random", "image_size": 160, "layers": "last"}
+    asked |= {"encoder": "timm/test_vit", "weights": "random", "image_size": 160, "layers": "last"}
     full, bounded = (
         patchead.score(images, schedule=by, precision="fp32", **asked) for by in ("row_stationary", "bounded")
     )
