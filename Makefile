@@ -40,7 +40,7 @@ $(BIN)/promtool: $(STAMP)
 bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run
 	$(BIN)/python jobs/benchmark.py
 
-eval: $(STAMP)  ## how good the scores are, on real and planted defects; half an hour
+eval: $(STAMP)  ## how good the scores are, on real and planted defects; half an hour, longer studies by name
 	$(BIN)/python jobs/study.py
 
 picture: $(STAMP) browser  ## docs/demo.png and docs/report.webp, from textures whose licence allows it

