@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,18 +58,17 @@ _NIGHT = {
 def small_groups(groups: int, *, actors: int, repeats: int) -> list[Record]:
     """Score groups of 5 to 12 images of a tiny encoder's size, each by a call of its own and in packs, turn by turn."""
     sizes = {f"g{number:04d}": int(n) for number, n in enumerate(np.random.default_rng(0).integers(5, 13, groups))}
-    limits = Limits(memory_bytes=_MEMORY, actors=actors, max_group_size=1000)
-    packed = make_plan([*sizes.items()], _PATCHES, _DIM, limits)
+    packed = _plan(sizes, actors)
     plans = {"a call each": replace(packed, actors=0), "packed": packed}
     seconds: dict[str, list[float]] = {name: [] for name in plans}
     executor = RayExecutor(keep_actors=True)
     with tempfile.TemporaryDirectory() as lake, ray_session(actors):
         store, stored = _stored(lake, sizes)
-        run = partial(_seconds, executor, lake, store, stored, actors)
+        run = partial(_scored, executor, lake, store, stored, actors)
         run(packed, "warm-up")
         for turn in range(repeats):
             for name, plan in plans.items():
-                seconds[name].append(run(plan, f"{name.replace(' ', '-')}-{turn}"))
+                seconds[name].append(run(plan, f"{name.replace(' ', '-')}-{turn}")[0])
         executor.close()
     figure = partial(
         Record, precision="fp32", benchmark="groups", case=f"{groups} groups of 5 to 12 images, {actors} actors"
@@ -84,7 +84,30 @@ def small_groups(groups: int, *, actors: int, repeats: int) -> list[Record]:
 def night(groups: int, most: int, *, repeats: int) -> list[Record]:
     """A night of many groups, simulated on GPUs and measured here."""
     found = [record for cores in (8, 32) for record in simulated_night(300, gpus=4, cores=cores)]
-    return found + measured_night(groups, most, repeats=repeats)
+    return found + idle_actors(groups, 800, actors=2, repeats=repeats) + measured_night(groups, most, repeats=repeats)
+
+
+def idle_actors(groups: int, most: int, *, actors: int, repeats: int) -> list[Record]:
+    """Score groups of 3 to ``most`` images of a tiny encoder's size on CPU actors: how long the idlest has no call."""
+    sizes, executor = _sizes(groups, most), RayExecutor(keep_actors=True)
+    plan, idle = _plan(sizes, actors), list[float]()
+    with tempfile.TemporaryDirectory() as lake, ray_session(actors):
+        store, stored = _stored(lake, sizes)
+        for turn in range(1 + repeats):  # the first one starts the actors
+            _, summary = _scored(executor, lake, store, stored, actors, plan, f"turn-{turn}")
+            idle.append(100 * max(summary["actor_idle"]))
+        executor.close()
+    case = f"scoring {groups} groups of 3 to {most} images, {actors} CPU actors"
+    figure = partial(Record, precision="fp32", benchmark="night", case=case)
+    return [
+        figure(metric="calls", value=float(_calls(plan))),
+        figure(
+            metric="actor idle before its last call, at most",
+            value=statistics.median(idle[1:]),
+            unit="%",
+            target="<= 10",
+        ),
+    ]
 
 
 def simulated_night(groups: int, *, gpus: int, cores: int) -> list[Record]:
@@ -161,6 +184,11 @@ def _pictures(archive: Path, sizes: Mapping[str, int]) -> int:
     return sum(sizes.values())
 
 
+def _plan(sizes: Mapping[str, int], actors: int) -> Plan:
+    limits = Limits(memory_bytes=_MEMORY, actors=actors, max_group_size=1000)
+    return make_plan([*sizes.items()], _PATCHES, _DIM, limits)
+
+
 def _calls(plan: Plan) -> int:
     return sum(task.kind != LOAD for task in PlannedTasks(plan))
 
@@ -178,7 +206,7 @@ def _stored(lake: str, sizes: Mapping[str, int]) -> tuple[EmbeddingStore, dict[s
     return store, groups
 
 
-def _seconds(
+def _scored(
     executor: RayExecutor,
     lake: str,
     store: EmbeddingStore,
@@ -186,11 +214,11 @@ def _seconds(
     actors: int,
     plan: Plan,
     run: str,
-) -> float:
-    """Seconds of the stage, on actors that are there already."""
+) -> tuple[float, Mapping[str, Any]]:
+    """Seconds of the stage, on actors that are there already, and what it says."""
     settings = ScoreSettings(aggregation=Aggregation(), precision="fp32", memory_bytes=_MEMORY, grid=(4, 4), digest=run)
     pool = Pool(size=actors, num_cpus=0.75, num_gpus=0, threads=1, decode_cpus=0.25)
     spec = ScoreSpec(store, RunFolder(lake, Storage(), run), settings, pool, executor.call_counter())
     began = time.perf_counter()
-    score_groups(executor, plan, groups.__getitem__, spec, pool, advance=lambda _: None)
-    return time.perf_counter() - began
+    summary, _ = score_groups(executor, plan, groups.__getitem__, spec, pool, advance=lambda _: None)
+    return time.perf_counter() - began, summary
