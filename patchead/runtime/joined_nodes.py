@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from patchead.runtime.data_callbacks import ExecutionCallback, actor_pools
 from patchead.runtime.lost_nodes import Stall, room
 from patchead.runtime.pool import Pool
 
@@ -39,7 +40,7 @@ class Growth:
         return more
 
 
-class GrowWhenJoined:
+class GrowWhenJoined(ExecutionCallback):
     """Let the pool of actors of an execution of Ray Data grow: it calls this at each step, in the driver.
 
     A pool of a fixed size has a least and a largest one that are equal; Ray Data starts what the least one lacks.
@@ -52,18 +53,8 @@ class GrowWhenJoined:
         """Raise the size of the pool where there is room."""
         if self.growth is None:
             return
-        pools = [pool for operator in executor._topology for pool in operator.get_autoscaling_actor_pools()]
-        for pool in pools:
+        for pool in actor_pools(executor):
             size = pool.max_size()
             if more := self.growth.more(size):
                 sizes = dict.fromkeys(("min_size", "max_size", "initial_size"), size + more)
                 pool._config = replace(pool._config, **sizes)
-
-    def before_execution_starts(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_succeeds(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        """Do nothing."""

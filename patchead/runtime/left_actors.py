@@ -6,8 +6,10 @@ from typing import Any, ClassVar
 
 import ray
 
+from patchead.runtime.data_callbacks import ExecutionCallback, actor_pools
 
-class EndWhenFailed:
+
+class EndWhenFailed(ExecutionCallback):
     """Know the actors of an execution of Ray Data, to end them: it calls this at each step, in the driver.
 
     Until then they hold CPUs and GPUs that the next night of a back-fill waits for.
@@ -24,14 +26,5 @@ class EndWhenFailed:
 
     def on_execution_step(self, executor: Any) -> None:
         """Note those that there are now."""
-        pools = [pool for operator in executor._topology for pool in operator.get_autoscaling_actor_pools()]
+        pools = actor_pools(executor)
         self.actors[:] = [actor for pool in pools for actor in (*pool._running_actors, *pool._pending_actors.values())]
-
-    def before_execution_starts(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_succeeds(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        """Do nothing: what has failed may not be told yet."""

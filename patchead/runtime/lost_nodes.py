@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from patchead.errors import LostNodesError, StoppedError, WorkerError
+from patchead.runtime.data_callbacks import ExecutionCallback
 from patchead.runtime.pool import Pool
 from patchead.runtime.ray_folder import RayFolder
 
@@ -105,7 +106,7 @@ class Stall:
         return len(self._nodes - _alive())
 
 
-class StopWhenStalled:
+class StopWhenStalled(ExecutionCallback):
     """End an execution of Ray Data that waits for lost nodes: it calls this at each step, in the driver."""
 
     stall: ClassVar[Stall | None] = None
@@ -115,15 +116,6 @@ class StopWhenStalled:
         """Raise `LostNodesError` if it waits for lost nodes."""
         if self.stall is not None:
             self.stall.check()
-
-    def before_execution_starts(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_succeeds(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        """Do nothing."""
 
 
 def room(pool: Pool) -> int:

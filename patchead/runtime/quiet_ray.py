@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
+from patchead.runtime.data_callbacks import ExecutionCallback
 from patchead.runtime.logs import LOGGER
 
 _OF_PYTHON: Mapping[str, tuple[str, ...]] = {
@@ -79,7 +80,7 @@ def started_quietly() -> Iterator[None]:
             WhenStarted.waiting.clear()
 
 
-class WhenStarted:
+class WhenStarted(ExecutionCallback):
     """Tell that an execution of Ray Data has made its actors: it calls this in the driver."""
 
     waiting: ClassVar[list[Callable[[], None]]] = []
@@ -89,12 +90,3 @@ class WhenStarted:
         """Tell it."""
         while self.waiting:
             self.waiting.pop()()
-
-    def on_execution_step(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_succeeds(self, executor: Any) -> None:
-        """Do nothing."""
-
-    def after_execution_fails(self, executor: Any, error: Exception) -> None:
-        """Do nothing."""
