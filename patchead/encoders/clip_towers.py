@@ -21,6 +21,7 @@ from patchead.encoders.clip_patches import WordPatches, word_patches
 from patchead.encoders.clip_text import tokenized, why_no_words
 from patchead.encoders.registry import no_words, require_words
 from patchead.encoders.spec import Architecture, EncoderSpec, check_spec
+from patchead.encoders.unfilled import as_loaded, without_memory
 from patchead.encoders.weights import mismatch, parse_weights, private_random, state_digest
 from patchead.errors import SettingsError, WeightsError, bad_argument, bad_value
 from patchead.hashing import bytes_sha256
@@ -137,15 +138,16 @@ def build_towers(
         raise SettingsError(bad_argument("device", "cuda", "cpu on a machine without a GPU", "Set it to cpu or auto."))
     config, tag = open_clip_encoder.resolve_model(spec)
     _require_own(spec, config)
-    with torch.device("meta"):
+    with without_memory():
         _require_towers(spec, _model(config))
     described = open_clip_encoder.architecture(spec)
     if list(taps) != sorted(set(taps)) or not all(1 <= tap <= described.depth for tap in taps):
         allowed = f"ascending numbers of blocks of {spec.name}, 1 to {described.depth}"
         raise SettingsError(bad_value("taps", list(taps), allowed))
+    source = parse_weights(weights)
     with private_random():
-        clip = _model(config)
-        source = parse_weights(weights)
+        with as_loaded(source):
+            clip = _model(config)
         if source.origin != "random":
             _load(spec, clip, open_clip_encoder.read_state(spec, source, config, tag))
     return ClipTowers(spec, described, clip, taps)

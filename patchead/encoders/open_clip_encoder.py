@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,7 +24,7 @@ from patchead.encoders.base import Encoder
 from patchead.encoders.hub import hub_access
 from patchead.encoders.spec import Architecture, EncoderSpec, unsupported
 from patchead.encoders.timm_encoder import PACKAGES, grid_of
-from patchead.encoders.unfilled import to_be_loaded, without_memory
+from patchead.encoders.unfilled import as_loaded, to_be_loaded, without_memory
 from patchead.encoders.weights import Source, mismatch, parse_weights, private_random, read_weights, state_digest
 from patchead.errors import SettingsError, bad_argument, bad_value, nearest_name
 
@@ -58,7 +57,7 @@ def build(spec: EncoderSpec) -> Encoder:
     config, tag = resolve_model(spec)
     source = parse_weights(spec.weights)
     with private_random():
-        with nullcontext() if source.origin == "random" else to_be_loaded():
+        with as_loaded(source):
             clip = _tower(config)
         described = _architecture(spec, config, tag, clip.visual)
         if source.origin != "random":

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter, init
 from torch.overrides import TorchFunctionMode
+
+from patchead.encoders.weights import Source
 
 # What torch.nn.init asks to be told of as a whole is done inside without asking again.
 _DRAWS = {Tensor.uniform_, Tensor.normal_, init.uniform_, init.normal_, init.kaiming_uniform_}
@@ -33,6 +35,11 @@ def to_be_loaded() -> TorchFunctionMode:
     Instead of random numbers a parameter has NaN: one that is not loaded shows in every vector.
     """
     return _Filling(_no_draws)
+
+
+def as_loaded(source: Source) -> AbstractContextManager[Any]:
+    """Build models inside the block for weights of ``source``: see `to_be_loaded`, unless they are drawn themselves."""
+    return nullcontext() if source.origin == "random" else to_be_loaded()
 
 
 class _Filling(TorchFunctionMode):
