@@ -25,7 +25,7 @@ from patchead.lake.staged_pictures import FILES
 from patchead.lake.staging import RunFolder
 from patchead.nightly.explain_drawing import COLUMNS, DrawSettings, Portion, draw_portion
 from patchead.nightly.judge_group import Judged, JudgeSettings, ToJudge, judge_group
-from patchead.nightly.lacking import Lacking, with_lacking
+from patchead.nightly.lacking import Lacking, together, with_lacking
 from patchead.result_tables import TABLES_VERSION
 from patchead.runtime.executor import RunTasks
 from patchead.schema import GROUP_FAILED, OK, REGION_VECTORS, SCORES, STAGED_REGIONS, TOO_FEW_IMAGES, VERDICTS, table
@@ -76,9 +76,7 @@ class Explained:
 
     def without(self, incomplete: Mapping[str, str]) -> Explained:
         """Say that something is missing of more groups, and why."""
-        both = {
-            name: "; ".join(dict.fromkeys([self.incomplete.get(name, why), why])) for name, why in incomplete.items()
-        }
+        both = {name: together(self.incomplete.get(name), why) for name, why in incomplete.items()}
         verdicts = with_lacking(self.verdicts, incomplete)
         return replace(self, verdicts=verdicts, incomplete={**self.incomplete, **both})
 

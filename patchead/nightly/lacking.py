@@ -27,6 +27,11 @@ def of_the_group(error: PatcheadError) -> str:
     return shortened(in_settings(str(error)))
 
 
+def together(*reasons: str | None) -> str:
+    """Join reasons, each said once; "" where there is none."""
+    return "; ".join(dict.fromkeys(why for why in reasons if why))
+
+
 @dataclass
 class Lacking:
     """Collect what could not be done for which groups."""
@@ -70,7 +75,7 @@ def with_lacking(verdicts: pa.Table, incomplete: Mapping[str, str]) -> pa.Table:
     columns: dict[str, list[str | None]] = {"status": [], "error": []}
     for row in verdicts.select(["group_id", "status", "error"]).to_pylist():
         why = incomplete.get(row["group_id"])
-        columns["error"].append("; ".join(dict.fromkeys(text for text in (row["error"], why) if text)) or None)
+        columns["error"].append(together(row["error"], why) or None)
         columns["status"].append(INCOMPLETE if why and row["status"] == OK else row["status"])
     for name, column in columns.items():
         verdicts = set_column(verdicts, name, pa.array(column, pa.string()))
