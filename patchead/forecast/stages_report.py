@@ -6,7 +6,7 @@ from math import ceil
 
 from patchead.encoders import EncoderSpec
 from patchead.forecast.feed import encoder_key
-from patchead.forecast.stages import ASSUMED, UNITS, Night, Stage
+from patchead.forecast.stages import ASSUMED, UNITS, Known, Night, Stage
 from patchead.plan.group_plan import FLAGGED
 
 WITHOUT = "what lists the archive, judges groups and publishes is not in it"
@@ -14,8 +14,9 @@ WITHOUT = "what lists the archive, judges groups and publishes is not in it"
 
 def night_lines(night: Night, spec: EncoderSpec) -> list[str]:
     """Say what each stage other than scoring takes, all of it undisturbed."""
-    embed = _line(night.embed) + _cores_for_an_actor(night) if night.each.embed else _no_pace(night, spec)
-    return [_line(night.read), _line(night.decode), embed, f"{_line(night.explain)}, {FLAGGED:.0%} flagged {ASSUMED}"]
+    decode, embed = night.each.decode, night.each.embed
+    told = _line(night.embed) + _cores_for_an_actor(decode, embed) if embed else _no_pace(night, spec)
+    return [_line(night.read), _line(night.decode), told, f"{_line(night.explain)}, {FLAGGED:.0%} flagged {ASSUMED}"]
 
 
 def total_line(night: Night, scoring: float | None) -> list[str]:
@@ -35,10 +36,8 @@ def _line(stage: Stage) -> str:
     return f"{stage.name:8} {stage.images} images, {stage.work:.3g} {UNITS[stage.name]}{seconds}: {stage.source}"
 
 
-def _cores_for_an_actor(night: Night) -> str:
-    if night.each.embed is None:
-        return ""
-    cores = max(1, ceil(night.each.decode.value / night.each.embed.value))
+def _cores_for_an_actor(decode: Known, embed: Known) -> str:
+    cores = max(1, ceil(decode.value / embed.value))
     return f"; {cores} CPU {'core keeps' if cores == 1 else 'cores keep'} an actor busy, with fewer it waits for images"
 
 
