@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from photo_archive import group_sizes
 from rich.console import Console
 
 from benchmarks.records import Record, ratio
@@ -89,7 +90,7 @@ def night(groups: int, most: int, *, repeats: int) -> list[Record]:
 
 def idle_actors(groups: int, most: int, *, actors: int, repeats: int) -> list[Record]:
     """Score groups of 3 to ``most`` images of a tiny encoder's size on CPU actors: how long the idlest has no call."""
-    sizes, executor = _sizes(groups, most), RayExecutor(keep_actors=True)
+    sizes, executor = group_sizes(groups, 3, most), RayExecutor(keep_actors=True)
     plan, idle = _plan(sizes, actors), list[float]()
     with tempfile.TemporaryDirectory() as lake, ray_session(actors):
         store, stored = _stored(lake, sizes)
@@ -114,7 +115,7 @@ def simulated_night(groups: int, *, gpus: int, cores: int) -> list[Record]:
     """Groups of 3 to 800 images on GPUs by their data sheet: idle actors, and both schedules of the night."""
     figures = named("H100")
     cluster = Cluster(actors=gpus, actors_per_node=gpus, figures=figures, precision="fp16")
-    sizes = _sizes(groups, 800)
+    sizes = group_sizes(groups, 3, 800)
     plan = make_plan([*sizes.items()], 1024, 1152, Limits(memory_bytes=16 * 10**9, actors=gpus, precision="fp16"))
     scoring = simulate(PlannedTasks(plan), cluster)
     feed = Feed(decoded=gpus * cores * _DECODED_PER_CORE, embedded=gpus * _EMBEDDED_PER_H100)
@@ -135,7 +136,7 @@ def measured_night(groups: int, most: int, *, repeats: int) -> list[Record]:
     """A night of tiny pictures and a tiny encoder on two CPU actors, stage after stage and overlapped, turn by turn."""
     found: dict[bool, list[RunRecord]] = {False: [], True: []}
     with tempfile.TemporaryDirectory() as folder:
-        images = _pictures(Path(folder) / "archive", _sizes(groups, most))
+        images = _pictures(Path(folder) / "archive", group_sizes(groups, 3, most))
         executor = RayExecutor(2)
         with executor.session():
             for turn in range(repeats):
@@ -165,11 +166,6 @@ def measured_night(groups: int, most: int, *, repeats: int) -> list[Record]:
 
 def _embed_and_score(record: RunRecord) -> float:
     return record.seconds["embed"] + record.seconds["score"]
-
-
-def _sizes(groups: int, most: int) -> dict[str, int]:
-    """Sizes from 3 to ``most``, each as much larger than the one before."""
-    return {f"g{number:04d}": round(size) for number, size in enumerate(np.geomspace(3, most, groups))}
 
 
 def _pictures(archive: Path, sizes: Mapping[str, int]) -> int:
