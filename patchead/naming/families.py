@@ -30,6 +30,11 @@ def cosine_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.clip(1 - np.asarray(a, np.float64) @ np.asarray(b, np.float64).T, 0, 2)
 
 
+def in_order(vectors: np.ndarray) -> np.ndarray:
+    """Order vectors (n, D) by their values, the first ones first, whatever order they come in: int64 (n,)."""
+    return np.lexsort(vectors.T[::-1])
+
+
 def find_families(vectors: np.ndarray, distance: float) -> list[Family]:
     """Cluster regions so that the mean distance between two clusters is above ``distance`` (method.md §13).
 
@@ -42,7 +47,7 @@ def find_families(vectors: np.ndarray, distance: float) -> list[Family]:
     Returns:
         The largest first; among equals the one with the first region. Every region is in one.
     """
-    order = np.lexsort(np.asarray(vectors, np.float32).T[::-1])
+    order = in_order(np.asarray(vectors, np.float32))
     ordered = np.asarray(vectors, np.float64)[order]
     labels = np.empty(len(ordered), np.int64)
     labels[:MOST] = _clusters(ordered[:MOST], distance)
@@ -72,7 +77,7 @@ def match(medoids: np.ndarray, known: np.ndarray, reaches: np.ndarray) -> np.nda
 def joined(vectors: np.ndarray, families: Sequence[Family], distance: float) -> Family:
     """Make one family of several, as when all of them are found to be one of an earlier night."""
     members = np.sort(np.concatenate([of.members for of in families]))
-    order = members[np.lexsort(np.asarray(vectors, np.float32)[members].T[::-1])]
+    order = members[in_order(np.asarray(vectors, np.float32)[members])]
     found = _family(np.asarray(vectors, np.float64)[order], np.arange(len(order)), distance)
     return Family(members, int(order[found.medoid]), found.reach)
 

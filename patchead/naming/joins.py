@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from patchead.batches import batches
-from patchead.naming.families import MOST, cosine_distances, find_families
+from patchead.naming.families import MOST, cosine_distances, find_families, in_order
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def less_common(vectors: np.ndarray, distance: float) -> np.ndarray:
     """
     values = np.asarray(vectors, np.float64)
     shares = np.array([len(of.members) for of in find_families(vectors, distance)]) / max(1, len(values))
-    ordered = values[_order(values)]  # the same sum in whatever order they come
+    ordered = values[in_order(values)]  # the same sum in whatever order they come
     apart = values - (1 - float((shares**2).sum())) * ordered.mean(axis=0) if len(values) else values
     lengths = np.linalg.norm(apart, axis=1, keepdims=True)
     return np.divide(apart, lengths, out=np.zeros_like(apart), where=lengths > 0)
@@ -49,7 +49,7 @@ def join(regions: np.ndarray, examples: np.ndarray) -> Joins:
         regions: float (R, D), of length 1.
         examples: float (n, D), of length 1, at least one.
     """
-    order = _order(regions)
+    order = in_order(np.asarray(regions, np.float64))
     group, height = np.empty(len(regions), np.int64), np.empty(len(regions))
     own, groups = np.full(len(examples), np.nan), 0
     for part in batches(order, max(1, MOST - len(examples))):
@@ -65,7 +65,7 @@ def _tree(regions: np.ndarray, examples: np.ndarray) -> Joins:
 
     every, count = np.concatenate([regions, examples]), len(regions)
     own = np.full(len(examples), np.nan)
-    order = _order(every)
+    order = in_order(np.asarray(every, np.float64))
     apart = cosine_distances(every[order], every[order])[np.triu_indices(len(every), 1)]
     group, height = np.zeros(count, np.int64), np.zeros(count)
     free = [[place] if place < count else [] for place in order.tolist()]  # regions of a cluster without an example
@@ -83,7 +83,3 @@ def _tree(regions: np.ndarray, examples: np.ndarray) -> Joins:
         held.append(together)
         free.append([] if together else free[a] + free[b])
     return Joins(group, height, own)
-
-
-def _order(vectors: np.ndarray) -> np.ndarray:
-    return np.lexsort(np.asarray(vectors, np.float64).T[::-1])
