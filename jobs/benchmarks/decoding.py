@@ -20,6 +20,7 @@ from torch.nn.functional import interpolate
 from benchmarks.records import Record, interleaved, ratio
 from patchead.archive.decode import decode, fit
 from patchead.archive.resize import SHRINK
+from patchead.archive.room import Room
 from patchead.threads import on_one_core
 
 SIZES = {1.3: (1280, 1024), 5: (2592, 1944), 12: (4000, 3000), 20: (5472, 3648)}
@@ -92,9 +93,10 @@ def _ways(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], An
     def scaled() -> np.ndarray:
         return fit(simplejpeg.decode_jpeg(encoded, min_height=SHRINK * size, min_width=SHRINK * size), size, "squash")
 
+    room = Room()
     ways: dict[str, Callable[[], Any]] = {
         "whole": whole,
-        "ours": lambda: fit(decode(encoded), size, "squash"),
+        "ours": lambda: fit(decode(encoded, room=room), size, "squash"),
         PILLOW: by_pillow,
         "cv2.imdecode": by_cv2,
         "resized by torch": by_torch,
@@ -104,9 +106,10 @@ def _ways(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], An
 
 def _steps(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], Any]]:
     """What ours is made of, and, of JPEG, what libjpeg-turbo alone takes: no way is faster than that."""
-    pixels, least = decode(encoded), SHRINK * size
+    room, least = Room(), SHRINK * size
+    pixels = decode(encoded, room=Room())
     steps: dict[str, Callable[[], Any]] = {
-        "ours: decoding": lambda: decode(encoded),
+        "ours: decoding": lambda: decode(encoded, room=room),
         "ours: resizing": lambda: fit(pixels, size, "squash"),
     }
     if not jpeg:

@@ -19,6 +19,7 @@ from patchead.archive.jpeg2000 import is_jpeg2000, read_jpeg2000
 from patchead.archive.pixels import NOT_TO_BE_SEEN, Deep, scaled, upright
 from patchead.archive.pnm import header_of_pnm, read_pnm
 from patchead.archive.resize import resized
+from patchead.archive.room import Room
 from patchead.archive.tiff import is_tiff, read_tiff
 from patchead.errors import DecodeError, SettingsError, bad_argument
 
@@ -39,28 +40,29 @@ def decode(
     max_pixels: int = 100_000_000,
     bit_depth: Literal["auto"] | int | None = "auto",
     clip: bool = True,
+    room: Room | None = None,
 ) -> np.ndarray:
     """Decode an image to RGB uint8 (H, W, 3) (method.md §1): upright, palette and alpha resolved, alpha on black.
 
     Of several frames the first. Values of more than 8 bits are scaled by 255 / (2^bits - 1); bits are those of the
     header where it tells (12-bit TIFF, PNM, JPEG), else ``bit_depth``, or for auto what this image's sBIT and largest
     value say, and for None an error. Images that are compared need one ``bit_depth``: see `archive.bit_depth`. A larger
-    value is white, or without ``clip`` an error.
+    value is white, or without ``clip`` an error. With a ``room`` JPEG may lie in it, until the next picture does.
 
     Raises:
         DecodeError: not an image, damaged, cut off, transparent everywhere, larger than ``max_pixels``, or a layout
             that is not read; the text says which.
     """
-    found = read_picture(data, max_pixels)
+    found = read_picture(data, max_pixels, room)
     return found if isinstance(found, np.ndarray) else scaled(found, bit_depth, clip=clip)
 
 
-def read_picture(data: bytes, max_pixels: int) -> np.ndarray | Deep:
+def read_picture(data: bytes, max_pixels: int, room: Room | None = None) -> np.ndarray | Deep:
     """Read an image, upright: RGB uint8 (H, W, 3), or what has more than 8 bits. Raises as `decode`."""
     if not data:
         raise DecodeError("empty file")
     if jpeg.is_jpeg(data):
-        return _jpeg(data, max_pixels)
+        return _jpeg(data, max_pixels, room)
     if is_tiff(data):
         return read_tiff(data, max_pixels)
     if header := header_of_pnm(data):
@@ -101,7 +103,7 @@ def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     return square
 
 
-def _jpeg(data: bytes, max_pixels: int) -> np.ndarray | Deep:
+def _jpeg(data: bytes, max_pixels: int, room: Room | None) -> np.ndarray | Deep:
     frame = jpeg.frame_of(data)
     if frame is not None and frame[0] != 8:
         return jpeg.read_deep_jpeg(data, frame, max_pixels)
@@ -110,7 +112,7 @@ def _jpeg(data: bytes, max_pixels: int) -> np.ndarray | Deep:
         if image.mode not in ("L", "RGB"):
             jpeg.refuse_incomplete(whole)
             return _eight_bit(image)
-        pixels, orientation = jpeg.pixels_of_jpeg(whole, image), orientation_of(image)
+        pixels, orientation = jpeg.pixels_of_jpeg(whole, image, room), orientation_of(image)
     return pixels if orientation == 1 else np.ascontiguousarray(upright(pixels, orientation))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from patchead.archive.damage import check_size, damage_told
 from patchead.archive.pixels import Deep
+from patchead.archive.room import Room
 from patchead.errors import DecodeError
 
 _END = b"\xff\xd9"
@@ -34,8 +35,10 @@ def completed(data: bytes) -> bytes:
     return data.rstrip(b"\0") + _END
 
 
-def pixels_of_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
+def pixels_of_jpeg(data: bytes, image: Image.Image, room: Room | None = None) -> np.ndarray:
     """Decode grey and colour JPEG of 8 bits, as stored: RGB uint8 (H, W, 3); ``image`` is Pillow's of its header.
+
+    The pixels lie in ``room`` where there is one.
 
     Raises:
         DecodeError: damaged, or its data end before the picture does.
@@ -43,8 +46,9 @@ def pixels_of_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
     import simplejpeg
 
     _refuse_zeros_before_end(data)
+    into: dict[str, Any] = {} if room is None else {"colorspace": "RGBX", "buffer": room.of(*image.size)}
     try:
-        pixels = simplejpeg.decode_jpeg(data)
+        pixels = simplejpeg.decode_jpeg(data, **into)[..., :3]
     except ValueError as exc:
         if "premature end" in str(exc).lower():
             _refuse_cut_off(data)

@@ -7,6 +7,8 @@ from math import ceil
 import numpy as np
 from PIL import Image
 
+from patchead.archive.room import with_fourth_byte
+
 SHRINK = 2
 """Times the wanted side that a picture has at least before it is resized as it should be; see `resized`."""
 _SUPPORT = 1.5  # pixels of the result by which a cubic reaches beyond its own, before and behind
@@ -19,7 +21,8 @@ def resized(
     """Resize RGB uint8 (H, W, 3) to ``size``, bicubic with antialias: uint8 (height, width, 3).
 
     A large picture is first reduced by whole numbers, each pixel the mean of a box, to no less than `SHRINK` times what
-    it becomes. Pillow does the same with ``reducing_gap``, and spends most of the time on copying the whole picture.
+    it becomes. Pillow does the same with ``reducing_gap``, and spends most of the time on copying the whole picture;
+    one that lies in a `room.Room` is not copied at all.
 
     Args:
         image: the picture.
@@ -35,9 +38,9 @@ def resized(
         return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=box))
     x, columns = _reach(left, right, size[0], width)
     y, rows = _reach(top, bottom, size[1], height)
-    small = _means(image[y:rows, x:columns], across, down)
+    small = _reduced(image[y:rows], (x, columns), (across, down))
     box = (left - x) / across, (top - y) / down, (right - x) / across, (bottom - y) / down
-    return np.array(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC, box=box))
+    return np.array(small.resize(size, Image.Resampling.BICUBIC, box=box))
 
 
 def _reach(start: float, stop: float, size: int, whole: int) -> tuple[int, int]:
@@ -46,8 +49,17 @@ def _reach(start: float, stop: float, size: int, whole: int) -> tuple[int, int]:
     return max(0, int(start - support)), min(whole, ceil(stop + support))
 
 
+def _reduced(image: np.ndarray, columns: tuple[int, int], by: tuple[int, int]) -> Image.Image:
+    """Some columns, each pixel the mean of a box; the boxes at the end may have fewer pixels."""
+    if (pixels := with_fourth_byte(image)) is None:
+        return Image.fromarray(_means(image[:, slice(*columns)], *by))
+    height, width = image.shape[:2]
+    whole = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)  # where it lies
+    return whole.reduce(by, (columns[0], 0, columns[1], height)).convert("RGB")
+
+
 def _means(image: np.ndarray, across: int, down: int) -> np.ndarray:
-    """Means of boxes: uint8 (ceil(H / down), ceil(W / across), 3); those at the end may have fewer pixels."""
+    """Means of boxes, strip by strip: uint8 (ceil(H / down), ceil(W / across), 3)."""
     height, width = image.shape[:2]
     out = np.empty((-(-height // down), -(-width // across), 3), np.uint8)
     strip = max(1, _STRIP // (width * down))

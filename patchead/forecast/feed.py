@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode, fit
+from patchead.archive.room import Room
 from patchead.encoders import EncoderSpec
 from patchead.errors import DecodeError
 from patchead.lake.heatmaps import Format, save_picture
@@ -58,14 +59,14 @@ def decoding_pace(sample: pa.Table, settings: DecodeSettings, image_size: int, d
         image_size: side in pixels of the encoder's images.
         drawing: of their heatmaps.
     """
-    found = list[tuple[float, ...]]()
+    found, room = list[tuple[float, ...]](), Room()
     for row in sample.to_pylist():
         ((_, data),) = encoded({name: [row[name]] for name in PLACE}, settings)
         if not isinstance(data, bytes):
             continue  # the run counts it; here is nothing to time
         began = time.process_time()
         try:
-            image = decode(data, max_pixels=settings.max_pixels)
+            image = decode(data, max_pixels=settings.max_pixels, room=room)
         except DecodeError:
             continue
         decoded = time.process_time()

@@ -13,9 +13,11 @@ import pyarrow.compute as pc
 from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode
 from patchead.archive.readers import BYTES_IN_FLIGHT, read_files, read_images, read_ranges
+from patchead.archive.room import Room
 from patchead.errors import ArchiveError, DecodeError, UnreadError
 from patchead.hashing import content_hash
 from patchead.lake.contents import Contents
+from patchead.nightly.decoded_unit import DecodedUnit
 from patchead.nightly.units import PLACE, view_number
 from patchead.runtime.in_hand import InHand, Watch
 from patchead.samples.recipe import SampleRecipe, stacked, turned
@@ -26,7 +28,6 @@ from patchead.settings.argument_names import in_settings
 from patchead.storage import Storage
 
 _BYTES_PER_PIXEL = 26  # of 16-bit RGB with alpha, at the worst moment
-_ARRAYS = ("pixels", "valid", "motions", "blocks")
 _ASKED = ("turn", "role", "part_id", "reading")
 
 
@@ -96,44 +97,6 @@ class Shared:
     """By group: manifest rows of images to align with, see `SampleRecipe`. Empty without alignment."""
 
 
-class DecodedUnit(NamedTuple):
-    """Hold what an actor gets of one unit; the arrays are those of `samples.recipe.stacked`, flat."""
-
-    unit_id: str
-    receipts: pa.Table
-    """RECEIPTS of every image; those that are ok and have no embedding yet have pixels, in this order."""
-    pixels: np.ndarray
-    """uint8 (M · S · S · 3,) of their views."""
-    valid: np.ndarray
-    """bool (n · V · P,)."""
-    motions: np.ndarray
-    """float32 (n · V · 2 · 3,)."""
-    blocks: np.ndarray
-    """int16 (n · B,)."""
-    group_id: str | None
-    read_bytes: int
-    """Of the encoded images."""
-
-    def as_row(self) -> pa.Table:
-        """Pack it as one row of list columns, which travels between the stages."""
-        receipts = pa.array([self.receipts.to_pylist()], pa.list_(pa.struct(RECEIPTS)))
-        arrays = {name: _one_list(getattr(self, name)) for name in _ARRAYS}
-        told = {"group_id": pa.array([self.group_id], pa.string()), "read_bytes": [self.read_bytes]}
-        return pa.table({"unit_id": [self.unit_id], "receipts": receipts, **arrays, **told})
-
-    @classmethod
-    def of(cls, row: pa.Table) -> DecodedUnit:
-        """Unpack what `as_row` has packed; the pixels are not copied."""
-        receipts = pa.Table.from_struct_array(row["receipts"][0].values).cast(RECEIPTS)
-        arrays = (row[name][0].values.to_numpy(zero_copy_only=False) for name in _ARRAYS)
-        told = (row[name][0].as_py() for name in ("group_id", "read_bytes"))
-        return cls(row["unit_id"][0].as_py(), receipts, *arrays, *told)
-
-
-def _one_list(array: np.ndarray) -> pa.LargeListArray:
-    return pa.LargeListArray.from_arrays(pa.array([0, array.size], pa.int64()), pa.array(array.reshape(-1)))
-
-
 def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[Shared]) -> pa.Table:
     """Read and decode one unit, a row of `units.UNIT`; a bad image is a receipt with its error.
 
@@ -148,10 +111,11 @@ def decode_unit(batch: pa.Table, *, settings: DecodeSettings, shared: Sequence[S
     read_bytes = 0
     with settings.watch(f"decoding of {len(receipts)} images of {unit['group_id']} ({unit['unit_id']})") as watch:
         guides = _guides(common.guides.get(unit["group_id"]), settings, scaling, watch)
+        hand = _AtHand(common.known, guides, settings, scaling, watch, Room())
         for index, data in encoded(unit, settings):
             read_bytes += len(data) if isinstance(data, bytes) else 0
             asked = {name: unit[name][index] for name in (*_ASKED, "image_id")}
-            receipts[index], views[index] = _decode_one(data, asked, common.known, guides, settings, scaling, watch)
+            receipts[index], views[index] = _decode_one(data, asked, hand)
     for index, receipt in enumerate(receipts):
         receipt |= {name: unit[name][index] for name in SAMPLE_KEY}
     fresh = [view for view in views if view is not None]
@@ -167,6 +131,18 @@ class _Candidate(NamedTuple):
     content: str
     part: str | None
     guide: Guide
+
+
+class _AtHand(NamedTuple):
+    """What every image of a unit is decoded with."""
+
+    known: Contents
+    guides: list[_Candidate]
+    settings: DecodeSettings
+    scaling: Scaling
+    watch: Watch
+    room: Room
+    """One image lies in it at a time: its views are copies."""
 
 
 def _guides(candidates: pa.Table | None, settings: DecodeSettings, scaling: Scaling, watch: Watch) -> list[_Candidate]:
@@ -250,40 +226,28 @@ def _too_long(size: int, settings: DecodeSettings) -> ArchiveError:
 
 
 def _decode_one(
-    data: bytes | ArchiveError,
-    asked: Mapping[str, Any],
-    known: Contents,
-    guides: list[_Candidate],
-    settings: DecodeSettings,
-    scaling: Scaling,
-    watch: Watch,
+    data: bytes | ArchiveError, asked: Mapping[str, Any], hand: _AtHand
 ) -> tuple[dict[str, Any], Views | None]:
     if isinstance(data, ArchiveError):
         return {"status": UNREAD if isinstance(data, UnreadError) else FAILED, "error": in_settings(str(data))}, None
-    recipe = settings.recipe
     digest = content_hash(data)
     # An aligned sample depends on its group's guides: another group's image of the same content is another sample.
-    same = {"reading": asked["reading"], "bit_depth": scaling.settled}
-    if recipe.align is None and (earlier := known.find(digest, asked["turn"], asked["role"], **same)):
+    same = {"reading": asked["reading"], "bit_depth": hand.scaling.settled}
+    if hand.settings.recipe.align is None and (
+        earlier := hand.known.find(digest, asked["turn"], asked["role"], **same)
+    ):
         return earlier, None
     try:
-        with watch.over(asked["image_id"]):
-            return _decoded(data, digest, asked, guides, settings, scaling)
+        with hand.watch.over(asked["image_id"]):
+            return _decoded(data, digest, asked, hand)
     except DecodeError as exc:
         return {"content_hash": digest, "status": FAILED, "error": in_settings(str(exc))}, None
 
 
-def _decoded(
-    data: bytes,
-    digest: str,
-    asked: Mapping[str, Any],
-    guides: list[_Candidate],
-    settings: DecodeSettings,
-    scaling: Scaling,
-) -> tuple[dict[str, Any], Views]:
+def _decoded(data: bytes, digest: str, asked: Mapping[str, Any], hand: _AtHand) -> tuple[dict[str, Any], Views]:
     """The receipt and the views of one image."""
-    recipe = settings.recipe
-    image = decode(data, max_pixels=settings.max_pixels, **scaling._asdict())
+    recipe = hand.settings.recipe
+    image = decode(data, max_pixels=hand.settings.max_pixels, room=hand.room, **hand.scaling._asdict())
     blocks = blocks_of(image, data)
     image, view = turned(image, asked["turn"] or 0), view_number(asked["role"])
     if view is not None:
@@ -293,8 +257,8 @@ def _decoded(
     if recipe.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect
         usable: list[Guide | None] = [
             None if g.content == digest or (asked["part_id"] and g.part == asked["part_id"]) else g.guide
-            for g in guides
+            for g in hand.guides
         ]
     else:
-        usable = [g.guide for g in guides]
+        usable = [g.guide for g in hand.guides]
     return receipt, replace(recipe.views(image, usable), blocks=blocks)

@@ -19,7 +19,8 @@ from patchead.encoders import EncoderSpec, build
 from patchead.encoders.weights import other_weights
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
+from patchead.nightly.decode import DecodeSettings, Shared, decode_unit
+from patchead.nightly.decoded_unit import DecodedUnit
 from patchead.nightly.landed import Landed
 from patchead.nightly.told import Brought, count_images, labels_by_group, tell_unit
 from patchead.nightly.units import as_read_now, samples, units

@@ -17,7 +17,8 @@ from patchead.errors import WeightsError
 from patchead.hashing import content_hash
 from patchead.lake.contents import Contents
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.nightly.decode import DecodedUnit, DecodeSettings, Shared, decode_unit
+from patchead.nightly.decode import DecodeSettings, Shared, decode_unit
+from patchead.nightly.decoded_unit import DecodedUnit
 from patchead.nightly.embed import EmbedActor, EmbedSpec, identify
 from patchead.nightly.units import units
 from patchead.samples.recipe import SampleRecipe
