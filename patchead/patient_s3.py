@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from functools import wraps
@@ -22,6 +21,7 @@ from s3fs import S3FileSystem
 from s3fs.core import S3File
 
 from patchead.errors import ReplacedFileError
+from patchead.retries import RETRIES
 
 Result = TypeVar("Result")
 
@@ -29,21 +29,6 @@ _LONGEST_PAUSE_S = 10.0
 _CUT = (AiohttpError, IncompleteRead, HTTPClientError, asyncio.TimeoutError)
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 _listed: ContextVar[str | None] = ContextVar("listed", default=None)
-
-
-class RetryCount:
-    """Count the requests of this process that were made again."""
-
-    def __init__(self) -> None:
-        self._lock, self.total = threading.Lock(), 0
-
-    def add(self, count: int) -> None:
-        """Add some."""
-        with self._lock:
-            self.total += count
-
-
-RETRIES = RetryCount()
 
 
 class RequestError(OSError):

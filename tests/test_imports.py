@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "patchead"
 BASE = {"schema", "errors", "storage", "threads", "transfers", "atomic_files", "batches", "arrow_columns", "files"}
 BASE |= {"hashing", "markdown"}
-BASE |= {"redaction", "printed", "patient_s3", "kept_tables", "result_tables"}
+BASE |= {"redaction", "printed", "patient_s3", "retries", "kept_tables", "result_tables"}
 NUMERICS = {"scoring", "search", "samples", "maps", "naming"}
 ROOMS = NUMERICS | {"archive", "encoders", "lake"}
 ALLOWED = {
@@ -32,7 +32,8 @@ ALLOWED = {
     "printed": {"redaction"},
     "arrow_columns": {"hashing", "redaction"},
     "storage": {"errors", "patient_s3"},
-    "patient_s3": {"errors"},
+    "patient_s3": {"errors", "retries"},
+    "retries": set(),
     "files": {"atomic_files", "errors", "storage"},
     "scoring": BASE,
     "search": BASE | {"scoring"},
@@ -118,9 +119,22 @@ def test_the_tasks_of_workers_start_without_what_they_do_not_need() -> None:
         f"patchead.nightly.{name}" for name in ("bit_depth", "decode", "twins", "explain", "explain_drawing")
     )
     heavy = {"torch", "timm", "ray", "scipy.stats", "scipy.cluster"}
-    code = f"import sys, {tasks}; print(*sorted({heavy} & set(sys.modules)))"
+    code = (
+        f"import sys, {tasks}; print(*sorted({heavy} & set(sys.modules)))\n"
+        "import patchead.runtime.ray_worker; print(*sorted({'ray.data', 's3fs', 'torch'} & set(sys.modules)))"
+    )
     started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not started.stdout.strip()
+
+
+def test_actors_start_without_the_parts_of_scipy_that_few_need() -> None:
+    """The special functions take 0.3 s, sparse matrices, clusters and statistics as much again and more."""
+    for module in MODULES:
+        if room(module) in NUMERICS:
+            at_once = ast.Module(ast.parse(module.read_text(encoding="utf-8")).body, [])
+            at_once.body = [node for node in at_once.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = {getattr(node, "module", None) or node.names[0].name for node in at_once.body}
+            assert {name for name in names if name.split(".")[0] == "scipy"} <= {"scipy.special"}, module
 
 
 def test_commands_that_need_a_lake_alone_start_without_torch_and_ray(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from patchead.nightly.run_record import RunRecord, new_run_id
 from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score import score_groups
 from patchead.nightly.told import Scoring
-from patchead.patient_s3 import RETRIES
 from patchead.printed import say
+from patchead.retries import RETRIES
 from patchead.runtime import logs
 from patchead.runtime.executor import Executor
 from patchead.runtime.stop import Stop, what_is_kept

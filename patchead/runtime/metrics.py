@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from patchead.patient_s3 import RETRIES
+from patchead.retries import RETRIES
 
 LABELS = ("night", "product", "stage")
 """Of every metric; empty where one does not apply."""

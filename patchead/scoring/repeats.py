@@ -6,12 +6,14 @@ Images of one repeat hide each other's defect (method.md §9.2). They are scored
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import connected_components
 
 from patchead.scoring.burn_out import Evidence
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 FEWEST = 3
 """Images of a repeat, at least: two that share a defect do not hide it from the mean over K references."""
@@ -108,6 +110,9 @@ def find_repeats(evidence: Evidence, patch_scores: np.ndarray, grid: tuple[int, 
 
 def _lie_together(at: np.ndarray, grid: tuple[int, int]) -> bool:
     """Whether, of a typical image's view, the patches ``at`` (s, 2) are for the most part neighbours of each other."""
+    from scipy.sparse import csr_matrix
+    from scipy.sparse.csgraph import connected_components
+
     patch = at[:, 1]
     view, rest = np.divmod(patch, grid[0] * grid[1])
     y, x = np.divmod(rest, grid[1])
@@ -146,6 +151,8 @@ def _patches_that_stand_out(evidence: Evidence, patch_scores: np.ndarray) -> tup
 
 def _named(evidence: Evidence, image: np.ndarray, place: np.ndarray, n: int) -> csr_matrix:
     """Which images (n,) each patch names, its own among them: 0 or 1, float64 (s, n)."""
+    from scipy.sparse import csr_matrix  # half a second: not for actors that look for no repeats
+
     images = np.concatenate([image[:, None], evidence.images[image, place]], axis=1)
     patch, column = np.nonzero(images >= 0)
     return csr_matrix((np.ones(len(patch)), (patch, images[patch, column])), shape=(len(image), n))
@@ -153,7 +160,7 @@ def _named(evidence: Evidence, image: np.ndarray, place: np.ndarray, n: int) -> 
 
 def _regions(named: csr_matrix, image: np.ndarray) -> list[np.ndarray]:
     """Patches int64 of each region, the one that the most images show first."""
-    from scipy.cluster.hierarchy import fcluster, linkage  # not for actors that look for no repeats
+    from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
     common = (named @ named.T).toarray()

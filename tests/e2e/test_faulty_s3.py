@@ -11,7 +11,7 @@ import pytest
 from patchead.errors import LakeError
 from patchead.files import Folder
 from patchead.nightly.run_record import RunRecord
-from patchead.patient_s3 import RETRIES
+from patchead.retries import RETRIES
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS, good_images, rows, table, write_group
 from tests.helpers.faulty_proxy import FaultyProxy, some_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patchead.patient_s3 import RETRIES
+from patchead.retries import RETRIES
 from patchead.runtime import metrics
 
 
