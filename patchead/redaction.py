@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -54,6 +55,7 @@ _KNOWN_FORMS = re.compile(
 )
 _OF_ENVIRONMENT = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|API_?KEY|ACCOUNT_KEY")
 _NOT_A_SECRET = re.compile(r"(FILE|PATH|DIR|URI|URL|MODE|PARALLELISM)$")
+_PLAIN = re.compile(r"[^:=%@]*")  # without one of these, a text can hold no more than a key of a well-known form
 _SHORTEST = 8  # of a secret in the environment: what is shorter is a word like "false"
 
 
@@ -100,6 +102,8 @@ def _redacted(text: str, of_environment: Sequence[str]) -> str:
     for value in of_environment:
         text = text.replace(value, REDACTED)
     text = _KNOWN_FORMS.sub(REDACTED, text)
+    if _PLAIN.fullmatch(text):
+        return text
     text = _USERINFO.sub(lambda found: f"{found[1] or found[2] or ''}{REDACTED}@", text)
     text = _NO_PORT.sub(lambda found: f"{found[1]}{REDACTED}", text)
     text = _ADDRESS.sub(lambda found: _without_values(found[0], in_address=True), text)
@@ -157,9 +161,10 @@ def _without_values(text: str, *, in_address: bool) -> str:
 
 def _of_environment() -> list[str]:
     """The values of this process's environment that are secrets, the longest first."""
-    found = {
-        value
-        for name, value in os.environ.items()
-        if _OF_ENVIRONMENT.search(name.upper()) and not _NOT_A_SECRET.search(name.upper())
-    }
+    found = {os.environ.get(name, "") for name in [*os.environ] if _names_a_secret(name)}
     return sorted((value for value in found if len(value) >= _SHORTEST), key=len, reverse=True)
+
+
+@lru_cache(maxsize=1024)
+def _names_a_secret(name: str) -> bool:
+    return bool(_OF_ENVIRONMENT.search(name.upper()) and not _NOT_A_SECRET.search(name.upper()))
