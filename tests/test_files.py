@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from patchead.atomic_files import write_atomically, written_atomically
@@ -67,3 +68,11 @@ def test_bytes_and_then_the_name_are_on_the_disk(tmp_path: Path, monkeypatch: py
     Folder(str(tmp_path / "c"), Storage()).write("y", lambda sink: sink.write(b"whole"))
     assert calls[0] == tmp_path
     assert calls[-2:] == ["renamed", tmp_path / "c"]
+
+
+@pytest.mark.parametrize(
+    "uri", ["/a/b/", "a/../b", "./", "/", "file:///a/b", "file://a", "~/a", "/a//é b", "file:/a", "a:b"]
+)
+def test_a_local_path_is_read_as_fsspec_reads_it(uri: str) -> None:
+    filesystem, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    assert Storage().filesystem(uri) == (filesystem, path.rstrip("/"))
