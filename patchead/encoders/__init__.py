@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from patchead.encoders.base import Encoder
-from patchead.encoders.build import build, describe
+from patchead.encoders.build import build, built_once, describe
 from patchead.encoders.embedded import EmbeddedImages
 from patchead.encoders.spec import EncoderShape, EncoderSpec
 
-__all__ = ["EmbeddedImages", "Encoder", "EncoderShape", "EncoderSpec", "build", "describe"]
+__all__ = ["EmbeddedImages", "Encoder", "EncoderShape", "EncoderSpec", "build", "built_once", "describe"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
@@ -12,6 +14,18 @@ from patchead.encoders.choice import image_size_of, layers_of
 from patchead.encoders.spec import Architecture, EncoderShape, EncoderSpec, check_spec, shape_of
 from patchead.errors import SettingsError, bad_argument
 
+_last: ContextVar[list[tuple[EncoderSpec, Encoder]] | None] = ContextVar("last", default=None)
+
+
+@contextmanager
+def built_once() -> Iterator[None]:
+    """Have `build` return the encoder that it has built last, where it is the same, inside the block and its thread."""
+    token = _last.set([])
+    try:
+        yield
+    finally:
+        _last.reset(token)
+
 
 def build(spec: EncoderSpec) -> Encoder:
     """Build the encoder of ``spec`` with its weights, ready to embed.
@@ -20,6 +34,16 @@ def build(spec: EncoderSpec) -> Encoder:
         SettingsError: name, tag, image size, layers, dtype or device cannot be used.
         WeightsError: the weights cannot be found, verified, read or fitted to the model.
     """
+    last = _last.get()
+    if last is None:
+        return _build(spec)
+    if not last or last[0][0] != spec:
+        last.clear()  # no two of them in memory
+        last.append((spec, _build(spec)))
+    return last[0][1]
+
+
+def _build(spec: EncoderSpec) -> Encoder:
     describe(spec)  # everything that can be refused is refused before any weight is fetched
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise SettingsError(bad_argument("device", "cuda", "cpu on a machine without a GPU", "Set it to cpu or auto."))

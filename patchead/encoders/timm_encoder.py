@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import timm
@@ -126,11 +126,17 @@ def _resolve(spec: EncoderSpec) -> str:
             allowed = f"hub:{tag}, the tag that `name` has"
             raise SettingsError(bad_argument("weights", spec.weights, allowed, "Give the tag once."))
         tag = source.value
-    tags = [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
+    tags = _tags(name)
     if (tag and tag not in tags) or (source.origin == "hub" and not tags):
         allowed = f"one of {name}'s hub tags ({', '.join(tags) or 'it has none'})"
         raise SettingsError(bad_value("the hub tag", tag or "hub", allowed) + nearest_name(tag, tags))
     return f"{name}.{tag}" if tag else name
+
+
+@cache
+def _tags(name: str) -> list[str]:
+    """The hub tags of a model of timm, which looks for them among all its names."""
+    return [full.partition(".")[2] for full in timm.list_models(f"{name}.*", pretrained=True)]
 
 
 def _load(spec: EncoderSpec, model_name: str) -> Any:

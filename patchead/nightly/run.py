@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 from rich.console import Console
 
 from patchead.archive.catalog import first_look
+from patchead.encoders import built_once
 from patchead.errors import PatcheadError, SettingsError, bad_value
 from patchead.lake.lease import Lease, lease
 from patchead.lake.preflight import preflight
@@ -90,7 +91,9 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
                 manifest = night.catalog()
                 if until == "catalog":
                     return record.stopped_after(until)
-                embedded = night.embedded(manifest)
+                # One process needs one encoder, for its id and to embed; of a cluster's, none stays with the driver.
+                with built_once() if executor.name == "inline" else nullcontext():
+                    embedded = night.embedded(manifest)
                 if until == "embed":
                     return record.stopped_after(until)
                 spec, group_of = night.score_spec(embedded.encoder, embedded.store), embedded.group_of

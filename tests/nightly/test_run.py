@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from patchead.encoders import EncoderSpec, timm_encoder
 from patchead.errors import SettingsError, TooManyFailuresError
 from patchead.lake.publication import published
 from patchead.nightly.run import STAGES, run_night
@@ -31,13 +32,16 @@ def run(tmp_path: Path):
     return call
 
 
-def test_a_run_goes_on_stage_by_stage_under_its_id(run, tmp_path: Path) -> None:
-    lake = str(tmp_path / "lake")
-    states = []
+def test_a_run_goes_on_stage_by_stage_under_its_id(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, build = str(tmp_path / "lake"), timm_encoder.build
+    built = list[EncoderSpec]()
+    monkeypatch.setattr(timm_encoder, "build", lambda spec: built.append(spec) or build(spec))
+    states, encoders = [], []
     for stage in STAGES:
         assert not published(lake, Storage(), "r")
         record = run(stage)
         states.append((record.state, record.embedded, record.reused))
+        encoders.append(len(built))
     n = record.images
     assert states == [
         ("stopped after catalog", 0, 0),
@@ -45,6 +49,7 @@ def test_a_run_goes_on_stage_by_stage_under_its_id(run, tmp_path: Path) -> None:
         ("stopped after score", 0, n),
         ("published", 0, n),
     ]
+    assert encoders == [0, 1, 2, 3]  # one is enough for its id and to embed
     assert record.scoring["tasks_done"] == 0  # the scores of the call before were staged
     assert published(lake, Storage(), "r")
 
