@@ -93,7 +93,8 @@ class Stage:
         settings = dataclasses.replace(settings, max_references=limits.max_references, grid=grid)
         self.plan = make_plan([(g.group_id, len(g.image_ids)) for g in groups], grid[0] * grid[1], D, limits)
         self.folder, self.groups = RunFolder(str(lake), Storage(), "run"), {g.group_id: g for g in groups}
-        self.pool = Pool(size=actors, num_cpus=0.25, num_gpus=0, threads=1, decode_cpus=0.125)
+        # On Ray two blocks are loaded at a time, as each takes a process that has to start.
+        self.pool = Pool(size=actors, num_cpus=0.25, num_gpus=0, threads=1, decode_cpus=0.5)
         self.executor, self.counter = executor, executor.call_counter()
         self.spec = ScoreSpec(store, self.folder, settings, self.pool, self.counter)
 
@@ -273,7 +274,7 @@ def test_a_group_that_cannot_be_scored_fails_alone_in_a_pack_of_small_ones(tmp_p
 def test_an_actor_killed_mid_group_changes_nothing_and_what_is_redone_is_counted(
     tmp_path: Path, on_ray: RayExecutor
 ) -> None:
-    n, grid = 32, (48, 48)  # a tile takes some tenths of a second
+    n, grid = 32, (40, 40)  # a tile takes a tenth of a second and more
     embeddings = embeddings_of(n, grid[0] * grid[1], D)
     store, group = stored(tmp_path, embeddings)
     stage, ended = Stage(tmp_path, store, [group], on_ray, 2, grid), threading.Event()
