@@ -116,7 +116,7 @@ def test_numerics_do_no_input_or_output() -> None:
 def test_the_tasks_of_workers_start_without_what_they_do_not_need() -> None:
     """Every worker of a cluster imports the module of its task once: torch takes more than a second of it."""
     tasks = ", ".join(
-        f"patchead.nightly.{name}" for name in ("bit_depth", "decode", "twins", "explain", "explain_drawing")
+        f"patchead.nightly.{name}" for name in ("bit_depth", "decode", "twins", "group", "explain", "explain_drawing")
     )
     heavy = {"torch", "timm", "ray", "scipy.stats", "scipy.cluster"}
     code = (

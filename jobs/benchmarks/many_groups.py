@@ -30,7 +30,8 @@ from patchead.nightly.run import run_night
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.score import score_groups
 from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
-from patchead.plan.group_plan import Limits, Plan, make_plan
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import Plan
 from patchead.plan.tasks import LOAD, PlannedTasks
 from patchead.runtime.pool import Pool
 from patchead.runtime.ray_executor import RayExecutor

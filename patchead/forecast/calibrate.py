@@ -26,7 +26,7 @@ from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group, GroupJob, load
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
-from patchead.plan.group_plan import GroupPlan
+from patchead.plan.planned import GroupPlan
 from patchead.plan.tasks import group_tasks
 from patchead.runtime.pool import Pool
 from patchead.runtime.ray_executor import RayExecutor

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from patchead.forecast.cluster import Cluster
 from patchead.forecast.simulate import simulate
-from patchead.plan.group_plan import Plan
+from patchead.plan.planned import Plan
 from patchead.plan.tasks import PlannedTasks, group_tasks
 
 

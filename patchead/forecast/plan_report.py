@@ -21,8 +21,9 @@ from patchead.forecast.stages import Stage
 from patchead.forecast.stages_report import night_lines, total_line
 from patchead.forecast.survey import Survey, actor_count, device_of, limits_on, survey_archive
 from patchead.nightly import wiring
-from patchead.plan.group_plan import GroupPlan, Limits, Plan
+from patchead.plan.group_plan import Limits
 from patchead.plan.peak_memory import peak_bytes
+from patchead.plan.planned import GroupPlan, Plan
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
 from patchead.printed import add_cells, tell
 from patchead.scoring.memory_budget import GIGABYTE

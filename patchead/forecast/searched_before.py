@@ -6,7 +6,7 @@ from typing import Any
 
 from patchead.lake.tables import read_rows
 from patchead.nightly import wiring
-from patchead.plan.group_plan import Plan
+from patchead.plan.planned import Plan
 from patchead.settings.model import Config
 
 _COLUMNS = ["night", "product", "group_id", "search", "search_share"]

@@ -20,7 +20,7 @@ from patchead.forecast.stages_report import night_lines, total_line
 from patchead.forecast.survey import Survey, device_of, limits_on, survey_archive
 from patchead.nightly import wiring
 from patchead.nightly.prompts import prompt_counts
-from patchead.plan.group_plan import Plan, PromptCounts
+from patchead.plan.planned import Plan, PromptCounts
 from patchead.plan.tasks import PlannedTasks
 from patchead.printed import add_cells, tell
 from patchead.scoring.memory_budget import GIGABYTE

@@ -18,7 +18,8 @@ from patchead.forecast.feed import DecodingPace, Drawing, decoding_pace, evenly_
 from patchead.forecast.stages import IMAGINED, Night, cores_of, per_image, shown_images
 from patchead.nightly import wiring
 from patchead.nightly.prompts import list_prompts
-from patchead.plan.group_plan import Limits, Plan, PromptCounts, make_plan
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import Plan, PromptCounts
 from patchead.review.references import counts
 from patchead.settings.model import Config
 from patchead.settings.modes import accepted_references

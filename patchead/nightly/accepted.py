@@ -15,7 +15,7 @@ from patchead.lake.accepted import Accepted
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import GroupPrompts
-from patchead.plan.group_plan import PromptCounts
+from patchead.plan.planned import PromptCounts
 from patchead.review.references import choose, embeddings_of, require_scores
 from patchead.runtime.executor import RunTasks
 from patchead.scoring.conformal import benjamini_hochberg, conformal_p_values

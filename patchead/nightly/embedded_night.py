@@ -11,7 +11,7 @@ from patchead.nightly.accepted import AcceptedGroups
 from patchead.nightly.embed import EncoderFacts
 from patchead.nightly.group import Group, GroupPrompts, compared_digest
 from patchead.nightly.score_spec import ScoreSettings
-from patchead.plan.group_plan import Plan
+from patchead.plan.planned import Plan
 
 Groups = dict[str, pa.Table]
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from patchead.arrow_columns import codes, digest
 from patchead.batches import concurrently
 from patchead.lake.embeddings import EmbeddingStore
-from patchead.plan.group_plan import GroupPlan, PromptCounts
+from patchead.plan.planned import GroupPlan, PromptCounts
 from patchead.runtime.executor import CallCounter
 from patchead.samples.side_arrays import SideArrays
 from patchead.scoring.aggregate import count_references

@@ -27,7 +27,8 @@ from patchead.nightly.landed import Landed
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
 from patchead.nightly.twins import same_as, twins_of
-from patchead.plan.group_plan import GroupPlan, Limits, Plan, make_plan
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import GroupPlan, Plan
 from patchead.plan.tasks import Task
 from patchead.runtime.executor import ActorPool, Executor
 from patchead.runtime.pool import Pool

@@ -37,7 +37,8 @@ from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.told import count_images, tell_published
 from patchead.nightly.try_bounds import with_bounds
 from patchead.nightly.twins import with_twins
-from patchead.plan.group_plan import Plan, PromptCounts, make_plan
+from patchead.plan.group_plan import make_plan
+from patchead.plan.planned import Plan, PromptCounts
 from patchead.printed import say
 from patchead.runtime.executor import Executor
 from patchead.runtime.in_hand import MOST_STARTS

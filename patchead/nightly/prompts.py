@@ -14,7 +14,7 @@ from patchead.archive.keys import without_night
 from patchead.arrow_columns import by_group, values
 from patchead.errors import ArchiveError, SettingsError
 from patchead.nightly.prompt_nulls import null_count
-from patchead.plan.group_plan import PromptCounts
+from patchead.plan.planned import PromptCounts
 from patchead.schema import FAILED, PROMPT, TO_EMBED, completed
 from patchead.scoring.panel import reference_panel
 from patchead.storage import Storage, explained

@@ -16,7 +16,7 @@ from patchead.nightly.run_record import shortened
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.told import MOST_TOLD, Scoring
-from patchead.plan.group_plan import Plan
+from patchead.plan.planned import Plan
 from patchead.plan.tasks import FINISH, LOAD, PACK, Key, PlannedTasks, Task
 from patchead.runtime.executor import Executor, Handle
 from patchead.runtime.pool import Pool

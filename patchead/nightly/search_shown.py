@@ -14,7 +14,7 @@ from patchead.errors import LostNodesError, PatcheadError
 from patchead.nightly.group import Group, GroupJob
 from patchead.nightly.score_actor import ScoreActor
 from patchead.nightly.score_spec import ScoreSpec
-from patchead.plan.group_plan import Plan
+from patchead.plan.planned import Plan
 from patchead.plan.tasks import Task
 from patchead.runtime.executor import Executor
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.nightly.accepted import drifted
-from patchead.plan.group_plan import Plan
+from patchead.plan.planned import Plan
 from patchead.runtime import logs, metrics
 
 Labels = dict[str, str]

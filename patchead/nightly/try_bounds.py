@@ -17,7 +17,8 @@ import torch
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly.group import Group, load
 from patchead.nightly.score_spec import ScoreSettings
-from patchead.plan.group_plan import GroupPlan, Limits, Plan, workload
+from patchead.plan.group_plan import Limits, workload
+from patchead.plan.planned import GroupPlan, Plan
 from patchead.runtime.executor import RunTasks
 from patchead.scoring.aggregate import neighbours
 from patchead.scoring.precision import dtype_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from patchead.plan.group_plan import GroupPlan, Limits, workload
+from patchead.plan.group_plan import Limits, workload
+from patchead.plan.planned import GroupPlan
 from patchead.scoring.memory_budget import SCORE_BYTES, matmul_bytes
 from patchead.search.score import BOUNDED, WINDOWED
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
-from patchead.plan.group_plan import GroupPlan, Plan, flops_of
+from patchead.plan.group_plan import flops_of
+from patchead.plan.planned import GroupPlan, Plan
 from patchead.scoring.memory_budget import SCORE_BYTES, STORED_BYTES
 
 LOAD = "load"

@@ -7,7 +7,8 @@ import pytest
 from patchead.forecast.cluster import Cluster
 from patchead.forecast.device_speeds import named
 from patchead.forecast.overlap import Feed, schedules
-from patchead.plan.group_plan import GroupPlan, Limits, Plan, make_plan
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import GroupPlan, Plan
 
 FIGURES = named("H100").model_copy(update={"task_seconds": 1.0, "start_seconds": 0.0})
 

@@ -12,7 +12,8 @@ from patchead.errors import SettingsError
 from patchead.forecast.cluster import Cluster, Disturbances
 from patchead.forecast.simulate import simulate
 from patchead.forecast.simulate_report import even_groups
-from patchead.plan.group_plan import GroupPlan, Limits, Plan, make_plan
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import GroupPlan, Plan
 from patchead.plan.tasks import PlannedTasks, Task
 from tests.helpers.figures import figures
 

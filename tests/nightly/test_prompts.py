@@ -15,7 +15,7 @@ from patchead.errors import ArchiveError, SettingsError
 from patchead.nightly.prompt_nulls import NullSamples
 from patchead.nightly.prompts import PromptRequest, PromptSet, list_prompts, prompt_catalog, require_usable
 from patchead.nightly.units import view_number
-from patchead.plan.group_plan import PromptCounts
+from patchead.plan.planned import PromptCounts
 from patchead.samples.stand_ins import STAND_INS
 from patchead.schema import FAILED, OK, PROMPT, PROMPT_VIEW, RECEIPTS, table
 

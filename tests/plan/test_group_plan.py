@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchead.errors import PlanError
-from patchead.plan.group_plan import Limits, PromptCounts, make_plan
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import PromptCounts
 
 LIMITS = Limits(memory_bytes=4 * 10**9)
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchead.plan.group_plan import GroupPlan, Limits, Plan, PromptCounts, make_plan
+from patchead.plan.group_plan import Limits, make_plan
 from patchead.plan.peak_memory import peak_bytes
+from patchead.plan.planned import GroupPlan, Plan, PromptCounts
 from patchead.plan.tasks import LOAD, PACKED_FLOPS, PACKED_GROUPS, SMALL_FLOPS, PlannedTasks, group_tasks
 
 P, D = 3, 5
