@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SUBMITTED, UNDER_WAY, PUBLISHED = "submitted", "under way", "succeeded before"
 _PATIENCE_S = 300.0  # how long the dashboard may be away while a job is followed
+_STARTING, _STARTING_S = "No available agent", 180.0  # what the job server of a cluster says until its first node is up
 _LOST = 1  # exit code of a job that has none of its own: its machine was lost
 
 
@@ -50,6 +51,8 @@ class Jobs:
     def submit(self, request: JobRequest) -> str:
         """Submit a run; one that is under way is left alone, one that failed is tried again under its id.
 
+        A cluster that is just starting is waited for, up to three minutes.
+
         Returns:
             `SUBMITTED`, `UNDER_WAY`, or `PUBLISHED`: of an id that has succeeded nothing is submitted.
 
@@ -67,16 +70,28 @@ class Jobs:
                 return UNDER_WAY
             if state is not None:
                 self._client.delete_job(request.submission_id)
-            self._client.submit_job(
-                entrypoint=request.entrypoint,
-                submission_id=request.submission_id,
-                runtime_env=dict(request.runtime_env),
-                metadata=dict(request.metadata),
-                entrypoint_num_cpus=request.num_cpus or None,
-                entrypoint_memory=request.memory or None,
-                entrypoint_resources=dict(request.resources) or None,
-            )
+            self._submit(request)
         return SUBMITTED
+
+    def _submit(self, request: JobRequest) -> None:
+        until = time.monotonic() + _STARTING_S
+        while True:
+            try:
+                self._client.submit_job(
+                    entrypoint=request.entrypoint,
+                    submission_id=request.submission_id,
+                    runtime_env=dict(request.runtime_env),
+                    metadata=dict(request.metadata),
+                    entrypoint_num_cpus=request.num_cpus or None,
+                    entrypoint_memory=request.memory or None,
+                    entrypoint_resources=dict(request.resources) or None,
+                )
+            except RuntimeError as exc:
+                if _STARTING not in str(exc) or time.monotonic() >= until:
+                    raise
+                time.sleep(1)
+            else:
+                return
 
     def follow(self, submission_id: str, write: Callable[[str], None], every: float = 2.0) -> int:
         """Write what a job prints until it has ended; returns its own exit code.

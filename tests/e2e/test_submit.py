@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +12,9 @@ from patchead.encoders import EncoderSpec, build
 from patchead.local import embed_images, score_samples
 from patchead.scoring.aggregate import Aggregation
 from tests.helpers.e2e_tools import ROOT, SMALL, SMALL_OPTIONS, by_id, good_images, png, spoiled, write_group
-from tests.helpers.s3_server import free_ports
+from tests.helpers.ray_head import RAY, ray_head
 
 NIGHT = "2026-11-21"
-RAY = Path(sys.executable).parent / "ray"
 
 
 @pytest.fixture(scope="module")
@@ -48,41 +44,11 @@ def entrypoint(archive: Path, lake: Path) -> list[str]:
     return [sys.executable, str(ROOT / "jobs/nightly.py"), *SMALL_OPTIONS, f"--archive={archive}", f"--lake={lake}"]
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """A Ray cluster of one node with a job server, on loopback and free ports; its address and the environment."""
-    port, dashboard, client, agent, grpc = free_ports(5)
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"RAY_AUTH_MODE": "disabled", "RAY_DATA_DISABLE_PROGRESS_BARS": "1", "HOME": str(tmp_path)}
-    command = [RAY, "start", "--head", "--block", "--num-cpus=2", "--node-ip-address=127.0.0.1", f"--port={port}"]
-    command += [f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}"]
-    command += ["--min-worker-port=0", "--max-worker-port=0", "--disable-usage-stats"]  # 0: any free port
-    command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
-    with (tmp_path / "ray.log").open("w") as log:
-        head = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        address = f"http://127.0.0.1:{dashboard}"
-        try:
-            _wait_for_jobs(address, env, head, tmp_path / "ray.log")
-            yield address, env
-        finally:
-            head.send_signal(signal.SIGTERM)
-            head.wait()
-
-
-def _wait_for_jobs(address: str, env: dict[str, str], head: subprocess.Popen[bytes], log: Path) -> None:
-    while subprocess.run(
-        [RAY, "job", "list", "--address", address], env=env, capture_output=True, check=False
-    ).returncode:
-        assert head.poll() is None, log.read_text()
-
-
 @pytest.mark.slow  # the two nodes below are a cluster that the test starts, and the job is submitted to them too
-def test_submitted_to_a_cluster(
-    archive: Path, tmp_path: Path, expected: dict[str, float], cluster: tuple[str, dict[str, str]]
-) -> None:
-    address, env = cluster
-    command = [RAY, "job", "submit", "--address", address, "--", *entrypoint(archive, tmp_path / "lake")]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+def test_submitted_to_a_cluster(archive: Path, tmp_path: Path, expected: dict[str, float]) -> None:
+    with ray_head(tmp_path, num_cpus=2) as head:
+        command = [RAY, "job", "submit", "--address", head.dashboard, "--", *entrypoint(archive, tmp_path / "lake")]
+        done = subprocess.run(command, env=head.environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "20 images = 20 scored + 0 failed + 0 skipped" in done.stdout.replace("\n", " ").replace("  ", " ")
     found = {image_id: row["score"] for image_id, row in by_id(tmp_path / "lake").items()}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -45,17 +47,29 @@ def ray_head(
     command += [f"--metrics-export-port={metrics}", f"--object-store-memory={300 * 10**6}"]
     command += [f"--resources={json.dumps({'driver': driver})}"] if driver else []
     log = folder / "ray.log"
+    # A folder of its own: a job connects to the cluster that was started last in its head's, whoever started it.
+    own = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # a short path: sockets lie in it
     with log.open("w") as sink:
-        process = subprocess.Popen(command, env=env, stdout=sink, stderr=sink, start_new_session=True)
+        process = subprocess.Popen(
+            [*command, f"--temp-dir={own.name}"], env=env, stdout=sink, stderr=sink, start_new_session=True
+        )
     url = f"http://127.0.0.1:{dashboard}"
     try:
         listed = [RAY, "job", "list", "--address", url]
-        while subprocess.run(listed, env=env, capture_output=True, check=False).returncode:
+        while subprocess.run(listed, env=env, capture_output=True, check=False).returncode or not _listens(agent):
             assert process.poll() is None, log.read_text()
         yield RayHead(f"127.0.0.1:{port}", url, f"127.0.0.1:{metrics}", env, process)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
+        own.cleanup()
+
+
+def _listens(port: int) -> bool:
+    """Tell whether a node's agent is up, without which no job is taken."""
+    with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
 
 
 @contextmanager
