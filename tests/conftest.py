@@ -106,21 +106,28 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def plain_loops() -> Iterator[None]:
-    """torch as it is on a processor without VNNI, AVX512-BF16 or AMX: integer and bfloat16 products by a plain loop."""
+    """A processor that is fast in float32 alone: integer and bfloat16 products by plain loops, of torch and NumKong."""
+    import numkong
     import torch
 
     from patchead.evaluation import encoder_probe
-    from patchead.scoring import precision_probe
+    from patchead.scoring import integer_products, precision_probe
 
     def forget() -> None:
         encoder_probe._probed.cache_clear()
         precision_probe._probed.cache_clear()
+        integer_products.numkong_over_torch.cache_clear()
 
     forget()
+    fast = [name for name, there in numkong.get_capabilities().items() if there and name != "serial"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's word on Intel GPUs
         with torch.backends.mkldnn.flags(enabled=False):
+            for name in fast:
+                numkong.disable_capability(name)
             yield
+    for name in fast:
+        numkong.enable_capability(name)
     forget()
 
 

@@ -8,18 +8,21 @@ from functools import partial
 import torch
 
 from benchmarks.records import Record
+from patchead.scoring.integer_products import Multiply, by_numkong, by_torch, floats
 from patchead.scoring.precision import DTYPES, matmul_dtype
-from patchead.scoring.precision_probe import probe, race
+from patchead.scoring.precision_probe import probe
+from patchead.scoring.race import race
 
 _SIDE, _DIM = 1024, 768
 _TURNS = 5
 
 
 def arithmetic() -> list[Record]:
-    """Rates of one core in `torch.mm` and, of integers, `torch._int_mm`; what `precision: auto` makes of the kernel."""
+    """Rates of one core in `torch.mm` and, of integers, of torch and NumKong; what `precision: auto` makes of both."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    seconds = race({name: _multiplication(name) for name in DTYPES}, _TURNS)
+    runs = {name: _multiplication(name, by_torch if name == "int8" else floats) for name in DTYPES}
+    seconds = race(runs | {"int8, NumKong": _multiplication("int8", by_numkong)}, _TURNS)
     torch.set_num_threads(threads)
     case, work = f"{_SIDE} x {_SIDE} x {_DIM}, 1 thread", 2 * _SIDE**2 * _DIM / 1e9
     bare = partial(Record, benchmark="arithmetic", case=case, metric="matrix multiplication", unit="GOP/s")
@@ -29,10 +32,8 @@ def arithmetic() -> list[Record]:
     return found + [probed(precision=name, value=speed) for name, speed in probe(candidates=DTYPES).items()]
 
 
-def _multiplication(precision: str) -> Callable[[], torch.Tensor]:
+def _multiplication(precision: str, multiply: Multiply) -> Callable[[], object]:
     dtype, own = DTYPES[precision], torch.Generator().manual_seed(0)
     a, b = (torch.randint(-127, 128, (_SIDE, _DIM), generator=own).to(dtype) for _ in range(2))
     out = torch.empty(_SIDE, _SIDE, dtype=matmul_dtype(dtype))
-    if dtype == torch.int8:
-        return lambda: torch._int_mm(a, b.t(), out=out)
-    return lambda: torch.mm(a, b.t(), out=out)
+    return lambda: multiply(a, b, out)

@@ -11,7 +11,8 @@ import torch
 
 from patchead.encoders import describe
 from patchead.forecast.calibrate import unit_vectors
-from patchead.scoring.precision_probe import probe, race
+from patchead.scoring.precision_probe import probe
+from patchead.scoring.race import race
 from patchead.settings.resolve import settled_precision
 from studies.cells import CHOOSING, GOOD, RATES, SPLITS
 from studies.features import DINO, DINO_AUTO, LITE, RANDOM, Model

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from patchead.encoders import EncoderSpec, build
-from patchead.scoring.precision_probe import choose, race
+from patchead.scoring.precision_probe import choose
+from patchead.scoring.race import race
 from patchead.settings.model import Config
 from patchead.settings.resolve import encoder_spec, this_device, with_precision
 

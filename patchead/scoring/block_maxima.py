@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from patchead.batches import slices
+from patchead.scoring.integer_products import multiplier
 from patchead.scoring.precision import allocate, matmul_dtype
 
 _MAXIMA_SHARE = 0.5  # of the L2: rows whose maxima are taken in one go, so that the second pass finds them there
@@ -42,7 +43,7 @@ def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -
     """
     a, b, ab, ba = pair
     scratch = scratches.pop()
-    multiply = torch._int_mm if a.dtype == torch.int8 else torch.mm
+    multiply = multiplier(a)
     (_, p, d), (_, q, _) = a.shape, b.shape
     rows, columns = shape
     by_row, by_column = multiples(a)
@@ -55,7 +56,7 @@ def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -
                 plans[sizes] = _Plan.of(a, *sizes, q, columns, scratch)
             plan = plans[sizes]
             for part in plan.parts:
-                multiply(x, padded(y[part.cut], by_column).t(), out=part.matrix)
+                multiply(x, padded(y[part.cut], by_column), part.matrix)
                 for step in part.steps:
                     if ab is not None:
                         torch.amax(step.by_row, 3, out=step.row)

@@ -6,7 +6,6 @@ and up to sixty times slower on one without. No name of a processor tells which;
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from patchead.scoring.integer_products import numkong_over_torch
 from patchead.scoring.precision import dtype_of, maxima_dtype
+from patchead.scoring.race import GIVE_UP, race
 from patchead.scoring.similarity import cosine_maxima
 from patchead.threads import threads_of
 
@@ -26,7 +27,6 @@ CLEARLY_FASTER = 1.5
 """Times the speed of fp32 from which on another arithmetic is taken: fp32 is exact, and a probe of milliseconds errs by
 a tenth."""
 _CLEARLY_SLOWER = 0.8
-_GIVE_UP = 4.0  # times the fastest: whoever takes longer is called no more
 _DIM = 384
 _TURNS = 5
 _BUDGET = 64 * 10**6
@@ -61,13 +61,17 @@ def probe(device: str = "cpu", candidates: Iterable[str] = CANDIDATES) -> dict[s
 
 
 def probe_with(threads: int, device: str, candidates: Sequence[str]) -> dict[str, float]:
-    """Take a `probe` with as many threads of torch as an actor will have; they are as before afterwards."""
+    """Take a `probe` with as many threads of torch as an actor will have; they are as before afterwards.
+
+    Where it times int8 on a CPU, `numkong over torch` is there too: above 1.1 NumKong multiplies the integers.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return probe(device, candidates)
+        found = probe(device, candidates)
     finally:
         torch.set_num_threads(before)
+    return found | ({"numkong over torch": numkong_over_torch()} if device == "cpu" and "int8" in found else {})
 
 
 def choose(probes: Sequence[Mapping[str, float]], candidates: Sequence[str] = CANDIDATES) -> str:
@@ -125,32 +129,6 @@ def to_time(asked: str, device: str) -> tuple[str, ...]:
     return () if asked == "fp32" else ("fp32", asked)
 
 
-def race(runs: Mapping[str, Callable[[], object]], turns: int, device: str = "cpu") -> dict[str, float]:
-    """Take the seconds of the fastest of ``turns`` calls of each, in turns.
-
-    On a CPU they are the seconds in which a core worked for this process: on a busy machine the others' would decide.
-    Whoever is more than 4 times slower than the fastest after two calls (the first of which also prepares) is not
-    called again.
-    """
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    best = dict.fromkeys(runs, inf)
-    for turn in range(turns):
-        for name, run in runs.items():
-            if turn > 1 and best[name] > _GIVE_UP * min(best.values()):
-                continue
-            best[name] = min(best[name], _seconds(run, clock))
-    return best
-
-
-def _seconds(run: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Seconds of a call; of as many as it takes until a coarse clock goes on."""
-    began, calls, now = clock(), 0, 0.0
-    while calls == 0 or now == began:
-        run()
-        calls, now = calls + 1, clock()
-    return (now - began) / calls
-
-
 @lru_cache(maxsize=1)
 def processor() -> str:
     """Name this machine's processor, with what decides how fast it multiplies: ``AMD EPYC (AVX-512, VNNI, BF16)``."""
@@ -203,7 +181,7 @@ class _Blocks:
 def _probed(device: str, names: tuple[str, ...], threads: int) -> Mapping[str, float]:
     few, many = _Blocks(2 * threads, 2, 64), _Blocks(2 * threads, 4, 256)
     first = race({name: few.comparison(name, device) for name in names}, _TURNS, device)
-    fast = [name for name in names if name == "fp32" or first[name] <= _GIVE_UP * min(first.values())]
+    fast = [name for name in names if name == "fp32" or first[name] <= GIVE_UP * min(first.values())]
     second = race({name: many.comparison(name, device) for name in fast}, _TURNS, device)
     # Seconds per work, from the difference: what a call costs above its work is in both, and falls out. It is
     # the same in every arithmetic, which tells the rate of those that have one time only.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from patchead.batches import slices
 from patchead.scoring.block_maxima import multiples, padded, padded_shape
+from patchead.scoring.integer_products import multiplier
 from patchead.scoring.memory_budget import SCORE_BYTES
 from patchead.scoring.precision import matmul_dtype
 from patchead.search.grid import Grid
@@ -97,11 +98,13 @@ class _Places:
         once, shape = self._once(len(places)), (len(self.asked), len(self.references))
         room = padded_shape(max(_LEAST, shape[0]), max(_LEAST, shape[1]), self.asked)
         scratch = torch.empty(room, dtype=matmul_dtype(self.asked.dtype), device=self.asked.device)
+        multiply = multiplier(self.asked)
         for place in range(max(self.first, places.start - self._reach) if once else places.start, places.stop):
             for other in self.grid.near(place, self.radius):
                 if once and (other < place or not (place in places or other in places)):
                     continue
-                found = self._cosines(place, other, scratch)[: shape[0], : shape[1]]
+                multiply(*self._vectors(place, other), scratch)
+                found = scratch[: shape[0], : shape[1]]
                 if place in places:
                     _keep(best, place, found)
                 if once and other != place and other in places:
@@ -109,12 +112,11 @@ class _Places:
             if place in places:
                 self.out[:, place] = self.reduce(best.pop(place).to(torch.float32))
 
-    def _cosines(self, place: int, other: int, out: Tensor) -> Tensor:
-        """Dot products of the queries at ``place`` with the references at ``other``, written to ``out``."""
+    def _vectors(self, place: int, other: int) -> tuple[Tensor, Tensor]:
+        """The queries at ``place`` and the references at ``other``."""
         by_row, by_column = multiples(self.asked)
         x = _filled(self.asked[:, place - self.first], by_row)
-        y = _filled(self.references[:, other - self.first], by_column)
-        return (torch._int_mm if x.dtype == torch.int8 else torch.mm)(x, y.t(), out=out)
+        return x, _filled(self.references[:, other - self.first], by_column)
 
 
 def _keep(best: dict[int, Tensor], place: int, found: Tensor) -> None:

@@ -35,7 +35,7 @@ def night(archive: Path, lake: Path, precision: str) -> tuple[dict, list[float],
 
 def test_auto_is_what_the_recorded_probes_choose(archive: Path, tmp_path: Path) -> None:
     found, scores, said = night(archive, tmp_path / "auto", "auto")
-    assert [set(probe) for probe in found["probes"]] == [{"fp32", "int8"}]
+    assert [set(probe) for probe in found["probes"]] == [{"fp32", "int8", "numkong over torch"}]
     assert found["precision"] == choose(found["probes"])
     assert "warning" not in said
     asked, same, _ = night(archive, tmp_path / "asked", found["precision"])

@@ -16,7 +16,8 @@ from patchead.encoders import EncoderSpec, build
 from patchead.evaluation.command import run_evaluation
 from patchead.evaluation.encoder_probe import DTYPES, with_arithmetic
 from patchead.evaluation.encoder_probe import encoder_probe as timed
-from patchead.scoring.precision_probe import choose, clearly_slower, probe, race
+from patchead.scoring.precision_probe import choose, clearly_slower, probe
+from patchead.scoring.race import race
 from patchead.settings.load import load_config
 from tests.helpers.tiny_tree import CLASSES, loader, plant
 

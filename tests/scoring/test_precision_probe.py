@@ -20,11 +20,11 @@ from patchead.scoring.precision_probe import (
     clearly_slower,
     described,
     probe,
-    race,
     to_time,
     warning,
     warning_here,
 )
+from patchead.scoring.race import race
 from patchead.settings.identity import Decides, identity
 from patchead.settings.load import load_config
 from patchead.settings.resolve import settled_precision, with_precision
