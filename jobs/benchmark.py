@@ -57,6 +57,7 @@ class Name(str, Enum):
     search_growth = "search-growth"
     alike = "alike"
     decode = "decode"
+    decode_cells = "decode-cells"
     one_pool = "one-pool"
     first_page = "first-page"
     gpu = "gpu"
@@ -87,6 +88,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
     Name.fidelity: lambda: _of("fidelity").fidelity(72, 8, (20, 40)),
     Name.alike: lambda: _of("alike").alike((224,), 8),
     Name.decode: lambda: _of("decoding").decoding((1.3, 12), 448, repeats=3),
+    Name.decode_cells: lambda: _of("decoded_cells").decoded_cells(12, 4, 224),
     Name.lake_index: lambda: _of("index").index(200_000, 20, 2_000),
     Name.one_pool: lambda: _of("one_pool").one_pool(96, repeats=1),
     Name.first_page: lambda: _of("first_page").first_page(24, repeats=1),
@@ -107,6 +109,7 @@ FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.fidelity: lambda: _of("fidelity").fidelity(270, 30, (50, 100, 200)),
     Name.alike: lambda: _of("alike").alike((224, 448), 10),
     Name.decode: lambda: _of("decoding").decoding(tuple(_of("decoding").SIZES), 448, repeats=7),
+    Name.decode_cells: lambda: _of("decoded_cells").decoded_cells(180, 20, 224),
     Name.lake_index: lambda: _of("index").index(5_000_000, 50, 10_000),
     Name.one_pool: lambda: _of("one_pool").one_pool(400, repeats=3),
     Name.first_page: lambda: _of("first_page").first_page(24, repeats=5),
