@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,23 +46,45 @@ def ray_head(
     command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
     command += [f"--metrics-export-port={metrics}", f"--object-store-memory={300 * 10**6}"]
     command += [f"--resources={json.dumps({'driver': driver})}"] if driver else []
-    log = folder / "ray.log"
     # A folder of its own: a job connects to the cluster that was started last in its head's, whoever started it.
     own = tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)  # a short path: sockets lie in it
-    with log.open("w") as sink:
-        process = subprocess.Popen(
-            [*command, f"--temp-dir={own.name}"], env=env, stdout=sink, stderr=sink, start_new_session=True
-        )
     url = f"http://127.0.0.1:{dashboard}"
+    listed = [RAY, "job", "list", "--address", url]
+
+    def takes_jobs() -> bool:
+        return not subprocess.run(listed, env=env, capture_output=True, check=False).returncode and _listens(agent)
+
+    process = _started([*command, f"--temp-dir={own.name}"], env, folder / "ray.log", takes_jobs)
     try:
-        listed = [RAY, "job", "list", "--address", url]
-        while subprocess.run(listed, env=env, capture_output=True, check=False).returncode or not _listens(agent):
-            assert process.poll() is None, log.read_text()
         yield RayHead(f"127.0.0.1:{port}", url, f"127.0.0.1:{metrics}", env, process)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()
         own.cleanup()
+
+
+def _started(
+    command: Sequence[str | Path], env: dict[str, str], log: Path, ready: Callable[[], bool]
+) -> subprocess.Popen[bytes]:
+    """Start a node and wait until it is ``ready``; on a busy machine once more, as Ray gives it half a minute."""
+    while True:
+        with log.open("w") as sink:
+            process = subprocess.Popen(command, env=env, stdout=sink, stderr=sink, start_new_session=True)
+        try:
+            while process.poll() is None:
+                if ready():
+                    return process
+        except BaseException:
+            _end(process)
+            raise
+        _end(process)  # what it had started
+        assert "node timed out during startup" in log.read_text(), log.read_text()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _listens(port: int) -> bool:
@@ -80,17 +102,14 @@ def ray_worker(folder: Path, head: RayHead, *, num_cpus: int) -> Iterator[subpro
     command += ["--node-ip-address=127.0.0.2", "--min-worker-port=0", "--max-worker-port=0"]
     command += [f"--dashboard-agent-listen-port={agent}", f"--dashboard-agent-grpc-port={grpc}"]
     command += [f"--metrics-export-port={metrics}", f"--object-store-memory={300 * 10**6}"]
-    log, nodes = folder / "worker.log", [RAY, "list", "nodes", "--address", head.dashboard]
-    with log.open("w") as sink:
-        process = subprocess.Popen(command, env=head.environment, stdout=sink, stderr=sink, start_new_session=True)
+    nodes = [RAY, "list", "nodes", "--address", head.dashboard]
+
+    def is_there() -> bool:
+        listed = subprocess.run(nodes, env=head.environment, capture_output=True, text=True, check=False)
+        return "127.0.0.2" in listed.stdout
+
+    process = _started(command, head.environment, folder / "worker.log", is_there)
     try:
-        while (
-            "127.0.0.2"
-            not in subprocess.run(nodes, env=head.environment, capture_output=True, text=True, check=False).stdout
-        ):
-            assert process.poll() is None, log.read_text()
         yield process
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
