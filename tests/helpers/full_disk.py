@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from deltalake import DeltaTable
+
 from patchead.lake import publication
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.nightly import explain_drawing
@@ -38,7 +40,7 @@ def main(folder: str, when: str) -> None:
     places = ["--archive", str(Path(folder, "archive")), "--lake", str(lake / "lake"), "--run-id", "night"]
     more = ["--set=explain.heatmaps=all", "--set=lake.images_per_file=2"]
     command = ["score", "--local", *SMALL_OPTIONS, *more, *places]
-    filler = lake / "filler"
+    filler, scans = lake / "filler", _scans()
     put_back = _full_at(*WRITERS[when], filler)
     stopped = patchead(*command)
     put_back()
@@ -48,8 +50,20 @@ def main(folder: str, when: str) -> None:
     went_on = patchead(*command)
     scores = [{name: row[name] for name in ("image_id", "score", "status")} for row in rows(lake / "lake")]
     said = {"stopped": _told(stopped), "went_on": _told(went_on), "kept": kept, "record": record}
-    said["scanned by threads of pyarrow"] = "pyarrow.dataset" in sys.modules
+    said["scanned by threads of pyarrow"] = len(scans)
     print(json.dumps(said | {"scores": scores, "pictures": _counts(lake / "lake")["pictures"]}))
+
+
+def _scans() -> list[str]:
+    """Each table that is scanned by pyarrow from now on."""
+    found, scan = list[str](), DeltaTable.to_pyarrow_dataset
+
+    def noted(table: DeltaTable, *arguments: Any, **options: Any) -> Any:
+        found.append(table.table_uri)
+        return scan(table, *arguments, **options)
+
+    DeltaTable.to_pyarrow_dataset = noted
+    return found
 
 
 def _told(ended: Ended) -> dict[str, Any]:
