@@ -61,6 +61,8 @@ _SHORTEST = 8  # of a secret in the environment: what is shorter is a word like 
 
 def secret_in(text: str) -> str | None:
     """Name what kind of secret a setting's text holds, without quoting it; None if there is none."""
+    if _PLAIN.fullmatch(text):
+        return "a key or a token" if _KNOWN_FORMS.search(text) else None
     for form in _decoded(text):
         if _USERINFO.search(form) or _NO_PORT.search(form):
             return "a user name or password"
