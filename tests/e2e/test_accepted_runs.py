@@ -223,9 +223,9 @@ def test_accepted_images_are_the_references(scored: Accepted, score_night: Score
         here, there = vectors(NIGHT, product), vectors(BEFORE, product)
         found = [row for row in rows(lake) if row["product"] == product and str(row["night"]) == NIGHT]
         assert {row["n_references"] for row in found} == {GOOD}
-        for position, row in list(enumerate(found))[::4]:  # by plain loops, one at a time
+        for position, row in enumerate(found):  # by plain loops, one at a time
             together = np.concatenate([here[position : position + 1], there])
-            alone = patch_scores(together, list(range(GOOD + 1)), [-1] * (GOOD + 1))[:1]
+            alone = patch_scores(together, list(range(GOOD + 1)), [-1] * (GOOD + 1), only=[0])[:1]
             assert row["score"] == pytest.approx(image_scores(alone, 1)[0], abs=1e-5)
             assert row["verdict_rule"] == "reference"
     assert by_id(lake)[f"night={NIGHT}/product=screw/bad.png"]["is_anomalous"]

@@ -56,12 +56,16 @@ def patch_scores(
     aggregate: str = "nearest",
     percent: int = 30,
     panel: list[int] | None = None,
+    only: list[int] | None = None,
 ) -> np.ndarray:
-    """Section 3 (eq. 3): a[i,p], the mean of the K smallest (or largest) s[i,p](j); NaN without a reference."""
+    """Section 3 (eq. 3): a[i,p], the mean of the K smallest (or largest) s[i,p](j); NaN without a reference.
+
+    And NaN of images that are not among ``only``, where these alone are asked for.
+    """
     z = unit(embeddings)
     n, patches = z.shape[:2]
     a = np.full((n, patches), math.nan)
-    for i in range(n):
+    for i in range(n) if only is None else only:
         chosen = references(i, content, part, panel)
         if not chosen:
             continue
