@@ -1,4 +1,7 @@
-"""One whole night on Ray and S3, on two scoring actors: the tables and heatmaps of one process on a disk."""
+"""One whole night on Ray and S3, on two scoring actors: the tables and heatmaps of one process on a disk.
+
+On Ray one more image ends the process that decodes it: a failed row, and nothing else is changed by it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Any
 import pytest
 
 from patchead.nightly.run_record import RunRecord
-from tests.helpers.e2e_tools import png, rows, write_group
+from tests.helpers import poison
+from tests.helpers.e2e_tools import png, rows, texture, write_group
 from tests.helpers.plates import part
 from tests.helpers.s3_server import S3Server
 
@@ -27,6 +31,8 @@ BATCH = {"scoring.verdict": "top", "scoring.flag_top": 1}
 FEW_SHOT = {"scoring.mode": "few_shot", "prompts.k": 2, "prompts.rotations": [180], "align.enabled": True}
 TWO = {"resources.score_actors": 2, "resources.embed_actors": 1, "resources.cpus_per_actor": 1}
 OF_THE_RUN = {"run_id", "heatmap_path"}
+ENDS = "ends.png"
+KILLED = "tried 3 times: killed its decoder: a crash, or no memory left"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +53,9 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "of_the_mode", [BATCH, pytest.param(FEW_SHOT, marks=pytest.mark.slow)], ids=["batch", "few_shot"]
+    ("of_the_mode", "ends"),
+    [(BATCH, [ENDS]), pytest.param(FEW_SHOT, [], marks=pytest.mark.slow)],
+    ids=["batch", "few_shot"],
 )
 def test_a_night_on_ray_publishes_what_one_process_publishes(
     archive: Path,
@@ -56,6 +64,8 @@ def test_a_night_on_ray_publishes_what_one_process_publishes(
     score_night: Night,
     score_night_on_ray: Night,
     of_the_mode: dict[str, Any],
+    ends: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bucket, one = s3.bucket(), tmp_path / "one"
     filesystem, path = s3.storage.filesystem(bucket)
@@ -67,14 +77,22 @@ def test_a_night_on_ray_publishes_what_one_process_publishes(
         {"prompts.uri": f"{at}/prompts"} if of_the_mode is FEW_SHOT else {} for at in (archive, bucket)
     )
     here = score_night(archive / "archive", one, **settings, **prompts_here)
+    for name in ends:
+        poisoned = poison.poisoned(texture(50), "segfault")
+        filesystem.pipe_file(f"{path}/archive/night={NIGHT}/product=left/{name}", poisoned)
+    monkeypatch.setattr("patchead.nightly.embed.decode_unit", poison.decode_unit)
     there = score_night_on_ray(f"{bucket}/archive", two, **settings, **prompts_there, **remote, **TWO)
     assert there.scoring["actors"] == 2
-    for name in ("images", "ok", "failed", "skipped", "anomalous", "embedded", "reused", "groups", "encoder_id"):
+    for name in ("ok", "skipped", "anomalous", "embedded", "reused", "groups", "encoder_id"):
         assert getattr(there, name) == getattr(here, name), name
-    assert (here.ok, here.failed) == (10, 2)
+    assert (here.images, here.ok, here.failed) == (12, 10, 2)
+    assert (there.images, there.failed) == (12 + len(ends), 2 + len(ends))
     assert there.scoring.get("prompts") == here.scoring.get("prompts")
     for table in ("scores", "regions"):
         expected, found = plain(rows(one, table)), plain(rows(two, table, options))
+        ended = [row for row in found if row["image_id"].endswith(ENDS)]
+        assert [row["error"] for row in ended] == [KILLED] * (len(ends) if table == "scores" else 0)
+        found = [row for row in found if row not in ended]
         assert len(found) == len(expected) > 0
         for left, right in zip(found, expected, strict=True):
             assert left == pytest.approx(right, abs=1e-5), left["image_id"]

@@ -31,19 +31,6 @@ def failed(lake: Path) -> dict[str, str]:
     return {row["image_id"].rpartition("/")[2]: row["error"] for row in rows(lake) if row["status"] == "failed"}
 
 
-def test_what_kills_its_decoder_is_a_failed_row_of_its_own(
-    tmp_path: Path, score_night: Score, score_night_on_ray: Score, obeyed: None
-) -> None:
-    good = good_images(6)
-    write_group(tmp_path / "sound", NIGHT, "screw", good)
-    score_night(tmp_path / "sound", tmp_path / "expected")
-    write_group(tmp_path / "archive", NIGHT, "screw", good | {"good2b.png": poison.poisoned(texture(50), "segfault")})
-    record = score_night_on_ray(tmp_path / "archive", tmp_path / "lake", **SETTINGS)
-    assert (record.state, record.ok, record.failed) == ("published", 6, 1)
-    assert failed(tmp_path / "lake") == {"good2b.png": KILLED}
-    assert scores(tmp_path / "lake") == pytest.approx(scores(tmp_path / "expected"), abs=1e-6)
-
-
 @pytest.mark.slow  # a minute on two busy cores: 13 processes are ended
 def test_several_in_one_unit_and_one_that_is_innocent(
     tmp_path: Path, score_night: Score, score_night_on_ray: Score, obeyed: None
