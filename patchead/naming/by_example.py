@@ -10,17 +10,17 @@ import numpy as np
 
 from patchead.errors import SettingsError
 from patchead.naming.families import MOST, cosine_distances
-from patchead.naming.joins import Joins, join, less_common
+from patchead.naming.joins import Joins, drawn_to_neighbours, join, less_common
 from patchead.naming.named import UNKNOWN, Named
 from patchead.scoring.conformal import conformal_p_values
 
 NEAREST = 3
 """Examples of a type whose mean distance counts; fewer where it has fewer."""
 MOST_EXAMPLES = MOST // 2
-REACH = 0.78
-"""Mean cosine distance between clusters beyond which a region is of no type: chosen by new kinds of defects."""
-REACH_OF_ONE = 0.84
-"""The same where the type has one example, which may be far from its other regions."""
+REACH = 0.7
+"""Mean cosine distance between clusters beyond which a region is not of a type that has one example (see `reaches`)."""
+TOLD = 10
+"""Examples of a type from which on further ones bring its regions no nearer."""
 _TEMPERATURES = np.geomspace(0.01, 1, 21)
 _USUAL = 0.1  # temperature where the examples cannot tell
 
@@ -59,9 +59,10 @@ def name_regions(
 ) -> list[Named]:
     """Name a night's regions by the nearest examples, all that are alike at once (method.md §13).
 
-    What all have in common is taken from the vectors. Regions that are nearer to each other than to any example get
-    one name: of the type with the least distance, which is the mean over a type's `NEAREST` nearest examples, and over
-    the regions. It is offered where their p-value is above ``level``; where it is not, they are `UNKNOWN`.
+    What all have in common is taken from the vectors, and each is drawn to its neighbours. Regions that are nearer to
+    each other than to any example get one name: of the type with the least distance, which is the mean over a type's
+    `NEAREST` nearest examples, and over the regions. It is offered where their p-value is above ``level``; where it is
+    not, they are `UNKNOWN`.
 
     Args:
         vectors: float32 (R, D), from `region_vectors`: all regions of a product and night.
@@ -81,7 +82,7 @@ def name_regions(
     if not len(vectors):
         return []
     kept = thinned(examples, MOST_EXAMPLES)
-    apart = less_common(np.concatenate([vectors, kept.vectors]), distance)
+    apart = drawn_to_neighbours(less_common(np.concatenate([vectors, kept.vectors]), distance))
     regions, kept = apart[: len(vectors)], Examples(apart[len(vectors) :], kept.types, encoder_id)
     joins = join(regions, kept.vectors)
     distances = _of_types(cosine_distances(regions, kept.vectors), kept.number, len(kept.names))
@@ -94,7 +95,7 @@ def p_values(joins: Joins, nearest: np.ndarray, examples: Examples) -> np.ndarra
     """Compute how often a region of a named type is as far from all examples: float64 (R,) (method.md §13).
 
     Conformal, against the examples of types that have several, each as if it had no name; 1 where none has. 0 beyond
-    `REACH` or, where the nearest type has one example, `REACH_OF_ONE`: regions of two types may be as near as that.
+    the reach of the nearest type: regions of two types may be as near as that.
 
     Args:
         joins: of R regions and the examples.
@@ -104,7 +105,16 @@ def p_values(joins: Joins, nearest: np.ndarray, examples: Examples) -> np.ndarra
     counts = np.bincount(examples.number)
     own = joins.own[counts[examples.number] >= 2]
     found = conformal_p_values(joins.height, own) if len(own) else np.ones(len(joins.height))
-    return np.where(joins.height <= np.where(counts[nearest] >= 2, REACH, REACH_OF_ONE), found, 0.0)
+    return np.where(joins.height <= reaches(counts)[nearest], found, 0.0)
+
+
+def reaches(counts: np.ndarray) -> np.ndarray:
+    """Say how far the clusters of a type's regions may be from its examples, by how many it has: float64 (T,).
+
+    The more looks of a type are told, the nearer its regions are to one of them, and the nearer is what is new:
+    `REACH` / cube root of the examples, of which at most `TOLD` count. Chosen by new kinds of defects (method.md §13).
+    """
+    return REACH / np.cbrt(np.clip(counts, 1, TOLD))
 
 
 def thinned(examples: Examples, most: int) -> Examples:

@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchead.batches import batches
+from patchead.batches import batches, slices
 from patchead.naming.families import MOST, cosine_distances, find_families, in_order
+
+NEIGHBOURS = 3
+"""Nearest vectors that one is drawn towards; more where several are as near, and those that have it among theirs."""
+_BLOCK = 1024  # vectors compared with all at once
+_ALIKE = 1e-9  # cosine that rounding may change
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,44 @@ def less_common(vectors: np.ndarray, distance: float) -> np.ndarray:
     apart = values - (1 - float((shares**2).sum())) * ordered.mean(axis=0) if len(values) else values
     lengths = np.linalg.norm(apart, axis=1, keepdims=True)
     return np.divide(apart, lengths, out=np.zeros_like(apart), where=lengths > 0)
+
+
+def drawn_to_neighbours(vectors: np.ndarray) -> np.ndarray:
+    """Add to each vector its neighbours, as much of each as it is like it: float64 (n, D), of length 1 again.
+
+    One step of diffusion over the graph of the `NEIGHBOURS` nearest: two are neighbours where one of them is among the
+    other's nearest, and weigh their cosine, 0 where that is negative (method.md §13). What one region shows of its kind
+    by chance goes, what regions of the kind have in common stays. The same comes of the same vectors in any order.
+
+    Args:
+        vectors: float (n, D), of length 1 or 0.
+    """
+    values = np.asarray(vectors, np.float64)
+    order = in_order(values)
+    ordered, count = values[order], len(values)
+    blocks, nearest = slices(count, _BLOCK), min(NEIGHBOURS, count - 1)
+    if nearest < 1:
+        return values
+    least = np.empty(count)  # cosine of the last of its nearest
+    for block in blocks:
+        like = _likeness(ordered, block)
+        least[block] = np.partition(like, count - nearest, axis=1)[:, count - nearest]
+    drawn = np.empty_like(ordered)
+    for block in blocks:
+        like = _likeness(ordered, block)
+        near = like >= np.minimum(least[block, None], least) - _ALIKE
+        drawn[block] = ordered[block] + np.where(near, np.maximum(like, 0), 0) @ ordered
+    lengths = np.linalg.norm(drawn, axis=1, keepdims=True)
+    found = np.empty_like(drawn)
+    found[order] = np.divide(drawn, lengths, out=np.zeros_like(drawn), where=lengths > 0)
+    return found
+
+
+def _likeness(vectors: np.ndarray, block: slice) -> np.ndarray:
+    """Cosine of a block's vectors to all, -inf to themselves."""
+    like = vectors[block] @ vectors.T
+    like[np.arange(len(like)), np.arange(block.start, block.stop)] = -np.inf
+    return like
 
 
 def join(regions: np.ndarray, examples: np.ndarray) -> Joins:

@@ -17,7 +17,7 @@ from patchead.nightly.families_of_night import of_product
 from patchead.settings.model import Config
 from patchead.storage import Storage
 
-_VERSION = 2  # of how names come of vectors
+_VERSION = 3  # of how names come of vectors
 Names = list[tuple[Named | None, str | None]]
 """Of each region what it is called and the `naming_id`; None where there is nothing to name it by."""
 

@@ -7,8 +7,9 @@ import pytest
 
 from patchead.errors import SettingsError
 from patchead.naming import by_example, joins
-from patchead.naming.by_example import NEAREST, Examples, name_regions, thinned
-from patchead.naming.joins import less_common
+from patchead.naming.by_example import NEAREST, REACH, Examples, name_regions, thinned
+from patchead.naming.families import cosine_distances
+from patchead.naming.joins import drawn_to_neighbours, less_common
 from patchead.naming.named import UNKNOWN, Named
 from tests.naming.test_families import around
 from tests.reference import naming as oracle
@@ -34,7 +35,12 @@ def test_names_and_p_values_are_those_of_the_plain_loops(counts: tuple[int, ...]
         for name in given.names
     }
     expected = oracle.named(
-        asked.astype(float), of_types, distance=0.5, nearest=NEAREST, reach=(by_example.REACH, by_example.REACH_OF_ONE)
+        asked.astype(float),
+        of_types,
+        distance=0.5,
+        nearest=NEAREST,
+        neighbours=joins.NEIGHBOURS,
+        reach=REACH,
     )
     found = name(asked, given, level=0.1)
     assert {named.is_known for named in found} == {True, False}
@@ -75,6 +81,36 @@ def test_what_all_regions_share_says_nothing_of_their_kind() -> None:
     lifted = [values / np.linalg.norm(values, axis=1, keepdims=True) for values in lifted]
     found = name(lifted[1], Examples(lifted[0], given.types, "vit"), distance=0.2)
     assert [named.defect_type for named in found] == [t for t in (*TYPES, UNKNOWN) for _ in range(4)]
+
+
+@pytest.mark.parametrize(("regions", "block"), [(17, 1024), (17, 5), (3, 2), (2, 1)])
+def test_vectors_are_drawn_to_their_neighbours_as_in_the_plain_loops(
+    regions: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joins, "_BLOCK", block)
+    vectors = around(0, 1, each=9, noise=0.4)[:regions].astype(float)
+    vectors[-1] = vectors[0]  # the same look twice
+    vectors = np.array([oracle.unit(vector) for vector in vectors])
+    found = drawn_to_neighbours(vectors)
+    assert np.allclose(found, oracle.drawn(list(vectors), joins.NEIGHBOURS), atol=1e-12)
+    others = vectors[:-1]
+    turn = np.random.default_rng(0).permutation(len(others))
+    assert np.array_equal(drawn_to_neighbours(others[turn]), drawn_to_neighbours(others)[turn])
+    assert np.array_equal(drawn_to_neighbours(vectors[:1]), vectors[:1])
+
+
+def test_a_region_is_drawn_to_its_own_kind_and_to_no_other() -> None:
+    given = around(0, 1, each=9, noise=0.3)
+    before, after = (cosine_distances(of, of) for of in (given, drawn_to_neighbours(given)))
+    assert after[:9, :9].mean() < 0.5 * before[:9, :9].mean()
+    assert after[:9, 9:].mean() > 0.9 * before[:9, 9:].mean()
+
+
+def test_the_more_examples_a_type_has_the_nearer_are_its_regions() -> None:
+    far = by_example.reaches(np.array([1, 8, 10, 500]))
+    assert far == pytest.approx([REACH, REACH / 2, REACH / 10 ** (1 / 3), REACH / 10 ** (1 / 3)])
+    one, several = (name(around(0, 1, each=1, noise=0.1), examples(*counts)) for counts in ((1, 1), (10, 10)))
+    assert [named.is_known for named in one + several] == [True] * 4
 
 
 def test_in_a_night_of_one_family_nothing_is_taken_away() -> None:

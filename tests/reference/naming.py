@@ -57,6 +57,17 @@ def less_common(vectors: list[np.ndarray], distance: float) -> list[np.ndarray]:
     return [unit(v - different * sum(vectors) / len(vectors)) for v in vectors]
 
 
+def drawn(vectors: list[np.ndarray], nearest: int) -> list[np.ndarray]:
+    """Each vector and its neighbours, weighed by their cosine: those among whose nearest it is, too."""
+    like = [[float(np.dot(a, b)) for b in vectors] for a in vectors]
+    least = [sorted(row[:i] + row[i + 1 :], reverse=True)[min(nearest, len(row) - 1) - 1] for i, row in enumerate(like)]
+    found = []
+    for i, vector in enumerate(vectors):
+        near = [j for j in range(len(vectors)) if j != i and like[i][j] >= min(least[i], least[j]) - 1e-9]
+        found.append(unit(vector + sum(max(0.0, like[i][j]) * vectors[j] for j in near)))
+    return found
+
+
 def joins(vectors: list[np.ndarray], regions: int) -> tuple[list[frozenset[int]], list[float], list[float]]:
     """Of each region the largest cluster without an example, and where it joins one; of each example the same."""
     found = [frozenset([i]) for i in range(len(vectors))]
@@ -85,11 +96,12 @@ def named(
     *,
     distance: float,
     nearest: int,
-    reach: tuple[float, float],
+    neighbours: int,
+    reach: float,
 ) -> list[tuple[float, list[str]]]:
     """p of each region, and the types by their distance from those that it is together with."""
     types = [name for name, members in of_types.items() for _ in members]
-    every = less_common([*asked, *(m for members in of_types.values() for m in members)], distance)
+    every = drawn(less_common([*asked, *(m for of in of_types.values() for m in of)], distance), neighbours)
     cluster, height, own = joins(every, len(asked))
     centred = {name: [v for v, t in zip(every[len(asked) :], types, strict=True) if t == name] for name in of_types}
     told = [value for value, name in zip(own, types, strict=True) if len(of_types[name]) > 1]
@@ -101,6 +113,6 @@ def named(
         }
         order = sorted(near, key=lambda name: near[name])
         p = (1 + sum(value >= height[region] for value in told)) / (len(told) + 1)
-        within = height[region] <= (reach[0] if len(of_types[order[0]]) > 1 else reach[1])
+        within = height[region] <= reach / min(10, len(of_types[order[0]])) ** (1 / 3)
         found.append((p if within else 0.0, order))
     return found
