@@ -150,6 +150,9 @@ def local_ray(s3_keys: S3Server) -> Iterator[None]:
             object_store_memory=500 * 10**6,
             _node_ip_address="127.0.0.2",
         )
+        node = ray._private.worker._global_node  # no test reads its logs, adds nodes by its monitor, or counts its use
+        for end in (node.kill_log_monitor, node.kill_monitor, node.kill_dashboard):
+            end(check_alive=False)
         ENDS["ray"] = ray.shutdown
         yield
         ray.shutdown()

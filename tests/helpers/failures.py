@@ -7,7 +7,6 @@ import os
 import time
 
 import pyarrow as pa
-from aiohttp import ClientPayloadError
 
 from patchead.errors import DamagedFileError, DecodeError
 from patchead.runtime.in_hand import InHand, Watch
@@ -32,9 +31,12 @@ def fail(how: str) -> None:
             raise DamagedFileError("u1.arrow is damaged.", "/lake/u1.arrow")
         except DamagedFileError as exc:
             raise RuntimeError("while reading") from exc
+    if how == "cut":
+        from aiohttp import ClientPayloadError  # a quarter of a second of each of the many processes that start
+
+        raise ClientPayloadError("Response payload is not completed")
     faults = {
         "disk": OSError(errno.ENOSPC, "No space left on device"),
-        "cut": ClientPayloadError("Response payload is not completed"),
         "memory": pa.ArrowMemoryError("malloc of size 9 failed"),
         "bug": TypeError("\x1b[31mnot a number\x1b[0m\nsecond line"),
         "stuck": UnpicklableError("cannot travel", "at all"),
