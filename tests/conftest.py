@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from tests.helpers.forked import Forkserver
     from tests.helpers.s3_server import S3Server
 
-# Read when torch is imported. Threads that wait for each other else spin: on two cores, with other tests beside them,
-# the scoring tests then take three times the seconds of the processor.
+# Read when torch and numpy are imported. Threads that wait for each other else spin: on two cores, with other tests
+# beside them, the scoring tests then take three times the seconds of the processor, and a product of numpy's thirty.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 # The machine is noisy: an example is never judged by how long it took.
 hypothesis.settings.register_profile("patchead", deadline=None)

@@ -137,9 +137,7 @@ def test_a_process_warns_of_itself() -> None:
 def test_a_notebook_is_warned() -> None:
     photos = [np.random.default_rng(seed).integers(0, 255, (64, 64, 3), dtype=np.uint8) for seed in range(5)]
     with pytest.warns(UserWarning, match=r"^precision int8 runs at 0\.0\d+ times the speed of fp32 on this"):
-        found = patchead.score(
-            photos, encoder="timm/vit_tiny_patch16_224", weights="random", image_size=64, precision="int8"
-        )
+        found = patchead.score(photos, encoder="timm/test_vit", weights="random", image_size=64, precision="int8")
     assert found.table.num_rows == 5
 
 
