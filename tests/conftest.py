@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -33,6 +35,20 @@ SHARED = {"ray": {"local_ray", "on_ray", "ray", "RayExecutor"}, "s3": {"s3", "s3
 """Fixtures, and names of parameters for which a fixture asks for one of these; what needs both is with Ray."""
 ENDS: dict[str, Callable[[], object]] = {}
 """How to end what a group shares, once it runs: its daemons take a tenth of a core as long as they live."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[Any]) -> None:
+    """For the whole suite the workers are forks of one process, which imports for them all; a few tests need little."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    from tests.helpers.warm_python import WarmPython, python
+
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    stack.enter_context(WarmPython(Path(stack.enter_context(TemporaryDirectory()))))
+    for spec in specs:
+        spec.python = shlex.join(python())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,6 @@
 """Real processes that need not import anything: each is forked from one that has imported what a night needs.
 
-``python -m tests.helpers.forked`` is that one; it obeys lines of JSON. :class:`Forkserver` starts it and asks it.
+:func:`main` is that one; it obeys lines of JSON. :class:`Forkserver` starts it and asks it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from tests.helpers.warm_python import python
 
 ROOT = Path(__file__).parents[2]
 STOPPED = "stopped"
@@ -74,7 +76,7 @@ class Forkserver:
         self.folder, self._count = folder, 0
 
     def __enter__(self) -> Forkserver:
-        command = [sys.executable, "-m", "tests.helpers.forked"]
+        command = [*python(), "-c", "from tests.helpers.forked import main; main()"]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
@@ -137,7 +139,3 @@ def main() -> None:
 
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)
-
-
-if __name__ == "__main__":
-    main()

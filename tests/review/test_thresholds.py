@@ -6,7 +6,6 @@ import datetime as dt
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from patchead.storage import Storage
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import ROOT
 from tests.helpers.sample_rows import NIGHT, group, rows_of, verdicts_of
+from tests.helpers.warm_python import python
 
 LIMIT = 3.0  # z above which the published verdicts flag
 GOOD_Z = np.linspace(-1.0, 2.0, 30)
@@ -119,7 +119,7 @@ def test_the_line_to_paste_is_a_setting_and_the_output_is_plain_at_80_columns(tm
     """As a process of its own, piped; the name is one that an archive could have."""
     name = "scr[bold]ew\x1b[31m: \x07"
     lake = labelled_lake(tmp_path, name)
-    command = [sys.executable, "-c", "from patchead.cli import main; main()", "thresholds", "--lake", lake]
+    command = [*python(), "-c", "from patchead.cli import main; main()", "thresholds", "--lake", lake]
     environment = {**os.environ, "COLUMNS": "80"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout)
