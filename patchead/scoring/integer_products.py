@@ -2,7 +2,7 @@
 
 Both give the same integers. Torch needs VNNI or AMX, and is some sixty times slower than fp32 on an AMD EPYC that has
 AVX2 alone, where NumKong is a little faster than fp32; with VNNI torch is the faster one. No name of a processor tells
-which: a few products do, once for each process.
+which: a few multiplications do, once for each process.
 """
 
 from __future__ import annotations
