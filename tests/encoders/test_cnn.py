@@ -13,6 +13,7 @@ from torch import nn
 from patchead.encoders import EncoderSpec, build, describe
 from patchead.encoders.base import _encoder_id
 from patchead.encoders.timm_encoder import architecture
+from patchead.encoders.unfilled import to_be_loaded
 from patchead.errors import SettingsError, WeightsError
 from tests.helpers.faulty_weights import edges_alone
 from tests.helpers.sample_photos import photos
@@ -36,7 +37,8 @@ def pixels(images: np.ndarray, mean_std: tuple[tuple[float, ...], ...]) -> torch
 
 def features_only(name: str, model: nn.Module, images: torch.Tensor) -> list[np.ndarray]:
     """Every level by timm's own features_only network, given the weights of ``model``: (B, C, h, w), float64."""
-    network = timm.create_model(name, features_only=True).eval()
+    with to_be_loaded():
+        network = timm.create_model(name, features_only=True).eval()
     theirs, ours = network.state_dict(), model.state_dict()
     state = {key: ours[key.replace("stages_", "stages.").replace("stem_", "stem.")] for key in theirs}
     network.load_state_dict(state, strict=True)
