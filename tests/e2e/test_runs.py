@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from patchead.storage import Storage
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import ROOT, SMALL_OPTIONS, good_images, job_environment, rows, write_group
 from tests.helpers.forked import Forkserver
+from tests.helpers.warm_python import python
 
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
@@ -132,7 +132,7 @@ def test_in_a_terminal_nothing_is_wider_than_80_columns(lake_of_runs: Path) -> N
 
     leader, follower = pty.openpty()
     code = "import sys; from patchead.cli import main; sys.argv[0] = 'patchead'; main()"
-    command = [sys.executable, "-c", code, "runs", "--lake", str(lake_of_runs)]
+    command = [*python(), "-c", code, "runs", "--lake", str(lake_of_runs)]
     environment = job_environment() | {"COLUMNS": "80", "TERM": "dumb"}
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=follower, stderr=follower) as work:
         os.close(follower)
