@@ -40,9 +40,13 @@ class Family:
         )
 
     def kill_an_actor(self, rng: random.Random) -> str:
-        """Kill one that embeds or scores, and say which; "" where there is none."""
+        """Kill one that embeds or scores, and say which; "" where there is none that has started."""
         actors = {pid: title for pid in self._members() if (title := _title(pid)).find("ray::") == 0}
-        wanted = sorted(pid for pid, title in actors.items() if any(name in title for name in _ACTORS))
+        wanted = sorted(
+            pid
+            for pid, title in actors.items()
+            if any(name in title for name in _ACTORS) and not title.endswith("__init__")
+        )
         if not wanted:
             return ""
         chosen = rng.choice(wanted)

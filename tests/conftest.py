@@ -153,13 +153,15 @@ def local_ray(s3_keys: S3Server) -> Iterator[None]:
     """One local Ray with two logical CPUs for the whole session, on loopback."""
     import ray
 
+    from tests.helpers import patient_ray
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
         patch.setenv("RAY_worker_niceness", "0")  # with Ray's 15, workers starve on a busy machine
         patch.setenv("RAY_agent_register_timeout_ms", "3600000")
         patch.setenv("RAY_worker_register_timeout_seconds", "3600")
         patch.setenv("RAY_num_workers_soft_limit", "8")  # for the next test: a start takes 3 s
-        ray.init(
+        patient_ray.init(
             address="local",
             num_cpus=2,
             include_dashboard=False,

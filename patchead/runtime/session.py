@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
-from ray._private import ray_constants
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from patchead.errors import PatcheadError, SettingsError, bad_value
+from patchead.errors import SettingsError, bad_value
 from patchead.runtime.lost_nodes import Stall
 from patchead.runtime.pool import Pool, PoolRequest
 from patchead.runtime.quiet_ray import known_lines_in_the_log
 from patchead.runtime.ray_folder import require_room
-from patchead.runtime.worker_errors import one_line, worker_errors
+from patchead.runtime.ray_start import connect, loopback_only, start
+from patchead.runtime.worker_errors import worker_errors
 
 Result = TypeVar("Result")
 
@@ -50,52 +49,14 @@ def ray_session(local_cpus: int | None) -> Iterator[None]:
     runtime_env = {"env_vars": {"OMP_WAIT_POLICY": "passive"}}
     with known_lines_in_the_log(), ExitStack() as ended:
         if os.environ.get("RAY_ADDRESS"):
-            with _started(f"cannot connect to the Ray cluster of RAY_ADDRESS={os.environ['RAY_ADDRESS']}"):
-                ray.init(log_to_driver=False, runtime_env=runtime_env)
+            connect(runtime_env)
         else:
-            ended.enter_context(_loopback_only())
-            with _started("Ray cannot be started on this machine; --local works without it"):
-                ray.init(
-                    address="local",
-                    num_cpus=local_cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    runtime_env=runtime_env,
-                    _node_ip_address="127.0.0.1",
-                )
+            ended.enter_context(loopback_only())
+            start(local_cpus, runtime_env)
         ended.callback(ray.shutdown)
         require_room()
         with worker_errors():
             yield
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Have a Ray that is started inside the block listen on loopback alone, its metrics too.
-
-    Every listener of Ray is bound to loopback where the node's address is 127.0.0.1, as on Windows and macOS. On Linux
-    Ray replaces that address by the host's own, unless it is told that there will be no cluster.
-    """
-    before, named = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR)
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-        if named is None:
-            del os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR]
-        else:
-            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = named
-
-
-@contextmanager
-def _started(otherwise: str) -> Iterator[None]:
-    """Turn what Ray raises when it does not start, or not in time, into one line."""
-    try:
-        yield
-    except (OSError, RuntimeError, TimeoutError, ValueError, RayError) as exc:
-        raise PatcheadError(f"{otherwise}: {type(exc).__name__}: {one_line(str(exc))}") from exc
 
 
 _ACTORS = ("embed_actors", "score_actors")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from tests.helpers import patient_ray
 from tests.helpers.command import Ended, patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS, rows
 
@@ -32,7 +33,7 @@ def main(folder: str) -> None:
     lake = str(Path(folder, "lake"))
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as temp:  # a short path: there are sockets in it
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", temp], check=True)
-        ray.init(
+        patient_ray.init(
             address="local",
             num_cpus=2,
             object_store_memory=_STORE,

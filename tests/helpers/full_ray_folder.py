@@ -22,6 +22,7 @@ import ray
 
 from patchead.lake.staging import RunFolder
 from patchead.runtime import lost_nodes
+from tests.helpers import patient_ray
 from tests.helpers.command import Ended, patchead
 from tests.helpers.e2e_tools import SMALL_OPTIONS, rows
 
@@ -35,7 +36,7 @@ def main(folder: str) -> None:
     command = ["score", *SMALL_OPTIONS, f"--set=resources.wait_minutes={_MINUTES}", *places]
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as temp:  # a short path: there are sockets in it
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", temp], check=True)
-        ray.init(
+        patient_ray.init(
             address="local",
             num_cpus=2,
             object_store_memory=80 * 10**6,

@@ -58,7 +58,7 @@ class Killer(threading.Thread):
 
     def _is_time(self) -> bool:
         if self.when == "embed":
-            self.seen = [str(path) for path in self.lake.glob("embeddings/*/*/*.arrow")]
+            self.seen = [str(path) for path in self.lake.glob("embeddings/**/*.receipts.parquet")]
             return bool(self.seen)
         self.seen = self.executor.counter.tasks() if self.executor.counter else []
         return len(self.seen) >= int(self.when)
