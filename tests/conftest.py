@@ -122,6 +122,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
+def threads_put_back() -> Iterator[None]:
+    """The number of torch's threads is as it was afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def plain_loops() -> Iterator[None]:
     """A processor that is fast in float32 alone: integer and bfloat16 products by plain loops, of torch and NumKong."""
     import numkong

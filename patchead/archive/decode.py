@@ -27,7 +27,7 @@ from patchead.errors import DecodeError, SettingsError, bad_argument
 Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "AVIF")
-READING = 2
+READING = 3
 """Counts the changes of `decode` that give other pixels of the same file: what was embedded before is embedded anew."""
 FITS = ("squash", "crop", "pad")
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -79,7 +79,7 @@ def read_picture(data: bytes, max_pixels: int, room: Room | None = None) -> np.n
 def fit(image: np.ndarray, size: int, mode: str) -> np.ndarray:
     """Resize RGB uint8 (H, W, 3) to (size, size, 3), bicubic with antialias (method.md §1).
 
-    A large picture is resized in two steps, see `resize.resized`.
+    How a large picture is resized is told by `resize.resized`.
 
     squash: both sides to ``size``; crop: the centre square; pad: the longer side to ``size``, black around it.
 

@@ -1,4 +1,4 @@
-"""Bicubic resizing with antialias, pixel for pixel that of Pillow, without a copy of a large picture in its layout."""
+"""Bicubic resizing with antialias: pixel for pixel that of Pillow, and large pictures by torch, in half the time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from PIL import Image
 
 from patchead.archive.room import with_fourth_byte
 
+LARGE = 4_000_000
+"""Pixels from which torch resizes. Below, a process that decodes need not import it, which takes 2 s and 300 MB."""
 SHRINK = 2
 """Times the wanted side that a picture has at least before it is resized as it should be; see `resized`."""
 _SUPPORT = 1.5  # pixels of the result by which a cubic reaches beyond its own, before and behind
@@ -20,17 +22,19 @@ def resized(
 ) -> np.ndarray:
     """Resize RGB uint8 (H, W, 3) to ``size``, bicubic with antialias: uint8 (height, width, 3).
 
-    A large picture is first reduced by whole numbers, each pixel the mean of a box, to no less than `SHRINK` times what
-    it becomes. Pillow does the same with ``reducing_gap``, and spends most of the time on copying the whole picture;
-    one that lies in a `room.Room` is not copied at all.
+    Of `LARGE` pictures every pixel is resampled. A smaller one of more than twice what it becomes is first reduced by
+    whole numbers, each pixel the mean of a box, to no less than `SHRINK` times that. Pillow does the same with
+    ``reducing_gap``, and spends most of the time on copying the whole picture. One in a `room.Room` is not copied.
 
     Args:
         image: the picture.
         size: width and height in pixels.
-        box: left, top, right and bottom of what becomes the result; default: all of it.
+        box: left, top, right and bottom of what becomes the result, of a large picture in whole pixels; default: all.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = box or (0, 0, width, height)
+    if (right - left) * (bottom - top) >= LARGE:
+        return _by_torch(image[int(top) : int(bottom), int(left) : int(right)], size)
     across, down = (
         int(length / of / SHRINK) or 1 for length, of in zip((right - left, bottom - top), size, strict=True)
     )
@@ -41,6 +45,18 @@ def resized(
     small = _reduced(image[y:rows], (x, columns), (across, down))
     box = (left - x) / across, (top - y) / down, (right - x) / across, (bottom - y) / down
     return np.array(small.resize(size, Image.Resampling.BICUBIC, box=box))
+
+
+def _by_torch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    import torch
+    from torch.nn.functional import interpolate
+
+    pixels = with_fourth_byte(image)
+    if pixels is None:  # torch takes no pixels that it must not write to, and none that run backwards
+        pixels = np.require(image, requirements=["C", "W"])
+    values = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    found = interpolate(values, (size[1], size[0]), mode="bicubic", antialias=True)
+    return np.ascontiguousarray(found[0].permute(1, 2, 0).numpy()[..., :3])
 
 
 def _reach(start: float, stop: float, size: int, whole: int) -> tuple[int, int]:

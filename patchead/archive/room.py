@@ -28,10 +28,15 @@ class Room:
 
 
 def with_fourth_byte(image: np.ndarray) -> np.ndarray | None:
-    """See RGB uint8 (H, W, 3) that lies in memory of four bytes a pixel as (H, W, 4), or None where it does not."""
+    """See RGB uint8 (H, W, 3) that lies in memory of four bytes a pixel as (H, W, 4), or None where it does not.
+
+    Nothing may be written to it; None for an array that must not be, which would only look so.
+    """
     owner, (height, width) = image.base, image.shape[:2]
-    if not isinstance(owner, np.ndarray) or image.strides != (BYTES * width, BYTES, 1) or not image.size:
+    if not isinstance(owner, np.ndarray) or not image.flags.writeable or not image.size:
+        return None
+    if image.strides != (BYTES * width, BYTES, 1):
         return None
     if byte_bounds(image)[1] >= byte_bounds(owner)[1]:
         return None  # the last fourth byte is another's
-    return as_strided(image, (height, width, BYTES), writeable=False)
+    return as_strided(image, (height, width, BYTES))
