@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from benchmarks.records import Record
-from patchead.scoring.integer_products import Multiply, by_numkong, by_torch, floats
+from patchead.scoring.integer_products import Multiply, by_numkong
 from patchead.scoring.precision import DTYPES, matmul_dtype
 from patchead.scoring.precision_probe import probe
 from patchead.scoring.race import race
@@ -21,7 +21,7 @@ def arithmetic() -> list[Record]:
     """Rates of one core in `torch.mm` and, of integers, of torch and NumKong; what `precision: auto` makes of both."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    runs = {name: _multiplication(name, by_torch if name == "int8" else floats) for name in DTYPES}
+    runs = {name: _multiplication(name, torch._int_mm if name == "int8" else torch.mm) for name in DTYPES}
     seconds = race(runs | {"int8, NumKong": _multiplication("int8", by_numkong)}, _TURNS)
     torch.set_num_threads(threads)
     case, work = f"{_SIDE} x {_SIDE} x {_DIM}, 1 thread", 2 * _SIDE**2 * _DIM / 1e9
@@ -36,4 +36,4 @@ def _multiplication(precision: str, multiply: Multiply) -> Callable[[], object]:
     dtype, own = DTYPES[precision], torch.Generator().manual_seed(0)
     a, b = (torch.randint(-127, 128, (_SIDE, _DIM), generator=own).to(dtype) for _ in range(2))
     out = torch.empty(_SIDE, _SIDE, dtype=matmul_dtype(dtype))
-    return lambda: multiply(a, b, out)
+    return partial(multiply, a, b.t(), out=out)

@@ -56,7 +56,7 @@ def write_maxima(pair: Pair, shape: tuple[int, int], scratches: deque[Tensor]) -
                 plans[sizes] = _Plan.of(a, *sizes, q, columns, scratch)
             plan = plans[sizes]
             for part in plan.parts:
-                multiply(x, padded(y[part.cut], by_column), part.matrix)
+                multiply(x, padded(y[part.cut], by_column).t(), out=part.matrix)
                 for step in part.steps:
                     if ab is not None:
                         torch.amax(step.by_row, 3, out=step.row)

@@ -8,7 +8,7 @@ which: a few multiplications do, once for each process.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from patchead.scoring.race import GIVE_UP, race
 
-Multiply = Callable[[Tensor, Tensor, Tensor], object]
-"""Writes the dot products of two blocks of vectors, (m, D) and (n, D), to ``out`` (m, n)."""
+Multiply = Callable[..., object]
+"""Called as `torch.mm`: (m, D) by (D, n), written to ``out=`` (m, n)."""
 
 _CLEARLY_FASTER = 1.1
 _DIM, _TURNS = 384, 5
@@ -27,24 +27,15 @@ _FEW, _MANY = (64, 64), (512, 256)  # vectors of the two blocks: torch takes 3 m
 def multiplier(vectors: Tensor) -> Multiply:
     """Choose what multiplies blocks of such ``vectors``: the fastest for int8 on a CPU, else torch."""
     if vectors.dtype != torch.int8:
-        return floats
-    return by_numkong if vectors.device.type == "cpu" and numkong_over_torch() > _CLEARLY_FASTER else by_torch
+        return torch.mm
+    return by_numkong if vectors.device.type == "cpu" and numkong_over_torch() > _CLEARLY_FASTER else torch._int_mm
 
 
-def floats(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """Multiply floats, or on a GPU halves, by torch."""
-    torch.mm(x, y.t(), out=out)
-
-
-def by_torch(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """Multiply int8 to int32 by torch: oneDNN on a CPU, cuBLAS on a GPU."""
-    torch._int_mm(x, y.t(), out=out)
-
-
-def by_numkong(x: Tensor, y: Tensor, out: Tensor) -> None:
-    """Multiply int8 to int32 on a CPU by NumKong, in this thread, without Python's lock."""
+def by_numkong(x: Tensor, y: Tensor, *, out: Tensor) -> None:
+    """Multiply int8 (m, D) by (D, n) to int32 on a CPU by NumKong, in this thread, without Python's lock."""
     numkong = _numkong()
-    numkong.dots_packed(numkong.from_dlpack(x), numkong.dots_pack(numkong.from_dlpack(y)), out=numkong.from_dlpack(out))
+    packed = numkong.dots_pack(numkong.from_dlpack(y.t()))
+    numkong.dots_packed(numkong.from_dlpack(x), packed, out=numkong.from_dlpack(out))
 
 
 @lru_cache(maxsize=1)
@@ -61,7 +52,8 @@ def _runs(m: int, n: int) -> dict[str, Callable[[], object]]:
     own = torch.Generator().manual_seed(0)  # the process's own draws stay as they are
     x, y = (torch.randint(-127, 128, (rows, _DIM), dtype=torch.int8, generator=own) for rows in (m, n))
     out = torch.empty(m, n, dtype=torch.int32)
-    return {"numkong": lambda: by_numkong(x, y, out), "torch": lambda: by_torch(x, y, out)}
+    ways: dict[str, Multiply] = {"numkong": by_numkong, "torch": torch._int_mm}
+    return {name: partial(multiply, x, y.t(), out=out) for name, multiply in ways.items()}
 
 
 @lru_cache(maxsize=1)

@@ -103,7 +103,8 @@ class _Places:
             for other in self.grid.near(place, self.radius):
                 if once and (other < place or not (place in places or other in places)):
                     continue
-                multiply(*self._vectors(place, other), scratch)
+                x, y = self._vectors(place, other)
+                multiply(x, y.t(), out=scratch)
                 found = scratch[: shape[0], : shape[1]]
                 if place in places:
                     _keep(best, place, found)
