@@ -28,7 +28,7 @@ Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "AVIF")
 READING = 3
-"""Counts the changes of `decode` that give other pixels of the same file: what was embedded before is embedded anew."""
+"""Counts the changes of `decode` and `fit` that give a file other pixels: what was embedded before is embedded anew."""
 FITS = ("squash", "crop", "pad")
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
