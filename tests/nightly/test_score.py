@@ -93,8 +93,9 @@ class Stage:
         settings = dataclasses.replace(settings, max_references=limits.max_references, grid=grid)
         self.plan = make_plan([(g.group_id, len(g.image_ids)) for g in groups], grid[0] * grid[1], D, limits)
         self.folder, self.groups = RunFolder(str(lake), Storage(), "run"), {g.group_id: g for g in groups}
-        # On Ray two blocks are loaded at a time, as each takes a process that has to start.
-        self.pool = Pool(size=actors, num_cpus=0.25, num_gpus=0, threads=1, decode_cpus=0.5)
+        # On Ray two blocks are loaded at a time, as each takes a process that has to start; four actors have more.
+        loading = 0.5 if actors < 4 else 0.125
+        self.pool = Pool(size=actors, num_cpus=0.25, num_gpus=0, threads=1, decode_cpus=loading)
         self.executor, self.counter = executor, executor.call_counter()
         self.spec = ScoreSpec(store, self.folder, settings, self.pool, self.counter)
 
