@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
 from math import isqrt
 
 import cv2
 import numpy as np
-from PIL import Image
 from studies import cells
 from studies.features import DINO
 
+from benchmarks.decoding import QUALITY, by_cv2, ours, saved, whole
 from benchmarks.records import Record
-from patchead.archive.decode import decode, fit
 from patchead.archive.room import Room
 from patchead.encoders.base import Encoder
 from patchead.evaluation.metrics import image_metrics
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.leave_one_out import score_group
 
-_PIXELS, _QUALITY, _BATCH = 12_000_000, 90, 16
+_PIXELS, _BATCH = 12_000_000, 16
 _WHOLE = "every pixel resampled"
 
 
@@ -30,12 +28,16 @@ def decoded_cells(good: int, defective: int, size: int) -> list[Record]:
     chosen, encoder = cells.split("poly", 0), DINO.build(size)
     names = chosen.good[:good] + chosen.defective[:defective]
     truth = np.arange(len(names)) >= good
-    photos = dict[str, list[np.ndarray]]()
-    room = Room()
+    ways: dict[str, Callable[[bytes, int], np.ndarray]] = {
+        _WHOLE: whole,
+        "ours": partial(ours, room=Room()),
+        "cv2.imdecode": by_cv2,
+    }
+    photos: dict[str, list[np.ndarray]] = {way: [] for way in ways}
     for name in names:
-        data = _enlarged(cells.photo(name))
-        for way, made in _WAYS.items():
-            photos.setdefault(way, []).append(made(data, size, room))
+        encoded = _enlarged(cells.photo(name))
+        for way, made in ways.items():
+            photos[way].append(made(encoded, size))
     found = {way: _scored(encoder, np.stack(pictures)) for way, pictures in photos.items()}
     case = f"poly cells, {good} good and {defective} defective, JPEG of 12 megapixels, to {size} px"
     figure = partial(Record, benchmark="decode-cells", case=case, precision="fp32")
@@ -52,27 +54,8 @@ def decoded_cells(good: int, defective: int, size: int) -> list[Record]:
 
 
 def _enlarged(photo: np.ndarray) -> bytes:
-    side, sink = isqrt(_PIXELS), io.BytesIO()
-    enlarged = cv2.resize(photo, (side, side), interpolation=cv2.INTER_CUBIC)
-    Image.fromarray(enlarged).save(sink, "JPEG", quality=_QUALITY)
-    return sink.getvalue()
-
-
-def _ours(data: bytes, size: int, room: Room) -> np.ndarray:
-    return fit(decode(data, room=room), size, "squash")
-
-
-def _whole(data: bytes, size: int, room: Room) -> np.ndarray:
-    pixels = Image.fromarray(np.ascontiguousarray(decode(data, room=room)))
-    return np.array(pixels.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _by_cv2(data: bytes, size: int, _room: Room) -> np.ndarray:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
-
-
-_WAYS: dict[str, Callable[[bytes, int, Room], np.ndarray]] = {_WHOLE: _whole, "ours": _ours, "cv2.imdecode": _by_cv2}
+    side = isqrt(_PIXELS)
+    return saved(cv2.resize(photo, (side, side), interpolation=cv2.INTER_CUBIC), "JPEG", quality=QUALITY)
 
 
 def _scored(encoder: Encoder, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ SIZES = {1.3: (1280, 1024), 5: (2592, 1944), 12: (4000, 3000), 20: (5472, 3648)}
 """Width and height by megapixels."""
 PILLOW = "Pillow alone"
 """The path that was taken when the target was set, which is a multiple of its speed."""
-_QUALITY = 90
+QUALITY = 90
 
 
 def decoding(megapixels: tuple[float, ...], size: int, *, repeats: int) -> list[Record]:
@@ -35,8 +35,8 @@ def decoding(megapixels: tuple[float, ...], size: int, *, repeats: int) -> list[
     encoder = DINO.build(size)
     records = []
     for amount in megapixels:
-        for kind, options in (("JPEG", {"quality": _QUALITY}), ("PNG", {"compress_level": 1})):
-            encoded = _saved(photo(*SIZES[amount]), kind, **options)
+        for kind, options in (("JPEG", {"quality": QUALITY}), ("PNG", {"compress_level": 1})):
+            encoded = saved(photo(*SIZES[amount]), kind, **options)
             ways, steps = _ways(encoded, size, jpeg=kind == "JPEG"), _steps(encoded, size, jpeg=kind == "JPEG")
             seconds = on_one_core(partial(_timed, ways | steps, repeats), torch.device("cpu"))
             case = f"{amount} megapixels, {kind} of {len(encoded) / 1e6:.1f} MB, to {size} px"
@@ -52,10 +52,10 @@ def decoding(megapixels: tuple[float, ...], size: int, *, repeats: int) -> list[
                 speed = ratio(seconds[name], seconds["ours"])
                 records.append(figure(metric=f"speed of ours over {name}", value=speed, unit="x", target=aim))
             vectors = encoder.embed(np.stack([way() for way in ways.values()])).all_vectors().astype(np.float32)
-            whole = dict(zip(ways, vectors, strict=True))["whole"]
+            exact = dict(zip(ways, vectors, strict=True))["whole"]
             for name, found in zip(ways, vectors, strict=True):
                 if name != "whole":
-                    cosine = float((found * whole).sum(axis=1).mean())
+                    cosine = float((found * exact).sum(axis=1).mean())
                     records.append(figure(metric=f"cosine of the embeddings, {name} and whole", value=cosine))
     return records
 
@@ -72,19 +72,28 @@ def photo(width: int, height: int) -> np.ndarray:
     return (enlarged + noise).clip(0, 255).astype(np.uint8)
 
 
+def whole(encoded: bytes, size: int) -> np.ndarray:
+    """Every pixel resampled by Pillow."""
+    return np.array(Image.fromarray(decode(encoded)).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def ours(encoded: bytes, size: int, room: Room) -> np.ndarray:
+    """As a unit's images are decoded and fitted."""
+    return fit(decode(encoded, room=room), size, "squash")
+
+
+def by_cv2(encoded: bytes, size: int) -> np.ndarray:
+    """OpenCV's own reader, and its resizing by areas."""
+    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+
+
 def _ways(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], Any]]:
     """Ours; every pixel resampled; ours as it was first; OpenCV's; torch's resizing; JPEG at a smaller scale."""
-
-    def whole() -> np.ndarray:
-        return np.array(Image.fromarray(decode(encoded)).resize((size, size), Image.Resampling.BICUBIC))
 
     def by_pillow() -> np.ndarray:
         pixels = np.array(Image.open(io.BytesIO(encoded)).convert("RGB"))
         return np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
-
-    def by_cv2() -> np.ndarray:
-        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR_RGB)
-        return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
     def by_torch() -> np.ndarray:
         pixels = torch.from_numpy(decode(encoded)).permute(2, 0, 1)[None]
@@ -95,10 +104,10 @@ def _ways(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], An
 
     room = Room()
     ways: dict[str, Callable[[], Any]] = {
-        "whole": whole,
-        "ours": lambda: fit(decode(encoded, room=room), size, "squash"),
+        "whole": partial(whole, encoded, size),
+        "ours": partial(ours, encoded, size, room),
         PILLOW: by_pillow,
-        "cv2.imdecode": by_cv2,
+        "cv2.imdecode": partial(by_cv2, encoded, size),
         "resized by torch": by_torch,
     }
     return ways | ({"scaled transform": scaled} if jpeg else {})
@@ -126,7 +135,8 @@ def _steps(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], A
     }
 
 
-def _saved(pixels: np.ndarray, kind: str, **options: int) -> bytes:
+def saved(pixels: np.ndarray, kind: str, **options: int) -> bytes:
+    """A file of Pillow's format ``kind``."""
     sink = io.BytesIO()
     Image.fromarray(pixels).save(sink, kind, **options)
     return sink.getvalue()
