@@ -13,7 +13,6 @@ from tests.helpers.e2e_tools import good_images, png, rows, texture, write_group
 
 Score = Callable[..., RunRecord]
 NIGHT = "2026-11-21"
-KILLED = "tried 3 times: killed its decoder: a crash, or no memory left"
 LATE = "tried 3 times: took longer than run.max_image_seconds 2 to decode"
 SETTINGS = {"run.max_failed_fraction": 0.5, "resources.embed_actors": 1, "resources.score_actors": 1}
 
@@ -44,9 +43,9 @@ def test_several_in_one_unit_and_one_that_is_innocent(
     record = score_night_on_ray(tmp_path / "archive", tmp_path / "lake", **SETTINGS, **{"run.max_image_seconds": 2.0})
     assert (record.state, record.ok, record.failed) == ("published", 7, 4)
     assert failed(tmp_path / "lake") == {
-        "exit.png": KILLED,
+        "exit.png": poison.KILLED,
         "hang.png": LATE,
-        "hold.png": f"{KILLED}, or it took longer than run.max_image_seconds 2",
-        "segfault.png": KILLED,
+        "hold.png": f"{poison.KILLED}, or it took longer than run.max_image_seconds 2",
+        "segfault.png": poison.KILLED,
     }
     assert scores(tmp_path / "lake") == pytest.approx(scores(tmp_path / "expected"), abs=1e-6)

@@ -20,6 +20,8 @@ from PIL import Image, PngImagePlugin
 from patchead.nightly import decode
 from patchead.nightly.decode import DecodeSettings, Shared
 
+KILLED = "tried 3 times: killed its decoder: a crash, or no memory left"
+"""What is told of an image that ends each process that decodes it."""
 _TEXT = b"poison:"
 _real = decode.decode
 
