@@ -1,4 +1,4 @@
-"""Memory for one large picture after the other, in the layout that Pillow resizes without a copy."""
+"""Memory for one picture after the other, in a layout that Pillow and torch resize without a copy."""
 
 from __future__ import annotations
 
