@@ -18,7 +18,7 @@ from patchead.archive.damage import DAMAGE, check_size, damage_told, refuse_zero
 from patchead.archive.jpeg2000 import is_jpeg2000, read_jpeg2000
 from patchead.archive.pixels import NOT_TO_BE_SEEN, Deep, scaled, upright
 from patchead.archive.pnm import header_of_pnm, read_pnm
-from patchead.archive.resize import resized
+from patchead.archive.resize import LARGE, resized
 from patchead.archive.room import Room
 from patchead.archive.tiff import is_tiff, read_tiff
 from patchead.errors import DecodeError, SettingsError, bad_argument
@@ -47,7 +47,7 @@ def decode(
     Of several frames the first. Values of more than 8 bits are scaled by 255 / (2^bits - 1); bits are those of the
     header where it tells (12-bit TIFF, PNM, JPEG), else ``bit_depth``, or for auto what this image's sBIT and largest
     value say, and for None an error. Images that are compared need one ``bit_depth``: see `archive.bit_depth`. A larger
-    value is white, or without ``clip`` an error. With a ``room`` JPEG may lie in it, until the next picture does.
+    value is white, or without ``clip`` an error. With a ``room`` a large JPEG may lie in it, until the next does.
 
     Raises:
         DecodeError: not an image, damaged, cut off, transparent everywhere, larger than ``max_pixels``, or a layout
@@ -112,6 +112,8 @@ def _jpeg(data: bytes, max_pixels: int, room: Room | None) -> np.ndarray | Deep:
         if image.mode not in ("L", "RGB"):
             jpeg.refuse_incomplete(whole)
             return _eight_bit(image)
+        if image.width * image.height < LARGE:
+            room = None  # Pillow resizes it, which would have to leave out each fourth byte
         pixels, orientation = jpeg.pixels_of_jpeg(whole, image, room), orientation_of(image)
     return pixels if orientation == 1 else np.ascontiguousarray(upright(pixels, orientation))
 

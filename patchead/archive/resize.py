@@ -22,9 +22,9 @@ def resized(
 ) -> np.ndarray:
     """Resize RGB uint8 (H, W, 3) to ``size``, bicubic with antialias: uint8 (height, width, 3).
 
-    Of `LARGE` pictures every pixel is resampled. A smaller one of more than twice what it becomes is first reduced by
-    whole numbers, each pixel the mean of a box, to no less than `SHRINK` times that. Pillow does the same with
-    ``reducing_gap``, and spends most of the time on copying the whole picture. One in a `room.Room` is not copied.
+    Of `LARGE` pictures every pixel is resampled, where they lie if that is a `room.Room`. A smaller one of more than
+    twice what it becomes is first reduced by whole numbers, each pixel the mean of a box, to no less than `SHRINK`
+    times that. Pillow does the same with ``reducing_gap``, and spends most of the time on copying the whole picture.
 
     Args:
         image: the picture.
@@ -42,9 +42,9 @@ def resized(
         return np.array(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC, box=box))
     x, columns = _reach(left, right, size[0], width)
     y, rows = _reach(top, bottom, size[1], height)
-    small = _reduced(image[y:rows], (x, columns), (across, down))
+    small = _means(image[y:rows, x:columns], across, down)
     box = (left - x) / across, (top - y) / down, (right - x) / across, (bottom - y) / down
-    return np.array(small.resize(size, Image.Resampling.BICUBIC, box=box))
+    return np.array(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC, box=box))
 
 
 def _by_torch(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -65,17 +65,8 @@ def _reach(start: float, stop: float, size: int, whole: int) -> tuple[int, int]:
     return max(0, int(start - support)), min(whole, ceil(stop + support))
 
 
-def _reduced(image: np.ndarray, columns: tuple[int, int], by: tuple[int, int]) -> Image.Image:
-    """Some columns, each pixel the mean of a box; the boxes at the end may have fewer pixels."""
-    if (pixels := with_fourth_byte(image)) is None:
-        return Image.fromarray(_means(image[:, slice(*columns)], *by))
-    height, width = image.shape[:2]
-    whole = Image.frombuffer("RGBX", (width, height), pixels, "raw", "RGBX", 0, 1)  # where it lies
-    return whole.reduce(by, (columns[0], 0, columns[1], height)).convert("RGB")
-
-
 def _means(image: np.ndarray, across: int, down: int) -> np.ndarray:
-    """Means of boxes, strip by strip: uint8 (ceil(H / down), ceil(W / across), 3)."""
+    """Means of boxes: uint8 (ceil(H / down), ceil(W / across), 3); those at the end may have fewer pixels."""
     height, width = image.shape[:2]
     out = np.empty((-(-height // down), -(-width // across), 3), np.uint8)
     strip = max(1, _STRIP // (width * down))

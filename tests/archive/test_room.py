@@ -38,6 +38,12 @@ _FILES = {
 }
 
 
+@pytest.fixture
+def all_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patchead.archive.decode.LARGE", 1)
+
+
+@pytest.mark.usefixtures("all_large")
 @pytest.mark.parametrize("mode", FITS)
 def test_one_after_the_other_each_has_the_pixels_that_it_has_alone(mode: str) -> None:
     room, files = Room(), [make() for make in _FILES.values()]
@@ -51,6 +57,7 @@ def test_one_after_the_other_each_has_the_pixels_that_it_has_alone(mode: str) ->
         np.testing.assert_array_equal(in_the_room, alone)
 
 
+@pytest.mark.usefixtures("all_large")
 def test_a_damaged_picture_leaves_nothing_to_the_next() -> None:
     room, whole = Room(), _photo(800, 900)
     decode(_photo(1000, 1000), room=room)
@@ -59,6 +66,14 @@ def test_a_damaged_picture_leaves_nothing_to_the_next() -> None:
     np.testing.assert_array_equal(decode(whole, room=room), decode(whole))
 
 
+def test_a_small_picture_has_pixels_of_its_own() -> None:
+    room = Room()
+    first, second = (decode(_photo(800, 900), room=room) for _ in range(2))
+    assert first.flags.c_contiguous, "Pillow resizes it without leaving out each fourth byte"
+    assert not np.shares_memory(first, second)
+
+
+@pytest.mark.usefixtures("all_large")
 def test_memory_is_taken_once() -> None:
     room = Room()
     first, second = (decode(_photo(800, 900), room=room) for _ in range(2))
