@@ -27,7 +27,7 @@ from patchead.errors import DecodeError, SettingsError, bad_argument
 Image.MAX_IMAGE_PIXELS = None
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM", "AVIF")
-READING = 3
+READING = 4
 """Counts the changes of `decode` and `fit` that give a file other pixels: what was embedded before is embedded anew."""
 FITS = ("squash", "crop", "pad")
 _MODES_8_BIT = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -112,9 +112,10 @@ def _jpeg(data: bytes, max_pixels: int, room: Room | None) -> np.ndarray | Deep:
         if image.mode not in ("L", "RGB"):
             jpeg.refuse_incomplete(whole)
             return _eight_bit(image)
-        if image.width * image.height < LARGE:
-            room = None  # Pillow resizes it, which would have to leave out each fourth byte
-        pixels, orientation = jpeg.pixels_of_jpeg(whole, image, room), orientation_of(image)
+        large = image.width * image.height >= LARGE
+        # A small one is resized by Pillow, which would have to leave out each fourth byte, and by less.
+        pixels = jpeg.pixels_of_jpeg(whole, image, room if large else None, smooth_colour=not large)
+        orientation = orientation_of(image)
     return pixels if orientation == 1 else np.ascontiguousarray(upright(pixels, orientation))
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from skimage.data import astronaut
 
-from patchead.archive.decode import decode, fit
+from patchead.archive.decode import FITS, decode, fit
 from patchead.archive.resize import SHRINK
 from patchead.encoders import EncoderSpec
 from patchead.errors import DecodeError, SettingsError
@@ -374,6 +376,20 @@ def test_a_large_picture_is_reduced_first_and_stays_where_it_is(mode: str, shape
     apart = np.abs(fit(image, 64, mode).astype(int) - fit_whole(whole, 64, mode))
     assert apart.mean() < 0.7
     assert apart.max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["4:2:0", "4:2:2", "4:4:4"])
+def test_colour_of_a_large_jpeg_is_repeated_and_its_brightness_stays(kind: str) -> None:
+    photo = np.repeat(np.repeat(astronaut(), 5, axis=0), 4, axis=1)
+    large, small = (encode(part, "JPEG", subsampling=kind) for part in (photo, photo[:300]))
+    np.testing.assert_array_equal(decode(small), simplejpeg.decode_jpeg(small))
+    smooth, found = simplejpeg.decode_jpeg(large), decode(large)
+    assert (found == smooth).all() == (kind == "4:4:4")
+    grey = (np.array(Image.fromarray(pixels).convert("L"), int) for pixels in (smooth, found))
+    apart = np.abs(np.subtract(*grey))
+    assert np.quantile(apart, 0.999) <= 1  # more only where a colour is cut at black or white
+    for mode in FITS:
+        assert np.abs(fit(smooth, 448, mode).astype(int) - fit(found, 448, mode)).mean() < 0.1
 
 
 def fit_whole(picture: Image.Image, size: int, mode: str) -> np.ndarray:
