@@ -95,16 +95,16 @@ def test_the_table_of_nights_says_mean_error_and_worst_night() -> None:
     findings = []
     for fraction in nights.FRACTIONS:
         for rule in (nights.UPPER_FIT, nights.BEST, nights.LINEAR_MAD, nights.LOG_MAD):
-            case = {"surface": "mono", "fraction": fraction, "rule": rule, "arithmetic": "fp32"}
+            case = {"surface": "mono", "px": 448, "fraction": fraction, "rule": rule, "arithmetic": "fp32"}
             for rate in lots.RATES[1:]:
                 lot_values = [value for lot in range(5) for value in [0.5 + 0.1 * lot] * lots.draws_of(rate)]
                 findings.append(Finding("nights", {**case, "rate": rate}, "F1", tuple(lot_values)))
             if rule != nights.BEST:
                 findings.append(Finding("nights", {**case, "rate": 0.0}, "flagged", (0.0, 0.0, 0.0, 0.0, 0.05)))
     means, by_rate = nights.sheets(findings)
-    assert means.rows[0] == ("mono", "30%", *["0.700 ± 0.071"] * 4, *["1.0% / 5.0%"] * 3)
-    assert by_rate.rows[0] == ("mono", "30%", nights.UPPER_FIT, *["0.70"] * 5)
-    assert by_rate.header[3:] == ("1%", "2.5%", "5%", "10%", "20%")
+    assert means.rows[0] == ("mono", "448", "30%", *["0.700 ± 0.071"] * 4, *["1.0% / 5.0%"] * 3)
+    assert by_rate.rows[0] == ("mono", "448", "30%", nights.UPPER_FIT, *["0.70"] * 5)
+    assert by_rate.header[4:] == ("1%", "2.5%", "5%", "10%", "20%")
 
 
 def draw(seed: int, level: float, defect: float = 0.05) -> Draw:

@@ -12,11 +12,13 @@ from planted import KINDS
 from patchead.archive.decode import fit
 from studies.cells import PRODUCTS
 from studies.defects import crops
-from studies.features import DINO, embed_pixels, shared
+from studies.features import DINO, Features, embed_pixels, shared
 from studies.pixels import planted
 from studies.strips import strip
 
 SIZE = 224
+DEFAULT_SIZE = 448
+"""Pixels of an image by default. Four times the patches: a lot takes two minutes, and is not kept."""
 LAYERS = (6, 9, 12)
 RATES = (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)
 TEXTURES = ("brick", "grass", "gravel")
@@ -87,11 +89,14 @@ def crops_of_lot(texture: str, number: int) -> list[np.ndarray]:
 @lru_cache(maxsize=16)
 def embedded(name: str, number: int) -> np.ndarray:
     """float16 (n, P, D) of a lot's photos, the good ones first; the same for every study that asks."""
-    features = shared(DINO, SIZE)
+    return _embedded(name, number, shared(DINO, SIZE))
+
+
+def _embedded(name: str, number: int, features: Features) -> np.ndarray:
     if name in PRODUCTS:
         good, bad = cells_of_lot(name, number)
         return features.take(good + bad, LAYERS)
-    pixels = np.stack([fit(photo, SIZE, "squash") for photo in crops_of_lot(name, number)])
+    pixels = np.stack([fit(photo, features.size, "squash") for photo in crops_of_lot(name, number)])
     return embed_pixels(features.encoder, pixels)
 
 
@@ -99,6 +104,12 @@ def embedded(name: str, number: int) -> np.ndarray:
 def lot_of(name: str, number: int, precision: str) -> Lot:
     """The ``number``-th lot of a product or texture, with its distances; the same for every study that asks."""
     return Lot(name, number, GOOD[name], strip(embedded(name, number), precision))
+
+
+def large_lot(name: str, number: int, precision: str) -> Lot:
+    """The same photos at `DEFAULT_SIZE`."""
+    features = Features(DINO, DEFAULT_SIZE)
+    return Lot(name, number, GOOD[name], strip(_embedded(name, number, features), precision))
 
 
 def arithmetic(precision: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from sklearn.metrics import precision_recall_curve
@@ -12,16 +13,32 @@ from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.resolve import settled_precision
 from studies.features import DINO
 from studies.findings import Case, Finding, Say, Sheet, arithmetics, find, mean_and_worst
-from studies.lots import DRAWS, GOOD, LOTS, RATES, SIZE, TEXTURES, Lot, arithmetic, defective_at, draws_of, lot_of
+from studies.lots import (
+    DEFAULT_SIZE,
+    DRAWS,
+    GOOD,
+    LOTS,
+    RATES,
+    SIZE,
+    TEXTURES,
+    Lot,
+    arithmetic,
+    defective_at,
+    draws_of,
+    large_lot,
+    lot_of,
+)
 from studies.strips import Sorted, scored
 
 STUDY = "nights"
 #: What is averaged: the lots of a product, or those of all textures.
 SURFACES = {"mono": ("mono",), "poly": ("poly",), "textures": TEXTURES}
+SIZES: dict[int, Callable[[str, int, str], Lot]] = {SIZE: lot_of, DEFAULT_SIZE: large_lot}
 FRACTIONS = (0.3, 0.05)
 AGGREGATIONS = tuple(Aggregation("nearest", fraction, 0.01) for fraction in FRACTIONS)
 UPPER_FIT, LINEAR_MAD, LOG_MAD = "upper fit", "linear MAD", "log MAD"
 BEST = "best possible"
+NAMED = ("nights of", "px", "nearest")
 #: Mean F1 over the rates above 0 that the verdict should reach, and what it may flag of clean nights: mean, worst.
 TARGETS = {"mono": 0.85, "poly": 0.55, "textures": 0.82}
 CLEAN_MEAN, CLEAN_WORST = 0.01, 0.05
@@ -31,14 +48,14 @@ def run(say: Say) -> list[Finding]:
     """F1 of every rule on every night with defects, a value per night; the share flagged of every clean night."""
     precision = settled_precision("auto", "cpu")
     findings = []
-    for surface, names in SURFACES.items():
+    for (px, made), (surface, names) in itertools.product(SIZES.items(), SURFACES.items()):
         values: dict[tuple[float, float, str, str], list[float]] = {}
         for name in names:
             for number in range(LOTS[name]):
-                for key, value in of_lot(lot_of(name, number, precision)):
+                for key, value in of_lot(made(name, number, precision)):
                     values.setdefault(key, []).append(value)
-                say(f"nights: {name}, lot {number}")
-        case: Case = {"surface": surface, "arithmetic": arithmetic(precision)}
+                say(f"nights: {name}, {px} px, lot {number}")
+        case: Case = {"surface": surface, "px": px, "arithmetic": arithmetic(precision)}
         for (fraction, rate, rule, metric), found in values.items():
             one: Case = {**case, "fraction": fraction, "rate": rate, "rule": rule}
             findings.append(Finding(STUDY, one, metric, tuple(found)))
@@ -107,15 +124,13 @@ def mean_f1(findings: list[Finding], **case: str | int | float) -> tuple[float, 
 
 def _means(findings: list[Finding]) -> Sheet:
     rows = []
-    for surface in SURFACES:
-        for fraction in FRACTIONS:
-            case: Case = {"surface": surface, "fraction": fraction}
-            means = [mean_f1(findings, **case, rule=rule) for rule in (UPPER_FIT, BEST, LINEAR_MAD, LOG_MAD)]
-            clean = [find(findings, "flagged", **case, rule=rule) for rule in (UPPER_FIT, LINEAR_MAD, LOG_MAD)]
-            if all(means) and all(clean):
-                rows.append((surface, f"{fraction:.0%}", *map(_with_error, means), *map(mean_and_worst, clean)))
+    for case in _cases():
+        means = [mean_f1(findings, **case, rule=rule) for rule in (UPPER_FIT, BEST, LINEAR_MAD, LOG_MAD)]
+        clean = [find(findings, "flagged", **case, rule=rule) for rule in (UPPER_FIT, LINEAR_MAD, LOG_MAD)]
+        if all(means) and all(clean):
+            rows.append((*_named(case), *map(_with_error, means), *map(mean_and_worst, clean)))
     rules = (UPPER_FIT, LINEAR_MAD, LOG_MAD)
-    header = ("nights of", "nearest", f"F1, {UPPER_FIT}", f"F1, {BEST}", *(f"F1, {r}" for r in rules[1:]))
+    header = (*NAMED, f"F1, {UPPER_FIT}", f"F1, {BEST}", *(f"F1, {r}" for r in rules[1:]))
     targets = "; ".join(f"{name} {target:.2f}" for name, target in TARGETS.items())
     caption = (
         f"{_what(findings)} Mean over the rates {_percents(RATES[1:])} ± its standard error over the lots. Clean "
@@ -130,19 +145,26 @@ def _means(findings: list[Finding]) -> Sheet:
 
 def _by_rate(findings: list[Finding]) -> Sheet:
     rows = []
-    for surface in SURFACES:
-        for fraction in FRACTIONS:
-            for rule in (UPPER_FIT, BEST, LINEAR_MAD, LOG_MAD):
-                case: Case = {"surface": surface, "fraction": fraction, "rule": rule}
-                found = [find(findings, "F1", **case, rate=rate) for rate in RATES if rate]
-                if any(found):
-                    rows.append((surface, f"{fraction:.0%}", rule, *(f"{f.mean:.2f}" if f else "" for f in found)))
-    header = ("nights of", "nearest", "rule", *(_percents([rate]) for rate in RATES if rate))
+    for case, rule in itertools.product(_cases(), (UPPER_FIT, BEST, LINEAR_MAD, LOG_MAD)):
+        found = [find(findings, "F1", **case, rule=rule, rate=rate) for rate in RATES if rate]
+        if any(found):
+            rows.append((*_named(case), rule, *(f"{f.mean:.2f}" if f else "" for f in found)))
+    header = (*NAMED, "rule", *(_percents([rate]) for rate in RATES if rate))
     caption = (
         f"F1, mean over the lots and {DRAWS} draws of the defective photos of each (at {max(RATES):.0%} all of them, "
         f"once)."
     )
     return Sheet("The verdict by the rate of defects", caption, header, tuple(rows))
+
+
+def _cases() -> Iterator[Case]:
+    """What has a row of its own."""
+    for surface, px, fraction in itertools.product(SURFACES, SIZES, FRACTIONS):
+        yield {"surface": surface, "px": px, "fraction": fraction}
+
+
+def _named(case: Case) -> tuple[str, str, str]:
+    return str(case["surface"]), str(case["px"]), f"{case['fraction']:.0%}"
 
 
 def _what(findings: list[Finding]) -> str:
@@ -152,7 +174,7 @@ def _what(findings: list[Finding]) -> str:
     ]
     texture = TEXTURES[0]
     return (
-        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {arithmetics(findings)}. "
+        f"{DINO.label}, blocks 6+9+12, top 1 %, {arithmetics(findings)}; {DEFAULT_SIZE} px is the default. "
         "Cells of elpv-dataset, good ones in contiguous blocks, defective ones every fifth of the file from the lot's "
         f"number on, none in two lots: "
         f"{', '.join(cells)}. Textures: scikit-image's {', '.join(TEXTURES)}, {LOTS[texture]} lots each of "
