@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from studies import repeats
 from studies.findings import Case, Finding
+from studies.lots import defective_at
 from studies.repeats import DEFECTS, GOOD, LOTS, PLACES, RATE, SHARES, SUBSPACE, SUBSPACE_SHARES, WAYS, Group
 from studies.strips import strip
 
@@ -36,7 +37,7 @@ def test_a_planting_at_every_share(group: Group) -> None:
     found = list(repeats.of_plantings({("hole", "same place"): group}, GOOD_HERE))
     auroc = {(case["share"], way): values for case, way, metric, values in found if metric == "AUROC"}
     assert {share for share, way in auroc if way == SUBSPACE} == set(SUBSPACE_SHARES)
-    assert auroc[0.0, WAYS[0]] == (1.0,) * repeats.SINGLES
+    assert auroc[0.0, WAYS[0]] == (1.0,) * 10
     assert auroc[0.2, WAYS[2]][0] < 0.9 < auroc[0.2, WAYS[3]][0] == 1.0
     counts = {(case["share"], metric): values for case, way, metric, values in found if way == WAYS[1]}
     assert counts[0.2, "defective in a repeat"] == (10.0,)
@@ -71,7 +72,8 @@ def test_the_tables_say_what_was_lost_and_what_was_found() -> None:
         for defect, place, share, way in _plantings():
             case: Case = {"night": "planted", "surface": surface, "defect": defect, "place": place, "share": share}
             value = 0.7 if (way, share) == (WAYS[2], 0.2) else 0.95
-            findings.append(_finding(case, way, "AUROC", value))
+            alone = (0.95, 0.95, *[0.75] * (defective_at(0.2, GOOD[surface]) - 2))
+            findings.append(_finding(case, way, "AUROC", *([value] if share else alone)))
             findings += [_finding(case, way, f"{sort} in a repeat", 2.0) for sort in ("defective", "good")]
     for surface in ("mono", "poly"):
         for way in WAYS:
@@ -89,7 +91,13 @@ def test_the_tables_say_what_was_lost_and_what_was_found() -> None:
     assert planted.rows[0][3] == "0.95 / 0.95 / 0.95 / 0.95 / 0.95"
     assert planted.rows[0][5] == "0.95 / 0.95 / 0.95 / 0.95 / 0.70"
     assert planted.rows[0][7] == "0.95 / - / - / 0.95 / 0.95"
-    assert planted.rows[-2][3:] == ("0.000", "0.000", "0.250", "0.000", "0.000", "0.000")
+    assert planted.rows[-4][2:] == (
+        "largest loss against the first 2 alone",
+        *["0.000", "0.000", "0.250", "0.000", "0.000", "0.000"],
+    )
+    assert planted.rows[-3][5:8] == ("12 of 48", "0 of 48", "0 of 24")
+    same = {count: (2 * 0.95 + (count - 2) * 0.75) / count - 0.7 for count in (15, 25)}
+    assert planted.rows[-2][5] == f"{max(same.values()):.3f}"
     assert planted.rows[-1][5:8] == ("12 of 48", "0 of 48", "0 of 24")
     assert found.rows[0][3:] == ("2 of 3, 2", "2 of 6, 2", "2 of 12, 2", "2 of 25, 2")
     assert nights.rows[0] == ("mono", WAYS[0], "0.9000", "", "0.5% / 2.0%", "", "", "")
