@@ -144,13 +144,13 @@ def test_what_is_flagged_alone_is_told_per_product_and_k() -> None:
         assert values[product, 16, prompted.ALL, "good flagged"] <= 0.1
         assert values[product, 8, prompted.ALL, "AUROC"] == 1.0
     found = [
-        Finding("alone", {"product": p, "k": k, "null": n, "arithmetic": "fp32"}, m, (v, v))
+        Finding("alone", {"product": p, "px": 448, "k": k, "null": n, "arithmetic": "fp32"}, m, (v, v))
         for (p, k, n, m), v in values.items()
     ]
     (sheet,) = alone.sheets(found)
     assert len(sheet.rows) == 5 * len(alone.SHOTS)
-    assert sheet.rows[len(alone.SHOTS) - 1][:3] == ("mono", prompted.ONE, "16")
-    assert sheet.rows[len(alone.SHOTS) - 1][4:6] == ("100.0% ± 0.0%", "at least 95%")
+    assert sheet.rows[len(alone.SHOTS) - 1][:4] == ("mono", "448", prompted.ONE, "16")
+    assert sheet.rows[len(alone.SHOTS) - 1][5:7] == ("100.0% ± 0.0%", "at least 95%")
 
 
 def test_a_pooled_deviation_is_that_of_alike_products() -> None:

@@ -15,7 +15,7 @@ from patchead.settings.resolve import settled_precision
 from studies.cells import PRODUCTS
 from studies.features import DINO
 from studies.findings import Case, Finding, Say, Sheet, arithmetics, find
-from studies.lots import SIZE, arithmetic
+from studies.lots import DEFAULT_SIZE, SIZE, arithmetic
 from studies.prompted import ALL, APART, ASKED, DRAWS, NAMES, ONE, Draw, draw_of
 
 STUDY = "alone"
@@ -25,30 +25,31 @@ POOLED = f"{ALL}; deviation pooled over products"
 GOOD_TARGET = 0.02
 TARGETS = {4: 0.50, 8: 0.85, 16: 0.95}
 METRICS = ("good flagged", "defective flagged", "AUROC")
+#: (product, k, null, metric) and its value.
+Measured = Iterator[tuple[tuple[str, int, str, str], float]]
 
 
 def run(say: Say) -> list[Finding]:
     """The shares flagged at the default level, a value per draw."""
-    values: dict[tuple[str, int, str, str], list[float]] = {}
+    values: dict[tuple[int, str, int, str, str], list[float]] = {}
     precision = settled_precision("auto", "cpu")
+
+    def keep(px: int, measured: Measured) -> None:
+        for key, value in measured:
+            values.setdefault((px, *key), []).append(value)
+
     for number in range(DRAWS):
-        drawn = {name: draw_of(name, number, precision) for name in NAMES}
-        for key, value in of_draw(drawn):
-            values.setdefault(key, []).append(value)
+        keep(SIZE, of_draw({name: draw_of(name, number, precision) for name in NAMES}))
         say(f"alone: draw {number}")
-    for product, source in itertools.product(PRODUCTS, (ONE, APART)):
+    for product, source, px in (*((p, s, SIZE) for p in PRODUCTS for s in (ONE, APART)), ("mono", ONE, DEFAULT_SIZE)):
         for number in range(DRAWS):
-            for key, value in of_product(product, draw_of(product, number, precision, source), source):
-                values.setdefault(key, []).append(value)
-        say(f"alone: {product}, {source}")
+            keep(px, of_product(product, draw_of(product, number, precision, source, px), source))
+        say(f"alone: {product}, {source}, {px} px")
     used = arithmetic(precision)
     return [
-        Finding(STUDY, {"product": product, "k": k, "null": null, "arithmetic": used}, metric, tuple(found))
-        for (product, k, null, metric), found in values.items()
+        Finding(STUDY, {"product": product, "px": px, "k": k, "null": null, "arithmetic": used}, metric, tuple(found))
+        for (px, product, k, null, metric), found in values.items()
     ]
-
-
-Measured = Iterator[tuple[tuple[str, int, str, str], float]]
 
 
 def of_draw(drawn: Mapping[str, Draw]) -> Measured:
@@ -84,27 +85,25 @@ def pooled_interval(product: str, nulls: Mapping[str, np.ndarray]) -> Prediction
 
 
 def sheets(findings: list[Finding]) -> list[Sheet]:
-    """One row per product, null and k."""
+    """One row per product, size, null and k."""
     rows = []
-    for product in PRODUCTS:
-        for null in (ONE, ALL, POOLED, APART):
-            for k in SHOTS:
-                case: Case = {"product": product, "null": null, "k": k}
-                good, bad, auroc = (find(findings, metric, **case) for metric in METRICS)
-                if good and bad:
-                    target = f"at least {TARGETS[k]:.0%}" if (product, null) == ("mono", ONE) and k in TARGETS else ""
-                    ranking = f"{auroc.mean:.3f}" if auroc else ""
-                    rows.append((product, null, str(k), _share(good), _share(bad), target, ranking))
+    for product, px, null, k in itertools.product(PRODUCTS, (DEFAULT_SIZE, SIZE), (ONE, ALL, POOLED, APART), SHOTS):
+        case: Case = {"product": product, "px": px, "null": null, "k": k}
+        good, bad, auroc = (find(findings, metric, **case) for metric in METRICS)
+        if good and bad:
+            target = f"at least {TARGETS[k]:.0%}" if (product, null) == ("mono", ONE) and k in TARGETS else ""
+            ranking = f"{auroc.mean:.3f}" if auroc else ""
+            rows.append((product, str(px), null, str(k), _share(good), _share(bad), target, ranking))
     caption = (
-        f"{DINO.label}, {SIZE} px, blocks 6+9+12, top 1 %, {arithmetics(findings)}; "
-        f"level 0.01, the default. {DRAWS} draws: the first k "
+        f"{DINO.label}, blocks 6+9+12, top 1 %, {arithmetics(findings)}; {DEFAULT_SIZE} px and "
+        f"level 0.01 are the default. {DRAWS} draws: the first k "
         f"of 16 good cells as prompts, {ASKED} other good cells and {ASKED} defective ones, every one judged by the "
         f"prompts alone (method.md §7.3): mean ± standard error over the draws. Target: of good cells at most "
         f"{GOOD_TARGET:.0%}. One block: prompts and good cells of the same contiguous block; all blocks: of the "
         f"five of the file; {APART}: the good cells are neighbours in one block, prompts are of the rest. Pooled: the "
         f"standard deviation, in units of the mean, is that of the prompts of {', '.join(NAMES)} together."
     )
-    header = ("cells", "drawn", "k", "good flagged", "defective flagged", "target", "AUROC")
+    header = ("cells", "px", "drawn", "k", "good flagged", "defective flagged", "target", "AUROC")
     return [Sheet("Few-shot, one image alone: what is flagged", caption, header, tuple(rows))]
 
 

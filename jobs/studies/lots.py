@@ -18,7 +18,7 @@ from studies.strips import strip
 
 SIZE = 224
 DEFAULT_SIZE = 448
-"""Pixels of an image by default. Four times the patches: a lot takes two minutes, and is not kept."""
+"""Pixels of an image by default. Four times the patches: a lot takes two minutes and half a gigabyte."""
 LAYERS = (6, 9, 12)
 RATES = (0.0, 0.01, 0.025, 0.05, 0.1, 0.2)
 TEXTURES = ("brick", "grass", "gravel")
@@ -87,9 +87,9 @@ def crops_of_lot(texture: str, number: int) -> list[np.ndarray]:
 
 
 @lru_cache(maxsize=16)
-def embedded(name: str, number: int) -> np.ndarray:
+def embedded(name: str, number: int, px: int = SIZE) -> np.ndarray:
     """float16 (n, P, D) of a lot's photos, the good ones first; the same for every study that asks."""
-    return _embedded(name, number, shared(DINO, SIZE))
+    return _embedded(name, number, Features(DINO, px) if px == DEFAULT_SIZE else shared(DINO, SIZE))
 
 
 def _embedded(name: str, number: int, features: Features) -> np.ndarray:
@@ -107,7 +107,7 @@ def lot_of(name: str, number: int, precision: str) -> Lot:
 
 
 def large_lot(name: str, number: int, precision: str) -> Lot:
-    """The same photos at `DEFAULT_SIZE`."""
+    """The same photos at `DEFAULT_SIZE`; not kept."""
     features = Features(DINO, DEFAULT_SIZE)
     return Lot(name, number, GOOD[name], strip(_embedded(name, number, features), precision))
 

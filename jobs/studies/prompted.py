@@ -9,7 +9,7 @@ import numpy as np
 
 from patchead.scoring.aggregate import image_scores
 from studies.cells import PRODUCTS
-from studies.lots import GOOD, LOTS, embedded
+from studies.lots import GOOD, LOTS, SIZE, embedded
 from studies.strips import strip, strip_to
 
 MOST = 16
@@ -45,7 +45,7 @@ Places = list[tuple[int, int]]
 ONE, ALL, APART = "one block", "all blocks", "prompts of other blocks"
 
 
-def places(name: str, draw: int, source: str) -> tuple[Places, Places, Places]:
+def places(name: str, draw: int, source: str, px: int = SIZE) -> tuple[Places, Places, Places]:
     """(lot, position) of the 16 prompts, of the good and of the defective photos of a draw.
 
     Prompts and good photos are drawn from ``ONE`` lot, the lots taking turns, or from ``ALL``. ``APART``: the good ones
@@ -54,7 +54,7 @@ def places(name: str, draw: int, source: str) -> tuple[Places, Places, Places]:
     rng = np.random.default_rng([draw, *source.encode(), *name.encode()])
     own, count = draw % LOTS[name], GOOD[name]
     good = [(lot, at) for lot in range(LOTS[name]) for at in range(count)]
-    bad = [(lot, at) for lot in range(LOTS[name]) for at in range(count, len(embedded(name, lot)))]
+    bad = [(lot, at) for lot in range(LOTS[name]) for at in range(count, len(embedded(name, lot, px)))]
     good, bad = ([of[i] for i in rng.permutation(len(of))] for of in (good, bad))
     if source == APART:
         first = int(rng.integers(count - ASKED))
@@ -66,11 +66,11 @@ def places(name: str, draw: int, source: str) -> tuple[Places, Places, Places]:
 
 
 @lru_cache(maxsize=3 * len(NAMES) * DRAWS)
-def draw_of(name: str, draw: int, precision: str, source: str = ALL) -> Draw:
+def draw_of(name: str, draw: int, precision: str, source: str = ALL, px: int = SIZE) -> Draw:
     """The ``draw``-th of a product or texture; the same for every study that asks."""
-    prompts, good, defective = places(name, draw, source)
+    prompts, good, defective = places(name, draw, source, px)
     references, queries = (
-        np.stack([embedded(name, lot)[at] for lot, at in chosen]) for chosen in (prompts, good + defective)
+        np.stack([embedded(name, lot, px)[at] for lot, at in chosen]) for chosen in (prompts, good + defective)
     )
     truth = np.arange(len(queries)) >= len(good)
     return Draw(strip_to(queries, references, precision), strip(references, precision), truth)
