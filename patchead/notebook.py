@@ -24,6 +24,7 @@ from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, placed, ranks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
 from patchead.scoring.verdict import Verdict, judge
+from patchead.search.bound_choice import warning_on
 from patchead.settings import resolve
 from patchead.settings.argument_names import KEYS
 from patchead.settings.load import UNUSED_PLACES, load_config
@@ -178,7 +179,8 @@ def score(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")
         )
     where = resolve.this_device(device)
-    if slow := warning_here(precision, where):
+    window = None if aggregation is None else aggregation.window
+    for slow in filter(None, (warning_here(precision, where), warning_on(where, schedule, window))):
         warnings.warn(with_names(slow, _NAMES), stacklevel=2)
     with arguments_named(_NAMES):
         network = build(resolve.encoder_spec(config, where))

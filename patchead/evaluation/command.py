@@ -18,6 +18,7 @@ from patchead.evaluation.run import evaluate
 from patchead.evaluation.variants import Loader, variants
 from patchead.printed import say
 from patchead.scoring.precision_probe import warning_here
+from patchead.search.bound_choice import warning_on
 from patchead.settings.argument_names import in_settings, named_as_settings
 from patchead.settings.resolve import refuse_accepted
 
@@ -71,9 +72,10 @@ def run_evaluation(
     asked = variants(load_settings, sweeps, paper)
     for variant in asked:
         refuse_accepted(variant.config, "a dataset")
-    for slow in dict.fromkeys(warning_here(variant.precision, variant.device) for variant in asked):
-        if slow:
-            tell(f"warning: {in_settings(slow)}")
+    slow = [warning_here(variant.precision, variant.device) for variant in asked]
+    slow += [warning_on(of.device, of.config.scoring.schedule, of.aggregation.window) for of in asked]
+    for text in filter(None, dict.fromkeys(slow)):
+        tell(f"warning: {in_settings(text)}")
     rows = evaluate(asked, found, setup, tell)
     table, stem = to_table(rows), name or dataset
     _write_parquet(table, output / f"{stem}.parquet")

@@ -44,7 +44,7 @@ class Cluster:
     def seconds(self, task: Task) -> float:
         """Estimate one undisturbed call on an actor, in seconds."""
         figures = self.figures
-        work = task.flops / figures.rate(self.precision, self.together) if task.flops else 0.0
+        work = task.flops / (task.pace * figures.rate(self.precision, self.together)) if task.flops else 0.0
         transfer = task.read_bytes / figures.read_bytes + task.moved_bytes / figures.network_bytes
         return figures.task_seconds + work + transfer * self.together
 

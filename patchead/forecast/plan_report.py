@@ -27,7 +27,9 @@ from patchead.plan.planned import GroupPlan, Plan
 from patchead.plan.tasks import LOAD, PlannedTasks, Task, group_tasks
 from patchead.printed import add_cells, tell
 from patchead.scoring.memory_budget import GIGABYTE
-from patchead.settings.argument_names import named_as_settings
+from patchead.search.bound_choice import warning_on
+from patchead.search.score import BOUNDED
+from patchead.settings.argument_names import in_settings, named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.resolve import layers_and_size
 
@@ -74,6 +76,8 @@ def print_plan(
     lines = [*_facts(config, survey, plan), *_scoring(plan, limits), *searched_before(config, plan)]
     lines += _estimate(outcome, cluster) if outcome and cluster else [f"time     {why_not}"]
     lines += [*night_lines(night, wiring.encoder_spec(config, device_of(config, figures))), *total_line(night, scoring)]
+    if slow := warning_on(limits.device, limits.schedule, limits.window):
+        lines.append(f"warning: {in_settings(slow)}")
     lines += ["dry run: nothing was written, nothing was started"]
     for line in lines:
         tell(console, line)
@@ -122,6 +126,8 @@ def _row(group: GroupPlan, plan: Plan, limits: Limits, seconds: Callable[[Task],
     tasks = list(group_tasks(group, plan.n_patches, plan.dim))
     read, moved = _bytes(tasks)
     note = "too few images" if group.schedule == "none" else group.schedule
+    if group.schedule == BOUNDED and limits.window == "auto":
+        note = f"window or {group.counted_as or BOUNDED}"
     return {
         "group": group.group_id,
         "images": group.images - group.nulls,

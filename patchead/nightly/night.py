@@ -45,10 +45,11 @@ from patchead.runtime.in_hand import MOST_STARTS
 from patchead.runtime.pool import Pool
 from patchead.schema import OK
 from patchead.scoring.precision_probe import probe_with, to_time, warning
+from patchead.search.bound_choice import warning_on
 from patchead.settings.argument_names import in_settings
 from patchead.settings.identity import store_id
 from patchead.settings.model import Config
-from patchead.settings.resolve import with_precision
+from patchead.settings.resolve import aggregation_of, with_precision
 
 Counts = Mapping[str, PromptCounts] | None
 
@@ -86,6 +87,8 @@ class Night:
         self.refused: Mapping[str, str] = {}
         """Why, by the id of each group that cannot be planned."""
         self._settle_precision()
+        if slow := warning_on(self.score_pool.device, config.scoring.schedule, aggregation_of(config).window):
+            say(stages.console, f"warning: {in_settings(slow)}")
 
     def _settle_precision(self) -> None:
         """Put one arithmetic in the place of ``scoring.precision`` auto: of a group, every tile must be of the same."""

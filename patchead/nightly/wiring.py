@@ -145,6 +145,7 @@ def limits(config: Config, actors: int, device: str) -> Limits:
         max_group_size=scoring.max_group_size,
         max_references=scoring.max_references,
         actors=actors,
+        device=device,
         shown=None if config.explain.heatmaps == "all" else config.explain.top,
     )
 

@@ -11,7 +11,7 @@ from patchead.errors import PlanError
 from patchead.plan.planned import GroupPlan, Plan, PromptCounts
 from patchead.scoring.memory_budget import Workload, evidence_bytes
 from patchead.scoring.precision import dtype_of
-from patchead.search.bound_choice import affordable
+from patchead.search.bound_choice import SPEED_ON_A_GPU, affordable, pays_on
 from patchead.search.bounded_memory import portions
 from patchead.search.score import BOUNDED, WINDOWED
 
@@ -41,6 +41,8 @@ class Limits:
     max_group_size: int = 20_000
     max_references: int | None = None
     actors: int = 1
+    device: str = "cpu"
+    """Of the scores: on a GPU bound and refine takes longer than the full search."""
     shown: int | None = None
     """Images of each group that will be shown, flagged or not, and so searched fully; None: all."""
     bounded: frozenset[str] = frozenset()
@@ -110,12 +112,13 @@ def _plan_group(
     if few_shot is None and n < limits.min_batch:
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
     _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
-    schedule = "row_stationary"  # prompts and panels are not symmetric
-    if limits.window is not None or limits.schedule == BOUNDED or name in limits.bounded:
+    left_out = limits.window is not None or limits.schedule == BOUNDED or name in limits.bounded
+    schedule = full = "row_stationary"  # prompts and panels are not symmetric
+    if few_shot is None and references == n:
+        schedule = full = work.choose_schedule(limits.memory_bytes, "auto" if left_out else limits.schedule)
+    if left_out:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
         portions(work, n, limits.memory_bytes, threads=1)  # refuses what the memory does not hold
-    elif few_shot is None and references == n:
-        schedule = work.choose_schedule(limits.memory_bytes, limits.schedule)
     flops = _flops(n, references, work.patches, work.dim)
     fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
     straggler = limits.actors > 1 and flops / share > _LARGEST_TASK
@@ -128,6 +131,8 @@ def _plan_group(
         prompts=prompts,
         nulls=nulls,
         window=limits.window if isinstance(limits.window, int) else 0,
+        counted_as="" if pays_on(limits.device) or schedule != BOUNDED else full,
+        pace=1.0 if pays_on(limits.device) or schedule != BOUNDED or limits.window else SPEED_ON_A_GPU,
         evidence_bytes=evidence_bytes(references) if limits.repeats else 0,
     )
     return replace(planned, flops=flops_of(planned, n, work.patches, work.dim), shown=_shown(planned, limits))
@@ -138,7 +143,13 @@ def _shown(group: GroupPlan, limits: Limits) -> float | None:
 
     None where they are not chosen by themselves, where they cannot be, and where a sample would cost too much.
     """
-    if limits.schedule != "auto" or limits.shown is None or limits.repeats or group.schedule not in _FULL:
+    if (
+        not pays_on(limits.device)
+        or limits.schedule != "auto"
+        or limits.shown is None
+        or limits.repeats
+        or group.schedule not in _FULL
+    ):
         return None
     full = 1 / _REDUCTION.get(group.schedule, 1)
     if affordable(group.images, group.references, full, dtype_of(limits.precision)) == (0, 0):
@@ -175,7 +186,7 @@ def flops_of(group: GroupPlan, queries: int, p: int, d: int) -> int:
     """Count what the first ``queries`` images of a group take by its schedule, with ``p`` patches, ``d`` dimensions."""
     if group.schedule == WINDOWED:
         return 2 * queries * group.references * p * min(p, (2 * group.window + 1) ** 2) * d
-    return _flops(queries, group.references, p, d) // _REDUCTION.get(group.schedule, 1)
+    return _flops(queries, group.references, p, d) // _REDUCTION.get(group.counted_as or group.schedule, 1)
 
 
 def _flops(n: int, references: int, p: int, d: int) -> int:

@@ -29,6 +29,10 @@ class GroupPlan:
     """Radius of the schedule ``window``."""
     shown: float | None = None
     """Share of the images that will be shown. With it, it is tried first whether bound and refine costs less."""
+    counted_as: str = ""
+    """Full search whose FLOPs are counted, where bound and refine saves nothing: on a GPU."""
+    pace: float = 1.0
+    """Of the full search's rate, at which its multiplications are done."""
     evidence_bytes: int = 0
     """Of each image, beside its patch scores, where repeated defects are looked for."""
 

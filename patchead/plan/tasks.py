@@ -44,6 +44,8 @@ class Task:
     blocks: tuple[int, ...] = ()
     """What it is about: a block that is loaded, the two of a tile, the one of a diagonal, reduction or query block."""
     flops: int = 0
+    pace: float = 1.0
+    """See `GroupPlan.pace`."""
     needs: tuple[Key, ...] = ()
     gives: tuple[Key, ...] = ()
     frees: tuple[Key, ...] = ()
@@ -113,10 +115,12 @@ def _packed(plan: Plan) -> Iterator[Task]:
 def _as_one(parts: list[Task]) -> Task:
     if len(parts) == 1:
         return parts[0]
+    flops = sum(part.flops for part in parts)
     return Task(
         group_id=parts[0].group_id,
         kind=PACK,
-        flops=sum(part.flops for part in parts),
+        flops=flops,
+        pace=flops / sum(part.flops / part.pace for part in parts) if flops else 1.0,
         read_bytes=sum(part.read_bytes for part in parts),
         parts=tuple(parts),
     )
@@ -132,7 +136,7 @@ def group_tasks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
 def _pieces(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
     if group.whole:
         stored = (group.images + group.prompts) * p * d * STORED_BYTES
-        yield Task(group_id=group.group_id, kind="whole", flops=group.flops, read_bytes=stored)
+        yield Task(group_id=group.group_id, kind="whole", flops=group.flops, pace=group.pace, read_bytes=stored)
     elif group.schedule == "symmetric":
         for block, size in enumerate(_sizes(group)):
             yield _load(group.group_id, block, size * p * d * STORED_BYTES)
@@ -231,6 +235,7 @@ def _query_blocks(group: GroupPlan, p: int, d: int) -> Iterator[Task]:
             kind="query_block",
             blocks=(number,),
             flops=flops_of(group, start, p, d) - flops_of(group, start - size, p, d),
+            pace=group.pace,
             needs=needs,
             gives=(("scores", 0),),
             frees=needs if last else needs[count:],

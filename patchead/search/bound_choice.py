@@ -39,6 +39,9 @@ _NOTHING = 1e-4  # of a cosine: where all places are as near as that, there is n
 _PAIR = 3.0  # times the cost of a pair in the full search that one of the sample costs
 _TRY = 0.05  # of the full search's cost that a sample may take where nobody asked for bounds
 _WORTH = 0.9  # of the full search's cost, above which bounds are not
+SPEED_ON_A_GPU = 0.118
+"""Of bound and refine, the symmetric full search being 1: an H100, fp16 (`jobs/benchmark.py gpu --full`). Its small
+steps keep a GPU waiting."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,32 @@ class Sampled:
         """Choose where the bounds come from, or the full search where they, and what is done ``besides``, cost more."""
         best = min((WINDOW, PROJECTION), key=self.cost.__getitem__)
         return best if self.cost[best] + besides < _WORTH * self.cost[FULL] else FULL
+
+
+def pays_on(device: str) -> bool:
+    """Tell whether bound and refine may take less time than the full search on a torch device."""
+    return device.partition(":")[0] == "cpu"
+
+
+def refused_on(device: str, *, asked: bool) -> str:
+    """Say why bounds are not even tried on a device where schedule ``bounded`` was not ``asked`` for; empty: they are.
+
+    A window ``auto`` asks for none: it leaves a group that does not lie alike to whatever search is the fastest.
+    """
+    return "" if asked or pays_on(device) else "on a GPU bounds take longer"
+
+
+def warning_on(device: str, schedule: str, window: int | str | None) -> str | None:
+    """Say by how much schedule ``bounded`` is slower than the full search where it was asked for; None where it pays.
+
+    With a window a group is searched by it, and fully on a GPU where it does not lie alike.
+    """
+    if pays_on(device) or schedule != "bounded" or window is not None:
+        return None
+    return (
+        f"`schedule` bounded takes {1 / SPEED_ON_A_GPU:.2g} times as long as the full search on a GPU (measured on an "
+        "H100); set `schedule` to auto."
+    )
 
 
 def evenly(positions: np.ndarray, least: int = _IMAGES[0], most: int = _IMAGES[1]) -> np.ndarray:

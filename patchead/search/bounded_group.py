@@ -127,8 +127,6 @@ def score_bounded(
 
 def _refused(compared: Comparison, shown: float, *, symmetric: bool) -> str:
     """Why bounds are not even tried where nobody asked for them; empty where they are."""
-    if torch.device(compared.device).type != "cpu":
-        return "on a GPU bounds take longer"  # ten times, `jobs/benchmark.py gpu --full`: small steps keep it waiting
     if shown >= _full(symmetric=symmetric):
         return "most images are shown"
     try:

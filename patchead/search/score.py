@@ -13,6 +13,7 @@ from patchead.scoring import leave_one_out
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores
 from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
+from patchead.search.bound_choice import refused_on
 from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, score_bounded, score_by_window
 from patchead.search.goals import Goal, TopPatches
 from patchead.search.grid import Grid
@@ -153,8 +154,11 @@ def score_query_block(
 
 def _found(compared: Comparison, goal: Goal, *, symmetric: bool, shown: float | None) -> BoundedScores | SearchedFully:
     """Scores by the window rule, else by bound and refine; or why the full search is to be done."""
-    if compared.aggregation.window is not None and (found := score_by_window(compared)) is not None:
+    window = compared.aggregation.window
+    if window is not None and (found := score_by_window(compared)) is not None:
         return found
+    if refused := refused_on(compared.device, asked=shown is None and window is None):
+        return SearchedFully(refused)
     return score_bounded(compared, goal, symmetric=symmetric, shown=shown)
 
 

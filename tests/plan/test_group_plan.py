@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from patchead.errors import PlanError
 from patchead.plan.group_plan import Limits, make_plan
 from patchead.plan.planned import PromptCounts
+from patchead.plan.tasks import group_tasks
+from patchead.search.bound_choice import SPEED_ON_A_GPU
 
 LIMITS = Limits(memory_bytes=4 * 10**9)
 
@@ -128,3 +130,29 @@ def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
     assert judged.flops == 2 * 7 * 8 * 256 * 256 * 384
     two = make_plan([("g", 200)], 256, 384, limits(actors=2), {"g": PromptCounts(4, 0)}).groups[0]
     assert two.matching_tasks >= 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "schedule", "reduction", "pace"),
+    [
+        ({"schedule": "bounded"}, "bounded", 20, 1.0),
+        ({"schedule": "bounded", "device": "cuda"}, "bounded", 2, SPEED_ON_A_GPU),
+        ({"schedule": "bounded", "device": "cuda", "max_references": 9}, "bounded", 1, SPEED_ON_A_GPU),
+        ({"window": "auto"}, "bounded", 20, 1.0),
+        ({"window": "auto", "device": "cuda"}, "bounded", 2, 1.0),
+        ({"window": "auto", "device": "cuda", "memory_bytes": 2 * 10**8}, "bounded", 1, 1.0),
+        ({"window": 0, "device": "cuda"}, "window", 256, 1.0),
+    ],
+)
+def test_bounds_promise_nothing_on_a_gpu(
+    changes: dict[str, object], schedule: str, reduction: int, pace: float
+) -> None:
+    group = only(600, **changes)
+    assert (group.schedule, group.pace) == (schedule, pace)
+    assert group.flops == 2 * 600 * group.references * 256 * 256 * 384 // reduction
+    assert {task.pace for task in group_tasks(group, 256, 384) if task.flops} == {pace}
+
+
+def test_bounds_are_tried_on_a_cpu_only() -> None:
+    assert only(200, shown=2).shown == pytest.approx(0.055)
+    assert only(200, shown=2, device="cuda").shown is None

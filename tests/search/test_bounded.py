@@ -18,8 +18,8 @@ from patchead.samples.side_arrays import SideArrays
 from patchead.samples.wanted import FinishedImages
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores
 from patchead.scoring.precision import DTYPES
-from patchead.search import bounded, bounded_group
-from patchead.search.bound_choice import PROJECTION, WINDOW
+from patchead.search import bound_choice, bounded, bounded_group
+from patchead.search.bound_choice import PROJECTION, WINDOW, refused_on, warning_on
 from patchead.search.bounded_group import BoundedScores, Comparison, score_bounded
 from patchead.search.bounded_memory import Portions
 from patchead.search.goals import TopPatches
@@ -227,6 +227,41 @@ def test_bounds_are_chosen_where_they_cost_less(
     assert got.search.get("generator") == expected
     np.testing.assert_allclose(got.image_scores, full.image_scores, rtol=0, atol=1e-6)
     assert (got.exact is None) == (expected != "window")
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "refused"),
+    [("cpu", True, ""), ("cpu", False, ""), ("cuda", True, ""), ("cuda:1", False, "on a GPU bounds take longer")],
+)
+def test_bounds_are_for_cpus_and_for_who_asks(device: str, asked: bool, refused: str) -> None:
+    assert refused_on(device, asked=asked) == refused
+
+
+@pytest.mark.parametrize(
+    ("device", "schedule", "window", "warned"),
+    [
+        ("cpu", "bounded", None, False),
+        ("cuda", "auto", None, False),
+        ("cuda", "bounded", "auto", False),
+        ("cuda:0", "bounded", None, True),
+    ],
+)
+def test_who_asks_for_bounds_on_a_gpu_is_warned(device: str, schedule: str, window: Any, warned: bool) -> None:
+    text = warning_on(device, schedule, window)
+    assert (text is not None) == warned
+    assert text is None or "8.5 times as long" in text
+
+
+@pytest.mark.parametrize("shown", [None, 0.1])
+def test_a_window_that_is_not_taken_leaves_a_gpu_to_the_full_search(
+    shown: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bound_choice, "pays_on", lambda device: False)
+    embeddings = np.random.default_rng(4).permuted(alike(40, 100, 16), axis=1)
+    aggregation = Aggregation(window="auto")
+    got = score_group(embeddings, np.arange(40), aggregation=aggregation, memory_bytes=MEMORY, shown=shown)
+    assert got.search["generator"] == "full: on a GPU bounds take longer"
+    assert got.exact is None
 
 
 def test_prompts_are_searched_alike() -> None:
