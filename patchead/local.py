@@ -77,6 +77,14 @@ class SampleScores:
     search: Callable[[np.ndarray], np.ndarray] | None = None
     """Gives float32 (n, h, w), no bound among them, of n images by their places; None where all are exact."""
 
+    def searched(self, wanted: np.ndarray) -> np.ndarray:
+        """Give the patch scores, no bound among those of the images ``wanted``, bool (N,): float32 (N, h, w)."""
+        if self.exact is None or self.search is None or not (missing := wanted & ~self.exact).any():
+            return self.patch_scores
+        found = self.patch_scores.copy()
+        found[missing] = self.search(np.flatnonzero(missing))
+        return found
+
 
 def embed_images(
     images: Sequence[ImageLike],

@@ -82,6 +82,13 @@ def measure(
     )
 
 
+def maps_measured(samples: Sequence[Sample]) -> np.ndarray:
+    """Tell whose patch scores the pixel metrics depend on: bool (N,); nobody's where no defect is drawn."""
+    drawn = np.array([sample.anomalous and sample.mask is not None for sample in samples], bool)
+    good = np.array([not sample.anomalous for sample in samples], bool)
+    return drawn | good & drawn.any()
+
+
 def score_map(patch_scores: np.ndarray, width: int, height: int, *, fit: str, side: int) -> np.ndarray:
     """Draw the map that pixel metrics compare with the mask: `heatmap.heatmap` at a fixed size, float32 (H', W').
 

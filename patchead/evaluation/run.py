@@ -13,7 +13,7 @@ from typing import Any
 from patchead.encoders import Encoder, build, describe
 from patchead.evaluation.bench import Bench, prompt_count
 from patchead.evaluation.datasets import Dataset, DatasetClass
-from patchead.evaluation.measure import Figures, measure
+from patchead.evaluation.measure import Figures, maps_measured, measure
 from patchead.evaluation.records import (
     METRICS,
     OK,
@@ -138,7 +138,7 @@ def _row(bench: Bench, group: _Served, variant: Variant, members: DatasetClass, 
     figures = measure(
         members.test,
         scored.scores.image_scores,
-        scored.scores.patch_scores,
+        scored.scores.searched(maps_measured(members.test)),
         scored.samples.sizes,
         flagged=scored.verdict.flagged,
         fit=variant.config.encoder.fit,

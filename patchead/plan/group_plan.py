@@ -143,13 +143,9 @@ def _shown(group: GroupPlan, limits: Limits) -> float | None:
 
     None where they are not chosen by themselves, where they cannot be, and where a sample would cost too much.
     """
-    if (
-        not pays_on(limits.device)
-        or limits.schedule != "auto"
-        or limits.shown is None
-        or limits.repeats
-        or group.schedule not in _FULL
-    ):
+    if limits.schedule != "auto" or group.schedule not in _FULL or not pays_on(limits.device):
+        return None
+    if limits.shown is None or limits.repeats:
         return None
     full = 1 / _REDUCTION.get(group.schedule, 1)
     if affordable(group.images, group.references, full, dtype_of(limits.precision)) == (0, 0):

@@ -105,6 +105,27 @@ def test_batch_figures_are_those_of_the_scores_and_the_three_outputs_agree(tree:
             assert line[name] in text.getvalue()
 
 
+def test_pixel_figures_are_those_of_the_full_search_whatever_the_schedule(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_out = []
+
+    def scored(*args: Any, **kwargs: Any) -> Any:
+        found = score_samples(*args, **kwargs)
+        left_out.append(found.exact is not None and not found.exact.all())
+        return found
+
+    monkeypatch.setattr(bench, "score_samples", scored)
+    options: dict[str, Any] = {"classes": CLASSES[:1]}
+    full, bounded = (
+        evaluated(tree, tmp_path / of, "encoder.image_size=128", f"scoring.schedule={of}", **options).to_pylist()[0]
+        for of in ("auto", "bounded")
+    )
+    assert left_out == [False, True]
+    for name in METRICS:
+        assert bounded[name] == pytest.approx(full[name], abs=1e-6), name
+
+
 def test_a_planted_square_is_found(tree: Path, tmp_path: Path) -> None:
     rows = evaluated(tree, tmp_path).to_pylist()
     for row in rows:
