@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import records
-from benchmarks.arithmetic import arithmetic
+from benchmarks.arithmetic import arithmetic, automatic
 from benchmarks.index import index
 from benchmarks.memory import Case, memory
 from benchmarks.records import Record, interleaved, load, markdown, measurable, note_for, ratio, save
@@ -23,6 +23,7 @@ from measured_page import Origin, machine
 
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.leave_one_out import Aggregation, score_group
+from patchead.settings.resolve import settled_precision
 
 
 def test_the_baseline_gives_the_same_scores_as_the_kernel() -> None:
@@ -84,6 +85,16 @@ def test_what_the_processor_makes_of_each_arithmetic() -> None:
     assert (bare, probed) == ([*names, "int8, NumKong"], names)
     assert len(found) == len(bare) + len(probed)
     assert all(record.value is not None and record.value > 0 for record in found)
+
+
+def test_auto_is_measured_against_every_single_precision() -> None:
+    found = automatic(((6, 16, 16),), repeats=1)
+    chosen = settled_precision("auto", "cpu")
+    assert {record.case for record in found} == {f"N=6 P=16 D=16, auto is {chosen}"}
+    best, *each = found
+    assert (best.metric, best.target) == ("speed of auto over the best", ">= 0.9")
+    assert {record.precision for record in each} == {"fp32", "fp16", "bf16", "int8"}
+    assert best.value == min(record.value for record in each if record.value is not None)
 
 
 HERE, THERE = (Origin(name, "jobs/benchmark.py", "2026-11-25") for name in ("AMD", "Intel"))

@@ -1,20 +1,27 @@
-"""What does this processor make of each arithmetic? Bare matrix multiplications on one core, and the probe's answer."""
+"""What does this processor make of each arithmetic? Bare matrix multiplications, the probe's answer, and its worth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 
-from benchmarks.records import Record
+from benchmarks.records import Record, interleaved, measurable, not_measured, ratio
+from benchmarks.scoring import MEMORY
+from patchead.forecast.calibrate import unit_vectors
+from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.integer_products import Multiply, by_numkong
 from patchead.scoring.precision import DTYPES, matmul_dtype
-from patchead.scoring.precision_probe import probe
+from patchead.scoring.precision_probe import CANDIDATES, probe, probe_with
 from patchead.scoring.race import race
+from patchead.search.score import score_group
+from patchead.settings.resolve import settled_precision
 
 _SIDE, _DIM = 1024, 768
 _TURNS = 5
+_BEST = "speed of auto over the best"
 
 
 def arithmetic() -> list[Record]:
@@ -30,6 +37,43 @@ def arithmetic() -> list[Record]:
     probed = partial(Record, benchmark="arithmetic", case=case, metric="probe: speed of scoring over fp32", unit="x")
     found = [bare(precision=name, value=work / taken) for name, taken in seconds.items()]
     return found + [probed(precision=name, value=speed) for name, speed in probe(candidates=DTYPES).items()]
+
+
+def automatic(shapes: tuple[tuple[int, int, int], ...], *, repeats: int) -> list[Record]:
+    """What `precision: auto` is worth: the whole scoring in what it settles on, over the same in each precision.
+
+    It is settled within its own call, as a worker does it: the warm-up has the probe in it, and later calls what the
+    process remembers.
+
+    Args:
+        shapes: (N, P, D) of the groups.
+        repeats: turns of each, after the warm-up.
+    """
+    records = []
+    for n, p, d in shapes:
+        stored, settled = unit_vectors(n, p, d), dict[str, str]()
+        cases: dict[str, Callable[[], object]] = {"auto": partial(_scored, stored, "auto", settled)}
+        cases |= {name: partial(_scored, stored, name, settled) for name in measurable(DTYPES)}
+        seconds = interleaved(cases, repeats)
+        speeds = {name: ratio(seconds[name], seconds["auto"]) for name in cases if name != "auto"}
+        best, case = min(speeds, key=speeds.__getitem__), f"N={n} P={p} D={d}, auto is {settled['auto']}"
+        figure = partial(Record, benchmark="auto", case=case, unit="x")
+        records.append(figure(precision=best, metric=_BEST, value=speeds[best], target=">= 0.9"))
+        records += [figure(precision=name, metric="speed of auto over this", value=speeds[name]) for name in speeds]
+        records += not_measured("auto", case, DTYPES, "speed of auto over this")
+    return records
+
+
+def _scored(stored: np.ndarray, precision: str, settled: dict[str, str]) -> None:
+    probes = [probe_with(torch.get_num_threads(), "cpu", CANDIDATES)] if precision == "auto" else []
+    settled[precision] = settled_precision(precision, "cpu", probes)
+    score_group(
+        stored,
+        np.arange(len(stored)),
+        aggregation=Aggregation(),
+        precision=settled[precision],
+        memory_bytes=MEMORY,
+    )
 
 
 def _multiplication(precision: str, multiply: Multiply) -> Callable[[], object]:
