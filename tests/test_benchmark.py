@@ -12,7 +12,7 @@ import benchmark
 import numpy as np
 import pytest
 import torch
-from benchmarks import records
+from benchmarks import records, searching
 from benchmarks.arithmetic import arithmetic, automatic
 from benchmarks.index import index
 from benchmarks.memory import Case, memory
@@ -147,3 +147,16 @@ def test_a_search_is_measured_beside_the_full_one_with_equal_image_scores() -> N
     assert all(record.met for record in differences)
     speeds = {record.metric for record in found if record.unit == "x"}
     assert speeds == {"speed of bounded over symmetric", "speed of auto over symmetric"}
+
+
+def test_a_long_search_of_one_turn_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`repeats` must be 2 at least for N=2 P=25000; got 1"):
+        searching._measured("search-noise", "no structure", np.zeros((2, 25_000, 1), np.float16), repeats=1)
+
+
+def test_how_long_all_benchmarks_may_take_is_told_and_measured() -> None:
+    root, told = Path(__file__).parent.parent, f"; {benchmark.MINUTES} minutes on two cores"
+    assert told in (root / "Makefile").read_text()
+    assert told.replace(";", ",") in (root / "CONTRIBUTING.md").read_text()
+    assert benchmark.whole_run(benchmark.MINUTES + 1.0, full=False).met is False
+    assert benchmark.whole_run(600.0, full=True).met is None

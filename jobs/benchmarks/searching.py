@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
+from statistics import median
 
 import numpy as np
 import torch
@@ -63,95 +65,111 @@ def of_noise(benchmark: str, images: int, patches: int, *, repeats: int) -> list
     return _measured(benchmark, "no structure", unit_vectors(images, patches, 384), repeats)
 
 
-def of_sizes(benchmark: str, images: int, size: int) -> list[Record]:
+def of_sizes(benchmark: str, images: int, size: int, *, repeats: int) -> list[Record]:
     """How the bounded search grows: a quarter of ``images`` cells of both products against all; the last block."""
     features = Features(replace(DINO, layers=DINO.layers[-1:]), size)
     every = sorted({name for product in cells.PRODUCTS for p in _PROBABILITIES for name in elpv_cells(product, p)})
-    records, taken = [], []
-    for n in (images // 4, images):
+    found, cases, fraction = dict[str, GroupScores](), dict[str, Callable[[], object]](), FRACTIONS[0]
+    sizes = (images // 4, images)
+    for n in sizes:
         names = tuple(every[at] for at in np.linspace(0, len(every) - 1, n).round().astype(int))
-        embeddings, found = features.take(names, DINO.layers[-1:]), dict[str, GroupScores]()
-        run = _cases(embeddings, Aggregation(fraction=FRACTIONS[0]), found, window=False)["bounded"]
-        taken.append(interleaved({"bounded": run}, 1, warm_up=False)["bounded"][0] / n)
-        _, p, d = embeddings.shape
-        pairs = found["bounded"].search["multiplications"] * (n - 1)
-        figure = partial(
-            Record, benchmark=benchmark, case=f"N={n} P={p} D={d}, nearest {FRACTIONS[0]:.0%}", precision="fp32"
-        )
+        cases[str(n)] = partial(_score, features.take(names, DINO.layers[-1:]), found, str(n), "bounded", fraction)
+    features.forget()
+    seconds = interleaved(cases, repeats, warm_up=False)
+    p, d = features.encoder.n_patches, features.encoder.dim
+    records = []
+    for n in sizes:
+        case = f"N={n} P={p} D={d}, nearest {fraction:.0%}"
+        figure = partial(Record, benchmark=benchmark, case=case, precision="fp32")
+        search, taken = found[str(n)].search, 1e3 * median(seconds[str(n)]) / n
+        pairs = search["multiplications"] * (n - 1)
         records += [
-            figure(metric="milliseconds per image, bounded", value=1e3 * taken[-1], unit="ms"),
+            figure(metric="milliseconds per image, bounded", value=taken, unit="ms"),
             figure(metric="multiplied per image, in full products with one other", value=pairs),
-            figure(metric="patches searched", value=float(found["bounded"].search["searched"])),
+            figure(metric="patches searched", value=float(search["searched"])),
         ]
-    case, metric = f"N={images} over N={images // 4}", "time per image, bounded"
-    ratio_of = taken[1] / taken[0]
-    return [*records, Record(benchmark=benchmark, case=case, precision="fp32", metric=metric, value=ratio_of, unit="x")]
+    few, many = sizes
+    case, metric = f"N={many} over N={few}", "time per image, bounded"
+    value = few / many * ratio(seconds[str(many)], seconds[str(few)])
+    return [*records, Record(benchmark=benchmark, case=case, precision="fp32", metric=metric, value=value, unit="x")]
 
 
 def _measured(
     benchmark: str, name: str, embeddings: np.ndarray, repeats: int, truth: np.ndarray | None = None
 ) -> list[Record]:
+    """Every way takes turns with the full search; that with both fractions in turn: its time depends on neither."""
     n, p, d = embeddings.shape
+    found, fractions = dict[str, GroupScores](), cycle(FRACTIONS)
+    warm_up = n * p < _LONG
+    if repeats + warm_up < len(FRACTIONS):
+        raise ValueError(f"`repeats` must be {len(FRACTIONS) - warm_up} at least for N={n} P={p}; got {repeats}")
+    ways = ("bounded", "auto", "window") if truth is not None else ("bounded", "auto")
+
+    def full() -> None:
+        fraction = next(fractions)
+        _score(embeddings, found, _named("symmetric", fraction), "symmetric", fraction)
+
+    cases: dict[str, Callable[[], object]] = {"symmetric": full}
+    for fraction in FRACTIONS:
+        for way in ways:
+            cases[_named(way, fraction)] = partial(_score, embeddings, found, _named(way, fraction), way, fraction)
+    if truth is not None:
+        floats = torch.from_numpy(embeddings.astype(np.float32))
+        cases["cdist"] = partial(cdist_loop, floats, FRACTIONS[-1], queries=_CDIST_QUERIES)
+    seconds = interleaved(cases, repeats, warm_up=warm_up)
     records = []
     for fraction in FRACTIONS:
-        aggregation = Aggregation(fraction=fraction)
-        found: dict[str, GroupScores] = {}
-        cases = _cases(embeddings, aggregation, found, window=truth is not None)
-        if truth is not None and fraction == FRACTIONS[-1]:
-            floats = torch.from_numpy(embeddings.astype(np.float32))
-            cases["cdist"] = partial(cdist_loop, floats, fraction, queries=_CDIST_QUERIES)
-        seconds = interleaved(cases, repeats, warm_up=n * p < _LONG)
         case = f"{name}, N={n} P={p} D={d}, nearest {fraction:.0%}"
         figure = partial(Record, benchmark=benchmark, case=case, precision="fp32")
-        speed = ratio(seconds["symmetric"], seconds["bounded"])
-        target = _TARGETS.get((name, n, p))
-        records.append(figure(metric="speed of bounded over symmetric", value=speed, unit="x", target=target))
-        speed = ratio(seconds["symmetric"], seconds["auto"])
-        records.append(figure(metric="speed of auto over symmetric", value=speed, unit="x", target=">= 0.9"))
-        records += [figure(metric=metric, value=value, target=bound) for metric, value, bound in _facts(found)]
-        if "window" in seconds and truth is not None:
-            target = ">= 60" if p == 1024 and n == 200 else None
-            speed = ratio(seconds["symmetric"], seconds["window"])
-            records.append(figure(metric="speed of the window over symmetric", value=speed, unit="x", target=target))
-            for rule in ("symmetric", "window"):
-                scores = found[rule].image_scores
-                records.append(figure(metric=f"AUROC, {rule}", value=float(roc_auc_score(truth, scores))))
-                records.append(figure(metric=f"AP, {rule}", value=float(average_precision_score(truth, scores))))
-        if "cdist" in seconds:
-            speed = n / _CDIST_QUERIES * ratio(seconds["cdist"], seconds["bounded"])
-            target = ">= 25" if p == 1024 and n == 200 else None
-            records.append(figure(metric="speed of bounded over the cdist loop", value=speed, unit="x", target=target))
+        taken = {way: seconds[_named(way, fraction)] for way in ways} | {"symmetric": seconds["symmetric"]}
+        scored = {way: found[_named(way, fraction)] for way in (*ways, "symmetric")}
+        for way, target in (("bounded", _TARGETS.get((name, n, p))), ("auto", ">= 0.9")):
+            speed = ratio(taken["symmetric"], taken[way])
+            records.append(figure(metric=f"speed of {way} over symmetric", value=speed, unit="x", target=target))
+        records += [figure(metric=metric, value=value, target=bound) for metric, value, bound in _facts(scored)]
+        if truth is None:
+            continue
+        goal = n == 200 and p == 1024
+        speed, target = ratio(taken["symmetric"], taken["window"]), ">= 60" if goal else None
+        records.append(figure(metric="speed of the window over symmetric", value=speed, unit="x", target=target))
+        for way in ("symmetric", "window"):
+            scores = scored[way].image_scores
+            records.append(figure(metric=f"AUROC, {way}", value=float(roc_auc_score(truth, scores))))
+            records.append(figure(metric=f"AP, {way}", value=float(average_precision_score(truth, scores))))
+        if fraction == FRACTIONS[-1]:
+            metric = f"speed of bounded over the cdist loop, by {_CDIST_QUERIES} of its {n} images"
+            speed, target = n / _CDIST_QUERIES * ratio(seconds["cdist"], taken["bounded"]), ">= 25" if goal else None
+            records.append(figure(metric=metric, value=speed, unit="x", target=target))
     return records
 
 
-def _cases(
-    embeddings: np.ndarray, aggregation: Aggregation, found: dict[str, GroupScores], *, window: bool
-) -> dict[str, Callable[[], object]]:
-    """Each case puts its scores into ``found``."""
-    content = np.arange(len(embeddings))
-
-    def score(name: str, schedule: str, rule: Aggregation, shown: float | None = None) -> None:
-        found[name] = score_group(
-            embeddings, content, aggregation=rule, schedule=schedule, memory_bytes=MEMORY, shown=shown
-        )
-
-    cases: dict[str, Callable[[], object]] = {
-        "symmetric": partial(score, "symmetric", "symmetric", aggregation),
-        "bounded": partial(score, "bounded", "bounded", aggregation),
-        "auto": partial(score, "auto", "auto", aggregation, _SHOWN),
-    }
-    if window:
-        cases["window"] = partial(_windowed, embeddings, aggregation, found)
-    return cases
+def _named(way: str, fraction: float) -> str:
+    return f"{way}, nearest {fraction:.0%}"
 
 
-def _windowed(embeddings: np.ndarray, aggregation: Aggregation, found: dict[str, GroupScores]) -> None:
+def _score(embeddings: np.ndarray, found: dict[str, GroupScores], name: str, way: str, fraction: float) -> None:
+    """Put a group's scores into ``found`` by ``name``; ``way`` is a schedule or the window rule."""
+    aggregation = Aggregation(fraction=fraction)
+    if way == "window":
+        found[name] = _windowed(embeddings, aggregation)
+        return
+    found[name] = score_group(
+        embeddings,
+        np.arange(len(embeddings)),
+        aggregation=aggregation,
+        schedule=way,
+        memory_bytes=MEMORY,
+        shown=_SHOWN if way == "auto" else None,
+    )
+
+
+def _windowed(embeddings: np.ndarray, aggregation: Aggregation) -> GroupScores:
     """The window rule with r = 1, whether the group lies alike or not: which it does is among the figures."""
     compared = replace(whole_group(embeddings, replace(aggregation, window=1)), memory_bytes=MEMORY)
     scored = score_by_window(compared, anyway=True)
     assert scored is not None
     images = image_scores(scored.patch_scores, aggregation.image_top_fraction)
-    found["window"] = GroupScores(scored.patch_scores, images, compared.n_references)
+    return GroupScores(scored.patch_scores, images, compared.n_references)
 
 
 def _facts(found: Mapping[str, GroupScores]) -> list[tuple[str, float, str | None]]:
