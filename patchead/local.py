@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from patchead.archive.given import (
     settled_reading,
 )
 from patchead.encoders import Encoder
-from patchead.local_samples import Samples, embedded, prompt_guides
+from patchead.local_samples import Guides, Samples, embedded, prompt_guides
 from patchead.samples.align import Alignment
 from patchead.samples.embed import SampleEmbedder
 from patchead.samples.finish import finish_samples
@@ -54,6 +54,13 @@ class Prompts:
     """That of the images that are compared with them."""
     looks: np.ndarray | None = None
     """uint8 (k, K), of `samples.twins.look`, of the upright ones."""
+    same_as: Mapping[str, str] = field(default_factory=dict)
+    """Content of each prompt as its pixels have it → in ``content``, where prompts of one photo have one."""
+
+    @property
+    def copies(self) -> int:
+        """Count the prompts that are another one's photo."""
+        return len(self.images) - len(set(self.content[: len(self.images)]))
 
 
 @dataclass(frozen=True)
@@ -123,10 +130,11 @@ def embed_images(
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid, align, few_shot=prompts is not None)
     reading = settled_reading(images, reading)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size, proven=prompts is not None)
-    guides = {} if align is None else _guides(images, prompts, reading)
+    guides = [] if align is None else _guides(images, prompts, reading)
+    same_as = {} if prompts is None else prompts.same_as
     read = read_or_fault if keep_unread else read_given
     decoded = (read(image, index, reading) for index, image in enumerate(images))
-    samples = embedded(decoded, embedder, recipe, guides, batch_size)
+    samples = embedded(decoded, embedder, recipe, guides, batch_size, same_as)
     embedder.require_one()
     return samples
 
@@ -242,11 +250,11 @@ def unscored(samples: Samples) -> SampleScores:
     )
 
 
-def _guides(images: Sequence[ImageLike], prompts: Prompts | None, reading: Reading) -> dict[str, Guide]:
-    """What images are aligned with, by content hash: the prompts, or the first image, that all are aligned with."""
+def _guides(images: Sequence[ImageLike], prompts: Prompts | None, reading: Reading) -> Guides:
+    """What images are aligned with: the prompts, or the first image, that all are aligned with."""
     if prompts is not None:
         return prompt_guides(prompts.content, prompts.images)
-    return {"": Guide.of(first_of(images, reading))} if len(images) else {}
+    return [("", Guide.of(first_of(images, reading)))] if len(images) else []
 
 
 def codes(values: Sequence[str | None]) -> np.ndarray:

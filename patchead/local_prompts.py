@@ -16,6 +16,7 @@ from patchead.samples.align import Alignment
 from patchead.samples.embed import SampleEmbedder
 from patchead.samples.recipe import SampleRecipe, turned
 from patchead.samples.stand_ins import STAND_INS, NullChoice, stand_in
+from patchead.samples.twins import renamed_prompts
 
 
 def embed_prompts(
@@ -48,24 +49,25 @@ def embed_prompts(
         raise ValueError(f"rotations must be 90, 180 or 270, each once; got {list(rotations)}")
     reading = settled_reading(images, reading)
     found = [read_given(image, index, reading, "prompt") for index, image in enumerate(images)]
-    pixels, digests = [given.pixels for given in found], [given.content for given in found]
     turns = [given._replace(pixels=turned(given.pixels, angle)) for angle in (0, *rotations) for given in found]
     recipe = SampleRecipe(encoder.image_size, encoder.fit, encoder.grid)
     embedder = SampleEmbedder(encoder, recipe, batch_size=batch_size)
-    samples = embedded(turns, embedder, recipe, {}, batch_size)
+    samples = embedded(turns, embedder, recipe, [], batch_size)
     if faults := [(index, fault) for index, fault in enumerate(samples.faults) if fault]:
         index, fault = faults[0]
         turn, prompt = divmod(index, len(found))
         name = name_of(images[prompt], prompt, "prompt") + (f", turned by {rotations[turn - 1]}°," if turn else "")
         raise PatcheadError(f"{name} cannot be used: {fault}. Mend or remove it.")
-    choice = NullChoice.of(codes(digests), np.full(len(digests), -1))
+    same_as = _photos(samples, len(found))
+    samples = replace(samples, content=[same_as[digest] for digest in samples.content])
+    found = [given._replace(content=same_as[given.content]) for given in found]
+    choice = NullChoice.of(codes(samples.content[: len(found)]), np.full(len(found), -1))
     if align is None and not choice.views_of:
         nulls = _some(samples, choice.places.tolist())
     else:
         nulls = _embedded_nulls(found, choice, encoder, align, batch_size)
-    return Prompts(
-        samples.embeddings, samples.content, pixels, nulls, choice.views_of, align, _upright(samples, len(found))
-    )
+    pixels, looks = [given.pixels for given in found], _upright(samples, len(found))
+    return Prompts(samples.embeddings, samples.content, pixels, nulls, choice.views_of, align, looks, same_as)
 
 
 def _embedded_nulls(
@@ -81,12 +83,20 @@ def _embedded_nulls(
     decoded = [found[i] for i in choice.places]
     if choice.views_of:
         decoded = [given._replace(pixels=stand_in(given.pixels, n)) for given in decoded for n in range(STAND_INS)]
-    guides = {} if align is None else prompt_guides([one.content for one in found], [one.pixels for one in found])
+    guides = [] if align is None else prompt_guides([one.content for one in found], [one.pixels for one in found])
     nulls = embedded(decoded, embedder, recipe, guides, batch_size)
     if faults := [fault for fault in nulls.faults if fault]:
         raise PatcheadError(f"a prompt cannot be compared with the others: {faults[0]}. Mend or remove it.")
     # Of a single prompt, views are compared with itself.
     return replace(nulls, content=[f"view {i}" for i in range(len(decoded))]) if choice.views_of == 1 else nulls
+
+
+def _photos(samples: Samples, k: int) -> dict[str, str]:
+    """By the content of each of the first k: its own, or that of the prompt whose photo it shows."""
+    content, looks, blocks = samples.content[:k], samples.side_arrays.look, samples.side_arrays.blocks
+    if looks is None:
+        return dict(zip(content, content, strict=True))
+    return dict(zip(content, renamed_prompts(content, looks[:k], None if blocks is None else blocks[:k]), strict=True))
 
 
 def _upright(samples: Samples, k: int) -> np.ndarray | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -38,19 +39,27 @@ class Samples:
         return np.array([not fault for fault in self.faults], bool)
 
 
-def prompt_guides(content: Sequence[str], images: Sequence[np.ndarray]) -> dict[str, Guide]:
-    """Make the guides of few-shot alignment: each prompt, by its content hash."""
-    return {digest: Guide.of(image) for digest, image in zip(content, images, strict=False)}
+Guides = Sequence[tuple[str, Guide]]
+"""Images to align with, each with the hash of its content."""
+
+
+def prompt_guides(content: Sequence[str], images: Sequence[np.ndarray]) -> Guides:
+    """Make the guides of few-shot alignment: each prompt, with its content hash."""
+    return [(digest, Guide.of(image)) for digest, image in zip(content, images, strict=False)]
 
 
 def embedded(
     decoded: Iterable[Given | str],
     embedder: SampleEmbedder,
     recipe: SampleRecipe,
-    guides: Mapping[str, Guide],
+    guides: Guides,
     batch_size: int,
+    same_as: Mapping[str, str] = MappingProxyType({}),
 ) -> Samples:
-    """Embed images, or keep the text that says why one cannot be read; none is compared with a guide of its content."""
+    """Embed images, or keep the text that says why one cannot be read; none is compared with a guide of its content.
+
+    ``same_as`` gives contents the one that they count as.
+    """
     content, sizes, parts, faults = list[str](), list[tuple[int, int]](), list[EmbeddedSamples](), list[str]()
     for batch in stream_batches(decoded, batch_size):
         views = []
@@ -60,10 +69,11 @@ def embedded(
                 sizes.append((0, 0))
                 continue
             image, digest, blocks = given
+            digest = same_as.get(digest, digest)
             content.append(digest)
             sizes.append((image.shape[1], image.shape[0]))
             # A prompt that is the query itself would hide the query's own defect.
-            usable = [guide if other != digest else None for other, guide in guides.items()]
+            usable = [guide if other != digest else None for other, guide in guides]
             views.append(replace(recipe.views(image, usable), blocks=blocks))
         parts += [embedder.embed(*stacked(views))] if views else []
         told = iter(parts[-1].faults if views else ())

@@ -18,6 +18,7 @@ from patchead.local_prompts import embed_prompts
 from patchead.local_samples import Samples
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
+from patchead.samples.twins import told_of_copies
 from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
 from patchead.scored import Scored
 from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, placed, ranks
@@ -188,6 +189,8 @@ def score(
         reading = settled_reading([*images, *prompts])
         given: dict[str, Any] = {"align": alignment, "batch_size": batch_size, "reading": reading}
         normal = embed_prompts(prompts, network, rotations=rotations, **given) if len(prompts) else None
+        if normal is not None and (text := told_of_copies(normal.copies, len(prompts))):
+            warnings.warn(text, stacklevel=2)
         samples = embed_images(images, network, prompts=normal, keep_unread=True, **given)
         comparable = int(samples.usable.sum())
         if normal is None and comparable < min_batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -122,7 +123,9 @@ def test_prompts_are_scored_as_the_images_are(
     encoder: Encoder, align: Alignment | None, mask: ForegroundMask | None
 ) -> None:
     normal = [part(20 + i, degrees=3.0 * i) for i in range(4)]
-    prompts = embed_prompts([*normal, normal[1]], encoder, align=align, rotations=(90,))
+    again = io.BytesIO()
+    Image.fromarray(normal[2]).save(again, "JPEG", quality=90)
+    prompts = embed_prompts([*normal, normal[1], again.getvalue()], encoder, align=align, rotations=(90,))
 
     def scores(images: list[np.ndarray]) -> SampleScores:
         samples = embed_images(images, encoder, align=align, prompts=prompts)
@@ -130,9 +133,10 @@ def test_prompts_are_scored_as_the_images_are(
 
     found = scores([part(3, spoiled=True)])
     assert found.null_scores is not None
-    # The prompts as images of the night: the same hashes keep them from being compared with themselves.
+    # The prompts as images of the night: they are compared neither with themselves nor with their copies.
     np.testing.assert_allclose(found.null_scores, scores(normal).image_scores, atol=1e-6)
-    assert prompts.views_of == 0
+    assert (found.null_scores > 1e-3).all()
+    assert (prompts.views_of, prompts.copies, len(found.null_scores)) == (0, 2, 4)
     assert found.image_scores.shape == (1,)
 
 

@@ -131,6 +131,13 @@ class _Candidate(NamedTuple):
     content: str
     part: str | None
     guide: Guide
+    photo: str
+    """Its content, or that of another prompt of the same photo."""
+
+    def shows(self, image: np.ndarray, digest: str) -> bool:
+        """Tell whether it has the bytes or the pixels of an image: in another lossless file it is the same photo."""
+        mine, rows = self.guide.image, slice(0, 8)  # a glance first
+        return self.content == digest or (np.array_equal(mine[rows], image[rows]) and np.array_equal(mine, image))
 
 
 class _AtHand(NamedTuple):
@@ -169,7 +176,8 @@ def _guides(candidates: pa.Table | None, settings: DecodeSettings, scaling: Scal
             if settings.recipe.few_shot:
                 raise ArchiveError(f"{name} cannot be used: {exc}. Mend or remove it.") from exc
             continue  # what is no image is no template: the next one is, for every image of the group alike
-        found.append(_Candidate(content_hash(data), row["part_id"], Guide.of(image)))
+        content = content_hash(data)
+        found.append(_Candidate(content, row["part_id"], Guide.of(image), row.get("same_as") or content))
         if not settings.recipe.few_shot:
             break
     return found
@@ -249,6 +257,7 @@ def _decoded(data: bytes, digest: str, asked: Mapping[str, Any], hand: _AtHand) 
     recipe = hand.settings.recipe
     image = decode(data, max_pixels=hand.settings.max_pixels, room=hand.room, **hand.scaling._asdict())
     blocks = blocks_of(image, data)
+    photos = {g.photo for g in hand.guides if recipe.few_shot and g.shows(image, digest)}
     image, view = turned(image, asked["turn"] or 0), view_number(asked["role"])
     if view is not None:
         image = stand_in(image, view)
@@ -256,7 +265,7 @@ def _decoded(data: bytes, digest: str, asked: Mapping[str, Any], hand: _AtHand) 
     receipt = {"content_hash": digest, "width": width, "height": height, "status": OK}
     if recipe.few_shot:  # a prompt that is the query itself, or shows its part, would hide the query's own defect
         usable: list[Guide | None] = [
-            None if g.content == digest or (asked["part_id"] and g.part == asked["part_id"]) else g.guide
+            None if g.photo in photos or (asked["part_id"] and g.part == asked["part_id"]) else g.guide
             for g in hand.guides
         ]
     else:

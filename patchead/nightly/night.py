@@ -36,7 +36,7 @@ from patchead.nightly.run_rows import run_rows
 from patchead.nightly.score_spec import ScoreSpec
 from patchead.nightly.told import count_images, tell_published
 from patchead.nightly.try_bounds import with_bounds
-from patchead.nightly.twins import with_twins
+from patchead.nightly.twins import prompts_with_twins, with_twins
 from patchead.plan.group_plan import make_plan
 from patchead.plan.planned import Plan, PromptCounts
 from patchead.printed import say
@@ -110,10 +110,10 @@ class Night:
         store = EmbeddingStore(self.config.lake.uri, self.storage, store_id(self.config, encoder.encoder_id))
         accepted = find_accepted(self.config, self.storage, readable, encoder.encoder_id, store)
         by_manifest = self.plan(readable, encoder, prompts.counts(readable) if prompts else accepted.counts(readable))
-        guides = self.guides(readable, prompts)
         decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
         self.bits = settle_night(readable, prompts, decoding, self.run_images, self.stages.console)
         filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
+        guides = self.guides(readable, prompts, filed)
         references = partial(prompts.of, filed) if prompts else lambda name: accepted.images([name]).get(name)
         self.meanwhile = self.scoring_meanwhile(by_manifest, encoder, store, references)
         with_them = with_bits(manifest, self.bits)
@@ -159,11 +159,15 @@ class Night:
         found.require(groups, request.catalog.uri)
         return found
 
-    def guides(self, groups: Groups, prompts: PromptSet | None) -> dict[str, pa.Table]:
+    def guides(
+        self, groups: Groups, prompts: PromptSet | None, embedded: Mapping[str, GroupPrompts]
+    ) -> dict[str, pa.Table]:
         """Choose what the images of each group are aligned with; empty without alignment."""
         if not self.config.align.enabled:
             return {}
-        return prompts.guides(groups) if prompts else template_candidates(groups)
+        if prompts is None:
+            return template_candidates(groups)
+        return prompts.guides(groups, {name: of.references for name, of in embedded.items()})
 
     def encoder(self) -> EncoderFacts:
         """Build the encoder once, for its id and its grid."""
@@ -180,9 +184,10 @@ class Night:
         with self.stages.stage("prompts", wanted.num_rows) as advance:
             receipts = self._embed(wanted, encoder, store, {}, advance, proven=False).receipts
             require_usable(receipts)
-            references = prompts.embedded(receipts)
+            tell = self.executor.run_tasks, self.stages.console
+            references = prompts_with_twins(prompts.embedded(receipts), store, *tell)
             nulls = NullSamples.of(prompts.upright(), references)
-            guides = prompts.own_guides() if self.config.align.enabled else {}
+            guides = prompts.own_guides(references) if self.config.align.enabled else {}
             receipts = self._embed(
                 with_bits(nulls.to_embed, self.bits), encoder, store, guides, lambda count: None, proven=True
             ).receipts

@@ -34,9 +34,7 @@ class NullSamples:
         """
         chosen, views_of = [TO_EMBED.empty_table()], dict[str, int]()
         for name, rows in by_group(upright).items():
-            known = references[name].filter(pc.is_null(references[name]["turn"]))
-            content = known["content_hash"].take(pc.index_in(rows["image_id"], value_set=values(known["image_id"])))
-            choice = NullChoice.of(codes(content), codes(rows["part_id"]))
+            choice = NullChoice.of(codes(contents(rows, references[name])), codes(rows["part_id"]))
             views_of[name], of = choice.views_of, rows.take(choice.places)
             chosen += [_as_view(of, number) for number in range(STAND_INS)] if choice.views_of else [of]
         return cls(pa.concat_tables(chosen), views_of)
@@ -44,13 +42,22 @@ class NullSamples:
     def with_references(self, references: Mapping[str, pa.Table], receipts: pa.Table) -> dict[str, GroupPrompts]:
         """Put together what each group is compared with, from the receipts of `to_embed`, all of them ok."""
         taken = ["image_id", "part_id", "role", "group_id"]
-        found = receipts.select(["content_hash", "embedding_uri", "row"])
+        found = receipts.select(["embedding_uri", "row"])
         rows = pa.table([*self.to_embed.select(taken).columns, *found.columns], names=[*taken, *found.column_names])
         prompts = {}
-        for name, nulls in by_group(rows).items():
-            own = self.views_of[name] == 1
+        for name, rows_of in by_group(rows).items():
+            nulls, own = (
+                rows_of.append_column("content_hash", contents(rows_of, references[name])),
+                self.views_of[name] == 1,
+            )
             prompts[name] = GroupPrompts(references[name], _comparable(nulls) if own else nulls, self.views_of[name])
         return prompts
+
+
+def contents(rows: pa.Table, references: pa.Table) -> pa.ChunkedArray:
+    """Look up the content of prompts by their image ids, among a group's embedded prompts: equal for one photo."""
+    known = references.filter(pc.is_null(references["turn"]))
+    return known["content_hash"].take(pc.index_in(rows["image_id"], value_set=values(known["image_id"])))
 
 
 def null_count(prompts: int) -> int:

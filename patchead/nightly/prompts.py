@@ -13,7 +13,7 @@ from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.archive.keys import without_night
 from patchead.arrow_columns import by_group, values
 from patchead.errors import ArchiveError, SettingsError
-from patchead.nightly.prompt_nulls import null_count
+from patchead.nightly.prompt_nulls import contents, null_count
 from patchead.plan.planned import PromptCounts
 from patchead.schema import FAILED, PROMPT, TO_EMBED, completed
 from patchead.scoring.panel import reference_panel
@@ -87,9 +87,12 @@ class PromptSet:
         """List the image ids of the prompts of each group, for the run record."""
         return {name: rows["image_id"].to_pylist() for name, rows in self._by_group().items()}
 
-    def guides(self, groups: Iterable[str]) -> dict[str, pa.Table]:
-        """Give the upright prompts of each group of the archive: what its images are aligned with."""
-        known = self._by_group()
+    def guides(self, groups: Iterable[str], references: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+        """Give the upright prompts of each group of the archive: what its images are aligned with.
+
+        ``references`` are the embedded prompts by group: where some are of one photo, ``same_as`` is its content.
+        """
+        known = self.own_guides(references)
         return {name: known[without_night(name)] for name in groups}
 
     def with_their_groups(self, groups: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
@@ -104,9 +107,13 @@ class PromptSet:
         """Name the group of prompts that a group of the archive is compared with."""
         return without_night(group)
 
-    def own_guides(self) -> dict[str, pa.Table]:
-        """Give what the prompts themselves are aligned with: those of their group."""
-        return self._by_group()
+    def own_guides(self, references: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+        """Give what the prompts themselves are aligned with: those of their group; see `guides`."""
+        found = {}
+        for name, rows in self._by_group().items():
+            photos = contents(rows, references[name])
+            found[name] = rows if len(pc.unique(photos)) == rows.num_rows else rows.append_column("same_as", photos)
+        return found
 
     def of(self, embedded: Mapping[str, Found], group: str) -> Found:
         """Find what is filed in ``embedded`` for a group of the archive."""

@@ -16,7 +16,7 @@ from patchead.arrow_columns import compact
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.printed import say
 from patchead.runtime.executor import RunTasks
-from patchead.samples.twins import named_as_references, renamed
+from patchead.samples.twins import named_as_references, renamed, renamed_prompts, told_of_copies
 
 if TYPE_CHECKING:  # its plan brings torch, and the tasks that look for twins need none
     from patchead.nightly.group import GroupPrompts
@@ -68,9 +68,45 @@ def with_twins(
     return filled, count
 
 
+def prompts_with_twins(
+    references: Mapping[str, pa.Table], store: EmbeddingStore, run_tasks: RunTasks, console: Console
+) -> dict[str, pa.Table]:
+    """Give prompts that show one photo one ``content_hash``, whatever the bytes of their files.
+
+    Args:
+        references: the embedded prompts by group, with `_COLUMNS` and turn.
+        store, run_tasks: as of `with_twins`.
+        console: is told how many are copies.
+
+    Raises:
+        LakeError: as `with_twins`.
+    """
+    upright = [_plain(_upright(rows)) for rows in references.values()]
+    found = dict(run_tasks(partial(photos_of, store=store), upright))
+    filled, copies = dict[str, pa.Table](), 0
+    for place, (name, rows) in enumerate(references.items()):
+        photos = dict(zip(upright[place]["content_hash"].to_pylist(), found[place], strict=True))
+        copies += upright[place].num_rows - len(set(found[place]))
+        content = pa.array([photos[digest] for digest in rows["content_hash"].to_pylist()], pa.string())
+        filled[name] = rows.set_column(rows.column_names.index("content_hash"), "content_hash", content)
+    if text := told_of_copies(copies, sum(rows.num_rows for rows in upright)):
+        say(console, f"         {text}")
+    return filled
+
+
+def photos_of(prompts: pa.Table, *, store: EmbeddingStore) -> list[str]:
+    """Name the content of each prompt, rows of `_COLUMNS`: its own, or that of the one whose photo it shows.
+
+    Raises:
+        LakeError: as `with_twins`.
+    """
+    content, looks = prompts["content_hash"].to_pylist(), _side_array(prompts, store, "look")
+    return content if looks is None else renamed_prompts(content, looks, _side_array(prompts, store, "blocks"))
+
+
 def twins_of(images: pa.Table, prompts: GroupPrompts | None) -> _Rows:
     """Take what `same_as` needs of a group."""
-    return _Rows(_plain(images), None if prompts is None else _plain(_upright(prompts)))
+    return _Rows(_plain(images), None if prompts is None else _plain(_upright(prompts.references)))
 
 
 def same_as(rows: _Rows, *, store: EmbeddingStore) -> list[str]:
@@ -88,9 +124,9 @@ def same_as(rows: _Rows, *, store: EmbeddingStore) -> list[str]:
     return named_as_references(content, looks, rows.prompts["content_hash"].to_pylist(), theirs)
 
 
-def _upright(prompts: GroupPrompts) -> pa.Table:
+def _upright(references: pa.Table) -> pa.Table:
     """Without the turned ones: an image that is a prompt turned is another picture."""
-    return prompts.references.filter(pc.is_null(prompts.references["turn"]))
+    return references.filter(pc.is_null(references["turn"]))
 
 
 def _plain(rows: pa.Table) -> pa.Table:

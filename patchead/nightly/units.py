@@ -41,13 +41,15 @@ def samples(manifest: pa.Table, guides: Mapping[str, pa.Table], max_pixels: int)
 
     Args:
         manifest: MANIFEST, or TO_EMBED without digests.
-        guides: MANIFEST rows of the images to align with, by group; empty without alignment.
+        guides: MANIFEST rows of the images to align with, by group; empty without alignment. Prompts of which some are
+            of one photo have ``same_as``, too.
         max_pixels: decides which of the guides is an image at all, so it is part of the digest.
     """
     found = completed(manifest, TO_EMBED)
     if not guides:
         return found
-    seen = {group: digest([rows], ["image_id", "etag", "part_id"]) for group, rows in guides.items()}
+    taken = ("image_id", "etag", "part_id", "same_as")
+    seen = {group: digest([rows], [c for c in taken if c in rows.column_names]) for group, rows in guides.items()}
 
     @cache
     def of(group: str | None, part: str | None) -> str:

@@ -94,6 +94,39 @@ def named_as_references(
     return [references[place] if place < r else own for place, own in zip(first[r:], content, strict=True)]
 
 
+def renamed_prompts(content: Sequence[str], looks: np.ndarray, blocks: np.ndarray | None = None) -> list[str]:
+    """Give prompts of one photo one content, as `renamed`; where all may be of one photo, they count as one.
+
+    Twins are known by how far the others are, and here there may be none: taken for different photos, files of one
+    would say that normal images do not differ at all.
+    """
+    if _one_photo(looks, blocks):
+        return [content[0]] * len(content)
+    return renamed(content, looks, blocks)
+
+
+def told_of_copies(copies: int, prompts: int) -> str:
+    """Write what a person is told of prompts that are copies of others; empty without any."""
+    if not copies:
+        return ""
+    return f"{copies} of {prompts} prompts show the same photo as another one: {prompts - copies} different ones count"
+
+
+def _one_photo(looks: np.ndarray, blocks: np.ndarray | None) -> bool:
+    """Whether any two differ by no more than mild losses or, where they were saved differently, their files' losses."""
+    if len(looks) < 2 or (np.ptp(looks, axis=1) <= _FLAT).any():
+        return False
+    for a in range(len(looks) - 1):
+        apart = np.abs(looks[a].astype(np.int16) - looks[a + 1 :])
+        alike = (apart.mean(axis=1) <= SAME) & (apart.max(axis=1) <= NOWHERE)
+        if blocks is not None:
+            otherwise = (steps_in(blocks[a + 1 :]) != steps_in(blocks[a : a + 1])).any(axis=1)
+            alike |= otherwise & (beyond_losses(blocks[a], blocks[a + 1 :]) <= BEYOND_LOSSES)
+        if not alike.all():
+            return False
+    return True
+
+
 def _apart(looks: np.ndarray) -> np.ndarray:
     """How far each image is from most others, in grey levels: float64 (N,)."""
     n = len(looks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from patchead.encoders import EncoderSpec, build
 from patchead.errors import ArchiveError, SettingsError
@@ -37,6 +39,12 @@ def plates() -> dict[str, bytes]:
         for i, (turn, shift) in enumerate(PLACES)
     }
     return photos | {"strange.png": png(np.random.default_rng(9).integers(0, 255, (150, 150, 3)).astype(np.uint8))}
+
+
+def encoded(image: np.ndarray, format: str, **options: int) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(image).save(sink, format, **options)
+    return sink.getvalue()
 
 
 def normal(count: int) -> dict[str, bytes]:
@@ -125,11 +133,13 @@ def test_few_shot_gives_the_figures_of_one_process(tmp_path: Path, score_night: 
 
 
 @pytest.mark.parametrize(
-    ("k", "rule"), [(1, "few_prompts"), pytest.param(2, "few_prompts", marks=pytest.mark.slow), (3, "few_shot")]
+    ("k", "rule"), [(1, "few_prompts"), pytest.param(2, "few_prompts", marks=pytest.mark.slow), (5, "few_shot")]
 )
 def test_prompts_are_aligned_with_every_image(tmp_path: Path, score_night: Night, k: int, rule: str) -> None:
     images, prompts = plates(), normal(3)
     write_group(tmp_path / "archive", NIGHT, "plate", images)
+    if k > 3:  # one in another lossless file, and one as JPEG
+        prompts |= {"copy0.bmp": encoded(part(100), "BMP"), "copy1.jpg": encoded(part(101), "JPEG", quality=90)}
     write_prompts(tmp_path / "prompts", prompts)
     few_shot = {"scoring.mode": "few_shot", "prompts.uri": str(tmp_path / "prompts"), "align.enabled": True}
     record = score_night(
@@ -147,6 +157,8 @@ def test_prompts_are_aligned_with_every_image(tmp_path: Path, score_night: Night
         expected.image_scores, VerdictSettings(), null_scores=expected.null_scores, views_of=references.views_of
     )
     assert {row["verdict_rule"] for row in rows(tmp_path / "lake")} == {judged.rule} == {rule}
+    assert expected.null_scores is not None
+    assert expected.null_scores.min() > 0.5 * expected.null_scores.max()  # no copy is warped onto another
     np.testing.assert_allclose([row["z"] for row in rows(tmp_path / "lake")], judged.z, atol=2e-3)
 
 

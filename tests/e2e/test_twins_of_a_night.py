@@ -98,6 +98,34 @@ def test_a_prompt_that_is_the_query_in_other_bytes_is_no_reference_of_it(tmp_pat
     assert scored.table["n_references"].to_pylist() == [3] * 4 + [4] * 2
 
 
+@pytest.mark.parametrize(("photos", "rule"), [(3, "few_shot"), (2, "few_prompts")])
+def test_prompts_that_were_saved_twice_are_no_references_of_each_other(tmp_path: Path, photos: int, rule: str) -> None:
+    """They would say that normal images do not differ at all, and flag the whole night."""
+    night = {f"good{number}.png": encoded(texture(number), "PNG") for number in range(10, 16)}
+    write_group(tmp_path / "archive", NIGHT, "screw", night)
+    prompts = tmp_path / "prompts" / "product=screw"
+    prompts.mkdir(parents=True)
+    for number in range(photos):
+        (prompts / f"{number}.png").write_bytes(encoded(texture(number), "PNG"))
+        (prompts / f"{number}.jpg").write_bytes(encoded(texture(number), "JPEG", quality=95, subsampling=0))
+    out = io.StringIO()
+    given = SMALL | {"archive.uri": str(tmp_path / "archive"), "lake.uri": str(tmp_path / "lake")}
+    given |= {"scoring.mode": "few_shot", "prompts.uri": str(tmp_path / "prompts")}
+    run_night(load_config(None, given=given), Console(file=out, width=200), InlineExecutor())
+    told = f"{photos} of {2 * photos} prompts show the same photo as another one: {photos} different ones count"
+    assert told in out.getvalue()
+    found = by_id(tmp_path / "lake").values()
+    assert {(row["n_references"], row["verdict_rule"]) for row in found} == {(2 * photos, rule)}
+    assert not any(row["is_anomalous"] for row in found)
+
+    normal = [path.read_bytes() for path in sorted(prompts.iterdir())]
+    options = {"encoder": SMALL["encoder.name"], "weights": "random", "image_size": 64, "layers": "last"}
+    with pytest.warns(UserWarning, match=told):
+        scored = patchead.score([*night.values()], prompts=normal, precision="fp32", **options)
+    assert (scored.verdict.rule, len(scored.table)) == (rule, 6)
+    assert scored.table["z"].to_pylist() == pytest.approx([row["z"] for row in found], abs=1e-3)
+
+
 @pytest.mark.parametrize("parts", [None, "part_id"])
 def test_a_part_id_stays_the_explicit_way(tmp_path: Path, score_night: Score, parts: str | None) -> None:
     for number in range(6):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from patchead.archive.blocks import blocks_of
 from patchead.archive.decode import decode, fit
-from patchead.samples.twins import LOOK, look, named_as_references, renamed, twins
+from patchead.samples.twins import LOOK, look, named_as_references, renamed, renamed_prompts, twins
 from tests.helpers.e2e_tools import texture
 from tests.helpers.sample_photos import real_photos
 
@@ -56,10 +56,16 @@ def test_a_stuck_camera_in_half_of_a_night() -> None:
     assert twins(looks_of(stuck + others)).tolist() == [0] * 20 + [*range(20, 40)]
 
 
-def found_in(files: list[bytes], side: int = 64) -> list[int]:
+def seen(files: list[bytes], side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Looks and blocks."""
     decoded = [decode(data) for data in files]
     looks = look(np.stack([fit(image, side, "squash") for image in decoded]))
-    return twins(looks, blocks=np.stack([blocks_of(*of) for of in zip(decoded, files, strict=True)])).tolist()
+    return looks, np.stack([blocks_of(*of) for of in zip(decoded, files, strict=True)])
+
+
+def found_in(files: list[bytes], side: int = 64) -> list[int]:
+    looks, blocks = seen(files, side)
+    return twins(looks, blocks=blocks).tolist()
 
 
 @pytest.mark.parametrize("side", [64, 224])
@@ -119,3 +125,23 @@ def test_twins_get_one_content_and_twins_of_a_prompt_that_of_the_prompt() -> Non
     assert renamed(["a", "b", "c", "d"], looks) == ["a", "b", "a", "d"]
     theirs = looks_of([encoded(PLAIN[n], "TIFF") for n in (5, 1, 6, 7, 8)])
     assert named_as_references(["a", "b", "c", "d"], looks, [*"vwxyz"], theirs) == ["a", "w", "c", "d"]
+
+
+@pytest.mark.parametrize("photos", [1, 2, 3])
+@pytest.mark.parametrize("again", [("BMP", {}), ("JPEG", {"quality": 95}), ("JPEG", {"quality": 60})], ids=str)
+def test_prompts_that_were_saved_twice_count_once_however_few(photos: int, again: tuple[str, dict[str, int]]) -> None:
+    files = [encoded(image, "PNG") for image in PLAIN[:photos]]
+    files += [encoded(image, again[0], **again[1]) for image in PLAIN[:photos]]
+    names = [*"abc"[:photos]]
+    assert renamed_prompts([*names, *"xyz"[:photos]], *seen(files)) == names * 2
+
+
+def test_different_prompts_are_different_however_alike() -> None:
+    rng = np.random.default_rng(0)
+    scene = texture(0, 64).astype(float)
+    stills = [np.clip(scene + rng.normal(0, 2, scene.shape), 0, 255).astype(np.uint8) for _ in range(4)]
+    for images in (stills, stills[:2], PLAIN[:2], PLAIN[:1]):
+        files = [encoded(image, "PNG") for image in images]
+        assert renamed_prompts([*"abcd"[: len(images)]], *seen(files)) == [*"abcd"[: len(images)]]
+    flat = [encoded(np.full((40, 40, 3), grey, np.uint8), "PNG") for grey in (90, 90)]
+    assert renamed_prompts(["a", "b"], *seen(flat)) == ["a", "b"]
