@@ -25,6 +25,7 @@ import typer
 from family import Family, Moment
 from measured_page import machine
 
+from patchead.commands.options import finite
 from patchead.lake.tables import read_rows
 from patchead.markdown import markdown_table
 from patchead.storage import Storage
@@ -44,7 +45,9 @@ _SETTINGS = {
 def main(
     folder: Annotated[Path, typer.Argument(help="Where archive, lake and results go; made anew.")],
     images: Annotated[int, typer.Option(min=200, help="Of a night, about.")] = 20_000,
-    kill_every: Annotated[float, typer.Option(help="Seconds between two killed actors; 0 for none.")] = 30.0,
+    kill_every: Annotated[
+        float, typer.Option(min=0, max=100_000, callback=finite, help="Seconds between two killed actors; 0 for none.")
+    ] = 30.0,
     cpus: Annotated[int, typer.Option(min=1, help="Of the Ray that is started.")] = 2,
     seed: Annotated[int, typer.Option(help="Which actors are killed.")] = 0,
 ) -> None:

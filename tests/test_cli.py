@@ -95,3 +95,14 @@ def test_the_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     ended = CliRunner().invoke(app, [], prog_name="patchead")
     assert (ended.exit_code, ended.output.split()) == (0, ["sql-setup"])
+
+
+@pytest.mark.parametrize(
+    "command", ["watch --every", "watch --bytes-every", "runs --every", "submit --entrypoint-cpus"]
+)
+def test_options_take_finite_numbers(command: str) -> None:
+    name, option = command.split()
+    where = ["--address", "http://127.0.0.1:1"] if name == "submit" else ["--lake", "nowhere"]
+    for value in ("nan", "inf"):
+        done = patchead(name, *where, option, value)
+        assert done.code == 2 and option in done.err, done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,13 @@ CalibrationOption = Annotated[
     Path | None,
     typer.Option(help="Speeds written by `patchead calibrate`; default: ~/.cache/patchead/calibration.json."),
 ]
+
+
+def finite(number: float | None) -> float | None:
+    """Refuse infinity and NaN, which no bound of an option keeps out: a callback of typer's."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"must be a finite number; got {number}.")
+    return number
 
 
 def short_options(

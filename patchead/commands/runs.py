@@ -10,7 +10,15 @@ import typer
 from rich.console import Console
 
 from patchead.commands.machine import JsonOption, print_json
-from patchead.commands.options import ArchiveOption, ConfigOption, OneLakeOption, SetOption, settings_of, storage_of
+from patchead.commands.options import (
+    ArchiveOption,
+    ConfigOption,
+    OneLakeOption,
+    SetOption,
+    finite,
+    settings_of,
+    storage_of,
+)
 from patchead.printed import plain, say
 
 if TYPE_CHECKING:
@@ -26,7 +34,9 @@ def runs(
     gaps: Annotated[bool, typer.Option("--gaps", help="List nights of --archive without a published run.")] = False,
     archive: ArchiveOption = None,
     config: ConfigOption = None,
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks of --follow.")] = 10.0,
+    every: Annotated[
+        float, typer.Option(min=0.1, max=100_000, callback=finite, help="Seconds between two looks of --follow.")
+    ] = 10.0,
     as_json: JsonOption = False,
     overrides: SetOption = None,
 ) -> None:

@@ -20,6 +20,7 @@ from patchead.commands.options import (
     NightOption,
     ProductOption,
     SetOption,
+    finite,
     out,
     settings_of,
     short_options,
@@ -46,7 +47,9 @@ def submit(
     overrides: SetOption = None,
     code: Annotated[bool, typer.Option("--code", help="Send this package along, in place of the cluster's.")] = False,
     pip: Annotated[list[str] | None, typer.Option(help="Install on the workers first; may be repeated.")] = None,
-    entrypoint_cpus: Annotated[float, typer.Option(min=0, help="CPUs that the driver reserves.")] = 0.0,
+    entrypoint_cpus: Annotated[
+        float, typer.Option(min=0, callback=finite, help="CPUs that the driver reserves.")
+    ] = 0.0,
     entrypoint_memory: Annotated[int, typer.Option(min=0, help="Bytes that the driver reserves.")] = 0,
     entrypoint_resource: Annotated[
         list[str] | None, typer.Option(metavar="NAME=AMOUNT", help="Custom resource of the driver; may be repeated.")

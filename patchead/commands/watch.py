@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from patchead.commands.options import OneLakeOption, SetOption, storage_of
+from patchead.commands.options import OneLakeOption, SetOption, finite, storage_of
 from patchead.errors import LakeError
 from patchead.printed import say
 
@@ -17,8 +17,12 @@ def watch(
     lake: OneLakeOption,
     port: Annotated[int, typer.Option(help="Of http://HOST:PORT/metrics.")] = 9108,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every one.")] = "127.0.0.1",
-    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the runs.")] = 30.0,
-    bytes_every: Annotated[float, typer.Option(min=1, help="Seconds between two looks at all files.")] = 3600.0,
+    every: Annotated[
+        float, typer.Option(min=0.1, max=100_000, callback=finite, help="Seconds between two looks at the runs.")
+    ] = 30.0,
+    bytes_every: Annotated[
+        float, typer.Option(min=1, callback=finite, help="Seconds between two looks at all files.")
+    ] = 3600.0,
     overrides: SetOption = None,
 ) -> None:
     """Serve Prometheus what there is to know of a lake: runs by state, heartbeats, the newest night, bytes.

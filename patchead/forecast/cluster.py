@@ -57,7 +57,7 @@ class Disturbances:
     after ``restart_seconds``, as a call stays with its actor.
 
     Raises:
-        SettingsError: a fraction outside of 0 to 1, a slow-down below 1, or a negative delay.
+        SettingsError: a fraction outside of 0 to 1, a slow-down outside of 1 to a million, or a negative delay.
     """
 
     stragglers: float = 0.0
@@ -69,8 +69,8 @@ class Disturbances:
     def __post_init__(self) -> None:
         if not 0 <= self.stragglers <= 1:
             raise SettingsError(bad_value("--stragglers", self.stragglers, "a fraction from 0 to 1"))
-        if not self.slowdown >= 1:
-            raise SettingsError(bad_value("--slowdown", self.slowdown, "a factor of at least 1"))
+        if not 1 <= self.slowdown <= 1e6:
+            raise SettingsError(bad_value("--slowdown", self.slowdown, "a factor from 1 to 1e6"))
         if self.lose_at is not None and not 0 <= self.lose_at <= 1:
             raise SettingsError(bad_value("lose_at", self.lose_at, "a fraction from 0 to 1"))
         if not self.restart_seconds >= 0:

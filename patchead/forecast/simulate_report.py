@@ -123,8 +123,8 @@ def _check(request: SimulationRequest) -> None:
     for name, value in counts.items():
         if value is not None and value < 1:
             raise SettingsError(bad_value(name, value, "at least 1"))
-    if request.price_per_gpu_hour is not None and not request.price_per_gpu_hour >= 0:
-        raise SettingsError(bad_value("--price-per-gpu-hour", request.price_per_gpu_hour, "0 or more"))
+    if request.price_per_gpu_hour is not None and not 0 <= request.price_per_gpu_hour <= 1e9:
+        raise SettingsError(bad_value("--price-per-gpu-hour", request.price_per_gpu_hour, "from 0 to 1e9"))
 
 
 def _name(disturbances: Disturbances) -> str:

@@ -43,10 +43,10 @@ class Alignment:
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise SettingsError(bad_argument("ratio", self.ratio, "above 0 and at most 1"))
-        if self.min_inliers < 3:
+        if not self.min_inliers >= 3:
             raise SettingsError(bad_argument("min_inliers", self.min_inliers, "at least 3"))
-        if self.max_scale < 1:
-            raise SettingsError(bad_argument("max_scale", self.max_scale, "at least 1"))
+        if not 1 <= self.max_scale <= 100:
+            raise SettingsError(bad_argument("max_scale", self.max_scale, "from 1 to 100"))
 
 
 @dataclass(frozen=True)

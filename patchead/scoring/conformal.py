@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_LEAST_LEVEL = 1e-300
+
 
 def conformal_p_values(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Compute p = (1 + number of reference scores >= score) / (n + 1): float64 (N,); NaN stays NaN (method.md §7.4).
@@ -33,6 +35,10 @@ def scores_needed(level: float) -> int:
         >>> scores_needed(0.01), scores_needed(0.05)
         (99, 19)
     """
+    if not level >= _LEAST_LEVEL:
+        raise ValueError(
+            f"level must be at least {_LEAST_LEVEL:g}: no number of scores is enough for less; got {level:g}"
+        )
     return int(np.ceil(1 / level * (1 - 1e-9))) - 1
 
 

@@ -10,6 +10,8 @@ from pydantic import Field, field_validator
 from patchead.settings.section import Fraction, Positive, Section, Share
 
 LayerWord = Literal["auto", "last", "quarters"]
+Z = Annotated[float, Field(gt=0, le=1e6)]  # a score is at most 1, and a scale at least 1e-6
+Level = Annotated[float, Field(ge=1e-9, lt=0.5)]  # a p-value as low takes a billion accepted scores
 
 
 class EncoderConfig(Section):
@@ -57,7 +59,7 @@ class AlignConfig(Section):
     """Ratio test of the feature matches: nearest over second nearest descriptor."""
     min_inliers: Annotated[int, Field(ge=3)] = 12
     """Matches that must agree on one rotation and translation; with fewer a photo stays as it is."""
-    max_scale: Annotated[float, Field(ge=1)] = 1.1
+    max_scale: Annotated[float, Field(ge=1, le=100)] = 1.1
     """Matches that agree on a scale outside of 1/max_scale to max_scale are refused."""
 
 
@@ -75,7 +77,7 @@ class MaskConfig(Section):
 class ProductThreshold(Section):
     """The threshold of one product."""
 
-    z: Annotated[float, Field(gt=0)]
+    z: Z
     """As scoring.threshold_z, of this product's groups alone."""
 
 
@@ -101,11 +103,11 @@ class ScoringConfig(Section):
     """Groups with fewer images get status too_few_images and no score."""
     verdict: Literal["auto", "upper_fit", "mad", "reference", "top"] = "auto"
     """Rule of is_anomalous: auto is upper_fit, mad below 60 images, with prompts theirs; reference: an accepted run."""
-    threshold_z: Annotated[float, Field(gt=0)] | None = None
+    threshold_z: Z | None = None
     """An image is anomalous when its z is above this; default: the rule's own, 3 of upper_fit and 3.5 of mad."""
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    alpha: Level = 0.01
     """Level of the rules that have p-values: the share of good images that may be flagged."""
-    flag_top: Annotated[float, Field(gt=0)] = 0.01
+    flag_top: Annotated[float, Field(gt=0, le=1e9)] = 0.01
     """What the rule top flags of each group: a share below 1, or a count from 1."""
     thresholds: dict[str, ProductThreshold] = Field(default={})
     """Thresholds of products that have their own, e.g. {screw: {z: 2.6}}: z takes the place of threshold_z there."""
@@ -114,7 +116,7 @@ class ScoringConfig(Section):
     schedule: Literal["auto", "symmetric", "row_stationary", "bounded"] = "auto"
     """symmetric halves the work and holds N x N x P distances, row_stationary a query block; auto goes by memory_gb.
     bounded: the same scores and maps for a fraction of the work; on a CPU auto takes it where a sample says it pays."""
-    memory_gb: Annotated[float, Field(gt=0)] = 4.0
+    memory_gb: Annotated[float, Field(gt=0, le=100_000)] = 4.0
     """Memory in GB that scoring may use per actor, above the embeddings it holds."""
     max_group_size: Positive = 20_000
     """A larger group is refused before anything is embedded, unless max_references is set."""
@@ -126,7 +128,7 @@ class ScoringConfig(Section):
     """In batch mode: compare images with the others of their night, or with the accepted run's (verdict: reference)."""
     accepted: str | None = None
     """Name that `patchead accept` gave; default: the newest accepted run of the same group, encoder and settings."""
-    false_discovery: Annotated[float, Field(gt=0, lt=1)] | None = None
+    false_discovery: Annotated[float, Field(ge=1e-9, lt=1)] | None = None
     """In place of alpha with an accepted run: the share of the night's flagged images that may be good."""
 
     @field_validator("window", mode="before")

@@ -29,6 +29,9 @@ from patchead.settings.places import (
 from patchead.settings.presets import Preset, beneath
 from patchead.settings.section import Section
 
+_MOST_Z_OF_ACCEPTED = 6  # of p = 1e-9
+_MOST_Z_OF_PROMPTS = 37  # of p = 1e-300, the smallest there is
+
 
 class Config(Section):
     """One night's job: every setting of every stage."""
@@ -108,6 +111,23 @@ class Config(Section):
             raise ValueError("scoring.false_discovery needs the p-values of scoring.verdict reference")
         if scoring.false_discovery is not None and (scoring.threshold_z is not None or scoring.thresholds):
             raise ValueError("scoring.false_discovery takes the place of threshold_z and thresholds; remove these")
+        return self
+
+    @model_validator(mode="after")
+    def _z_that_p_values_reach(self) -> Config:
+        scoring = self.scoring
+        if scoring.verdict == "reference" or (scoring.references == "accepted" and scoring.verdict == "auto"):
+            most, why = _MOST_Z_OF_ACCEPTED, "by an accepted run, where it takes a billion scores"
+        elif scoring.mode == "few_shot" and scoring.verdict == "auto":
+            most, why = _MOST_Z_OF_PROMPTS, "by prompts, whose p-values end there"
+        else:
+            return self
+        given = {"threshold_z": scoring.threshold_z} | {
+            f"thresholds.{k}.z": own.z for k, own in scoring.thresholds.items()
+        }
+        for key, z in given.items():
+            if z is not None and z > most:
+                raise ValueError(f"scoring.{key} must be at most {most} {why}; got {z:g}. Lower it")
         return self
 
     @model_validator(mode="after")

@@ -6,9 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from patchead.settings.section import Positive, Section, Share
-
-Days = Annotated[float, Field(ge=0)]
+from patchead.settings.section import Days, Positive, Price, Seconds, Section, Share
 
 
 class LakeConfig(Section):
@@ -46,7 +44,7 @@ class StorageConfig(Section):
     """Use no keys: a public bucket as archive, with the lake on this machine or elsewhere without keys."""
     attempts: Positive = 4
     """Times that a request to S3, or a body that was cut, is tried; pauses grow between them, by chance."""
-    deadline_seconds: Annotated[float, Field(gt=0)] = 300.0
+    deadline_seconds: Seconds = 300.0
     """Seconds that one operation on S3 takes at most, with all its attempts and pauses."""
 
 
@@ -55,9 +53,9 @@ class ResourcesConfig(Section):
 
     expect_gpus: Positive | None = None
     """GPUs that the cluster will have: the run waits for them, and fails rather than start on CPUs without them."""
-    wait_minutes: Annotated[float, Field(ge=0)] = 20.0
+    wait_minutes: Annotated[float, Field(ge=0, le=100_000)] = 20.0
     """How long to wait for expect_gpus, for a node with room where all were lost, and for room for Ray's own files."""
-    gpus_per_actor: Annotated[float, Field(ge=0)] | None = None
+    gpus_per_actor: Annotated[float, Field(ge=0, le=1024)] | None = None
     """GPUs per actor, a fraction or a whole number; default: 1 when the cluster has GPUs, else 0, and an encoder for
     every 4 CPUs of a GPU, 4 at most, shares it."""
     cpus_per_actor: Positive | None = None
@@ -103,9 +101,9 @@ class RunConfig(Section):
     lane: str = Field(default="main", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     """Where its results stand: another name than main keeps a second set of results of the same nights for comparison;
     a run replaces results of its own lane alone."""
-    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    price_per_gpu_hour: Price | None = None
     """What an hour of a GPU costs, in any currency: `runs.cost` is told with it."""
-    price_per_cpu_hour: Annotated[float, Field(ge=0)] | None = None
+    price_per_cpu_hour: Price | None = None
     """What an hour of a CPU core costs."""
     max_unread_fraction: Share = 0.0
     """Publish only if the storage kept at most this fraction of the images back, which was tried twice."""
@@ -116,13 +114,13 @@ class RunConfig(Section):
     `--retry-failed` tries them again."""
     report: bool = False
     """Write the page of `patchead report` into the lake, below reports/, once the night is published."""
-    grace_seconds: Annotated[float, Field(gt=0)] = 25.0
+    grace_seconds: Seconds = 25.0
     """Seconds from SIGTERM (a spot machine that is taken away) to the end of the process, with code 5."""
-    progress_seconds: Annotated[float, Field(gt=0)] = 30.0
+    progress_seconds: Seconds = 30.0
     """Seconds between two lines that say where a stage is, where the output is no terminal."""
     log_level: Literal["off", "debug", "info", "warning", "error"] = "off"
     """Write one JSON object a line to stderr: stages, groups (info) and units (debug) as they end, what went wrong."""
-    max_image_seconds: Annotated[float, Field(gt=0)] = 120.0
+    max_image_seconds: Seconds = 120.0
     """On Ray: an image that takes longer to decode fails. Its process is ended for it, three times before that."""
 
     @field_validator("log_level", mode="before")

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+# Every float of the settings is bounded on both sides: no infinity, no NaN, and nothing made of one overflows.
+Price = Annotated[float, Field(ge=0, le=1e9)]
+Days = Annotated[float, Field(ge=0, le=36_500)]  # a date of so long ago exists
+Seconds = Annotated[float, Field(gt=0, le=100_000)]
 
 
 class Section(BaseModel):

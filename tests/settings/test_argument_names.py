@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,6 +104,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: Alignment(ratio=2), "ratio"),
     (lambda: Alignment(min_inliers=1), "min_inliers"),
     (lambda: Alignment(max_scale=0.5), "max_scale"),
+    (lambda: Alignment(max_scale=math.nan), "max_scale"),
     (lambda: ForegroundMask(threshold=2), "threshold"),
     (lambda: ForegroundMask(background=-1), "background"),
     (lambda: fit(photos(1, 8)[0], 4, "stretch"), "mode"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,25 @@ def test_an_unknown_section_is_refused_with_the_nearest_known_one() -> None:
 def test_a_bad_value_is_refused_by_name(override: str, words: list[str]) -> None:
     text = refusal(override)
     assert [word for word in words if word not in text] == []
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1.0e+300"])
+def test_no_number_is_beyond_all_bounds(value: str) -> None:
+    floats = [key for key, field in iter_fields() if "float" in str(field.annotation)]
+    assert {"scoring.threshold_z", "resources.gpus_per_actor", "run.grace_seconds"} < set(floats)
+    for key in (*floats, "scoring.thresholds.screw.z"):
+        assert re.search(rf"^{key}: must be .* -?[\de.-]+; got -?(inf|nan|1e\+300)\. \w", refusal(f"{key}={value}")), (
+            key
+        )
+
+
+@pytest.mark.parametrize("given", ["scoring.threshold_z=38", "scoring.thresholds={screw: {z: 38}}"])
+def test_a_threshold_that_no_p_value_reaches_is_refused(given: str) -> None:
+    prompts = ("scoring.mode=few_shot", "prompts.uri=/n")
+    assert "must be at most 37 by prompts, whose p-values end there; got 38. Lower it" in refusal(given, *prompts)
+    for accepted in ("scoring.verdict=reference", "scoring.references=accepted"):
+        assert "must be at most 6 by an accepted run" in refusal(given.replace("38", "7"), accepted)
+    load_config(None, [given, *prompts, "scoring.verdict=mad"], MINIMUM)
 
 
 @pytest.mark.parametrize(
