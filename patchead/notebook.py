@@ -112,7 +112,7 @@ def score(
             images, and with ``prompts`` their prediction interval.
         threshold_z: an image is anomalous when its z is above this; default: the rule's own.
         alpha: share of good images that may be flagged, where the rule has p-values.
-        flag_top: what the rule top flags: a share below 1, or a count from 1.
+        flag_top: what the rule top flags: a share below 1, at least one image of it, or a count from 1.
         min_batch: fewer images than this are refused without ``prompts``.
         repeats: look for images that share a region, and score them without each other (method.md §9.2); they have one
             number in ``repeat_group``. With ``aggregation``, its own field says so.

@@ -75,7 +75,11 @@ SCORES_TABLE = Described(
         ("z", pa.float64(), "Distance of the score from `verdicts.centre` in units of `scale`. Null unless `ok`."),
         ("p_value", pa.float64(), "How often a normal image scores as high, where the rule tells that; else null."),
         ("is_anomalous", pa.bool_(), "The verdict: flagged or not. Null unless `ok`."),
-        ("threshold_score", pa.float64(), "Scores above it are flagged in this group; null where none can be."),
+        (
+            "threshold_score",
+            pa.float64(),
+            "Scores above it are flagged, by `top` also the first equal to it; null where none can be.",
+        ),
         ("verdict_rule", pa.string(), "As in `verdicts`. Null unless `ok`."),
         ("max_patch", pa.float64(), "The highest patch score, in [0, 1]. Null unless `ok`."),
         ("score_subspace", pa.float64(), "Distance from the directions in which the group varies. Null unless asked."),
@@ -194,12 +198,16 @@ VERDICTS_TABLE = Described(
         ),
         ("centre", pa.float64(), "Of the scores that normal images are taken to have: z is 0 there."),
         ("scale", pa.float64(), "Their standard deviation: one unit of z; 0 where all score alike."),
-        ("threshold_z", pa.float64(), "Images with a higher z are flagged; null where none can be."),
+        (
+            "threshold_z",
+            pa.float64(),
+            "Images with a higher z are flagged; by `top` this is the highest not flagged. Null where none can be.",
+        ),
         ("threshold_score", pa.float64(), "The score there; null where none can be flagged."),
         (
             "region_threshold",
             pa.float64(),
-            "Value of a map above which a region reaches; null where none was looked for.",
+            "Value of a map above which a region reaches; null where none was looked for, or `top` flags all images.",
         ),
         (
             "repeats_json",

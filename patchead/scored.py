@@ -119,7 +119,7 @@ class Scored:
             exact = np.ones(len(good), bool) if self.exact is None else self.exact
             wanted = to_search(exact, np.zeros(len(good), bool), peaks)
             if not wanted.any():
-                return threshold_of_peaks(peaks[good], self.verdict.threshold_score)
+                return threshold_of_peaks(peaks[good], self.verdict.normal_score)
             self._settle(np.flatnonzero(wanted))
 
     @cached_property

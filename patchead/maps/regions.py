@@ -78,21 +78,21 @@ def peaks_of(patch_scores: np.ndarray, sizes: Sequence[tuple[int, int]], good: n
 
 
 def threshold_of_peaks(peaks: np.ndarray, threshold_score: float) -> float:
-    """Calibrate the threshold of a group's regions as that of its images is: a finite value (method.md §6).
+    """Calibrate the threshold of a group's regions as that of its images is (method.md §6).
 
     It is the value that the maps of 1 % of the unflagged images exceed somewhere: of fewer than 100, none.
 
     Args:
         peaks: float64 (n,), of the unflagged images' maps.
-        threshold_score: image score above which images are flagged: takes its place where there is no unflagged image,
-            or 0 does where it is not finite.
+        threshold_score: image score above which images are not normal: takes its place where there is no unflagged
+            image. Infinity where nothing tells, so that regions are what is near an image's own peak.
 
     Examples:
         >>> threshold_of_peaks(np.array([0.1, 0.3, 0.2]), threshold_score=0.5)
         0.3
     """
     if not len(peaks):
-        return threshold_score if np.isfinite(threshold_score) else 0.0
+        return threshold_score
     return exceeded_by(peaks, EXCEEDED_BY)
 
 

@@ -111,7 +111,7 @@ def judge_group(group: ToJudge, *, folder: RunFolder, settings: JudgeSettings) -
     peaks, threshold = None, settings.patch_threshold
     if threshold is None:
         peaks = peaks_of(staged.patch_scores, sizes, good, settings.fit)
-        threshold = threshold_of_peaks(peaks[good], verdict.threshold_score)
+        threshold = threshold_of_peaks(peaks[good], verdict.normal_score)
     drawn = settings.heatmaps != "none" and explained.any()
     return Judged(
         columns=_columns(staged, compared, rank, verdict),
@@ -171,7 +171,7 @@ def _verdict_row(images: int, scored: np.ndarray, verdict: Verdict, threshold: f
         "scale": verdict.scale,
         "threshold_z": _finite(verdict.threshold_z),
         "threshold_score": _finite(verdict.threshold_score),
-        "region_threshold": threshold,
+        "region_threshold": _finite(threshold),
         **asdict(diagnose(scored, verdict)),
     }
 

@@ -35,7 +35,7 @@ class VerdictSettings:
     alpha: float = 0.01
     """Level of p-values, with prompts and against an accepted reference, where ``threshold_z`` is None."""
     flag_top: float = 0.01
-    """What the rule ``top`` flags: a share below 1, or a count from 1."""
+    """What the rule ``top`` flags: a share below 1, of any group at least one image, or a count from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,12 @@ class Verdict:
     scale: float
     threshold_z: float
     threshold_score: float
-    """Scores above it are flagged; infinite where none can be."""
+    """Scores above it are flagged (by ``top`` also the first of those equal to it); infinite where none can be."""
+
+    @property
+    def normal_score(self) -> float:
+        """Say up to which score images are normal, though all are flagged; infinite where nothing tells, as by top."""
+        return float("inf") if self.rule == TOP else self.threshold_score
 
 
 def judge(
@@ -148,17 +153,24 @@ def _null(scores: np.ndarray, rule: str, settings: VerdictSettings) -> tuple[flo
 
 def _top(scores: np.ndarray, settings: VerdictSettings, verdict: Verdict) -> Verdict:
     """A fixed share or count of the group instead; z and p as they are."""
-    n = len(scores)
-    count = min(n, int(settings.flag_top) if settings.flag_top >= 1 else int(np.floor(settings.flag_top * n + 0.5)))
-    flagged = np.zeros(n, bool)
+    top = settings.flag_top
+    count = int(top) if top >= 1 else max(1, int(np.floor(top * len(scores) + 0.5)))
+    flagged = np.zeros(len(scores), bool)
     flagged[np.argsort(-scores, kind="stable")[:count]] = True
     return replace(
         verdict,
         rule=TOP,
         flagged=flagged,
-        threshold_z=float(verdict.z[flagged].min(initial=np.inf)),
-        threshold_score=float(np.max(scores[~flagged], initial=0.0)) if count else float("inf"),
+        threshold_z=_limit_of(verdict.z, flagged),
+        threshold_score=_limit_of(scores, flagged),
     )
+
+
+def _limit_of(values: np.ndarray, flagged: np.ndarray) -> float:
+    """The largest of ``values`` that is not flagged; where all are, what lies just below them."""
+    if not flagged.all():
+        return float(values[~flagged].max())
+    return float(np.nextafter(values.min(), -np.inf)) if len(values) else float("inf")
 
 
 def _by_prompts(scores: np.ndarray, settings: VerdictSettings, null_scores: np.ndarray, views_of: int) -> Verdict:

@@ -108,7 +108,7 @@ class ScoringConfig(Section):
     alpha: Level = 0.01
     """Level of the rules that have p-values: the share of good images that may be flagged."""
     flag_top: Annotated[float, Field(gt=0, le=1e9)] = 0.01
-    """What the rule top flags of each group: a share below 1, or a count from 1."""
+    """What the rule top flags of each group: a share below 1, at least one image of it, or a count from 1."""
     thresholds: dict[str, ProductThreshold] = Field(default={})
     """Thresholds of products that have their own, e.g. {screw: {z: 2.6}}: z takes the place of threshold_z there."""
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"

@@ -7,6 +7,8 @@ import pytest
 
 from patchead.maps.heatmap import heatmap
 from patchead.maps.regions import MAP_SIDE, Region, exceeded_by, find_regions, image_regions, region_threshold
+from patchead.scoring.aggregate import image_scores
+from patchead.scoring.verdict import VerdictSettings, judge
 
 NORMAL = 0.1
 RNG = np.random.default_rng(0)
@@ -234,10 +236,23 @@ def test_one_per_cent_of_the_unflagged_images_exceed_the_threshold(count: int, f
     assert region_threshold(patches, sizes, ~flagged, fit=fit, threshold_score=9.0, given=0.2) == 0.2
 
 
-def test_where_all_are_flagged_the_images_threshold_stands_in_and_it_is_finite() -> None:
+def test_where_all_are_flagged_the_images_threshold_stands_in() -> None:
     patches, sizes = RNG.random((3, 4, 4), np.float32), [(40, 40)] * 3
-    for score, expected in ((0.4, 0.4), (math.inf, 0.0), (-math.inf, 0.0)):
-        assert region_threshold(patches, sizes, np.zeros(3, bool), fit="squash", threshold_score=score) == expected
+    for score in (0.4, math.inf):
+        assert region_threshold(patches, sizes, np.zeros(3, bool), fit="squash", threshold_score=score) == score
+
+
+def test_two_far_defects_are_two_boxes_though_all_images_are_flagged() -> None:
+    grids = np.random.default_rng(5).uniform(0.04, 0.06, (5, 16, 16)).astype(np.float32)
+    grids[:, 2:4, 2:4], grids[:, 12:14, 11:13] = 0.5, 0.42
+    scores = image_scores(grids.reshape(5, -1), 0.01)
+    verdict = judge(scores, VerdictSettings(verdict="top", flag_top=5))
+    sizes = [(160, 160)] * 5
+    limit = region_threshold(grids, sizes, ~verdict.flagged, fit="squash", threshold_score=verdict.normal_score)
+    for grid in grids:
+        first, second = image_regions(grid, limit, width=160, height=160, fit="squash", flagged=True)
+        assert (first.x, first.y, second.x, second.y) == pytest.approx((20, 20, 110, 120), abs=5)
+        assert max(first.width, first.height, second.width, second.height) < 40
 
 
 def test_a_share_of_equal_values_is_exceeded_by_none() -> None:

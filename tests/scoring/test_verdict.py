@@ -135,7 +135,9 @@ def test_scores_that_do_not_exist_are_refused() -> None:
         judge(np.array([0.1, np.nan, 0.2, np.inf]), AUTO)
 
 
-@pytest.mark.parametrize(("flag_top", "count"), [(0.01, 1), (0.05, 5), (0.004, 0), (3, 3), (1, 1), (500, 100)])
+@pytest.mark.parametrize(
+    ("flag_top", "count"), [(0.01, 1), (0.05, 5), (0.004, 1), (0.996, 100), (100, 100), (3, 3), (1, 1), (500, 100)]
+)
 def test_top_flags_a_share_or_a_count(flag_top: float, count: int) -> None:
     scores = np.random.default_rng(3).permutation(np.linspace(0.1, 0.3, 100))
     judged = judge(scores, VerdictSettings(verdict="top", flag_top=flag_top))
@@ -149,6 +151,20 @@ def test_top_flags_a_share_or_a_count(flag_top: float, count: int) -> None:
 def test_top_takes_the_first_of_equals() -> None:
     judged = judge(np.array([0.2, 0.3, 0.3, 0.3, 0.1]), VerdictSettings(verdict="top", flag_top=2))
     assert judged.flagged.tolist() == [False, True, True, False, False]
+    assert (judged.threshold_score, judged.threshold_z) == (0.3, judged.z[3])  # the third is as high, and not flagged
+
+
+@pytest.mark.parametrize("count", [1, 4, 30, 31])
+def test_tops_thresholds_are_the_highest_that_are_not_flagged(count: int) -> None:
+    scores = night(30)
+    judged = judge(scores, VerdictSettings(verdict="top", flag_top=count))
+    assert (judged.flagged == (judged.z > judged.threshold_z)).all()
+    assert (judged.flagged == (scores > judged.threshold_score)).all()
+    assert judged.threshold_score > 0.05 and judged.normal_score == math.inf
+
+
+def test_a_share_flags_one_of_any_group() -> None:
+    assert judge(night(7), VerdictSettings(verdict="top")).flagged.sum() == 1
 
 
 @given(st.lists(st.integers(0, 100), min_size=2, max_size=16), st.lists(st.integers(0, 300), min_size=1, max_size=5))
