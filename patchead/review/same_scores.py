@@ -10,9 +10,12 @@ from patchead.settings.identity import Decides, identity
 from patchead.settings.model import Config
 from patchead.settings.modes import few_shot
 
-# Whether there is a score, whose embeddings it is made of, and whether a repeated defect hides: a good image's score
-# means the same.
-_NOT_COMPARED = ("scoring.min_batch", "scoring.references", "scoring.repeats")
+# Whether there is a score, whose embeddings it is made of, whether a repeated defect hides, which images are a panel,
+# and another score beside it: a good image's score means the same.
+_NOT_COMPARED = (
+    *("scoring.min_batch", "scoring.references", "scoring.repeats"),
+    *("scoring.seed", "scoring.subspace"),
+)
 _PROMPTS = ("uri", "template", "manifest")
 
 
@@ -35,7 +38,8 @@ def difference(config: Config, encoder_id: str, accepted: Accepted) -> str | Non
         accepted: what it would be compared with.
     """
     there, here = json.loads(accepted.values["settings_json"]), json.loads(json.dumps(deciding(config)))
-    keys = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+    # What an earlier version kept may have more than is compared.
+    keys = [key for key in sorted({*there, *here} - {*_NOT_COMPARED}) if there.get(key) != here.get(key)]
 
     def told(names: list[str]) -> str:
         return ", ".join(f"{key} {_value(there, key)} there, {_value(here, key)} here" for key in names)
