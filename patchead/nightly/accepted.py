@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich.console import Console
 
 from patchead.lake.accepted import Accepted
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import GroupPrompts
+from patchead.nightly.own_scores import contents_of_run, others_than, require_left
 from patchead.plan.planned import PromptCounts
+from patchead.printed import say
 from patchead.review.references import choose, embeddings_of, require_scores
 from patchead.runtime.executor import RunTasks
 from patchead.scoring.conformal import benjamini_hochberg, conformal_p_values
@@ -52,6 +55,37 @@ class AcceptedGroups:
             for name, row in self.groups.items()
         }
 
+    def without_own(
+        self, groups: Mapping[str, pa.Table], config: Config, storage: Storage, console: Console
+    ) -> AcceptedGroups:
+        """Leave out the accepted scores of a night's own images: they would be its own ranks (method.md §7.4).
+
+        Args:
+            groups: images of the night by group, with image_id and content_hash.
+            config, storage: of the run.
+            console: is told how many are left out.
+
+        Returns:
+            What can be sent to workers; without a group of which nothing is left, where its verdict needs no p-value.
+
+        Raises:
+            SettingsError: of a group too few are left for its level.
+            LakeError: the receipts of an accepted run cannot be read.
+        """
+        contents = {
+            run_id: contents_of_run(config.lake.uri, storage, run_id)
+            for run_id in sorted({self.groups[name].run_id for name in groups if name in self.groups})
+        }
+        found, own, of = dict(self.groups), 0, 0
+        for name, row in self.groups.items():
+            others = others_than(row, groups[name], contents[row.run_id]) if name in groups else row
+            if others is not row:
+                require_left(name, row, others, level_of(config, row.values["product"]))
+                found[name], own, of = others, own + len(row.scores) - len(others.scores), of + len(row.scores)
+        if own:
+            say(console, f"         {own} of {of} accepted scores are of tonight's own images: left out")
+        return replace(self, groups={name: row.without_images() for name, row in found.items() if len(row.scores)})
+
 
 def find_accepted(
     config: Config, storage: Storage, groups: Iterable[str], encoder_id: str, store: EmbeddingStore
@@ -73,7 +107,7 @@ def find_accepted(
         embeddings = embeddings_of(
             found, lake, storage, store, max_references=scoring.max_references, seed=scoring.seed
         )
-    return AcceptedGroups({name: row.without_images() for name, row in found.items()}, embeddings)
+    return AcceptedGroups(found, embeddings)
 
 
 def level_of_night(

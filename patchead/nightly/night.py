@@ -122,6 +122,7 @@ class Night:
         groups = by_group(images.filter(pc.equal(images["status"], OK)))
         of_groups = {name: prompts.of(filed, name) for name in groups} if prompts else accepted.images(groups)
         groups, self.twins = with_twins(groups, of_groups, store, self.executor.run_tasks, self.stages.console)
+        accepted = accepted.without_own(groups, self.config, self.storage, self.stages.console)
         plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} or None, store)
         self.record.scoring |= {"prompts": prompts.ids() if prompts else {}, "accepted": accepted.facts()}
         self.record.scoring["scored_meanwhile"] = len(self.meanwhile.scored) if self.meanwhile else 0

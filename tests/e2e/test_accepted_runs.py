@@ -153,6 +153,14 @@ def test_p_values_are_ranks_among_the_accepted_scores(scored: Accepted, score_ni
     assert all(row["accepted"] is None for row in table(lake, "verdicts").to_pylist() if str(row["night"]) == BEFORE)
 
 
+def test_the_accepted_night_itself_is_not_ranked_among_its_own_scores(
+    scored: Accepted, score_night: Score, tmp_path: Path
+) -> None:
+    told = rf"night={BEFORE}/product=nut .* 24 of the 24 accepted scores are of its own images.*scoring\.verdict=auto"
+    with pytest.raises(SettingsError, match=told):
+        tonight(scored, score_night, tmp_path, **BY_REFERENCE, **{"archive.night": BEFORE})
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
@@ -252,6 +260,8 @@ def test_a_night_of_three_images_and_one_of_an_accepted_image(
     }
     assert found["same.png"]["score"] == pytest.approx(by_id(scored.lake)[f"{SCREW}/good000.png"]["score"], abs=1e-6)
     assert found["bad.png"]["is_anomalous"] and not found["same.png"]["is_anomalous"]
+    assert record.scoring["accepted"][f"night={NIGHT}/product=screw"]["scores"] == GOOD - 1  # not among its own scores
+    assert found["bad.png"]["p_value"] == pytest.approx(1 / GOOD)
     assert record.skipped == 0
 
 
