@@ -227,7 +227,9 @@ VERDICTS_TABLE = Described(
         (
             "search_share",
             pa.float64(),
-            "Multiplications done, of those of all pairs of patches, but for `searched_to_show` of `scoring_json`.",
+            "Dot products of patches done, of all N · R · P²: 0.5 of a full search that multiplies each pair of images "
+            "once. Those of the sample that chose are counted, in components by their share of D, of a window both "
+            "directions; not `searched_to_show` of `scoring_json`, nor what was scored again for repeats.",
         ),
         ("search_refined", pa.float64(), "Share of the patches that were searched fully; 1 of `full`."),
         ("accepted", pa.string(), "Name of the accepted run that the group was compared with; null without one."),
@@ -279,7 +281,12 @@ RUNS_TABLE = Described(
         ("encoder_id", pa.string(), "As in `scores`."),
         ("versions_json", pa.string(), "Versions of patchead, Python and the libraries that compute the scores."),
         ("seconds_json", pa.string(), "Seconds of each stage of the whole run."),
-        ("scoring_json", pa.string(), "Schedules, precision, tasks, reads, repetitions, prompts of the whole run."),
+        (
+            "scoring_json",
+            pa.string(),
+            "Schedules, precision, tasks, reads, repetitions, prompts of the whole run; `search_shares`: of each "
+            "`verdicts.search`, its groups' `search_share` and `search_refined`, weighted by their pairs of images.",
+        ),
         ("seconds", pa.float64(), "From `started_at` to `finished_at`, the night's share."),
         ("gpu_seconds", pa.float64(), "GPU seconds that the pools of actors held, the night's share."),
         ("cpu_seconds", pa.float64(), "CPU seconds that the pools of actors and the decoders held, the night's share."),

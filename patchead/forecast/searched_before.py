@@ -38,7 +38,8 @@ def searched_before(config: Config, plan: Plan) -> list[str]:
 
 def _how(row: dict[str, Any]) -> str:
     share = row["search_share"]
-    return f"{row['search']}" + (f" ({share:.1%} of the multiplications)" if share is not None and share < 1 else "")
+    full = row["search"].startswith("full") or share is None
+    return row["search"] + f" ({share:.1%} of the multiplications)" * (not full)
 
 
 def _keys(group_id: str) -> str:

@@ -18,11 +18,34 @@ def found_in(explained: Explained, *, aligned: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "repeats": repeats_by_group(explained.verdicts),
         "searches": dict(Counter(explained.verdicts["search"].drop_null().to_pylist())),
+        "search_shares": search_shares(explained.scores, explained.verdicts),
         "searched_to_show": explained.searched,
     }
     if aligned:
         found["not_aligned"] = pc.sum(pc.invert(explained.scores["aligned"]), min_count=0).as_py()
     return found
+
+
+def search_shares(scores: pa.Table, verdicts: pa.Table) -> dict[str, dict[str, float]]:
+    """Sum up how much was searched: `verdicts.search_share` and ``search_refined`` of each way, weighted by pairs.
+
+    Args:
+        scores: SCORES of the run; an image has as many pairs as references.
+        verdicts: VERDICTS of the run.
+    """
+    pairs = scores.group_by("group_id").aggregate([("n_references", "sum")])
+    of = dict(zip(pairs["group_id"].to_pylist(), pairs["n_references_sum"].to_pylist(), strict=True))
+    names = {"multiplications": "search_share", "refined": "search_refined"}
+    sums: dict[str, Counter[str]] = {}
+    for row in verdicts.select(["group_id", "search", *names.values()]).drop_null().to_pylist():
+        weight, sum_of = of.get(row["group_id"]) or 0, sums.setdefault(row["search"], Counter())
+        sum_of["pairs"] += weight
+        for name, column in names.items():
+            sum_of[name] += weight * row[column]
+    return {
+        search: {name: round(sum_of[name] / max(1, sum_of["pairs"]), 6) for name in names}
+        for search, sum_of in sums.items()
+    }
 
 
 def repeats_by_group(verdicts: pa.Table) -> dict[str, list[dict[str, Any]]]:

@@ -131,9 +131,9 @@ class ScoreActor:
             facts: Mapping[str, Any] = {}
             if _leaves_patches_out(job):
                 found = self._bounded(job, index, [*columns, *held[0][len(holders) :]], blocks)
-                facts = found.facts
                 if isinstance(found, BoundedScores):
                     return BlockScores(found.patch_scores, None, found.exact_images, found.facts)
+                facts = found.facts(symmetric=False)
             query, counts = gather(index, *held), group.n_references(job.panel)
             test = self._compared(job).burn_out(index, query.shape[1], counts)
             scores = score_query_block(
@@ -180,7 +180,8 @@ class ScoreActor:
             raw = np.concatenate([block.scores for block in blocks])
             load_images = partial(load, self._store, group)
             done = rescore(raw, group.n_references(job.panel), evidence, self._compared(job), load_images)
-            self._stage(job, done, self._side_arrays(group), search_of(blocks), exact_of(blocks))
+            search = search_of(blocks) or {"multiplications": 0.5 if job.plan.in_tiles else 1.0}
+            self._stage(job, done, self._side_arrays(group), search, exact_of(blocks))
 
     def search_images(self, task: Task, job: GroupJob, places: np.ndarray) -> np.ndarray:
         """Search all patches of the group's images at ``places``, int64 (n,): finished patch scores (n, h, w)."""

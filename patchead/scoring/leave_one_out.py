@@ -53,7 +53,8 @@ class GroupScores:
     exact: np.ndarray | None = None
     """bool (N, P), False where a patch score is an upper bound (method.md §10); None: all are exact."""
     search: Mapping[str, Any] = field(default_factory=dict)
-    """How bound and refine went, see `bounded_group.BoundedScores`; empty for the full search."""
+    """How bound and refine went, see `bounded_group.BoundedScores`; of the full search ``multiplications`` alone:
+    a half where each pair is multiplied once."""
 
     @property
     def exact_images(self) -> np.ndarray | None:
@@ -116,7 +117,8 @@ def score_group(
         grid=grid or (isqrt(p), max(1, p // max(1, isqrt(p)))),
     )
     everything = panel is None and queries is None
-    if everything and job.work.choose_schedule(memory_bytes, schedule) == "symmetric":
+    symmetric = everything and job.work.choose_schedule(memory_bytes, schedule) == "symmetric"
+    if symmetric:
         strip = allocate((n, n, p), maxima_dtype(dtype_of(precision)), device)
         for rows, columns, a, b in _pairs(job):
             if b is None:
@@ -136,7 +138,8 @@ def score_group(
     counts = job.n_references[:queries]
     done = rescore(patch_scores, counts, evidence, job.compared, lambda index: embeddings[index])
     found = image_scores(done.patch_scores, aggregation.image_top_fraction)
-    return GroupScores(done.patch_scores, found, done.n_references, done.repeats)
+    share = {"multiplications": 0.5 if symmetric else 1.0}
+    return GroupScores(done.patch_scores, found, done.n_references, done.repeats, search=share)
 
 
 @dataclass(frozen=True, kw_only=True)

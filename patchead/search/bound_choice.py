@@ -6,7 +6,7 @@ method.md §10. The same sample tells whether parts lie alike, which is what the
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from patchead.scoring.aggregate import neighbours, reference_mask, top_count
 from patchead.search.bounded import Search
 from patchead.search.grid import Grid
 from patchead.search.nearest_rows import cosines_to_distances_, mean_of_nearest
-from patchead.search.projection import COMPONENTS, Projection
+from patchead.search.projection import COMPONENTS, Projection, share_of_components
 from patchead.threads import over_threads
 
 FULL = "full"
@@ -49,6 +49,8 @@ class Sampled:
     """Hold what the sample showed. Costs are in units of all patch pairs, B · P by R · P."""
 
     images: int
+    multiplied: float
+    """Dot products of the sample, of whole vectors and as a share of one in components, over P²: pairs of images."""
     offset: float
     """Median Chebyshev distance in patches from a patch to its nearest match in another image."""
     alike: float
@@ -145,8 +147,10 @@ def sample(search: Search, grid: Grid, radius: int, projection: Projection, *, f
         shares[PROJECTION].append(float((projected >= enough).mean()))
     searched = {name: float(np.mean(found[1:] or found)) for name, found in shares.items()}
     lies = found.alike(allowed)
+    low = share_of_components(search.vectors.dim)
     return Sampled(
         images=len(queries),
+        multiplied=len(_compared(queries, references, search.vectors.patches)) + low * len(queries) * len(references),
         offset=lies.offset if len(kept) else 0.0,
         alike=lies.share,
         cost=_costs(search, radius, float(np.mean(loose[1:] or loose)), searched, full=full, nearest=nearest),
@@ -179,13 +183,16 @@ class Alike:
     the group: the median over its images."""
     offset: float
     """Median Chebyshev distance in cells from a patch to its nearest match; infinite where no two can be compared."""
+    multiplied: int = 0
+    """Pairs of images that it took."""
 
 
 def measure_alike(search: Search, grid: Grid, radius: int) -> Alike:
     """Measure whether parts lie alike within ``radius`` cells, by a few of the references, whatever the queries are."""
     some = np.unique(evenly(search.vectors.references, _ALIKE_IMAGES))
     allowed = reference_mask(search.content, search.part, some, some)
-    return _Pairs.of(search, None, grid, radius, some, some).alike(allowed)
+    found = _Pairs.of(search, None, grid, radius, some, some).alike(allowed)
+    return replace(found, multiplied=len(_compared(some, some, search.vectors.patches)))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from patchead.search.bounded_memory import Portions, portions
 from patchead.search.goals import Goal
 from patchead.search.grid import Grid
 from patchead.search.group_vectors import Blocks, GroupVectors
-from patchead.search.projection import COMPONENTS, Projection
+from patchead.search.projection import COMPONENTS, Projection, share_of_components
 from patchead.threads import threads_of
 
 RADIUS = 1
@@ -68,7 +68,9 @@ class BoundedScores:
     patch_scores: np.ndarray
     exact: np.ndarray
     facts: dict[str, Any]
-    """generator, images_sampled, offset, alike; searched, projected, multiplications: shares of the full search's."""
+    """generator, images_sampled, offset, alike; searched, projected: shares of the patches; multiplications: dot
+    products done over those of all pairs, N · R · P². One in components counts by their share of D, a window as if each
+    direction was multiplied for itself; principal components and what is searched afterwards are not counted."""
 
     @property
     def exact_images(self) -> np.ndarray:
@@ -78,14 +80,15 @@ class BoundedScores:
 
 @dataclass(frozen=True)
 class SearchedFully:
-    """Say that the group is to be searched fully, and why."""
+    """Say that the group is to be searched fully, and why; ``tried`` is what a sample has multiplied until then."""
 
     reason: str
+    tried: float = 0.0
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Collect what `BoundedScores.facts` says of other searches."""
-        return {"generator": f"{FULL}: {self.reason}", "searched": 1.0, "multiplications": 1.0}
+    def facts(self, *, symmetric: bool) -> dict[str, Any]:
+        """Collect what `BoundedScores.facts` says of other searches; ``symmetric``: each pair is multiplied once."""
+        multiplied = _full(symmetric=symmetric) + self.tried
+        return {"generator": f"{FULL}: {self.reason}", "searched": 1.0, "multiplications": multiplied}
 
 
 def score_bounded(
@@ -114,7 +117,7 @@ def score_bounded(
         return SearchedFully("too few images to try")
     chosen = generator or sampled.cheapest(shown or 0.0)
     if chosen == FULL:
-        return SearchedFully("bounds cost more")
+        return SearchedFully("bounds cost more", sampled.multiplied / _pairs(compared))
     search, parts = _search(compared, sizes), []
     projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
     for cut, some in _parts(search, sizes):
@@ -122,7 +125,10 @@ def score_bounded(
         if chosen == WINDOW:
             bounds = window_bounds(some, compared.grid, RADIUS, slab_bytes=sizes.slab_bytes, bound=True)
         parts.append(refine(some, bounds, projection, goal.of(cut)))
-    return _together(parts, chosen, sampled, search)
+    found = _together(parts, chosen, sampled, search)
+    near = _window_share(compared.grid, RADIUS, search.vectors.patches) if chosen == WINDOW else 0.0
+    found.facts["multiplications"] += near + sampled.multiplied / _pairs(compared)
+    return found
 
 
 def _refused(compared: Comparison, shown: float, *, symmetric: bool) -> str:
@@ -157,6 +163,10 @@ def sampled_of(some: Comparison, *, full: float, nearest: float) -> Sampled:
     search = _search(some, sizes)
     projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
     return sample(search, some.grid, RADIUS, projection, full=full, nearest=nearest)
+
+
+def _pairs(compared: Comparison) -> int:
+    return max(1, len(compared.queries) * len(compared.references))
 
 
 def _full(*, symmetric: bool) -> float:
@@ -196,15 +206,20 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
             for _, some in _parts(search, sizes)
         ]
     )
-    cells = sum(len(compared.grid.near(place, radius)) for place in range(search.vectors.patches))
     facts = {
         "generator": f"window rule r={radius}",
         "offset": lies.offset if np.isfinite(lies.offset) else None,
         "alike": lies.share,
         "searched": 1.0,
-        "multiplications": cells / search.vectors.patches**2,
+        "multiplications": _window_share(compared.grid, radius, search.vectors.patches)
+        + lies.multiplied / _pairs(compared),
     }
     return BoundedScores(scores, np.ones(scores.shape, bool), facts)
+
+
+def _window_share(grid: Grid, radius: int, patches: int) -> float:
+    """Pairs of places within a window, of all."""
+    return sum(len(grid.near(place, radius)) for place in range(patches)) / patches**2
 
 
 def lies_alike(compared: Comparison, radius: int) -> Alike:
@@ -258,8 +273,9 @@ def _together(parts: list[Bounded], generator: str, sampled: Sampled, search: Se
     vectors = search.vectors
     searched = float((level == EXACT).mean())
     projected = 1.0 if generator == PROJECTION else float((level != 0).mean())
-    near = (2 * RADIUS + 1) ** 2 if generator == WINDOW else 0
-    pairs = sampled.images**2 / (len(level) * len(vectors.references))
+    references = len(vectors.references)
+    chosen = int(search.k.max(initial=1)) if search.aggregation.aggregate == "nearest" else references
+    low = share_of_components(vectors.dim) + chosen / (references * vectors.patches)  # the nearest one found is whole
     facts = {
         "generator": generator,
         "images_sampled": sampled.images,
@@ -267,6 +283,6 @@ def _together(parts: list[Bounded], generator: str, sampled: Sampled, search: Se
         "alike": sampled.alike,
         "searched": searched,
         "projected": projected,
-        "multiplications": searched + projected * COMPONENTS / vectors.dim + near / vectors.patches + pairs,
+        "multiplications": searched + projected * low,
     }
     return BoundedScores(scores, level == EXACT, facts)

@@ -23,6 +23,11 @@ GATHERED = 1 << 18
 """Values that it gathers at a time for the exact multiplications."""
 
 
+def share_of_components(dim: int) -> float:
+    """Give what a dot product in components multiplies, of one of whole vectors with ``dim`` values."""
+    return min(COMPONENTS, dim) / dim
+
+
 class Projection:
     """Hold all references in a few components, and find in them the nearest patch of each.
 

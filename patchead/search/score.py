@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isqrt
-from typing import Any
 
 import numpy as np
 
@@ -60,12 +59,12 @@ def score_group(
     n, p, d = embeddings.shape
     part = np.full(n, -1, np.int64) if part is None else part
     windowed, bounded = aggregation.window is not None, schedule == BOUNDED or aggregation.window == "auto"
-    tried, facts = shown is not None and schedule not in (BOUNDED, WINDOWED), dict[str, Any]()
+    tried = shown is not None and schedule not in (BOUNDED, WINDOWED)
+    why = SearchedFully("repeats need every patch") if tried and aggregation.finds_repeats else None
+    tried = tried and why is None
     if aggregation.repeats and (windowed or bounded):
         what = "window" if windowed else "schedule"
         raise SettingsError(f"`{what}` and `repeats` cannot be combined: repeats are looked for in the full search.")
-    if tried and aggregation.finds_repeats:
-        tried, facts = False, SearchedFully("repeats need every patch").facts
     if windowed or bounded or tried:
         compared = Comparison(
             blocks=[(np.arange(n), embeddings)],
@@ -88,8 +87,7 @@ def score_group(
         if isinstance(found, BoundedScores):
             scores = image_scores(found.patch_scores, aggregation.image_top_fraction)
             return GroupScores(found.patch_scores, scores, compared.n_references, exact=found.exact, search=found.facts)
-        facts = found.facts
-        aggregation = replace(aggregation, window=None)
+        why, aggregation = found, replace(aggregation, window=None)
     schedule = "auto" if schedule in (BOUNDED, WINDOWED) else schedule
     done = leave_one_out.score_group(
         embeddings,
@@ -104,7 +102,9 @@ def score_group(
         queries=queries,
         grid=grid,
     )
-    return replace(done, search=facts)
+    if why is None:
+        return done
+    return replace(done, search=why.facts(symmetric=done.search["multiplications"] < 1))
 
 
 def score_query_block(

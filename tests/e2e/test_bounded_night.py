@@ -60,6 +60,9 @@ def test_every_row_and_picture_is_that_of_the_full_search(
     assert verdict["search_share"] < 0.5
     assert 0 < verdict["search_refined"] < 0.2
     assert record.scoring["searches"] == {verdict["search"]: 1}
+    share = record.scoring["search_shares"][verdict["search"]]
+    assert share["multiplications"] == pytest.approx(verdict["search_share"], abs=1e-6)
+    assert share["refined"] == pytest.approx(verdict["search_refined"], abs=1e-6)
     assert 0 < record.scoring["searched_to_show"] < N // 2
     for table in ("scores", "regions", "verdicts"):
         expected, got = ([_plain(row) for row in _sorted(rows(lake, table))] for lake in (full, bounded))

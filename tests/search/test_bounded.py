@@ -24,6 +24,7 @@ from patchead.search.bounded_group import BoundedScores, Comparison, score_bound
 from patchead.search.bounded_memory import Portions
 from patchead.search.goals import TopPatches
 from patchead.search.grid import Grid
+from patchead.search.projection import Projection
 from patchead.search.score import score_group
 from tests.helpers.groups import group
 from tests.reference import oracle
@@ -191,7 +192,32 @@ def test_a_group_that_has_no_use_for_bounds_is_searched_fully() -> None:
     full = score_group(embeddings, np.arange(24), schedule="symmetric", **options)
     np.testing.assert_array_equal(got.patch_scores, full.patch_scores)
     assert got.exact is None
-    assert got.search == {"generator": "full: bounds cost more", "searched": 1.0, "multiplications": 1.0}
+    sample = 4 * 3 / 2 + 4 * 4  # four images, each pair once; then each with each in components
+    share = pytest.approx(0.5 + sample / 24**2)
+    assert got.search == {"generator": "full: bounds cost more", "searched": 1.0, "multiplications": share}
+    assert full.search == {"multiplications": 0.5}
+    streamed = score_group(embeddings, np.arange(24), schedule="row_stationary", **options)
+    assert streamed.search == {"multiplications": 1.0}
+
+
+def test_what_is_multiplied_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 11 images against one prompt: a sample of 4 pairs of images, then what is searched, projected and gathered.
+    embeddings, counted = group(12, 36, 32), []
+    projected = Projection.lower_cosines
+
+    def counting(self: Projection, queries: Any, allowed: Any, most: int) -> Any:
+        counted.append(len(queries))
+        return projected(self, queries, allowed, most)
+
+    monkeypatch.setattr(Projection, "lower_cosines", counting)
+    found = search(
+        embeddings, (6, 6), PROJECTION, queries=np.arange(11), references=np.array([11]),
+        aggregation=Aggregation().few_shot(),
+    )  # fmt: skip
+    facts, patches = found.facts, 11 * 36
+    assert facts["projected"] == 1.0 == sum(counted) / patches
+    low = 1.0  # 32 components of 32 dimensions
+    assert facts["multiplications"] == pytest.approx(facts["searched"] + low + 1 / 36 + (4 + 4 * low) / 11)
 
 
 def alike(n: int, p: int, d: int) -> np.ndarray:
