@@ -21,6 +21,7 @@ from patchead.nightly.prompts import list_prompts
 from patchead.plan.group_plan import Limits, make_plan
 from patchead.plan.planned import Plan, PromptCounts
 from patchead.review.references import counts
+from patchead.runtime.pool import CPUS_PER_ACTOR
 from patchead.settings.model import Config
 from patchead.settings.modes import accepted_references
 from patchead.settings.resolve import with_precision
@@ -102,7 +103,8 @@ def limits_on(config: Config, actors: int, figures: DeviceFigures | None) -> Lim
     """Limit the plan; ``auto`` is the arithmetic in which these figures are fastest, else that of this machine."""
     device = device_of(config, figures)
     probes = [figures.speeds] if figures and device == figures.device == "cpu" else ()
-    return wiring.limits(with_precision(config, device, probes), actors, device)
+    threads = config.resources.cpus_per_actor or (figures.threads if figures else CPUS_PER_ACTOR)
+    return wiring.limits(with_precision(config, device, probes), actors, device, threads)
 
 
 def survey_archive(config: Config, figures: DeviceFigures | None) -> Survey:

@@ -252,7 +252,7 @@ class Night:
     def plan(self, groups: Groups, encoder: EncoderFacts, prompts: Counts, store: EmbeddingStore | None = None) -> Plan:
         """Plan the scoring of every group, and note it in the record; with ``store`` by what is in it too."""
         sizes, device = [(name, rows.num_rows) for name, rows in groups.items()], self.score_pool.device
-        limits = wiring.limits(self.config, self.score_pool.size, device)
+        limits = wiring.limits(self.config, self.score_pool.size, device, self.score_pool.threads)
         make = partial(make_plan, sizes, wiring.patches_per_sample(self.config, encoder), encoder.dim, prompts=prompts)
         plan = make(limits, refused=(refused := dict[str, str]()))
         refuse_unplanned(refused, len(plan.scored) + len(refused), self.config.run.max_failed_groups)
@@ -284,7 +284,8 @@ class Night:
         if self.meanwhile_pool is None:
             return None
         self.meanwhile = None  # of an earlier attempt
-        spec, limits = self.score_spec(encoder, store), wiring.limits(self.config, 1, self.score_pool.device)
+        pool, spec = self.score_pool, self.score_spec(encoder, store)
+        limits = wiring.limits(self.config, 1, pool.device, pool.threads)
         return Meanwhile(self.executor, spec, self.meanwhile_pool, plan, limits, references, self.goes_on)
 
     def publish(self, manifest: pa.Table, explained: Explained, before_commit: Callable[[], None]) -> None:

@@ -60,7 +60,7 @@ def with_bounds(
 
     def fitting(group: GroupPlan) -> bool:
         work = workload(group.images, group.references, plan.n_patches, plan.dim, limits)
-        return fits(work, group.images, limits.memory_bytes, threads=1)
+        return fits(work, group.images, limits.memory_bytes, limits.threads)
 
     tiled = [group for group in plan.scored if group.in_tiles and group.shown is not None and fitting(group)]
     if device != "cpu" or not tiled:

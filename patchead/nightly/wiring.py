@@ -131,8 +131,8 @@ def pool_request(config: Config) -> PoolRequest:
     return PoolRequest(config.encoder.device, **config.resources.model_dump(exclude={"local_cpus", "overlap"}))
 
 
-def limits(config: Config, actors: int, device: str) -> Limits:
-    """Limit the plan."""
+def limits(config: Config, actors: int, device: str, threads: int) -> Limits:
+    """Limit the plan for actors of so many threads each."""
     scoring, aggregation = config.scoring, aggregation_of(config)
     return Limits(
         memory_bytes=memory_bytes(config),
@@ -146,6 +146,7 @@ def limits(config: Config, actors: int, device: str) -> Limits:
         max_references=scoring.max_references,
         actors=actors,
         device=device,
+        threads=threads if device == "cpu" else 1,
         shown=None if config.explain.heatmaps == "all" else config.explain.top,
     )
 

@@ -43,6 +43,8 @@ class Limits:
     actors: int = 1
     device: str = "cpu"
     """Of the scores: on a GPU bound and refine takes longer than the full search."""
+    threads: int = 1
+    """Of each actor: bound and refine, and a window, hold some memory for each."""
     shown: int | None = None
     """Images of each group that will be shown, flagged or not, and so searched fully; None: all."""
     bounded: frozenset[str] = frozenset()
@@ -118,7 +120,7 @@ def _plan_group(
         schedule = full = work.choose_schedule(limits.memory_bytes, "auto" if left_out else limits.schedule)
     if left_out:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
-        portions(work, n, limits.memory_bytes, threads=1)  # refuses what the memory does not hold
+        portions(work, n, limits.memory_bytes, limits.threads)  # refuses what the memory does not hold
     flops = _flops(n, references, work.patches, work.dim)
     fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
     straggler = limits.actors > 1 and flops / share > _LARGEST_TASK

@@ -8,6 +8,8 @@ from typing import Literal
 
 IN_FLIGHT = 2
 """Calls per actor that are handed out at a time: one at work, one whose blocks are on their way."""
+CPUS_PER_ACTOR = 4
+"""Of a machine without a GPU, where ``resources.cpus_per_actor`` says nothing and there are so many."""
 STARTS = 5
 """Times that a task is begun, at most: again after its process, or its machine, was lost."""
 

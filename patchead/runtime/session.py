@@ -17,15 +17,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from patchead.errors import SettingsError, bad_value
 from patchead.runtime.lost_nodes import Stall
-from patchead.runtime.pool import Pool, PoolRequest
+from patchead.runtime.pool import CPUS_PER_ACTOR, Pool, PoolRequest
 from patchead.runtime.quiet_ray import known_lines_in_the_log
 from patchead.runtime.ray_folder import require_room
 from patchead.runtime.ray_start import connect, loopback_only, start
 from patchead.runtime.worker_errors import worker_errors
 
 Result = TypeVar("Result")
-
-_DEFAULT_CPUS_PER_ACTOR = 4
 
 
 @contextmanager
@@ -123,7 +121,7 @@ def _fitting(wanted: PoolRequest) -> tuple[int, dict[str, Any], int]:
         shape: dict[str, Any] = {"num_cpus": 0.25, "num_gpus": gpus, "threads": 1, "decode_cpus": 0.75}
     else:
         cpus = [int(node.get("CPU", 0)) for node in nodes]
-        threads = wanted.cpus_per_actor or max(1, min(_DEFAULT_CPUS_PER_ACTOR, max(cpus, default=1)))
+        threads = wanted.cpus_per_actor or max(1, min(CPUS_PER_ACTOR, max(cpus, default=1)))
         fit = sum(node // threads for node in cpus)
         shape = {"num_cpus": threads - 0.25, "num_gpus": 0.0, "threads": threads, "decode_cpus": 0.25}
     return fit, shape, _encoders(nodes) if gpus and wanted.gpus_per_actor is None else 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,6 +13,8 @@ from typer.testing import CliRunner, Result
 from patchead.cli import app
 from patchead.errors import SettingsError
 from patchead.forecast.device_speeds import load_figures, named, save_figures
+from patchead.forecast.survey import limits_on
+from patchead.settings.load import load_config
 from tests.helpers.command import patchead
 
 NIGHT = "2026-11-21"
@@ -169,3 +172,16 @@ def test_a_calibration_is_what_the_next_plan_takes(home: Path, places: list[str]
     planned = run(home, "plan", *places, "--actors", "1")
     assert "s of scoring on 1 actor:" in planned.stdout
     assert f"speeds of {figures.name}: measured" in planned.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "threads"),
+    [
+        ({}, 4),
+        ({"resources.cpus_per_actor": 64}, 64),
+        ({"resources.cpus_per_actor": 64, "encoder.device": "cuda"}, 1),
+    ],
+)
+def test_limits_know_the_threads_of_an_actor(given: dict[str, Any], threads: int) -> None:
+    config = load_config(None, given={"archive.uri": "a", "lake.uri": "l", "scoring.precision": "fp32", **given})
+    assert limits_on(config, 1, None).threads == threads

@@ -156,3 +156,16 @@ def test_bounds_promise_nothing_on_a_gpu(
 def test_bounds_are_tried_on_a_cpu_only() -> None:
     assert only(200, shown=2).shown == pytest.approx(0.055)
     assert only(200, shown=2, device="cuda").shown is None
+
+
+@pytest.mark.parametrize(
+    ("threads", "most"),
+    [(1, 20_900), (4, 17_100), (16, 9_800), (64, 3_400)],
+)
+@pytest.mark.parametrize("asked", [{"schedule": "bounded"}, {"window": 1}])
+def test_bounds_that_an_actors_threads_leave_no_memory_for_are_refused(
+    threads: int, most: int, asked: dict[str, object]
+) -> None:
+    assert only(most, 1024, 1152, threads=threads, max_group_size=30_000, **asked).images == most
+    with pytest.raises(PlanError, match="`memory_bytes`"):
+        only(most + 300, 1024, 1152, threads=threads, max_group_size=30_000, **asked)
