@@ -73,7 +73,7 @@ SCORES_TABLE = Described(
         ("group_size", pa.int32(), "Images of the group that could be embedded. Null where the image failed."),
         ("n_references", pa.int32(), "How many images it was compared with; 0 where none may be its reference."),
         ("z", pa.float64(), "Distance of the score from `verdicts.centre` in units of `scale`. Null unless `ok`."),
-        ("p_value", pa.float64(), "How often a normal image scores as high, where the rule tells that; else null."),
+        ("p_value", pa.float64(), "How often a normal image scores as high, by prompts or an accepted run; else null."),
         ("is_anomalous", pa.bool_(), "The verdict: flagged or not. Null unless `ok`."),
         (
             "threshold_score",

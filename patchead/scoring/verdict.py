@@ -75,7 +75,8 @@ def judge(
     Args:
         scores: float (N,), linear and finite.
         settings: of the run.
-        reference: float (n,): scores of the accepted run; the rule ``reference`` needs them.
+        reference: float (n,): scores of the accepted run. The rule ``reference`` needs them; ``top`` takes z and p from
+            them; with ``upper_fit`` and ``mad``, which flag by the group's own z, they give p alone.
         level: of the rule ``reference``, in place of the settings': what a false-discovery rule found for the whole
             night (`benjamini_hochberg`); 0 flags none.
         null_scores: float (k,): the prompts' leave-one-out scores; given in few-shot mode, where ``auto`` is
@@ -99,8 +100,12 @@ def judge(
         return _by_reference(scores, settings, reference, level)
     if null_scores is not None and settings.verdict in ("auto", TOP):
         verdict = _by_prompts(scores, settings, null_scores, views_of)
+    elif settings.verdict == TOP and reference is not None:
+        verdict = _by_reference(scores, settings, reference, level=0.0)  # needs none: the share flags
     else:
         verdict = _by_group(scores, settings)
+        if reference is not None:
+            verdict = replace(verdict, p_values=conformal_p_values(scores, reference))
     return _top(scores, settings, verdict) if settings.verdict == TOP else verdict
 
 

@@ -19,6 +19,7 @@ from patchead.errors import LakeError, SettingsError
 from patchead.lake.accepted import read_accepted
 from patchead.nightly.run_record import RunRecord
 from patchead.scoring.conformal import benjamini_hochberg
+from patchead.scoring.prediction import z_of_p
 from patchead.storage import Storage
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import (
@@ -314,9 +315,15 @@ def test_a_lake_that_was_moved_still_has_its_accepted_embeddings(
     lake, _ = tonight(Accepted(archive, scored.lake), score_night, tmp_path, **ACCEPTED)
     shutil.move(lake, tmp_path / "moved")
     write_group(archive, "2026-11-22", "nut", good_images(2, first_seed=700))
-    later = {**ACCEPTED, "archive.night": "2026-11-22", "run.run_id": "r3"}
+    later = {**ACCEPTED, "archive.night": "2026-11-22", "run.run_id": "r3", "scoring.verdict": "top"}
     record = score_night(archive, tmp_path / "moved", **later)
     assert (record.state, record.ok) == ("published", 2)
+    top = [row for row in rows(tmp_path / "moved") if row["run_id"] == "r3"]
+    (accepted,) = read_accepted(str(scored.lake), Storage(), name="october", keys=["product=nut"])
+    p = [(1 + int((accepted.scores >= row["score"]).sum())) / (GOOD + 1) for row in top]
+    assert [row["p_value"] for row in top] == pytest.approx(p)
+    assert [row["z"] for row in top] == pytest.approx(z_of_p(np.array(p)).tolist())
+    assert [row["is_anomalous"] for row in top] == [row["rank"] == 1 for row in top]
 
 
 def test_what_was_scored_against_an_accepted_run_is_not_accepted(

@@ -273,3 +273,24 @@ def test_false_discoveries_by_steps(p_values: list[float]) -> None:
 def test_a_null_keeps_what_is_unknown() -> None:
     assert np.isnan(Null(0.1, 0.0).z(np.array([np.nan, 0.1]))).tolist() == [True, False]
     assert np.isnan(Null(0.1, 0.1).z(np.array([np.nan, 0.1]))).tolist() == [True, False]
+
+
+def test_other_rules_have_the_p_values_of_a_reference_too() -> None:
+    """Where the references are accepted images: also of a night of three."""
+    reference = np.linspace(0.1, 0.2, 30)  # too few for the level 0.01, which flags nothing here
+    for night in (np.linspace(0.12, 0.3, 80), np.array([0.11, 0.12, 0.4])):
+        p = conformal_p_values(night, reference)
+        top = judge(night, VerdictSettings(verdict="top", flag_top=1), reference=reference)
+        assert top.rule == "top"
+        assert top.p_values is not None
+        np.testing.assert_array_equal(top.p_values, p)
+        np.testing.assert_array_equal(top.z, z_of_p(p))
+        assert top.flagged.tolist() == [False] * (len(night) - 1) + [True]
+        assert (top.centre, top.scale) == (mad_null(reference).centre, mad_null(reference).scale)
+        for rule in ("mad", "upper_fit"):
+            own = judge(night, VerdictSettings(verdict=rule))
+            beside = judge(night, VerdictSettings(verdict=rule), reference=reference)
+            assert own.p_values is None
+            assert beside.p_values is not None
+            np.testing.assert_array_equal(beside.p_values, p)
+            assert (beside.z == own.z).all() and (beside.flagged == own.flagged).all()
