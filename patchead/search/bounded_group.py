@@ -68,9 +68,9 @@ class BoundedScores:
     patch_scores: np.ndarray
     exact: np.ndarray
     facts: dict[str, Any]
-    """generator, images_sampled, offset, alike; searched, projected: shares of the patches; multiplications: dot
-    products done over those of all pairs, N · R · P². One in components counts by their share of D, a window as if each
-    direction was multiplied for itself; principal components and what is searched afterwards are not counted."""
+    """generator, images_sampled, offset, alike; searched, projected: shares of the patches; multiplications:
+    dot products done over those of all pairs, N · R · P². One in components counts by their share of D, a window as if
+    each direction was multiplied for itself; principal components and what is searched afterwards are not counted."""
 
     @property
     def exact_images(self) -> np.ndarray:
