@@ -71,30 +71,40 @@ def thresholds(
         say(out, f"No night is judged in {lake} yet: `patchead score` does.")
     for each in found:
         _print_product(each)
-    suggested = {each.product or "": {"z": each.suggested.z} for each in found if each.suggested}
-    if suggested:
-        line = yaml.safe_dump(suggested, default_flow_style=True, width=10**6, allow_unicode=True).strip()
+    _print_suggested(found)
+
+
+def _print_suggested(found: list[ProductThresholds]) -> None:
+    """What to put into the settings file, if anything."""
+    own = {each.product or "": {"z": each.suggested.z} for each in found if each.suggested and not each.is_top}
+    if own:
+        line = yaml.safe_dump(own, default_flow_style=True, width=10**6, allow_unicode=True).strip()
         say(out, "\nTo take the best F1, in the settings file:\nscoring:")
         say(out, f"  thresholds: {line}")
 
 
 def _print_product(found: ProductThresholds) -> None:
     table = Table(
-        "threshold", *(Column(name, justify="right") for name in ("z", "precision", "recall", "flagged last night"))
+        "threshold",
+        *(Column(name, justify="right") for name in ("flag_top" if found.is_top else "z", "precision", "recall")),
+        Column("flagged last night", justify="right"),
     )
     for each in found.thresholds:
-        z = "" if each.z is None else f"{each.z:g}" if each.what != "now" else f"{each.z:.3g}"
-        add_cells(table, (each.what, z, _share(each.precision), _share(each.recall), each.flagged))
+        value = each.flag_top if found.is_top else each.z
+        text = "" if value is None else f"{value:g}" if each.what != "now" else f"{value:.3g}"
+        add_cells(table, (each.what, text, _share(each.precision), _share(each.recall), each.flagged))
     name = plain(found.product or "(no product)")
     say(out, f"\n{name}: {found.good} good, {found.defects} defect labelled")
     say(out, f"last night {found.night}, {found.images} images, judged by {found.rule}")
     out.print(table)
     good, defects = found.missing
-    if good or defects:
+    if found.by_rate:
+        say(out, "Nothing is suggested: scoring.false_discovery decides, no threshold of z does.")
+    elif good or defects:
         lacking = " and ".join(f"{count} {what}" for count, what in ((good, "good"), (defects, "defect")) if count)
         say(out, f"Nothing is suggested: {lacking} labels more are needed.")
-    if found.other_rule:
-        say(out, f"{found.other_rule} labels of images without z, or judged by another rule, do not count.")
+    for count, why in found.left_out:
+        say(out, f"{count} labels do not count, {why}.")
 
 
 def _share(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from patchead.lake.tables import of_lane, read_rows
-from patchead.review.labels import DEFECT, labels
+from patchead.review.judged_again import JudgedGroup, Rule, judged_groups
+from patchead.review.labels import labels
+from patchead.review.like_runs import LikeRuns
+from patchead.review.rule_of_night import rule_of_night
+from patchead.review.suggested import starts, suggestions
 from patchead.schema import OK
 from patchead.storage import Storage
 
 FEWEST_GOOD, FEWEST_DEFECTS = 20, 5
 """Labels that a suggestion takes."""
-_COLUMNS = ["run_id", "image_id", "z", "is_anomalous", "verdict_rule", "status"]
+_SCORED = ["run_id", "image_id", "group_id", "score", "z", "p_value", "is_anomalous", "verdict_rule", "status"]
+_LABELLED = ["run_id", "image_id", "night", "product", "group_id", "encoder_id", "verdict_rule", "status"]
+_WORK = 3e7
+"""Scores that are judged again for one product's suggestions, about: some seconds."""
+_CALL = 1000
+"""Scores that take as long as what each group takes, however few it has."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,9 @@ class Threshold:
 
     what: str
     z: float | None
-    """None: the verdicts as they are, of a rule without a threshold of z."""
+    """None: the verdicts as they are, of groups with several thresholds of z or none."""
+    flag_top: float | None
+    """In place of z, of the rule ``top``."""
     precision: float | None
     """Of the labelled images that it flags, the share of defects; None where it flags none."""
     recall: float | None
@@ -45,11 +56,15 @@ class ProductThresholds:
     """Scored images of the last night."""
     rule: str
     """By which the last night was judged."""
+    is_top: bool
+    """Whether that is a fixed share of each group, so that no threshold of z has an effect."""
+    by_rate: bool
+    """Whether ``scoring.false_discovery`` decides in place of a threshold."""
     good: int
     defects: int
-    """Labels, of images that the same rule judged."""
-    other_rule: int
-    """Labels of images that another rule judged, or that have no score: they do not count."""
+    """Labels, of images whose scores compare with the last night's."""
+    left_out: tuple[tuple[int, str], ...]
+    """Labels that do not count: how many, and of what images."""
     thresholds: tuple[Threshold, ...]
     """The present one, then the suggested ones, the best first; none is suggested where labels are missing."""
 
@@ -61,11 +76,22 @@ class ProductThresholds:
     @property
     def suggested(self) -> Threshold | None:
         """Give the threshold with the best F1; None where none is suggested."""
-        return self.thresholds[1] if len(self.thresholds) > 1 else None
+        return next((each for each in self.thresholds if each.what == "best F1"), None)
+
+
+@dataclass(frozen=True)
+class _LastNight:
+    night: Any
+    verdicts: list[dict[str, Any]]
+    rows: pa.Table
+    """Of its scored images."""
 
 
 def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) -> list[ProductThresholds]:
     """Compare the present thresholds with those that the labels suggest, for each product that was ever judged.
+
+    The groups that have labels, and the last night, are judged again at each threshold by the last night's rule: in a
+    group that is its own null z depends on the threshold (method.md §7.1).
 
     Args:
         lake_uri, storage: the lake.
@@ -74,24 +100,25 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
     Raises:
         LakeError: a table cannot be read.
     """
-    columns = ["run_id", "night", "product", "verdict_rule", "threshold_z", "lane"]
+    columns = ["run_id", "night", "product", "group_id", "verdict_rule", "threshold_z", "accepted", "lane"]
     judged = of_lane(read_rows(lake_uri, storage, "verdicts", columns))
     judged = judged.filter(pc.is_valid(judged["verdict_rule"]))
     said = labels(lake_uri, storage)
-    labelled = _labelled(lake_uri, storage, said)
+    asked = [("image_id", "in", sorted(said))]
+    labelled = of_lane(read_rows(lake_uri, storage, "scores", [*_LABELLED, "lane"], asked))
+    like = LikeRuns(lake_uri, storage)
     found = []
     for product in sorted(pc.unique(judged["product"]).to_pylist(), key=lambda name: name or ""):
         if products and (product or "") not in products:
             continue
         last = _last_night(lake_uri, storage, product, judged.filter(_equal(judged["product"], product)))
         if last is not None:
-            found.append(_of_product(product, *last, labelled.filter(_equal(labelled["product"], product)), said))
+            theirs = labelled.filter(_equal(labelled["product"], product))
+            found.append(_of_product(lake_uri, storage, product, last, theirs, said, like))
     return found
 
 
-def _last_night(
-    lake_uri: str, storage: Storage, product: str | None, judged: pa.Table
-) -> tuple[Any, list[dict[str, Any]], pa.Table] | None:
+def _last_night(lake_uri: str, storage: Storage, product: str | None, judged: pa.Table) -> _LastNight | None:
     """The newest night of a product, its verdicts and its scored images; None where none is published.
 
     Verdicts of a run that is being published, or was ended before it was, are there: those that scores name count.
@@ -100,97 +127,100 @@ def _last_night(
     for night in nights.to_pylist():
         filters = [("night", "=", night), ("product", "=", product)]
         known = [each for each in filters if each[2] is not None]
-        rows = of_lane(read_rows(lake_uri, storage, "scores", [*_COLUMNS, "lane"], known))
+        rows = of_lane(read_rows(lake_uri, storage, "scores", [*_SCORED, "encoder_id", "lane"], known))
         named = judged.filter(pc.is_in(judged["run_id"], value_set=pc.unique(rows["run_id"])))
         if newest := named.filter(_equal(named["night"], night)).to_pylist():
-            return night, newest, rows.filter(pc.equal(rows["status"], OK))
+            return _LastNight(night, newest, rows.filter(pc.equal(rows["status"], OK)))
     return None
 
 
-def suggestions(good: np.ndarray, defects: np.ndarray) -> Iterator[tuple[str, float]]:
-    """Yield thresholds that labelled images suggest: the best F1, all defects found, no good one flagged.
-
-    Each lies between two z of labelled images, at two decimals where there is room. A threshold is above 0.
-
-    Args:
-        good, defects: float (n,) and (m,), z of labelled images; neither is empty.
-
-    Examples:
-        >>> list(suggestions(np.array([0.0, 0.5, 2.0]), np.array([1.5, 4.0])))
-        [('best F1', 1.0), ('every defect', 1.0), ('no good one', 3.0)]
-    """
-    edges = np.unique(np.concatenate([good, defects]))
-    lower = np.concatenate([[edges[0] - 1.0], edges[:-1]])
-    hits = (defects[None, :] > lower[:, None]).sum(axis=1)
-    false = (good[None, :] > lower[:, None]).sum(axis=1)
-    f1 = 2 * hits / (hits + false + len(defects))
-    widths = edges - lower
-    best = max(range(len(edges)), key=lambda at: (round(float(f1[at]), 9), widths[at]))
-    every = int(np.flatnonzero(hits == len(defects)).max())
-    choices = [("best F1", best), ("every defect", every)]
-    if (none := np.flatnonzero((false == 0) & (hits > 0))).size:
-        choices.append(("no good one", int(none.min())))
-    for what, at in choices:
-        if edges[at] > 0:
-            yield what, _between(max(float(lower[at]), 0.0), float(edges[at]))
-
-
 def _of_product(
+    lake_uri: str,
+    storage: Storage,
     product: str | None,
-    night: Any,
-    newest: list[dict[str, Any]],
-    last: pa.Table,
+    last: _LastNight,
     labelled: pa.Table,
     said: dict[str, str],
+    like: LikeRuns,
 ) -> ProductThresholds:
-    rules = sorted({row["verdict_rule"] for row in newest})
-    same = labelled.filter(pc.is_in(labelled["verdict_rule"], value_set=pa.array(rules)))
-    bad = np.array([said[image] == DEFECT for image in same["image_id"].to_pylist()], bool)
-    z, z_last = same["z"].to_numpy(), last["z"].to_numpy()
-    limits = {row["threshold_z"] for row in newest}
-    now = _measured(
+    run_id, encoder_id = like.newest(last.rows)
+    config = like.config_of(run_id)
+    rule = rule_of_night(config, run_id, product, last.verdicts, last.rows, lake_uri, storage)
+    counted, left_out = like.counted(labelled, run_id, encoder_id, rule)
+    groups = _groups_of(_rows_of(lake_uri, storage, counted), said)
+    bad = np.concatenate([np.empty(0, bool), *(group.defects for group in groups)])
+    by_rate = config is not None and config.scoring.false_discovery is not None and not rule.is_top
+    limits = {row["threshold_z"] for row in last.verdicts}
+    now = Threshold(
         "now",
-        limits.pop() if len(limits) == 1 else None,
-        np.array(same["is_anomalous"].to_pylist(), bool),
-        bad,
-        pc.sum(last["is_anomalous"]).as_py() or 0,
+        limits.pop() if len(limits) == 1 and not rule.is_top else None,
+        rule.settings.flag_top if rule.is_top else None,
+        *_measured(_flags(rule, groups), bad),
+        pc.sum(last.rows["is_anomalous"]).as_py() or 0,
     )
     made = [now]
-    if (~bad).sum() >= FEWEST_GOOD and bad.sum() >= FEWEST_DEFECTS:
-        made += [
-            _measured(what, limit, z > limit, bad, int((z_last > limit).sum()))
-            for what, limit in suggestions(z[~bad], z[bad])
-        ]
+    if (~bad).sum() >= FEWEST_GOOD and bad.sum() >= FEWEST_DEFECTS and not by_rate:
+        made += _suggested(rule, groups, last.rows, bad)
     return ProductThresholds(
         product=product,
-        night=night,
-        images=last.num_rows,
-        rule=", ".join(rules),
+        night=last.night,
+        images=last.rows.num_rows,
+        rule=", ".join(sorted({row["verdict_rule"] for row in last.verdicts})),
+        is_top=rule.is_top,
+        by_rate=by_rate,
         good=int((~bad).sum()),
         defects=int(bad.sum()),
-        other_rule=labelled.num_rows - same.num_rows,
+        left_out=left_out,
         thresholds=tuple(made),
     )
 
 
-def _measured(what: str, z: float | None, flagged: np.ndarray, bad: np.ndarray, last: int) -> Threshold:
+def _suggested(rule: Rule, groups: list[JudgedGroup], last: pa.Table, bad: np.ndarray) -> Iterable[Threshold]:
+    """Thresholds with what they do, by judging the groups again at each that is tried."""
+    of_last = _groups_of(last, {})
+    most = int(np.clip(_WORK / sum(len(group.scores) + _CALL for group in groups), 60, 200))
+    z = np.concatenate([group.z[group.labelled] for group in groups])
+    first = [value for value in starts(z, rule.is_top, 2 * most // 3) if rule.allows(value)]
+    found = suggestions(lambda at: _flags(rule.at(at), groups), bad, first, most=most, falling=rule.is_top)
+    for what, threshold in found:
+        at = rule.at(threshold)
+        if rule.allows(threshold):
+            yield Threshold(
+                what,
+                None if rule.is_top else threshold,
+                threshold if rule.is_top else None,
+                *_measured(_flags(at, groups), bad),
+                sum(int(at.flags(group).sum()) for group in of_last),
+            )
+
+
+def _flags(rule: Rule, groups: list[JudgedGroup]) -> np.ndarray:
+    """Which of the labelled images of groups a rule flags."""
+    return np.concatenate([np.empty(0, bool), *(rule.flags(group)[group.labelled] for group in groups)])
+
+
+def _measured(flagged: np.ndarray, bad: np.ndarray) -> tuple[float | None, float | None]:
+    """Precision and recall."""
     hits, defects = int((flagged & bad).sum()), int(bad.sum())
-    precision = hits / int(flagged.sum()) if flagged.any() else None
-    return Threshold(what, z, precision, hits / defects if defects else None, last)
+    return hits / int(flagged.sum()) if flagged.any() else None, hits / defects if defects else None
 
 
-def _labelled(lake_uri: str, storage: Storage, said: dict[str, str]) -> pa.Table:
-    """Score rows of the images that people have judged."""
-    columns = [*_COLUMNS, "product", "lane"]
-    return of_lane(read_rows(lake_uri, storage, "scores", columns, [("image_id", "in", sorted(said))]))
+def _rows_of(lake_uri: str, storage: Storage, labelled: pa.Table) -> pa.Table:
+    """Score rows of all scored images of the groups that labelled images are of."""
+    filters: list[tuple[str, str, Any]] = []
+    for name in ("night", "product", "run_id", "group_id"):  # the partition first
+        wanted = pc.unique(labelled[name]).to_pylist()
+        if None not in wanted:
+            filters.append((name, "in", wanted))
+    rows = of_lane(read_rows(lake_uri, storage, "scores", [*_SCORED, "lane"], [*filters, ("status", "=", OK)]))
+    return rows.filter(pc.is_in(rows["group_id"], value_set=pc.unique(labelled["group_id"])))
+
+
+def _groups_of(rows: pa.Table, said: dict[str, str]) -> list[JudgedGroup]:
+    """Groups of each run: two may have one of the same name for another night."""
+    runs = pc.unique(rows["run_id"]).to_pylist()
+    return [group for run in runs for group in judged_groups(rows.filter(pc.equal(rows["run_id"], run)), said)]
 
 
 def _equal(column: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:
     return pc.is_null(column) if value is None else pc.fill_null(pc.equal(column, value), False)
-
-
-def _between(low: float, high: float) -> float:
-    """A number with few decimals, at least ``low`` and below ``high``, near their middle."""
-    middle = (low + high) / 2
-    rounded = (round(middle, decimals) for decimals in (1, 2, 3, 4, 6))
-    return next((value for value in rounded if low <= value < high and value > 0), middle)

@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from patchead.lake.publication import publish
 from patchead.review.labels import DEFECT, GOOD, keep
-from patchead.review.thresholds import suggestions, thresholds
+from patchead.review.suggested import suggestions
+from patchead.review.thresholds import thresholds
 from patchead.schema import RUNS, VERDICTS, table
+from patchead.scoring.verdict import judge
 from patchead.settings.load import load_config
+from patchead.settings.resolve import verdict_of
 from patchead.storage import Storage
 from tests.helpers.command import patchead
 from tests.helpers.e2e_tools import ROOT
 from tests.helpers.sample_rows import NIGHT, group, rows_of, verdicts_of
 from tests.helpers.warm_python import python
 
-LIMIT = 3.0  # z above which the published verdicts flag
-GOOD_Z = np.linspace(-1.0, 2.0, 30)
-DEFECT_Z = np.array([2.4, 2.6, 2.9, 3.5, 4.0, 5.0, 6.0, 7.0])
+LATER = NIGHT + dt.timedelta(1)
 
 
-def judged(lake: str, run_id: str, night: dt.date, product: str, z: np.ndarray) -> list[str]:
-    """Publish a night of images with these z, and give their ids."""
-    names = [f"{night}/{number:03d}" for number in range(len(z))]
+def night_of(seed: int, good: int = 180, defects: int = 20, above: float = 2.5) -> np.ndarray:
+    """Scores of a simulated night, the good images first: the defects overlap with them."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(0.20, 0.01, good), rng.normal(0.20 + 0.01 * above, 0.008, defects)]).clip(0, 1)
+
+
+def settings(lake: str, scoring: Mapping[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    config = load_config(None, [], {"archive.uri": "/archive", "lake.uri": lake})
+    values = config.model_dump(mode="json") | more
+    return values | {"scoring": values["scoring"] | dict(scoring or {})}
+
+
+def judged(
+    lake: str, run_id: str, night: dt.date, scores: np.ndarray, product: str = "screw", *,
+    scoring: Mapping[str, Any] | None = None, encoder: str = "e1", **more: Any,
+) -> list[str]:  # fmt: skip
+    """Publish a night of images with these scores, judged as a run of these settings judges them; give their ids."""
+    values = settings(lake, scoring, **more)
+    config = load_config(None, [], {"archive.uri": "/archive", "lake.uri": lake}).model_validate(values)
+    verdict = judge(scores, verdict_of(config, product))
+    names = [f"{night}/{number:03d}" for number in range(len(scores))]
     entries: list[dict[str, Any]] = []
-    for name, value in zip(names, z, strict=True):
-        scored = {"z": float(value), "score": 0.2 + 0.1 * float(value), "is_anomalous": bool(value > LIMIT)}
+    for place, name in enumerate(names):
+        scored = {"score": float(scores[place]), "z": float(verdict.z[place]), "encoder_id": encoder}
+        scored |= {"threshold_score": verdict.threshold_score, "rank": place + 1}
+        scored |= {"is_anomalous": bool(verdict.flagged[place]), "verdict_rule": verdict.rule}
         entries += group(night, product, name, **scored)
     rows = rows_of(run_id, [entries])
-    (verdict,) = verdicts_of(rows.scores.to_pylist())
-    run = rows.run.to_pylist()[0] | {"anomalous": int((z > LIMIT).sum())}
-    verdict |= {"threshold_z": LIMIT}
-    rows = rows.changed(verdicts=table([verdict], VERDICTS), run=table([run], RUNS))
+    (row,) = verdicts_of(rows.scores.to_pylist())
+    row |= {name: getattr(verdict, name) for name in ("threshold_z", "threshold_score")} | {
+        "verdict_rule": verdict.rule
+    }
+    run = rows.run.to_pylist()[0] | {"anomalous": int(verdict.flagged.sum()), "encoder_id": encoder}
+    run |= {"config_json": json.dumps(values), "finished_at": dt.datetime(2026, 11, 22, tzinfo=dt.timezone.utc)}
+    rows = rows.changed(verdicts=table([row], VERDICTS), run=table([run], RUNS))
     publish(lake, Storage(), *rows.tables)
     return names
 
@@ -49,46 +74,67 @@ def label(lake: str, images: list[str], verdict: str) -> None:
     keep(lake, Storage(), [{"image_id": image, "verdict": verdict} for image in images], "ann")
 
 
-def labelled_lake(folder: Path, product: str = "screw", *, defects: int = len(DEFECT_Z)) -> str:
-    """A lake of two nights; the first is labelled, the second has 3 images above 2.2 and 1 above 3."""
+def labelled_lake(
+    folder: Path, product: str = "screw", *, defects: int = 12, scoring: Mapping[str, Any] | None = None
+) -> str:
+    """A lake of two nights of 200, 20 of them defects; of the first 40 good images and some defects are labelled."""
     lake = str(folder / "lake")
-    names = judged(lake, "r1", NIGHT, product, np.concatenate([GOOD_Z, DEFECT_Z]))
-    label(lake, names[: len(GOOD_Z)], GOOD)
-    label(lake, names[len(GOOD_Z) : len(GOOD_Z) + defects], DEFECT)
-    judged(lake, "r2", NIGHT + dt.timedelta(1), product, np.array([-1.0, 0.0, 1.0, 2.3, 2.7, 3.2]))
+    names = judged(lake, "r1", NIGHT, night_of(1), product, scoring=scoring)
+    label(lake, names[:40], GOOD)
+    label(lake, names[180 : 180 + defects], DEFECT)
+    judged(lake, "r2", LATER, night_of(2), product, scoring=scoring)
     return lake
 
 
-def test_precision_recall_and_the_last_night(tmp_path: Path) -> None:
-    (found,) = thresholds(labelled_lake(tmp_path), Storage())
-    assert (found.product, found.good, found.defects, found.images) == ("screw", 30, 8, 6)
-    assert found.night == NIGHT + dt.timedelta(1)
-    now, best = found.thresholds[:2]
-    assert (now.z, now.precision, now.recall, now.flagged) == (LIMIT, 1.0, 5 / 8, 1)
-    assert (best.what, best.precision, best.recall, best.flagged) == ("best F1", 1.0, 1.0, 3)
-    assert best.z is not None and 2.0 < best.z < 2.4
-    assert found.suggested == best
+@pytest.mark.parametrize("rule", ["auto", "mad"])
+def test_each_threshold_does_what_a_run_with_it_does(tmp_path: Path, rule: str) -> None:
+    """The upper fit takes what it flags out, so another threshold gives every image another z (method.md §7.1)."""
+    scoring = {"verdict": rule}
+    lake = labelled_lake(tmp_path, scoring=scoring)
+    (found,) = thresholds(lake, Storage())
+    assert (found.product, found.night, found.images, found.good, found.defects) == ("screw", LATER, 200, 40, 12)
+    first, last = night_of(1), night_of(2)
+    seen = np.r_[0:40, 180:192]
+    config = load_config(None, [], {"archive.uri": "/archive", "lake.uri": lake})
+
+    def ran(z: float | None, scores: np.ndarray) -> np.ndarray:
+        own = {} if z is None else {"thresholds": {"screw": {"z": z}}}
+        return judge(scores, verdict_of(config.model_validate(settings(lake, scoring | own)), "screw")).flagged
+
+    def f1(flagged: np.ndarray) -> float:
+        return 2 * flagged[40:].sum() / (flagged.sum() + 12)
+
+    now, best = found.thresholds[0], found.suggested
+    assert now.z == (3.0 if rule == "auto" else 3.5) and best is not None and best.z != now.z
+    for each in found.thresholds:
+        flagged = ran(None if each is now else each.z, first)[seen]
+        assert each.flagged == ran(None if each is now else each.z, last).sum()
+        assert (each.precision, each.recall) == (flagged[40:].sum() / flagged.sum(), flagged[40:].sum() / 12)
+    assert f1(ran(best.z, first)[seen]) >= max(f1(ran(z, first)[seen]) for z in np.arange(0.2, 6, 0.1))
+    # Otherwise the z of the night as it was judged would do, and this test would show nothing.
+    z = judge(last, verdict_of(config)).z
+    assert rule == "mad" or any((z > each.z).sum() != each.flagged for each in found.thresholds[1:])
 
 
 def test_suggestions_are_the_best_there_are() -> None:
     rng = np.random.default_rng(5)
-    for _ in range(50):
-        good, bad = rng.normal(0.0, 1.0, 25), rng.normal(2.0, 1.5, 8)
-        tried = np.concatenate([good, bad, [-10.0]])
+    for _ in range(30):
+        z, bad = np.concatenate([rng.normal(0.0, 1.0, 25), rng.normal(2.0, 1.5, 8)]), np.arange(33) >= 25
+        edges = np.unique(z)
+        between = (edges[:-1] + edges[1:]) / 2
 
-        def f1(limit: float, good: np.ndarray = good, bad: np.ndarray = bad) -> float:
-            return 2 * (bad > limit).sum() / ((bad > limit).sum() + (good > limit).sum() + len(bad))
+        def f1(limit: float, z: np.ndarray = z, bad: np.ndarray = bad) -> float:
+            return 2 * (z[bad] > limit).sum() / ((z > limit).sum() + 8)
 
-        found = dict(suggestions(good, bad))
-        above = [limit for limit in tried if limit >= 0]
-        if "best F1" in found:
-            assert f1(found["best F1"]) >= max(f1(limit) for limit in above) - 1e-9
+        found = dict(suggestions(lambda limit, z=z: z > limit, bad, between[between > 0]))
+        tried = [limit for limit in (*between, *z) if limit > 0]
+        assert f1(found["best F1"]) >= max(f1(limit) for limit in tried) - 1e-9
         if "every defect" in found:
-            assert (bad > found["every defect"]).all()
-            assert not any((bad > limit).all() for limit in tried if limit > found["every defect"])
+            assert (z[bad] > found["every defect"]).all()
+            assert not any(((z[bad] > limit).all() and f1(limit) > f1(found["every defect"])) for limit in tried)
         if "no good one" in found:
-            assert not (good > found["no good one"]).any()
-            assert (bad > found["no good one"]).sum() == (bad > max(good.max(), 0)).sum()
+            assert not (z[~bad] > found["no good one"]).any()
+            assert (z[bad] > found["no good one"]).sum() == (z[bad] > max(z[~bad].max(), 0)).sum()
         assert all(limit > 0 for limit in found.values())
 
 
@@ -104,14 +150,14 @@ def test_too_few_labels_suggest_nothing_and_say_what_is_missing(tmp_path: Path, 
 
 def test_labels_of_images_that_another_rule_judged_do_not_count(tmp_path: Path) -> None:
     lake = labelled_lake(tmp_path)
-    night = NIGHT + dt.timedelta(2)
-    entries = group(night, "screw", "later", verdict_rule="top")
+    entries = group(NIGHT + dt.timedelta(2), "screw", "later", verdict_rule="few_shot", encoder_id="e1")
     rows = rows_of("r3", [entries])
     (verdict,) = verdicts_of(rows.scores.to_pylist())
-    rows = rows.changed(verdicts=table([verdict | {"verdict_rule": "top"}], VERDICTS))
+    rows = rows.changed(verdicts=table([verdict | {"verdict_rule": "few_shot"}], VERDICTS))
     publish(lake, Storage(), *rows.tables)
     (found,) = thresholds(lake, Storage())
-    assert (found.rule, found.good, found.defects, found.other_rule) == ("top", 0, 0, 38)
+    assert (found.rule, found.good, found.defects) == ("few_shot", 0, 0)
+    assert found.left_out == ((52, "of run r1: judged by upper_fit, whose z says nothing of another rule"),)
     assert found.missing == (20, 5)
 
 
@@ -124,12 +170,14 @@ def test_the_line_to_paste_is_a_setting_and_the_output_is_plain_at_80_columns(tm
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 80
-    assert "scr[bold]ew\\x1b[31m: \\x07: 30 good, 8 defect labelled" in done.stdout
+    assert "scr[bold]ew\\x1b[31m: \\x07: 40 good, 12 defect labelled" in done.stdout
     pasted = done.stdout[done.stdout.index("scoring:") :]
     file = tmp_path / "settings.yaml"
     file.write_text(f"archive: {{uri: /a}}\nlake: {{uri: /l}}\n{pasted}")
     own = load_config(file).scoring.thresholds
-    assert {product: 2.0 < each.z < 2.4 for product, each in own.items()} == {name: True}
+    (found,) = thresholds(lake, Storage())
+    assert found.suggested is not None
+    assert {product: each.z for product, each in own.items()} == {name: found.suggested.z}
 
 
 def test_a_product_that_was_never_judged_is_refused(tmp_path: Path) -> None:
@@ -141,5 +189,5 @@ def test_a_product_that_was_never_judged_is_refused(tmp_path: Path) -> None:
 def test_a_product_without_a_name(tmp_path: Path) -> None:
     lake = labelled_lake(tmp_path, "")
     (found,) = thresholds(lake, Storage())
-    assert (found.product, found.images, pa.scalar(found.good).as_py()) == (None, 6, 30)
-    assert "(no product): 30 good" in patchead("thresholds", "--lake", lake).out
+    assert (found.product, found.images, found.good) == (None, 200, 40)
+    assert "(no product): 40 good" in patchead("thresholds", "--lake", lake).out
