@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +18,9 @@ from patchead.settings.model import Config
 from patchead.storage import Storage
 
 _NAMED = 3
+_NO_SCORE = {"run", "lake", "report", "retention", "storage", "resources", "explain", "naming", "preset"}
+_VERDICTS = {"verdict", "threshold_z", "thresholds", "alpha", "flag_top", "accepted", "false_discovery"}
+_WHICH_IMAGES = ("uri", "night", "products", "limit")
 
 
 class LikeRuns:
@@ -88,6 +91,19 @@ class LikeRuns:
         """Why a label does not count: of an image of ``run``, against the run ``here``; None where it does."""
         if status != OK:
             return "no score"
+        if run != here or encoder != encoder_id:
+            config, ours = self.config_of(run), self.config_of(here)
+            if config is not None and ours is not None:
+                if encoder != encoder_id or _compared(config) != _compared(ours):
+                    from patchead.review.same_scores import deciding, unlike  # torch, which takes seconds
+
+                    there, at_night = (json.loads(json.dumps(deciding(each))) for each in (config, ours))
+                    if told := unlike(there, encoder, at_night, encoder_id):
+                        return told
+            elif encoder != encoder_id:
+                return f"encoder {encoder} there, {encoder_id} here"
+            elif self._text_of(run) is not None and self._text_of(here) is not None:
+                return "recorded by another version of patchead, so that its settings cannot be compared"
         if not rule.fits(judged_by or ""):
             return f"judged by {judged_by}, whose z says nothing of another rule"
         return None
@@ -105,6 +121,12 @@ class LikeRuns:
 def _named(runs: Collection[str]) -> str:
     named = ", ".join(sorted(runs)[:_NAMED])
     return f"run {named}" if len(runs) == 1 else f"{len(runs)} runs ({named}{', …' if len(runs) > _NAMED else ''})"
+
+
+def _compared(config: Config) -> Mapping[str, Any]:
+    """All settings but those that surely decide no score: where they are equal, nothing more need be asked."""
+    given = config.model_dump(exclude={**dict.fromkeys(_NO_SCORE, True), "scoring": _VERDICTS})
+    return given | {"archive": {name: value for name, value in given["archive"].items() if name not in _WHICH_IMAGES}}
 
 
 def _config(text: str | None) -> Config | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from patchead.lake.accepted import Accepted
@@ -37,18 +38,25 @@ def difference(config: Config, encoder_id: str, accepted: Accepted) -> str | Non
         config, encoder_id: of the run.
         accepted: what it would be compared with.
     """
-    there, here = json.loads(accepted.values["settings_json"]), json.loads(json.dumps(deciding(config)))
+    there = json.loads(accepted.values["settings_json"])
+    return unlike(there, accepted.values["encoder_id"], json.loads(json.dumps(deciding(config))), encoder_id)
+
+
+def unlike(
+    there: Mapping[str, Any], encoder_there: str | None, here: Mapping[str, Any], encoder_id: str | None
+) -> str | None:
+    """Say why scores by `deciding` settings and encoders cannot be compared, naming both sides; None where they can."""
     # What an earlier version kept may have more than is compared.
     keys = [key for key in sorted({*there, *here} - {*_NOT_COMPARED}) if there.get(key) != here.get(key)]
 
     def told(names: list[str]) -> str:
         return ", ".join(f"{key} {_value(there, key)} there, {_value(here, key)} here" for key in names)
 
-    if accepted.values["encoder_id"] != encoder_id:
-        return f"encoder {accepted.values['encoder_id']} there, {encoder_id} here{f' ({told(keys)})' if keys else ''}"
+    if encoder_there != encoder_id:
+        return f"encoder {encoder_there} there, {encoder_id} here{f' ({told(keys)})' if keys else ''}"
     # An encoder's settings may be written in two ways, and its weights lie in two places: its id tells.
     return told([key for key in keys if not key.startswith("encoder.")]) or None
 
 
-def _value(settings: dict[str, Any], key: str) -> str:
+def _value(settings: Mapping[str, Any], key: str) -> str:
     return json.dumps(settings[key]) if key in settings else "not in use"

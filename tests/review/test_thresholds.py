@@ -191,3 +191,25 @@ def test_a_product_without_a_name(tmp_path: Path) -> None:
     (found,) = thresholds(lake, Storage())
     assert (found.product, found.images, found.good) == (None, 200, 40)
     assert "(no product): 40 good" in patchead("thresholds", "--lake", lake).out
+
+
+@pytest.mark.parametrize(
+    ("later", "told"),
+    [
+        ({"encoder": "e2"}, "encoder e1 there, e2 here"),
+        ({"scoring": {"fraction": 0.05}}, "scoring.fraction 0.3 there, 0.05 here"),
+    ],
+)
+def test_labels_of_scores_that_do_not_compare_do_not_count(tmp_path: Path, later: dict[str, Any], told: str) -> None:
+    """Those of a run of the same encoder and settings do, whatever threshold judged it."""
+    lake = labelled_lake(tmp_path)
+    names = judged(lake, "r3", LATER + dt.timedelta(1), night_of(3), **later)
+    label(lake, names[:3], GOOD)
+    (found,) = thresholds(lake, Storage())
+    ((count, why),) = found.left_out
+    assert (found.good, found.defects, count, found.suggested) == (3, 0, 52, None)
+    assert why.startswith("of run r1: ") and told in why
+    assert f"52 labels do not count, {why}." in patchead("thresholds", "--lake", lake).out
+    judged(lake, "r4", LATER + dt.timedelta(2), night_of(4), scoring={"threshold_z": 5.0})
+    (found,) = thresholds(lake, Storage())
+    assert (found.good, found.defects, found.left_out[0][0]) == (40, 12, 3)
