@@ -81,6 +81,14 @@ def _print_suggested(found: list[ProductThresholds]) -> None:
         line = yaml.safe_dump(own, default_flow_style=True, width=10**6, allow_unicode=True).strip()
         say(out, "\nTo take the best F1, in the settings file:\nscoring:")
         say(out, f"  thresholds: {line}")
+    top = {each.product or "": each.suggested.flag_top for each in found if each.suggested and each.is_top}
+    if len(set(top.values())) == 1:
+        say(out, "\nTo take the best F1, in the settings file:\nscoring:")
+        say(out, f"  flag_top: {next(iter(top.values())):g}")
+    elif top:
+        each = ", ".join(f"{plain(name or '(no product)')} {share:g}" for name, share in top.items())
+        say(out, f"\nscoring.flag_top is one share for all products; the best F1 is at {each}.")
+        say(out, "With scoring.verdict: auto each product can have a threshold of its own.")
 
 
 def _print_product(found: ProductThresholds) -> None:
@@ -97,6 +105,8 @@ def _print_product(found: ProductThresholds) -> None:
     say(out, f"\n{name}: {found.good} good, {found.defects} defect labelled")
     say(out, f"last night {found.night}, {found.images} images, judged by {found.rule}")
     out.print(table)
+    if found.is_top:
+        say(out, "The rule top flags a fixed share of each group: scoring.flag_top decides, no threshold of z does.")
     good, defects = found.missing
     if found.by_rate:
         say(out, "Nothing is suggested: scoring.false_discovery decides, no threshold of z does.")

@@ -213,3 +213,15 @@ def test_labels_of_scores_that_do_not_compare_do_not_count(tmp_path: Path, later
     judged(lake, "r4", LATER + dt.timedelta(2), night_of(4), scoring={"threshold_z": 5.0})
     (found,) = thresholds(lake, Storage())
     assert (found.good, found.defects, found.left_out[0][0]) == (40, 12, 3)
+
+
+def test_under_the_rule_top_the_share_is_suggested_and_no_threshold_of_z(tmp_path: Path) -> None:
+    scoring = {"verdict": "top", "flag_top": 0.02}
+    lake = labelled_lake(tmp_path, scoring=scoring)
+    (found,) = thresholds(lake, Storage())
+    best = found.suggested
+    assert best is not None and best.flag_top is not None and best.z is None and 0.02 < best.flag_top < 0.2
+    assert (found.thresholds[0].flagged, best.flagged) == (4, round(200 * best.flag_top))
+    done = patchead("thresholds", "--lake", lake)
+    assert f"scoring:\n  flag_top: {best.flag_top:g}" in done.out and "thresholds:" not in done.out
+    assert "no threshold of z does" in done.out
