@@ -1,0 +1,46 @@
+"""Groups judged again: rules whose z does not depend on what is flagged keep it, and flag what a run would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from patchead.errors import SettingsError
+from patchead.review.judged_again import Rule, judged_groups, null_of
+from patchead.scoring.verdict import Verdict, VerdictSettings, judge
+
+RNG = np.random.default_rng(7)
+NORMAL = RNG.normal(0.20, 0.01, 199)
+NIGHT = np.concatenate([RNG.normal(0.20, 0.01, 90), RNG.normal(0.23, 0.01, 10), NORMAL[:3]])  # ties with accepted ones
+
+
+def rows_of(verdict: Verdict) -> pa.Table:
+    n = len(NIGHT)
+    same = {"group_id": ["g"] * n, "verdict_rule": [verdict.rule] * n, "image_id": [f"{i:03d}" for i in range(n)]}
+    flags = {"is_anomalous": verdict.flagged, "p_value": verdict.p_values}
+    return pa.table({**same, "score": NIGHT, "z": verdict.z, **flags})
+
+
+@pytest.mark.parametrize("threshold", [1.0, 1.7, 2.0, 2.4])
+@pytest.mark.parametrize("rule", ["reference", "few_shot"])
+def test_a_published_p_value_gives_what_a_run_at_the_threshold_flags(rule: str, threshold: float) -> None:
+    given = {"reference": NORMAL} if rule == "reference" else {"null_scores": NORMAL[:8]}
+    asked = VerdictSettings(verdict="reference" if rule == "reference" else "auto")
+    (group,) = judged_groups(rows_of(judge(NIGHT, asked, **given)), {"001": "good", "095": "defect"})
+    assert (group.labelled.tolist(), group.defects.tolist()) == ([1, 95], [False, True])
+    at = Rule(asked, null_of(group.rule)).at(threshold)
+    assert at.flags(group).tolist() == judge(NIGHT, at.settings, **given).flagged.tolist()
+
+
+def test_a_threshold_that_a_run_would_refuse_is_not_allowed() -> None:
+    """199 accepted scores give no p below 0.005."""
+    rule = Rule(VerdictSettings(verdict="reference"), "reference", len(NORMAL))
+    for threshold in (2.0, 2.5, 2.6, 3.0):
+        try:
+            judge(NIGHT, rule.at(threshold).settings, reference=NORMAL)
+        except SettingsError:
+            assert not rule.allows(threshold)
+        else:
+            assert rule.allows(threshold)
+    assert not rule.allows(3.0)
