@@ -14,8 +14,9 @@ from studies.features import DINO, Features
 
 from benchmarks.records import Record
 from patchead.scoring.aggregate import Aggregation
-from patchead.search.bounded_group import ALIKE, RADIUS, Comparison, lies_alike
+from patchead.search.bounded_group import RADIUS, Comparison
 from patchead.search.grid import Grid
+from patchead.search.window_group import ALIKE, lies_alike
 
 _PATCH = 14
 _BATCH = 6

@@ -30,11 +30,13 @@ class Case:
     memory_gb: float
     schedule: str = "auto"
     on_disk: bool = False
+    window: int | None = None
 
     @property
     def name(self) -> str:
         place = "streamed from disk" if self.on_disk else "held"
-        return f"N={self.images} P={self.patches} D={self.dim} budget {self.memory_gb:g} GB, {self.schedule}, {place}"
+        how = self.schedule if self.window is None else f"window r={self.window}"
+        return f"N={self.images} P={self.patches} D={self.dim} budget {self.memory_gb:g} GB, {how}, {place}"
 
 
 QUICK = (
@@ -43,6 +45,7 @@ QUICK = (
     Case(images=256, dim=512, precision="int8", memory_gb=0.06, schedule="row_stationary", on_disk=True),
     Case(images=128, dim=512, precision="fp32", memory_gb=0.2, schedule=BOUNDED),
     Case(images=128, dim=512, precision="fp32", memory_gb=0.08, schedule=BOUNDED, on_disk=True),
+    Case(images=256, dim=256, precision="fp32", memory_gb=0.04, window=3, on_disk=True),
 )
 FULL = (
     *(Case(images=n, precision=precision, memory_gb=0.5) for n in (64, 256) for precision in ("fp32", "int8")),
@@ -51,6 +54,8 @@ FULL = (
     Case(images=1024, dim=64, precision="fp32", memory_gb=0.1, schedule="row_stationary", on_disk=True),
     *(Case(images=n, precision="fp32", memory_gb=1.0, schedule=BOUNDED) for n in (256, 1024)),
     Case(images=1024, precision="int8", memory_gb=0.2, schedule=BOUNDED, on_disk=True),
+    Case(images=600, precision="fp32", memory_gb=0.09, window=5),
+    Case(images=2000, dim=768, precision="fp32", memory_gb=0.2, window=1, on_disk=True),
 )
 
 
@@ -78,7 +83,7 @@ def memory(cases: tuple[Case, ...]) -> list[Record]:
 def peak_bytes(case: Case, folder: str) -> int:
     """Largest growth of this process's anonymous memory while the case is scored, sampled every 2 ms."""
     stored = unit_vectors(case.images, case.patches, case.dim)
-    if case.schedule == BOUNDED:
+    if case.schedule == BOUNDED or case.window is not None:
         stored = _alike(stored)
     if case.on_disk:
         path = Path(folder) / "embeddings.npy"
@@ -111,7 +116,7 @@ def _score(embeddings: np.ndarray, case: Case) -> None:
     score_group(
         embeddings,
         np.arange(len(embeddings)),
-        aggregation=Aggregation(),
+        aggregation=Aggregation(window=case.window),
         precision=case.precision,
         schedule=case.schedule,
         memory_bytes=int(case.memory_gb * 1e9),

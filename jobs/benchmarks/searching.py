@@ -22,8 +22,8 @@ from benchmarks.scoring import MEMORY, cdist_loop
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.aggregate import Aggregation, image_scores
 from patchead.scoring.leave_one_out import GroupScores
-from patchead.search.bounded_group import score_by_window
 from patchead.search.score import score_group
+from patchead.search.window_group import score_by_window
 
 FRACTIONS = (0.05, 0.3)
 _PROBABILITIES = (0.0, 1 / 3, 2 / 3, 1.0)  # of a defect: all cells

@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchead.scoring.aggregate import Aggregation, image_scores
 from patchead.scoring.position_level import above_position_level
-from patchead.search.bounded_group import score_by_window
 from patchead.search.score import BOUNDED, score_group
+from patchead.search.window_group import score_by_window
 from studies import cells
 from studies.features import DINO, Features
 from studies.findings import Case, Finding, Say, Sheet, find

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from patchead.batches import slices
 from patchead.scoring.aggregate import neighbours, reference_mask, top_count
+from patchead.scoring.memory_budget import SCORE_BYTES, Workload
 from patchead.search.bounded import Search
 from patchead.search.grid import Grid
 from patchead.search.nearest_rows import cosines_to_distances_, mean_of_nearest
@@ -193,6 +194,15 @@ def measure_alike(search: Search, grid: Grid, radius: int) -> Alike:
     allowed = reference_mask(search.content, search.part, some, some)
     found = _Pairs.of(search, None, grid, radius, some, some).alike(allowed)
     return replace(found, multiplied=len(_compared(some, some, search.vectors.patches)))
+
+
+def alike_bytes(work: Workload, radius: int, threads: int) -> int:
+    """Count the bytes that `measure_alike` takes at most, besides what `precision.prepare` does."""
+    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(_ALIKE_IMAGES, work.references)
+    rows = p if p <= _BOTH_WAYS else _ROWS
+    cosines = rows * (2 * p * SCORE_BYTES + cells * (8 + 2 * SCORE_BYTES + 1))
+    found = p * (images * images * (4 * SCORE_BYTES + 2 + 4) + cells * 9)
+    return images * work.vector_bytes + found + threads * cosines
 
 
 @dataclass(frozen=True)

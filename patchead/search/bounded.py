@@ -116,8 +116,9 @@ def window_bounds(search: Search, grid: Grid, radius: int, *, slab_bytes: int, b
     """Score every patch by its window (method.md §11): float32 (B, P). With ``bound``, never below the full search."""
     everyone = np.arange(len(search.queries))
 
-    def reduce(maxima: Tensor) -> np.ndarray:
-        return search.means(lower_(maxima, search.vectors.dtype) if bound else maxima, everyone, search.everyone)
+    def reduce(maxima: Tensor, some: slice) -> np.ndarray:
+        lowered = lower_(maxima, search.vectors.dtype) if bound else maxima
+        return search.means(lowered, everyone[some], search.everyone[some])
 
     return window_scores(search.vectors, search.queries, grid, radius, reduce, slab_bytes=slab_bytes)
 

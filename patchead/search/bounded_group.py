@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from patchead.batches import slices
-from patchead.errors import PlanError, SettingsError, bad_argument
+from patchead.errors import PlanError
 from patchead.scoring.aggregate import Aggregation, neighbours
 from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.precision import dtype_of
@@ -18,11 +18,9 @@ from patchead.search.bound_choice import (
     FULL,
     PROJECTION,
     WINDOW,
-    Alike,
     Sampled,
     affordable,
     evenly,
-    measure_alike,
     sample,
 )
 from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds
@@ -35,9 +33,6 @@ from patchead.threads import threads_of
 
 RADIUS = 1
 """Of the window that bounds: nine places; a larger one costs more than it saves."""
-ALIKE = 0.88
-"""`Alike.share` from which on parts lie alike: photos of cells have 0.92 to 0.99, the same shifted by up to six patches
-0.67 to 0.71, textures cropped and turned 0.70 to 0.84 (`jobs/benchmark.py alike --full`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +112,17 @@ def score_bounded(
         return SearchedFully("too few images to try")
     chosen = generator or sampled.cheapest(shown or 0.0)
     if chosen == FULL:
-        return SearchedFully("bounds cost more", sampled.multiplied / _pairs(compared))
-    search, parts = _search(compared, sizes), []
+        return SearchedFully("bounds cost more", sampled.multiplied / pairs_of(compared))
+    search, parts = search_of(compared, sizes), []
     projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
-    for cut, some in _parts(search, sizes):
+    for cut, some in in_parts(search, sizes):
         bounds = None
         if chosen == WINDOW:
             bounds = window_bounds(some, compared.grid, RADIUS, slab_bytes=sizes.slab_bytes, bound=True)
         parts.append(refine(some, bounds, projection, goal.of(cut)))
     found = _together(parts, chosen, sampled, search)
-    near = _window_share(compared.grid, RADIUS, search.vectors.patches) if chosen == WINDOW else 0.0
-    found.facts["multiplications"] += near + sampled.multiplied / _pairs(compared)
+    near = window_share(compared.grid, RADIUS, search.vectors.patches) if chosen == WINDOW else 0.0
+    found.facts["multiplications"] += near + sampled.multiplied / pairs_of(compared)
     return found
 
 
@@ -160,12 +155,13 @@ def _sampled(compared: Comparison, *, symmetric: bool, bounded: bool) -> Sampled
 def sampled_of(some: Comparison, *, full: float, nearest: float) -> Sampled:
     """Search some images of a group, which stand for it; see `bound_choice.sample`. Raises as `score_bounded`."""
     sizes = _sizes(some)
-    search = _search(some, sizes)
+    search = search_of(some, sizes)
     projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
     return sample(search, some.grid, RADIUS, projection, full=full, nearest=nearest)
 
 
-def _pairs(compared: Comparison) -> int:
+def pairs_of(compared: Comparison) -> int:
+    """Count the pairs of a query and a reference."""
     return max(1, len(compared.queries) * len(compared.references))
 
 
@@ -174,69 +170,21 @@ def _full(*, symmetric: bool) -> float:
     return 0.5 if symmetric else 1.0
 
 
-def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedScores | None:
-    """Score images by the window rule (method.md §11); None where it is ``auto`` and the group does not lie alike.
-
-    Args:
-        compared: who is compared with whom.
-        anyway: do not refuse a group that does not lie alike.
-
-    Raises:
-        SettingsError: the group does not lie alike within the window that was asked for, and was not aligned.
-        PlanError: the budget is too small.
-        PatcheadError: an embedding is zero, infinite or NaN.
-    """
-    asked = compared.aggregation.window
-    radius = RADIUS if asked in ("auto", None) else int(asked)
-    sizes = _sizes(compared)
-    search = _search(compared, sizes)
-    lies = measure_alike(search, compared.grid, radius)
-    if lies.share < ALIKE and asked == "auto":
-        return None
-    if lies.share < ALIKE and compared.grid.views == 1 and not anyway:
-        remedy = (
-            f"In this group the nearest match of a patch lies {lies.offset:.3g} cells from its own place (median), and "
-            f"places within {radius} of it are only {lies.share:.0%} of the way as near, less than {ALIKE:.0%}: parts "
-            "do not lie alike. Use off or auto, or align them."
-        )
-        raise SettingsError(bad_argument("window", asked, "wide enough for how the group's parts lie", remedy))
-    scores = np.concatenate(
-        [
-            window_bounds(some, compared.grid, radius, slab_bytes=sizes.slab_bytes, bound=False)
-            for _, some in _parts(search, sizes)
-        ]
-    )
-    facts = {
-        "generator": f"window rule r={radius}",
-        "offset": lies.offset if np.isfinite(lies.offset) else None,
-        "alike": lies.share,
-        "searched": 1.0,
-        "multiplications": _window_share(compared.grid, radius, search.vectors.patches)
-        + lies.multiplied / _pairs(compared),
-    }
-    return BoundedScores(scores, np.ones(scores.shape, bool), facts)
-
-
-def _window_share(grid: Grid, radius: int, patches: int) -> float:
-    """Pairs of places within a window, of all."""
+def window_share(grid: Grid, radius: int, patches: int) -> float:
+    """Count the pairs of places within a window, as a share of all."""
     return sum(len(grid.near(place, radius)) for place in range(patches)) / patches**2
 
 
-def lies_alike(compared: Comparison, radius: int) -> Alike:
-    """Measure whether a group's parts lie alike within ``radius`` cells. Raises as `score_by_window`."""
-    return measure_alike(_search(compared, _sizes(compared)), compared.grid, radius)
-
-
-def _parts(search: Search, sizes: Portions) -> Iterator[tuple[slice, Search]]:
-    """The search, some queries at a time, and which of them."""
+def in_parts(search: Search, sizes: Portions) -> Iterator[tuple[slice, Search]]:
+    """Yield the search, some queries at a time, and which of them."""
     for cut in slices(len(search.queries), sizes.queries):
         yield cut, replace(search, queries=search.queries[cut], n_references=search.n_references[cut])
 
 
-def _sizes(compared: Comparison) -> Portions:
-    threads = threads_of(torch.device(compared.device))
+def workload_of(compared: Comparison) -> Workload:
+    """Describe the comparison for `scoring.memory_budget`."""
     _, p, d = compared.blocks[0][1].shape
-    work = Workload(
+    return Workload(
         images=len(compared.queries),
         patches=p,
         dim=d,
@@ -244,10 +192,15 @@ def _sizes(compared: Comparison) -> Portions:
         precision=compared.precision,
         fraction=compared.aggregation.fraction,
     )
-    return portions(work, len(compared.queries), compared.memory_bytes, threads)
 
 
-def _search(compared: Comparison, sizes: Portions) -> Search:
+def _sizes(compared: Comparison) -> Portions:
+    threads = threads_of(torch.device(compared.device))
+    return portions(workload_of(compared), len(compared.queries), compared.memory_bytes, threads)
+
+
+def search_of(compared: Comparison, sizes: Portions) -> Search:
+    """Prepare the search of a comparison, so much of it at a time."""
     vectors = GroupVectors(
         compared.blocks,
         compared.references,

@@ -1,4 +1,4 @@
-"""What bound and refine hold in memory, and how much they take in hand at a time within a budget."""
+"""What bound and refine, and the window rule, hold in memory, and how much of it at a time within a budget."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from patchead.errors import PlanError
 from patchead.scoring.memory_budget import GIGABYTE, SCORE_BYTES, Workload, matmul_bytes, usable_bytes
+from patchead.scoring.precision import dtype_of
+from patchead.search.bound_choice import alike_bytes
 from patchead.search.projection import COMPONENTS, GATHERED, ROWS
+from patchead.search.window_memory import image_bytes
 
 _STATE_BYTES = 40  # of a patch: its bound, its level, and what choosing the next ones takes
 _PAIR_BYTES = 9  # of a patch and a reference in a search: the distance, a copy of it in another order, who is allowed
 _CHOICE_BYTES = 40  # of the same in a projection: places, estimates and their order
 _MOST_ROWS = 4096
 _LEAST_ROWS = 32
+_SCORED_BYTES = 9  # of a patch by the window rule: its score, a copy of it, and that it is exact
 _WINDOW_BYTES = 12  # of a query and a reference, per thread: cosines, the maxima, and their copy
 
 
@@ -73,3 +77,38 @@ def fits(work: Workload, queries: int, memory_bytes: int, threads: int) -> bool:
     except PlanError:
         return False
     return True
+
+
+def window_portions(
+    work: Workload, queries: int, memory_bytes: int, threads: int, *, radius: int, width: int
+) -> Portions:
+    """Divide a budget for ``queries`` images against all references of ``work``, on a grid ``width`` wide.
+
+    Raises:
+        PlanError: it does not hold one row of the grid of one image and of one reference, besides what all need.
+    """
+    least = sum(image_bytes(dtype_of(work.precision), work.dim, work.references, width, radius))
+    fixed = work.scratch_bytes + work.images * work.patches * _SCORED_BYTES
+    fixed += max(least, alike_bytes(work, radius, threads))
+    together = matmul_bytes(memory_bytes) // (threads * _WINDOW_BYTES * work.references)
+    usable = usable_bytes(memory_bytes, "row_stationary")
+    if together < 1 or usable < fixed:
+        wanted = max(
+            fixed * memory_bytes / usable,
+            memory_bytes / matmul_bytes(memory_bytes) * threads * _WINDOW_BYTES * work.references,
+        )
+        raise PlanError(
+            f"`memory_bytes` ({memory_bytes / GIGABYTE:.3g} GB) is too small for `window` {radius} on a group of "
+            f"{work.references} references of {work.patches} patches and {work.dim} dimensions. "
+            f"Set it to {wanted / GIGABYTE:.3g} GB or more, or `window` to off."
+        )
+    rest = usable - fixed + least
+    held = work.references * work.vector_bytes  # a copy of the stored ones may be made of them
+    hold = held + least <= rest
+    return Portions(
+        queries=min(queries, together),
+        rows=1,  # a window searches no patches in all references
+        hold=hold,
+        block_images=1,
+        slab_bytes=rest - held if hold else rest,
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchead.batches import slices
 from patchead.scoring import quantize
+from patchead.scoring.memory_budget import STORED_BYTES
 from patchead.scoring.precision import dtype_of, prepare
 
 Blocks = Sequence[tuple[np.ndarray, np.ndarray]]
@@ -57,6 +58,15 @@ class GroupVectors:
             return self._held[:, cut]
         stored = self._gathered(positions, cut)
         return prepare(stored, **self._options, positions=positions, first_patch=cut.start)
+
+    def some_references(self, cut: slice, patches: slice) -> Tensor:
+        """Give a run of patches of some references, counted by their place among the references: (n, P, D)."""
+        return self._held[cut, patches] if self.hold else self.images(self.references[cut], patches)
+
+    @property
+    def stored_and_prepared(self) -> int:
+        """Count the bytes of a value while it is prepared, and a copy of the stored one with it."""
+        return self.dtype.itemsize + STORED_BYTES
 
     def single(self, positions: np.ndarray, patches: np.ndarray) -> Tensor:
         """Prepare patches ``patches`` (R,) of the images at ``positions`` (R,): (R, D)."""

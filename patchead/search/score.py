@@ -13,10 +13,11 @@ from patchead.scoring.aggregate import Aggregation, count_references, image_scor
 from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
 from patchead.search.bound_choice import refused_on
-from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, score_bounded, score_by_window
+from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, score_bounded
 from patchead.search.goals import Goal, TopPatches
 from patchead.search.grid import Grid
 from patchead.search.group_vectors import Blocks
+from patchead.search.window_group import score_by_window
 
 BOUNDED = "bounded"
 WINDOWED = "window"

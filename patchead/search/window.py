@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -17,9 +19,10 @@ from patchead.batches import slices
 from patchead.scoring.block_maxima import multiples, padded, padded_shape
 from patchead.scoring.integer_products import multiplier
 from patchead.scoring.memory_budget import SCORE_BYTES
-from patchead.scoring.precision import matmul_dtype
+from patchead.scoring.precision import allocate, matmul_dtype
 from patchead.search.grid import Grid
 from patchead.search.group_vectors import GroupVectors
+from patchead.search.window_memory import images_at_once, rows_at_once
 from patchead.threads import over_threads, threads_of
 
 _SHARES = 8  # of a band's places: threads take them in turn
@@ -27,8 +30,8 @@ _MOST_AGAIN = 0.7  # of a thread's places: of nine multiplications of each, five
 _LEAST = 32  # images: of fewer the matrix library takes other kernels, which round otherwise
 
 
-Reduce = Callable[[Tensor], np.ndarray]
-"""From maxima (B, R) of one place to its scores float32 (B,); may overwrite them."""
+Reduce = Callable[[Tensor, slice], np.ndarray]
+"""From maxima (B, R) of one place, and which of the queries they are of, to scores float32 (B,); may overwrite them."""
 
 
 def window_scores(
@@ -42,15 +45,22 @@ def window_scores(
         grid: of the P places.
         radius: of the window, 0 for the same place only.
         reduce: makes scores of the largest cosines (B, R) of a place, in units of `GroupVectors.step`.
-        slab_bytes: prepared vectors and maxima held at a time, unless one row of the grid with its window takes more.
+        slab_bytes: prepared vectors and maxima held at a time; of many images, some after others.
     """
     out = np.empty((len(queries), vectors.patches), np.float32)
     same = np.array_equal(queries, vectors.references)
     # Of places whose window is not through yet, the maxima are held.
     open_places = threads_of(vectors.device) * (radius * (grid.w + 1) + 2)
     symmetric = same and open_places * len(queries) ** 2 * SCORE_BYTES <= slab_bytes // 4
-    rows = grid.h if same and vectors.hold else 0  # of what is held anyway, all
-    rows = rows or _rows_at_once(vectors, len(queries), grid, radius, same, slab_bytes * 3 // 4)
+    images = (0 if vectors.hold else len(vectors.references)) + (0 if same else len(queries))
+    row = images * grid.w * vectors.dim * vectors.stored_and_prepared
+    rows = rows_at_once(row, grid.h, radius, slab_bytes * 3 // 4)
+    if rows < 1:
+        many, held = images_at_once(vectors, len(queries), grid.w, radius, slab_bytes)
+        blocks = _Blocks(vectors, queries, grid, radius, reduce, out, held)
+        for (band, slab), cut in product(_bands(grid, radius, 1), slices(len(queries), many)):
+            blocks.score(band, slab, cut)
+        return out
     for band, slab in _bands(grid, radius, rows):
         references = vectors.images(vectors.references, slab)
         asked = references if same else vectors.images(queries, slab)
@@ -61,6 +71,55 @@ def window_scores(
         del work
         del references, asked
     return out
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Scores a row of places where one row with its window takes too much of all images: some of them at a time."""
+
+    vectors: GroupVectors
+    queries: np.ndarray
+    grid: Grid
+    radius: int
+    reduce: Reduce
+    out: np.ndarray
+    references: int
+    """At a time."""
+
+    def score(self, band: slice, slab: slice, cut: slice) -> None:
+        """Score the queries ``cut`` at the places ``band``, whose windows reach ``slab``."""
+        vectors, places = self.vectors, range(band.start, band.stop)
+        asked = vectors.images(self.queries[cut], band)
+        shape = len(places), len(asked), len(vectors.references)
+        best = allocate(shape, matmul_dtype(vectors.dtype), vectors.device)
+        for block in slices(len(vectors.references), self.references):
+            references = vectors.some_references(block, slab)
+            compare = partial(self._compare, asked, references, best[:, :, block], band.start, slab.start)
+            over_threads(compare, places, vectors.device)
+            del references, compare
+
+        def reduce(place: int) -> None:
+            self.out[cut, place] = self.reduce(best[place - band.start].to(torch.float32), cut)
+
+        over_threads(reduce, places, vectors.device)
+
+    def _compare(self, asked: Tensor, references: Tensor, best: Tensor, first: int, reached: int, place: int) -> None:
+        """Write the maxima of one place to its row of ``best`` (w, B, n).
+
+        ``asked`` (B, w, D) are of the places from ``first``, ``references`` (n, m, D) of those from ``reached``.
+        """
+        by_row, by_column = multiples(asked)
+        x, out, n = _filled(asked[:, place - first], by_row), best[place - first], len(references)
+        scratch = x.new_empty(padded_shape(len(x), max(_LEAST, n), x), dtype=matmul_dtype(x.dtype))
+        multiply = multiplier(x)
+        for number, other in enumerate(self.grid.near(place, self.radius)):
+            y = _filled(references[:, other - reached], by_column)
+            multiply(x, y.t(), out=scratch)
+            found = scratch[: len(out), :n]
+            if number:
+                torch.maximum(out, found, out=out)
+            else:
+                out.copy_(found)
 
 
 @dataclass(frozen=True)
@@ -111,7 +170,7 @@ class _Places:
                 if once and other != place and other in places:
                     _keep(best, other, found.t())
             if place in places:
-                self.out[:, place] = self.reduce(best.pop(place).to(torch.float32))
+                self.out[:, place] = self.reduce(best.pop(place).to(torch.float32), slice(0, shape[0]))
 
     def _vectors(self, place: int, other: int) -> tuple[Tensor, Tensor]:
         """The queries at ``place`` and the references at ``other``."""
@@ -130,13 +189,6 @@ def _keep(best: dict[int, Tensor], place: int, found: Tensor) -> None:
 def _filled(vectors: Tensor, multiple: int) -> Tensor:
     """Vectors (n, D), the last one repeated up to a multiple, and up to `_LEAST`."""
     return padded(vectors, multiple if len(vectors) >= _LEAST else _LEAST)
-
-
-def _rows_at_once(vectors: GroupVectors, queries: int, grid: Grid, radius: int, same: bool, slab_bytes: int) -> int:
-    """Rows of the grid whose vectors, with those of the window around them, take ``slab_bytes``; at least one."""
-    images = len(vectors.references) + (0 if same else queries)
-    row = images * grid.w * vectors.dim * vectors.dtype.itemsize
-    return max(1, slab_bytes // row - 2 * radius)
 
 
 def _bands(grid: Grid, radius: int, rows: int) -> Iterator[tuple[slice, slice]]:

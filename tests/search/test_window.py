@@ -11,13 +11,14 @@ from benchmarks.alike import alike as measured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchead.errors import SettingsError
+from patchead.errors import PlanError, SettingsError
 from patchead.scoring import leave_one_out
 from patchead.scoring.aggregate import Aggregation
-from patchead.search import bounded_group
-from patchead.search.bounded_group import ALIKE
+from patchead.search import window_group
 from patchead.search.bounded_memory import Portions
+from patchead.search.group_vectors import GroupVectors
 from patchead.search.score import score_group
+from patchead.search.window_group import ALIKE
 from tests.helpers.groups import group
 from tests.reference import oracle
 
@@ -34,7 +35,8 @@ def alike(n: int, p: int, d: int = 32, seed: int = 0) -> np.ndarray:
 def score(embeddings: np.ndarray, window: Any, grid: tuple[int, int], **options: Any) -> Any:
     aggregation = Aggregation(options.pop("aggregate", "nearest"), options.pop("fraction", 0.3), window=window)
     content = options.pop("content", np.arange(len(embeddings)))
-    return score_group(embeddings, content, aggregation=aggregation, memory_bytes=MEMORY, grid=grid, **options)
+    options = {"memory_bytes": MEMORY} | options
+    return score_group(embeddings, content, aggregation=aggregation, grid=grid, **options)
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 9])
@@ -68,15 +70,34 @@ def test_a_window_is_never_nearer_than_the_whole_image_and_a_wide_one_is_it(
 @pytest.mark.usefixtures("threads_put_back")
 def test_no_bit_depends_on_portions_or_threads(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     embeddings, found = alike(40, 35, 64), []
-    small = Portions(queries=23, rows=50, hold=False, block_images=7, slab_bytes=1)
+    small = Portions(queries=23, rows=50, hold=False, block_images=7, slab_bytes=60_000)
     for threads, sizes in ((1, None), (2, small), (2, None)):
         torch.set_num_threads(threads)
         if sizes is not None:
-            monkeypatch.setattr(bounded_group, "portions", lambda *_, found=sizes: found)
+            monkeypatch.setattr(window_group, "window_portions", lambda *_, found=sizes, **__: found)
         found.append(score(embeddings, 1, (5, 7), precision=precision).patch_scores)
         monkeypatch.undo()
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.usefixtures("threads_put_back")
+def test_images_that_the_memory_does_not_hold_are_compared_some_at_a_time(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(2)
+    embeddings, sizes, images = alike(150, 42, 96), list[int](), GroupVectors.images
+    content = np.arange(150) // 2  # none is its twin's reference
+    expected = score(embeddings, 2, (6, 7), precision=precision, content=content).patch_scores
+    monkeypatch.setattr(GroupVectors, "images", lambda *args: sizes.append((got := images(*args)).nbytes) or got)
+    got = score(embeddings, 2, (6, 7), precision=precision, content=content, memory_bytes=(memory := 9_000_000))
+    np.testing.assert_array_equal(got.patch_scores, expected)
+    one_row = 150 * 5 * 7 * 96 * (4 if precision == "fp32" else 1)
+    assert sizes and max(sizes) < min(memory // 4, one_row)
+    for piece in (embeddings[:, :42:7], embeddings):
+        with pytest.raises(PlanError, match=r"too small for `window` 2 on a group .* Set it to 0\.00\d+ GB or more"):
+            score(piece, 2, (6, len(piece[0]) // 6), memory_bytes=200_000)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 1e-3), ("bf16", 8e-3), ("int8", 4e-3)])
