@@ -15,8 +15,8 @@ from patchead.local import embed_images, score_samples
 from patchead.local_samples import Samples
 from patchead.samples.align import Alignment
 from patchead.scoring.aggregate import Aggregation, image_scores
-from patchead.search.bounded_group import ALIKE, lies_alike, score_by_window
 from patchead.search.grid import Grid
+from patchead.search.window_group import ALIKE, lies_alike, score_by_window
 from studies import aligned, defects, repeats
 from studies.defects import cells_of, crops, group_of
 from studies.features import DINO, DINO_6_12, embed_pixels

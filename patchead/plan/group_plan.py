@@ -12,7 +12,7 @@ from patchead.plan.planned import GroupPlan, Plan, PromptCounts
 from patchead.scoring.memory_budget import Workload, evidence_bytes
 from patchead.scoring.precision import dtype_of
 from patchead.search.bound_choice import SPEED_ON_A_GPU, affordable, pays_on
-from patchead.search.bounded_memory import portions
+from patchead.search.bounded_memory import portions, window_portions
 from patchead.search.score import BOUNDED, WINDOWED
 
 _REDUCTION = {"symmetric": 2, BOUNDED: 20}
@@ -120,7 +120,7 @@ def _plan_group(
         schedule = full = work.choose_schedule(limits.memory_bytes, "auto" if left_out else limits.schedule)
     if left_out:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
-        portions(work, n, limits.memory_bytes, limits.threads)  # refuses what the memory does not hold
+        _refuse_small_memory(work, limits)
     flops = _flops(n, references, work.patches, work.dim)
     fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
     straggler = limits.actors > 1 and flops / share > _LARGEST_TASK
@@ -168,6 +168,14 @@ def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:
         found + "its exact cost grows with the square of that. Set `max_references` (for example 200), cut the "
         "group finer with `group_by`, or raise `max_group_size`."
     )
+
+
+def _refuse_small_memory(work: Workload, limits: Limits) -> None:
+    if isinstance(limits.window, int):
+        width = math.isqrt(work.patches)
+        window_portions(work, work.images, limits.memory_bytes, limits.threads, radius=limits.window, width=width)
+    elif limits.window is None:  # auto does what the memory holds
+        portions(work, work.images, limits.memory_bytes, limits.threads)
 
 
 def _block_images(work: Workload, limits: Limits, schedule: str, shares: float) -> int:

@@ -130,6 +130,11 @@ def _refused(compared: Comparison, shown: float, *, symmetric: bool) -> str:
     """Why bounds are not even tried where nobody asked for them; empty where they are."""
     if shown >= _full(symmetric=symmetric):
         return "most images are shown"
+    return lacks_memory(compared)
+
+
+def lacks_memory(compared: Comparison) -> str:
+    """Say that the budget is too small for bounds; empty where it is not."""
     try:
         _sizes(compared)
     except PlanError:

@@ -13,7 +13,7 @@ from patchead.scoring.aggregate import Aggregation, count_references, image_scor
 from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
 from patchead.search.bound_choice import refused_on
-from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, score_bounded
+from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, lacks_memory, score_bounded
 from patchead.search.goals import Goal, TopPatches
 from patchead.search.grid import Grid
 from patchead.search.group_vectors import Blocks
@@ -158,7 +158,8 @@ def _found(compared: Comparison, goal: Goal, *, symmetric: bool, shown: float | 
     window = compared.aggregation.window
     if window is not None and (found := score_by_window(compared)) is not None:
         return found
-    if refused := refused_on(compared.device, asked=shown is None and window is None):
+    refused = refused_on(compared.device, asked=shown is None and window is None)
+    if refused := refused or (lacks_memory(compared) if window is not None else ""):
         return SearchedFully(refused)
     return score_bounded(compared, goal, symmetric=symmetric, shown=shown)
 

@@ -162,10 +162,19 @@ def test_bounds_are_tried_on_a_cpu_only() -> None:
     ("threads", "most"),
     [(1, 20_900), (4, 17_100), (16, 9_800), (64, 3_400)],
 )
-@pytest.mark.parametrize("asked", [{"schedule": "bounded"}, {"window": 1}])
-def test_bounds_that_an_actors_threads_leave_no_memory_for_are_refused(
-    threads: int, most: int, asked: dict[str, object]
-) -> None:
-    assert only(most, 1024, 1152, threads=threads, max_group_size=30_000, **asked).images == most
+def test_bounds_that_an_actors_threads_leave_no_memory_for_are_refused(threads: int, most: int) -> None:
+    of = {"n_patches": 1024, "dim": 1152, "threads": threads, "max_group_size": 30_000}
+    assert only(most, schedule="bounded", **of).images == most
     with pytest.raises(PlanError, match="`memory_bytes`"):
-        only(most + 300, 1024, 1152, threads=threads, max_group_size=30_000, **asked)
+        only(most + 300, schedule="bounded", **of)
+    assert only(most + 300, window=1, **of).schedule == "window"  # which takes images some at a time
+
+
+def test_a_window_needs_no_memory_for_bounds_and_a_refusal_says_what_it_needs() -> None:
+    small = 16_000_000
+    assert only(400, window=1, memory_bytes=small).schedule == "window"
+    assert only(400, window="auto", memory_bytes=small).schedule == "bounded"  # or the full search, if it must
+    with pytest.raises(PlanError, match="too small for `schedule` bounded"):
+        only(400, schedule="bounded", memory_bytes=small)
+    with pytest.raises(PlanError, match=r"\(0\.008 GB\) is too small for `window` 1 .* Set it to 0\.01\d+ GB or more"):
+        only(400, window=1, memory_bytes=small // 2)

@@ -156,7 +156,7 @@ def test_no_bit_depends_on_portions_threads_or_where_bounds_come_from(
     blocks = [(cut, embeddings[cut]) for cut in np.array_split(np.random.default_rng(0).permutation(40), 3)]
     blocks = [(np.sort(cut), embeddings[np.sort(cut)]) for cut, _ in blocks]
     seen = []
-    small = Portions(queries=13, rows=50, hold=False, block_images=7, slab_bytes=1)
+    small = Portions(queries=13, rows=50, hold=False, block_images=7, slab_bytes=60_000)
     for threads, sizes, least in ((1, None, 256), (2, small, 64), (2, replace(small, hold=True, rows=33), 9)):
         torch.set_num_threads(threads)
         monkeypatch.setattr(bounded, "_LEAST_ROWS", least)

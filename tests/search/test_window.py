@@ -108,6 +108,16 @@ def test_lower_precision_stays_near_float32(precision: str, tolerance: float) ->
     np.testing.assert_allclose(got, expected, atol=tolerance)
 
 
+def test_auto_takes_the_full_search_where_the_memory_is_too_small_for_more() -> None:
+    straight = alike(40, 64, 48)
+    mixed = np.random.default_rng(0).permuted(straight, axis=1)
+    for embeddings, memory in ((straight, 1_400_000), (mixed, 4_000_000)):
+        got = score(embeddings, "auto", (8, 8), memory_bytes=memory)
+        full = score_group(embeddings, np.arange(40), aggregation=Aggregation(), memory_bytes=memory)
+        assert got.search["generator"] == "full: memory_gb is too small for bounds"
+        np.testing.assert_array_equal(got.patch_scores, full.patch_scores)
+
+
 def test_auto_takes_the_window_where_parts_lie_alike_and_a_window_elsewhere_is_refused() -> None:
     straight = alike(30, 36)
     mixed = np.random.default_rng(0).permuted(straight, axis=1)
