@@ -20,7 +20,7 @@ from patchead.maps.heatmap import heatmap, overlay
 from patchead.maps.regions import image_regions
 from patchead.nightly.decode import DecodeSettings, encoded
 from patchead.nightly.units import PLACE
-from patchead.search.bound_choice import evenly
+from patchead.search.alike import evenly
 
 SAMPLED = 6
 """Images of the archive that are decoded, at most."""

@@ -22,7 +22,8 @@ from patchead.plan.planned import GroupPlan, Plan
 from patchead.runtime.executor import RunTasks
 from patchead.scoring.aggregate import neighbours
 from patchead.scoring.precision import dtype_of
-from patchead.search.bound_choice import FULL, affordable, evenly
+from patchead.search.alike import evenly
+from patchead.search.bound_choice import FULL, affordable
 from patchead.search.bounded_group import Comparison, sampled_of
 from patchead.search.bounded_memory import fits
 from patchead.search.grid import Grid

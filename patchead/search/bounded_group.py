@@ -14,13 +14,13 @@ from patchead.errors import PlanError
 from patchead.scoring.aggregate import Aggregation, neighbours
 from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.precision import dtype_of
+from patchead.search.alike import evenly
 from patchead.search.bound_choice import (
     FULL,
     PROJECTION,
     WINDOW,
     Sampled,
     affordable,
-    evenly,
     sample,
 )
 from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from patchead.errors import PlanError
 from patchead.scoring.memory_budget import GIGABYTE, SCORE_BYTES, Workload, matmul_bytes, usable_bytes
 from patchead.scoring.precision import dtype_of
-from patchead.search.bound_choice import alike_bytes
+from patchead.search.alike import alike_bytes
 from patchead.search.projection import COMPONENTS, GATHERED, ROWS
 from patchead.search.window_memory import image_bytes
 

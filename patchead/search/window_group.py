@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from patchead.errors import PlanError, SettingsError, bad_argument
-from patchead.search.bound_choice import Alike, measure_alike
+from patchead.search.alike import Alike, measure_alike
 from patchead.search.bounded import window_bounds
 from patchead.search.bounded_group import (
     RADIUS,
