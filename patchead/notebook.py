@@ -101,7 +101,7 @@ def score(
         image_size: side in pixels to which images are resized; default: 448, or what the encoder takes nearest to it.
         layers: blocks counted from 1, last, quarters or auto; default: auto, which is 6, 9 and 12 of 12 blocks.
         fit: how an image becomes square: squash (default), crop or pad.
-        prompts: normal images (few-shot mode), given as ``images`` are.
+        prompts: normal images (few-shot mode), given as ``images`` are. Files of one photo count once, with a warning.
         rotations: turns of the prompts in degrees that are prompts too, e.g. (90, 180, 270).
         align, mask: PatchEAD+, with the default rules where True (method.md §5); off by default.
         aggregation: how distances become scores (method.md §3, §4); default: mean of the nearest 30 % of the images,
