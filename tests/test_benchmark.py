@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks import records, searching
-from benchmarks.arithmetic import arithmetic, automatic
+from benchmarks.arithmetic import arithmetic, automatic, packed
 from benchmarks.index import index
 from benchmarks.memory import Case, memory
 from benchmarks.records import Record, interleaved, load, markdown, measurable, note_for, ratio, save
@@ -82,9 +82,15 @@ def test_what_the_processor_makes_of_each_arithmetic() -> None:
     found = arithmetic()
     names = ["fp32", "fp16", "bf16", "int8"]
     bare, probed = ([record.precision for record in found if record.unit == unit] for unit in ("GOP/s", "x"))
-    assert (bare, probed) == ([*names, "int8, NumKong"], names)
+    assert (bare, probed) == ([*names, "int8, NumKong", "int8, packed by oneDNN"], names)
     assert len(found) == len(bare) + len(probed)
     assert all(record.value is not None and record.value > 0 for record in found)
+
+
+def test_what_is_packed_before_has_the_same_integers() -> None:
+    own = torch.Generator().manual_seed(1)
+    a, b = (torch.randint(-127, 128, (rows, 384), dtype=torch.int8, generator=own) for rows in (20, 33))
+    np.testing.assert_array_equal(packed(a, b)().numpy(), torch._int_mm(a, b.t()).numpy())
 
 
 def test_auto_is_measured_against_every_single_precision() -> None:

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks.records import Record, interleaved, measurable, not_measured, ratio
 from benchmarks.scoring import MEMORY
@@ -25,11 +26,12 @@ _BEST = "speed of auto over the best"
 
 
 def arithmetic() -> list[Record]:
-    """Rates of one core in `torch.mm` and, of integers, of torch and NumKong; what `precision: auto` makes of both."""
+    """Rates of one core in `torch.mm` and, of integers, of each library; what `precision: auto` makes of them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     runs = {name: _multiplication(name, torch._int_mm if name == "int8" else torch.mm) for name in DTYPES}
-    seconds = race(runs | {"int8, NumKong": _multiplication("int8", by_numkong)}, _TURNS)
+    runs |= {"int8, NumKong": _multiplication("int8", by_numkong), "int8, packed by oneDNN": packed(*_operands("int8"))}
+    seconds = race(runs, _TURNS)
     torch.set_num_threads(threads)
     case, work = f"{_SIDE} x {_SIDE} x {_DIM}, 1 thread", 2 * _SIDE**2 * _DIM / 1e9
     bare = partial(Record, benchmark="arithmetic", case=case, metric="matrix multiplication", unit="GOP/s")
@@ -77,7 +79,23 @@ def _scored(stored: np.ndarray, precision: str, settled: dict[str, str]) -> None
 
 
 def _multiplication(precision: str, multiply: Multiply) -> Callable[[], object]:
-    dtype, own = DTYPES[precision], torch.Generator().manual_seed(0)
-    a, b = (torch.randint(-127, 128, (_SIDE, _DIM), generator=own).to(dtype) for _ in range(2))
-    out = torch.empty(_SIDE, _SIDE, dtype=matmul_dtype(dtype))
-    return partial(multiply, a, b.t(), out=out)
+    a, b = _operands(precision)
+    return partial(multiply, a, b.t(), out=torch.empty(_SIDE, _SIDE, dtype=matmul_dtype(a.dtype)))
+
+
+def _operands(precision: str) -> tuple[Tensor, Tensor]:
+    own = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(-127, 128, (_SIDE, _DIM), generator=own).to(DTYPES[precision]) for _ in range(2))
+    return a, b
+
+
+def packed(a: Tensor, b: Tensor) -> Callable[[], Tensor]:
+    """Multiply int8 ``a`` (m, D) by ``b`` (n, D), which oneDNN has packed before, to float32 (m, n): the same integers.
+
+    ``a`` is shifted to unsigned numbers, before as well: of signed ones it has a plain loop alone.
+    """
+    scales, zeros = torch.ones(len(b)), torch.zeros(len(b), dtype=torch.int64)
+    ready = torch.ops.onednn.qlinear_prepack(b, list(a.shape))
+    shifted = (a.int() + 128).to(torch.uint8)
+    multiply = torch.ops.onednn.qlinear_pointwise
+    return partial(multiply, shifted, 1.0, 128, ready, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
