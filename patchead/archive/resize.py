@@ -1,4 +1,8 @@
-"""Bicubic resizing with antialias: pixel for pixel that of Pillow, and large pictures by torch, in half the time."""
+"""Bicubic resizing with antialias, as Pillow does it with a reducing gap; large pictures by torch, in half the time.
+
+Small pictures are the same pixel for pixel. Of large ones every pixel is resampled: they are within one grey level of
+what Pillow makes of them without a gap, very narrow ones within two.
+"""
 
 from __future__ import annotations
 
