@@ -5,8 +5,8 @@ AVX2 alone, where NumKong is a little faster than fp32; with VNNI torch is the f
 which: a few multiplications do, once for each process.
 
 Packing one operand beforehand by oneDNN (`torch.ops.onednn.qlinear_prepack`) was tried and is not taken: with the other
-one shifted to unsigned numbers it gives the same integers at 0.86 to 0.94 times the speed of torch, and of signed ones it
-has a plain loop alone (AMD EPYC with VNNI, `jobs/benchmark.py arithmetic`).
+one shifted to unsigned numbers it gives the same integers at 0.86 to 0.94 times the speed of torch, and for signed ones
+it has a plain loop (AMD EPYC with VNNI, `jobs/benchmark.py arithmetic`).
 """
 
 from __future__ import annotations
