@@ -68,7 +68,7 @@ class SampleScores:
     """Hold the scores of N samples, in their order; NaN where an image has no reference or cannot be compared."""
 
     patch_scores: np.ndarray
-    """float32 (N, h, w), in [0, 1]."""
+    """float32 (N, h, w), in [0, 1]; upper bounds in part of the images that are not ``exact``."""
     image_scores: np.ndarray
     """float64 (N,), in [0, 1]."""
     n_references: np.ndarray
@@ -151,6 +151,7 @@ def score_samples(
     schedule: str = "auto",
     memory_bytes: int = 4 * GIGABYTE,
     panel: np.ndarray | None = None,
+    shown: float | None = None,
 ) -> SampleScores:
     """Score a batch leave-one-out, or with ``prompts`` few-shot (K = 1).
 
@@ -161,7 +162,8 @@ def score_samples(
         prompts: the only references, instead of the batch.
         part: the physical part of each image, None where unknown: images of one part are never references of each
             other.
-        precision, device, schedule, memory_bytes, panel: see `search.score.score_group`.
+        precision, device, schedule, memory_bytes, panel, shown: see `search.score.score_group`; with ``shown``, patch
+            scores may be upper bounds of images that are not `SampleScores.exact`.
 
     Raises:
         As `leave_one_out.score_group`; ValueError: a mask without attention, parts and prompts (which have none),
@@ -220,6 +222,7 @@ def score_samples(
         queries=queries,
         grid=samples.grid,
         goal=FinishedImages(samples.grid, side_arrays, mask, aggregation.image_top_fraction),
+        shown=shown,
     )
     done = finish_samples(
         found.patch_scores, samples.grid, side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction

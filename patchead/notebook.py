@@ -16,11 +16,12 @@ from patchead.errors import SettingsError, arguments_named, bad_value, with_name
 from patchead.local import SampleScores, embed_images, score_samples, unscored
 from patchead.local_prompts import embed_prompts
 from patchead.local_samples import Samples
+from patchead.maps.shown import expected_share
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.twins import told_of_copies
 from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
-from patchead.scored import Scored
+from patchead.scored import TOP, Scored
 from patchead.scoring.aggregate import NO_REFERENCE, Aggregation, placed, ranks
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.precision_probe import warning_here
@@ -119,8 +120,9 @@ def score(
         patch_threshold: regions are where patch scores exceed this; default: found from images that are not flagged.
         precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
             faster. One that is slower than fp32 here gives a warning.
-        schedule: auto, symmetric, row_stationary, or bounded: the same image scores for a fraction of the work. Images
-            that are shown are then searched fully when their heatmap or regions are asked for.
+        schedule: auto, symmetric, row_stationary, or bounded: the same image scores for a fraction of the work; on a
+            CPU auto takes it where a sample of the images says that it pays. What heatmaps, regions and
+            `Scored.patch_scores` need is then searched as they are asked for, so the embeddings are kept.
         device: cpu, cuda, or auto: a GPU where there is one.
         memory_gb: scoring's memory in GB, above the embeddings.
         batch_size: images per forward pass.
@@ -208,6 +210,7 @@ def score(
                 schedule=schedule,
                 device=where,
                 memory_bytes=int(memory_gb * GIGABYTE),
+                shown=expected_share(comparable, TOP) if schedule == "auto" else None,
             )
         known = np.isfinite(found.image_scores)
         judged = judge(

@@ -20,7 +20,8 @@ from patchead.scoring.verdict import Verdict
 _HEATMAP_SIDE = 1024
 _GAP, _CAPTION = 4, 16  # pixels between the pictures of `Scored.show`, and of the line above them
 _NO_PHOTO = 240  # pixels, of the square that stands for an image that cannot be decoded
-_TOP = 20  # images of the highest scores that are shown, flagged or not: the default of explain.top
+TOP = 20
+"""Images of the highest scores that are shown, flagged or not: the default of explain.top."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Scored:
     """image_id, score, rank (1 = most anomalous), z, p_value (null where the rule has none), is_anomalous, max_patch,
     n_references, repeat_group (equal for images that share a region, else null), aligned (null without alignment),
     width, height, status (ok, failed, too_few_images), error (why there is no score, else null)."""
-    patch_scores: np.ndarray
-    """float32 (N, h, w), in [0, 1]; upper bounds in part of the images that are not ``exact``."""
+    maps: np.ndarray
+    """float32 (N, h, w), what is known of `patch_scores`: upper bounds in part of the images that are not ``exact``."""
     verdict: Verdict
     """On the images that have a score: its rule, centre, scale and thresholds (method.md §7)."""
     images: Sequence[ImageLike]
@@ -50,12 +51,21 @@ class Scored:
     reading: Reading = DEFAULT_READING
     """How the images were decoded: of 16-bit ones, the bits that all of them use."""
     exact: np.ndarray | None = None
-    """bool (N,), with schedule bounded: images whose patches were all searched. Those that `heatmap` and `regions` need
-    are searched when they are asked for. None: all."""
+    """bool (N,), after bound and refine: images whose patches were all searched by now. Those that `heatmap`, `regions`
+    and `patch_scores` need are searched when they are asked for. None: all."""
     search: Callable[[np.ndarray], np.ndarray] | None = None
     """Searches the patches of images by their places, see `SampleScores.search`."""
     patch_threshold: float | None = None
     """What patch scores exceed in a region; None: found from images that are not flagged (method.md §6)."""
+
+    @property
+    def patch_scores(self) -> np.ndarray:
+        """Give the scores of all patches, float32 (N, h, w), in [0, 1]; NaN where an image has none.
+
+        What bound and refine has left out is searched at the first call, which takes as long as the full search.
+        """
+        self._settle(np.arange(len(self.maps)))
+        return self.maps
 
     def heatmap(self, index: int) -> np.ndarray:
         """Draw the photo with its patch scores over it: uint8 RGB (H, W, 3), at most 1,024 px, colours alike for all.
@@ -66,20 +76,20 @@ class Scored:
         if self._sizes[index][0] is None:
             return np.full((_NO_PHOTO, _NO_PHOTO, 3), 128, np.uint8)
         image = pixels_of(self.images[index], index, self.reading)
-        if not np.isfinite(self.patch_scores[index]).all():
+        if not np.isfinite(self.maps[index]).all():
             return image
         colours = self._colour_range
         self._settle(np.array([index]))
         height, width = image.shape[:2]
-        heat = heatmap(self.patch_scores[index], width, height, max_side=_HEATMAP_SIDE, fit=self.fit)
+        heat = heatmap(self.maps[index], width, height, max_side=_HEATMAP_SIDE, fit=self.fit)
         return overlay(image, heat, *colours)
 
     @cached_property
     def _colour_range(self) -> tuple[float, float]:
         flags, ranks = self.table["is_anomalous"].to_pylist(), self.table["rank"].to_pylist()
-        shown = np.array([rank is not None and (flag or rank <= _TOP) for flag, rank in zip(flags, ranks, strict=True)])
+        shown = np.array([rank is not None and (flag or rank <= TOP) for flag, rank in zip(flags, ranks, strict=True)])
         self._settle(np.flatnonzero(shown))
-        return colour_range(self.patch_scores, shown)
+        return colour_range(self.maps, shown)
 
     def _settle(self, places: np.ndarray) -> None:
         """Put the scores of the full search in the place of bounds of the images at ``places``."""
@@ -87,7 +97,7 @@ class Scored:
             return
         missing = places[~self.exact[places]]
         if len(missing):
-            self.patch_scores[missing], self.exact[missing] = self.search(missing), True
+            self.maps[missing], self.exact[missing] = self.search(missing), True
 
     def regions(self, index: int) -> list[Region]:
         """Find the boxes in which an image is anomalous, as the nightly job does (method.md §6).
@@ -95,13 +105,13 @@ class Scored:
         The highest peak first, in pixels of the original. A flagged image has at least one; another has none where its
         map stays below what the flagged ones are measured by, or where it has no score.
         """
-        if not np.isfinite(self.patch_scores[index]).all():
+        if not np.isfinite(self.maps[index]).all():
             return []
         width, height = self._sizes[index]
         threshold = self._region_threshold
         self._settle(np.array([index]))
         return image_regions(
-            self.patch_scores[index],
+            self.maps[index],
             threshold,
             width=width,
             height=height,
@@ -115,7 +125,7 @@ class Scored:
             return self.patch_threshold
         good = np.array([flag is False for flag in self.table["is_anomalous"].to_pylist()])  # None without a score
         while True:
-            peaks = peaks_of(self.patch_scores, self._sizes, good, self.fit)
+            peaks = peaks_of(self.maps, self._sizes, good, self.fit)
             exact = np.ones(len(good), bool) if self.exact is None else self.exact
             wanted = to_search(exact, np.zeros(len(good), bool), peaks)
             if not wanted.any():
@@ -153,4 +163,5 @@ class Scored:
 
     def heatmaps(self) -> list[np.ndarray]:
         """Draw `heatmap` of every image."""
+        self._settle(np.arange(len(self.images)))
         return [self.heatmap(index) for index in range(len(self.images))]

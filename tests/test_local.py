@@ -232,6 +232,28 @@ def test_the_notebook_gives_the_same_scores_bounded() -> None:
         patchead.score(plates, schedule="quick", **tiny)
 
 
+def test_the_notebook_takes_bounds_where_they_pay_and_searches_what_is_read() -> None:
+    rng = np.random.default_rng(0)
+    drawing = rng.integers(60, 200, (16, 16)).repeat(8, 0).repeat(8, 1)[..., None]
+    plates = [(drawing + rng.normal(0, 3, (128, 128, 3))).clip(0, 255).astype(np.uint8) for _ in range(90)]
+    plates[7][40:72, 64:96] = 250
+    tiny: dict[str, Any] = {
+        "encoder": "timm/test_vit", "weights": "random", "image_size": 128, "precision": "fp32",
+        "aggregation": Aggregation(fraction=0.05),
+    }  # fmt: skip
+    full, found = (patchead.score(plates, schedule=schedule, **tiny) for schedule in ("symmetric", "auto"))
+    assert full.exact is None
+    assert found.exact is not None
+    assert found.exact.mean() < 0.2
+    for name in ("score", "max_patch"):
+        np.testing.assert_allclose(*(np.array(scored.table[name]) for scored in (found, full)), rtol=0, atol=1e-6)
+    assert found.regions(7) == full.regions(7) != []
+    np.testing.assert_allclose(found.heatmap(7).astype(int), full.heatmap(7), atol=1)
+    assert 0.2 < found.exact.mean() < 0.6
+    np.testing.assert_allclose(found.patch_scores, full.patch_scores, rtol=0, atol=1e-6)
+    assert found.exact.all()
+
+
 def test_a_photo_is_known_however_it_is_given(tmp_path: Path) -> None:
     paths = []
     for index in range(3):

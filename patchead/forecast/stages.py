@@ -12,7 +12,7 @@ from patchead.encoders.registry import REGISTRY
 from patchead.forecast.cluster import Cluster
 from patchead.forecast.device_speeds import DATA_SHEET, MEASURED, DeviceFigures
 from patchead.forecast.feed import DecodingPace, encoder_key
-from patchead.plan.group_plan import FLAGGED
+from patchead.maps.shown import FLAGGED
 
 ASSUMED, CALIBRATED, SHEET = "assumed", "as calibrated", "by its data sheet"
 CORES_PER_GPU = 8

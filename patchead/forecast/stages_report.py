@@ -7,7 +7,7 @@ from math import ceil
 from patchead.encoders import EncoderSpec
 from patchead.forecast.feed import encoder_key
 from patchead.forecast.stages import ASSUMED, UNITS, Known, Night, Stage
-from patchead.plan.group_plan import FLAGGED
+from patchead.maps.shown import FLAGGED
 
 WITHOUT = "what lists the archive, judges groups and publishes is not in it"
 

@@ -6,7 +6,15 @@ import numpy as np
 
 from patchead.maps.regions import EXCEEDED_BY
 
+FLAGGED = 0.02
+"""Share of the images that is presumed flagged."""
+_CALIBRATING = 5  # images that set the threshold of regions
 _MORE = 4  # images beyond those that are needed at least: a second look is then rarely needed
+
+
+def expected_share(images: int, top: int) -> float:
+    """Expect which share of a group's images will be searched as they are shown: ``top`` of them, flagged or not."""
+    return min(1.0, (top + _CALIBRATING) / max(1, images) + FLAGGED)
 
 
 def to_search(exact: np.ndarray, shown: np.ndarray, peaks: np.ndarray | None) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from patchead.errors import PlanError
+from patchead.maps.shown import expected_share
 from patchead.plan.planned import GroupPlan, Plan, PromptCounts
 from patchead.scoring.memory_budget import Workload, evidence_bytes
 from patchead.scoring.precision import dtype_of
@@ -19,9 +20,6 @@ _REDUCTION = {"symmetric": 2, BOUNDED: 20}
 """Of the work of all pairs, by schedule: symmetric does each once; bounded did a thirtieth on solar cells, and is
 presumed to do a twentieth. What it does is known when it has looked into the group (`verdicts.search_share`)."""
 _FULL = ("symmetric", "row_stationary")
-_CALIBRATING = 5  # images that set the threshold of regions
-FLAGGED = 0.02
-"""Share of the images that is presumed flagged."""
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work
 _TILES_PER_SHARE = 20
 
@@ -152,7 +150,7 @@ def _shown(group: GroupPlan, limits: Limits) -> float | None:
     full = 1 / _REDUCTION.get(group.schedule, 1)
     if affordable(group.images, group.references, full, dtype_of(limits.precision)) == (0, 0):
         return None
-    return min(1.0, (limits.shown + _CALIBRATING) / group.images + FLAGGED)
+    return expected_share(group.images, limits.shown)
 
 
 def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:

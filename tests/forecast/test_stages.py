@@ -19,7 +19,7 @@ from patchead.forecast.stages import (
     shown_images,
 )
 from patchead.forecast.stages_report import night_lines, total_line
-from patchead.plan.group_plan import FLAGGED
+from patchead.maps.shown import FLAGGED
 from tests.helpers.figures import figures
 
 SPEC = EncoderSpec("timm/vit_small_patch14_dinov2", "random", image_size=224, layers=(6, 9, 12))

@@ -48,7 +48,9 @@ def test_what_is_looked_at_is_exact(options: dict[str, Any]) -> None:
         ]
         drawn = (scored.heatmap(index).astype(int) for scored in (full, bounded))
         np.testing.assert_allclose(*drawn, atol=1)
-        np.testing.assert_allclose(bounded.patch_scores[index], full.patch_scores[index], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(bounded.maps[index], full.maps[index], rtol=0, atol=1e-6)
     assert not bounded.exact.all()
-    below = bounded.patch_scores - full.patch_scores
+    below = bounded.maps - full.maps
     assert below.min() > -1e-6
+    np.testing.assert_allclose(bounded.patch_scores, full.patch_scores, rtol=0, atol=1e-6)
+    assert bounded.exact.all()
