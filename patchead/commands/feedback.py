@@ -33,12 +33,15 @@ def feedback(
     """
     from patchead.errors import SettingsError
     from patchead.review import labels
+    from patchead.review.given_file import shortened
 
     files = storage_of(lake, overrides)
     rows = labels.read_file(file, files)
     unknown = labels.unknown_images(lake, files, rows)
     if unknown and not allow_unknown:
-        examples = ", ".join(map(repr, unknown[:_EXAMPLES])) + (", …" if len(unknown) > _EXAMPLES else "")
+        examples = ", ".join(shortened(image, 200) for image in unknown[:_EXAMPLES]) + (
+            ", …" if len(unknown) > _EXAMPLES else ""
+        )
         raise SettingsError(
             f"{len(unknown)} of {len(rows)} images of {file} have no row in the table scores of {lake}: {examples}. "
             "Nothing was recorded. Check their ids, or add --allow-unknown."

@@ -20,7 +20,9 @@ def name(
     ] = None,
     *,
     lake: OneLakeOption,
-    file: Annotated[str | None, typer.Option(help="In place of a family: CSV with image_id, region, type.")] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Instead of a family: CSV or Parquet: image_id, region, type.")
+    ] = None,
     crops: Annotated[
         str | None, typer.Option(help="In place of a family: folder of crops of --product, in a folder for each type.")
     ] = None,

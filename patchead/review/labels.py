@@ -6,15 +6,11 @@ import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from patchead.errors import SettingsError
 from patchead.kept_tables import KEPT_TABLES
 from patchead.lake.kept_rows import keep_rows
 from patchead.lake.tables import read_rows
-from patchead.review.given_file import csv_rows, read_given, require_columns
+from patchead.review.given_file import given_rows, shortened
 from patchead.schema import SCHEMA_VERSION, table
 from patchead.storage import Storage
 
@@ -22,6 +18,7 @@ GOOD, DEFECT = "good", "defect"
 VERDICTS = (GOOD, DEFECT)
 _REQUIRED, _MORE = ("image_id", "verdict"), ("run_id", "note")
 _EXAMPLES = 5
+_LONGEST = 200  # of an id in a message
 
 
 def labels(lake_uri: str, storage: Storage) -> dict[str, str]:
@@ -41,11 +38,7 @@ def read_file(uri: str, storage: Storage) -> list[dict[str, str | None]]:
         SettingsError: it has other columns or other verdicts, says two things of one image, or is empty.
         LakeError: it cannot be read.
     """
-    data = read_given(uri, storage)
-    rows = _of_parquet(data, uri) if uri.endswith(".parquet") else csv_rows(data, uri, _REQUIRED, _MORE)
-    if not rows:
-        raise SettingsError(f"{uri} has no row.")
-    return list(_checked(rows, uri).values())
+    return list(_checked(given_rows(uri, storage, _REQUIRED, _MORE), uri).values())
 
 
 def unknown_images(lake_uri: str, storage: Storage, rows: Iterable[Mapping[str, str | None]]) -> list[str]:
@@ -70,28 +63,19 @@ def keep(lake_uri: str, storage: Storage, rows: Sequence[Mapping[str, str | None
     keep_rows(lake_uri, storage, "feedback", table([{**row, **added} for row in rows], KEPT_TABLES["feedback"]))
 
 
-def _of_parquet(data: bytes, uri: str) -> list[dict[str, Any]]:
-    try:
-        found = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as exc:
-        raise SettingsError(f"{uri} is no Parquet file that can be read: {exc}") from exc
-    require_columns(found.column_names, uri, _REQUIRED, _MORE)
-    kept = [name for name in (*_REQUIRED, *_MORE) if name in found.column_names]
-    return pa.table({name: pc.cast(found[name], pa.string()) for name in kept}).to_pylist()
-
-
 def _checked(rows: Iterable[Mapping[str, Any]], uri: str) -> dict[str, dict[str, str | None]]:
     """The rows by image, each said once."""
     found: dict[str, dict[str, str | None]] = {}
     faults = []
     for number, row in enumerate(rows, start=1):
         image, verdict = row["image_id"] or "", (row["verdict"] or "").strip().lower()
+        told = f"row {number} ({image if len(image) <= _LONGEST else f'{image[:_LONGEST]}…'})"
         if not image:
             faults.append(f"row {number} has no image_id")
         elif verdict not in VERDICTS:
-            faults.append(f"row {number} ({image}) says {row['verdict']!r}, not {' or '.join(VERDICTS)}")
+            faults.append(f"{told} says {shortened(row['verdict'])}, not {' or '.join(VERDICTS)}")
         elif image in found and found[image]["verdict"] != verdict:
-            faults.append(f"row {number} ({image}) says {verdict}, an earlier one {found[image]['verdict']}")
+            faults.append(f"{told} says {verdict}, an earlier one {found[image]['verdict']}")
         else:
             found[image] = {"image_id": image, "verdict": verdict} | {name: row.get(name) or None for name in _MORE}
     if faults:

@@ -11,7 +11,7 @@ from patchead.errors import SettingsError, bad_value, nearest_name
 from patchead.lake.described_regions import described_regions
 from patchead.lake.prototypes import keep_prototypes, read_prototypes
 from patchead.naming.named import UNKNOWN
-from patchead.review.given_file import csv_rows, read_given
+from patchead.review.given_file import given_rows, shortened
 from patchead.storage import Storage
 
 MOST = 200
@@ -57,7 +57,7 @@ def name_family(lake_uri: str, storage: Storage, family: str, defect_type: str, 
 
 
 def name_listed(lake_uri: str, storage: Storage, uri: str, *, by: str, lane: str) -> Given:
-    """Keep the regions that a CSV file lists as examples: columns image_id, region and type.
+    """Keep the regions that a CSV or Parquet file lists as examples: columns image_id, region and type.
 
     Raises:
         SettingsError: the file has other columns, names a region that no published run has described, says two things
@@ -143,16 +143,14 @@ def forget(lake_uri: str, storage: Storage, product: str | None, *, by: str) -> 
 def _read(uri: str, storage: Storage) -> dict[tuple[str, int], str]:
     """The type of each region, as a file says it."""
     found: dict[tuple[str, int], str] = {}
-    for number, row in enumerate(csv_rows(read_given(uri, storage), uri, _COLUMNS), start=1):
+    for number, row in enumerate(given_rows(uri, storage, _COLUMNS), start=1):
         region = (row["region"] or "").strip()
-        if not region.isdigit():
-            raise SettingsError(f"row {number} of {uri} has region {row['region']!r}, not a number from 1.")
+        if not region.isdecimal() or len(region) > 9:
+            raise SettingsError(f"row {number} of {uri} has region {shortened(row['region'])}, not a number from 1.")
         key, name = (row["image_id"] or "", int(region)), (row["type"] or "").strip()
         if found.setdefault(key, name) != name:
             told = f"{name!r} of {key[0]} region {key[1]}, an earlier one {found[key]!r}"
             raise SettingsError(f"row {number} of {uri} says {told}.")
-    if not found:
-        raise SettingsError(f"{uri} has no row.")
     return found
 
 
