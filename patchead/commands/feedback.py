@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 import yaml
 from rich.table import Column, Table
 
+from patchead.commands.account import account
 from patchead.commands.options import OneLakeOption, ProductOption, SetOption, out, storage_of
 from patchead.printed import add_cells, plain, say
 
@@ -46,7 +46,7 @@ def feedback(
             f"{len(unknown)} of {len(rows)} images of {file} have no row in the table scores of {lake}: {examples}. "
             "Nothing was recorded. Check their ids, or add --allow-unknown."
         )
-    labels.keep(lake, files, rows, by or getpass.getuser())
+    labels.keep(lake, files, rows, by or account())
     said = Counter(row["verdict"] for row in rows)
     told = ", ".join(f"{said[verdict]} {verdict}" for verdict in labels.VERDICTS)
     beyond = f"; {len(unknown)} of them have no score" if unknown else ""

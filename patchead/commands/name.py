@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated
 
 import typer
 
+from patchead.commands.account import account
 from patchead.commands.options import OneLakeOption, SetOption, out, storage_of
 from patchead.printed import say
 
@@ -47,7 +47,7 @@ def name(
         raise SettingsError(f"name takes FAMILY and TYPE, or --file, --crops or --forget; got {given}.")
     if (forget or crops is not None) and product is None:
         raise SettingsError("--forget and --crops are of one product: add --product NAME ('' where it is empty).")
-    files, who = storage_of(lake, overrides), by or getpass.getuser()
+    files, who = storage_of(lake, overrides), by or account()
     if forget:
         count = names.forget(lake, files, product, by=who)
         say(out, f"{count} examples of {product or 'no product'} taken back.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from patchead.errors import SettingsError
+from patchead.lake.publication import publish
+from patchead.lake.tables import read_rows
 from patchead.review.given_file import given_rows
 from patchead.storage import Storage
 from tests.helpers.command import patchead
+from tests.helpers.sample_rows import NIGHT, group, rows_of
 
 HEADER = "image_id,verdict,note\n"
 GOOD = [{"image_id": "a", "verdict": "good", "note": None}]
@@ -95,3 +99,15 @@ def test_no_file_or_a_folder_ends_with_code_2(tmp_path: Path) -> None:
     ):
         done = patchead("feedback", str(given), "--lake", str(tmp_path / "lake"))
         assert (done.code, told in done.err) == (2, True), done.err
+
+
+def test_an_account_without_a_name_is_named_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that is run under any user id."""
+    lake = str(tmp_path / "lake")
+    publish(lake, Storage(), *rows_of("r1", [group(NIGHT, "screw", "a")]).tables)
+    (tmp_path / "f.csv").write_text("image_id,verdict\na,good\n")
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_242_424)
+    assert patchead("feedback", str(tmp_path / "f.csv"), "--lake", lake).code == 0
+    assert read_rows(lake, Storage(), "feedback", ["given_by"])["given_by"].to_pylist() == ["uid 4242424"]
