@@ -100,7 +100,7 @@ def find_accepted(
         return AcceptedGroups({}, {})
     lake = config.lake.uri
     found = choose(config, lake, storage, groups, encoder_id)
-    require_scores(found, {name: level_of(config, row.values["product"]) for name, row in found.items()})
+    require_scores(found, config)
     embeddings = {}
     if accepted_references(config):
         scoring = config.scoring

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy.special import ndtri
 
 from patchead.archive.keys import without_night
 from patchead.arrow_columns import values
@@ -20,6 +22,7 @@ from patchead.schema import MANIFEST, RECEIPTS
 from patchead.scoring.conformal import scores_needed
 from patchead.scoring.panel import reference_panel
 from patchead.settings.model import Config
+from patchead.settings.resolve import level_of, level_setting
 from patchead.storage import Storage, join
 
 _NAMED = 10
@@ -62,24 +65,33 @@ def counts(config: Config, lake_uri: str, storage: Storage, groups: Iterable[str
     return {group: min(found[key][0].values["n"], most or found[key][0].values["n"]) for group, key in keys.items()}
 
 
-def require_scores(accepted: Mapping[str, Accepted], levels: Mapping[str, float]) -> None:
+def require_scores(accepted: Mapping[str, Accepted], config: Config) -> None:
     """Refuse a level that a group's accepted scores are too few for.
 
     Args:
         accepted: by group id.
-        levels: of p-values, of the same groups.
+        config: of the run.
 
     Raises:
-        SettingsError: naming the group, how many scores it has and how many it needs.
+        SettingsError: naming the group, how many scores it has and needs, and the setting that is its level.
     """
     for group, row in accepted.items():
-        n, needed = len(row.scores), scores_needed(levels[group])
-        if n < needed:
+        product = row.values["product"]
+        n, level = len(row.scores), level_of(config, product)
+        if n < (needed := scores_needed(level)):
             raise SettingsError(
-                f"{group} is compared with {n} scores of {row.name!r} (run {row.run_id}), and level {levels[group]:g} "
-                f"needs at least {needed}: p is never below 1 / (scores + 1). Accept a night of more images, or raise "
-                "scoring.alpha."
+                f"{group} is compared with {n} scores of {row.name!r} (run {row.run_id}), and level {level:.3g} needs "
+                f"at least {needed}: p is never below 1 / (scores + 1). Accept a night of more images, or "
+                f"{_to_allow(n, level_setting(config, product))}."
             )
+
+
+def _to_allow(n: int, setting: str) -> str:
+    """What to do with the setting of the level so that ``n`` scores are enough for it."""
+    least = 1 / (n + 1)
+    if setting.endswith("z"):
+        return f"lower {setting} to {math.floor(-100 * ndtri(least)) / 100:g} or less"
+    return f"raise {setting} to {math.ceil(1e4 * least) / 1e4:g} or more"
 
 
 def embeddings_of(

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtr
 
-from patchead.errors import SettingsError
+from patchead.errors import SettingsError, argument
 from patchead.scoring.conformal import conformal_p_values, score_above, scores_needed
 from patchead.scoring.prediction import PredictionInterval, z_of_p
 from patchead.scoring.upper_fit import FLAT, Null, upper_fit
@@ -201,9 +201,10 @@ def _by_reference(
     n, limit = 0 if reference is None else len(reference), _limit(settings)
     alpha = float(ndtr(-limit))
     if reference is None or (level is None and n < scores_needed(alpha)):
+        remedy = f"raise {argument('alpha')}" if settings.threshold_z is None else f"lower {argument('threshold_z')}"
         raise SettingsError(
             f"the verdict by an accepted reference needs at least {scores_needed(alpha)} scores at level {alpha:g}; "
-            f"got {n}. Accept a larger run, or raise the level."
+            f"got {n}. Accept a larger run, or {remedy}."
         )
     if level is not None:
         alpha, limit = level, float(z_of_p(np.array([level]))[0]) if level > 0 else float("inf")

@@ -41,6 +41,8 @@ KEYS: Mapping[str, str] = {
     "precision": "scoring.precision",
     "schedule": "scoring.schedule",
     "window": "scoring.window",
+    "alpha": "scoring.alpha",
+    "threshold_z": "scoring.threshold_z",
     "memory_bytes": "scoring.memory_gb",
     "max_group_size": "scoring.max_group_size",
     "max_references": "scoring.max_references",

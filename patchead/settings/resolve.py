@@ -153,6 +153,16 @@ def level_of(config: Config, product: str | None) -> float:
     return rule.alpha if rule.threshold_z is None else float(ndtr(-rule.threshold_z))
 
 
+def level_setting(config: Config, product: str | None) -> str:
+    """Name the setting that gave `level_of` a product's images."""
+    scoring = config.scoring
+    if scoring.false_discovery is not None:
+        return "scoring.false_discovery"
+    if product in scoring.thresholds:
+        return f"scoring.thresholds.{product}.z"
+    return "scoring.alpha" if scoring.threshold_z is None else "scoring.threshold_z"
+
+
 def alignment_of(config: Config) -> Alignment | None:
     """Make the limits of an alignment; None where it is off."""
     align = config.align

@@ -33,6 +33,7 @@ from patchead.scoring.nearest_mean import NearestMean
 from patchead.scoring.panel import reference_panel
 from patchead.scoring.precision import dtype_of
 from patchead.scoring.precision_probe import warning
+from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.argument_names import KEYS, in_settings, named_as_settings
 from patchead.settings.load import iter_fields, load_config
 from tests.helpers.sample_files import png
@@ -102,6 +103,8 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (lambda: plan(6, schedule="quick"), "schedule"),
     (lambda: plan(11), "max_group_size"),
     (lambda: Alignment(ratio=2), "ratio"),
+    (lambda: judge(np.ones(1), VerdictSettings(verdict="reference"), reference=np.ones(9)), "alpha"),
+    (lambda: judge(np.ones(1), VerdictSettings(verdict="reference", threshold_z=3.0)), "threshold_z"),
     (lambda: Alignment(min_inliers=1), "min_inliers"),
     (lambda: Alignment(max_scale=0.5), "max_scale"),
     (lambda: Alignment(max_scale=math.nan), "max_scale"),
