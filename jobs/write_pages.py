@@ -53,8 +53,8 @@ def settings_page() -> str:
         _MADE,
         "# Settings",
         "One YAML file holds a run's settings, one section per heading; `--set section.key=value` overrides one of "
-        "them. `none` stands for a value that is left out. An unknown key is refused by name. `patchead settings` "
-        "prints this list.",
+        "them. `none` stands for a value that is left out. An unknown key is refused by name, and so are some that "
+        "have no effect as the others are. `patchead settings` prints this list.",
         "*Decides* says what changes with a setting: which images are scored, their embeddings, their scores, their "
         "verdicts, or only heatmaps and regions (explanations); what decides one decides those behind it. `-`: it "
         "changes none of them.",

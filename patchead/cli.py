@@ -183,7 +183,7 @@ def evaluate(
     from patchead.evaluation.command import run_evaluation
 
     run_evaluation(
-        lambda more: load_config(config, [*(overrides or []), *more], UNUSED_PLACES),
+        lambda more: load_config(config, [*(overrides or []), *more], UNUSED_PLACES, unused_ok=True),
         out,
         dataset=dataset,
         root=root,

@@ -154,7 +154,12 @@ def score(
         >>> few.table["n_references"].to_pylist()
         [2, 2]
     """
+    if repeats and not (aggregation is None or aggregation.repeats):
+        raise SettingsError(
+            "repeats has no effect with aggregation, whose own field says so: Aggregation(repeats=True)."
+        )
     config = _checked(
+        few_shot=bool(len(prompts)),
         preset=preset,
         encoder=encoder,
         weights=weights,
@@ -233,9 +238,11 @@ def score(
         )
 
 
-def _checked(**given: Any) -> Config:
+def _checked(*, few_shot: bool, **given: Any) -> Config:
     """The settings that the arguments of `score` are; an error calls each by the argument's name."""
     settings = {_SETTINGS[argument]: value for argument, value in given.items() if value is not None}
+    if few_shot:
+        settings |= {"scoring.mode": "few_shot", "prompts.uri": "unused://prompts"}
     config = load_config(None, given=UNUSED_PLACES | settings, names=_OF_SCORE)
     resolve.refuse_accepted(config, "a list of images")
     return config

@@ -16,12 +16,13 @@ from patchead.scoring.aggregate import Aggregation
 from patchead.settings import modes, resolve
 from patchead.settings.identity import Decides, identity
 from patchead.settings.model import Config
+from patchead.settings.without_use import without_use
 
 PROMPTS_URI = "dataset://train"  # the value of prompts.uri that stands for a class's own training images
 AS_CONFIGURED = "as configured"
 
 Loader = Callable[[Sequence[str]], Config]
-"""Checked settings with these ``section.key=value`` overrides on top of the user's own."""
+"""Checked settings with these ``section.key=value`` overrides on the user's own; unused ones may be among them."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def variants(load: Loader, sweeps: Sequence[str], fixed: Sequence[str] = ()) -> 
             raise SettingsError(
                 f"--sweep: {first.label!r} and {second.label!r} give the same figures: what differs is not used here."
             )
+    _refuse_unused(found)
     return found
 
 
@@ -149,6 +151,13 @@ def parse_sweep(text: str) -> tuple[str, list[str]]:
     if depth or quote or not all(values):
         raise SettingsError(bad_value("--sweep", text, allowed, "A value is empty, or a bracket or quote is open."))
     return key, values
+
+
+def _refuse_unused(found: Sequence[Variant]) -> None:
+    """Refuse a setting that has no effect in any of the variants; what one of them uses may be given to all."""
+    unused = [without_use(variant.config) for variant in found]
+    if everywhere := [why.told(key) for key, why in unused[0].items() if all(key in other for other in unused)]:
+        raise SettingsError("\n".join(everywhere))
 
 
 def _check(variant: Variant) -> None:

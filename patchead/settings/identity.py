@@ -188,8 +188,7 @@ def _without_effect(config: Config) -> set[str]:
     scoring = config.scoring
     if scoring.aggregate == "farthest" or scoring.window != "off" or scoring.references == "accepted":
         unused.add("scoring.repeats")  # none is looked for
-    rule = resolve.verdict_of(config).verdict
-    has_level = rule == "reference" or (modes.few_shot(config) and rule in ("auto", "top"))
+    has_level = scoring.by_accepted or (modes.few_shot(config) and scoring.verdict == "auto")
     if not has_level or scoring.threshold_z is not None or scoring.false_discovery is not None:
         unused.add("scoring.alpha")
     if modes.accepted_references(config):  # whoever stands behind the accepted images can be scored

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -13,6 +14,7 @@ from pydantic.fields import FieldInfo
 from patchead.errors import SettingsError, nearest_name
 from patchead.redaction import REDACTED, redacted_values, secret_in, secrets_in
 from patchead.settings.model import Config
+from patchead.settings.without_use import without_use
 from patchead.settings.yaml_text import MOST_BYTES, parse_yaml
 
 #: For what reads no archive and writes no lake.
@@ -25,10 +27,13 @@ def load_config(
     overrides: Iterable[str] = (),
     given: Mapping[str, Any] | None = None,
     names: Mapping[str, str] | None = None,
+    *,
+    unused_ok: bool = False,
 ) -> Config:
     """Read ``path``, apply ``section.key=value`` overrides (values are YAML), then ``given`` ones as they are; check.
 
-    ``names`` are what an error calls a key, where the person who reads it knows it by another name.
+    ``names`` are what an error calls a key, where the person who reads it knows it by another name. With ``unused_ok``
+    a setting may be given that has no effect, as the others are.
 
     Raises:
         SettingsError: the file, a key or a value cannot be used; all faults are listed at once.
@@ -42,9 +47,12 @@ def load_config(
     sections = [name for name, field in Config.model_fields.items() if _section(field)]
     values |= {name: {} for name in sections if values.get(name) is None}
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as exc:
         raise SettingsError("\n".join(_sentence(fault, names or {}) for fault in exc.errors())) from exc
+    if not unused_ok and (unused := without_use(config)):
+        raise SettingsError("\n".join(_with_names(why.told(key), names or {}) for key, why in unused.items()))
+    return config
 
 
 def iter_fields(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -117,6 +125,10 @@ def _sentence(fault: Mapping[str, Any], names: Mapping[str, str]) -> str:
     )
     got = "" if isinstance(fault["input"], dict) else f"; got {_shown(fault['input'])}"
     return f"{key}: {rule}{got}. {_description(location)}".rstrip()
+
+
+def _with_names(text: str, names: Mapping[str, str]) -> str:
+    return re.sub(r"\b[a-z]+\.[a-z_]+\b", lambda found: names.get(found[0], found[0]), text)
 
 
 def _without_secret(text: str) -> str:

@@ -131,6 +131,14 @@ class ScoringConfig(Section):
     false_discovery: Annotated[float, Field(ge=1e-9, lt=1)] | None = None
     """In place of alpha with an accepted run: the share of the night's flagged images that may be good."""
 
+    @property
+    def by_accepted(self) -> bool:
+        """Tell whether verdicts are made by an accepted run.
+
+        Scores against its images have its scores as their null, however few there are tonight.
+        """
+        return self.verdict == "reference" or (self.references == "accepted" and self.verdict == "auto")
+
     @field_validator("window", mode="before")
     @classmethod
     def _off_is_a_word(cls, window: Any) -> Any:

@@ -92,7 +92,6 @@ class Config(Section):
     def _accepted_run_has_a_use(self) -> Config:
         scoring = self.scoring
         with_embeddings = scoring.references == "accepted"
-        by_reference = scoring.verdict == "reference" or (with_embeddings and scoring.verdict == "auto")
         if with_embeddings and scoring.mode == "few_shot":
             raise ValueError("scoring.references accepted is for scoring.mode batch; in few_shot mode prompts are it")
         if with_embeddings and self.align.enabled:
@@ -100,14 +99,14 @@ class Config(Section):
                 "scoring.references accepted cannot be aligned (align.enabled): the accepted photos were moved onto "
                 "one of their own night"
             )
-        if (by_reference or with_embeddings) and scoring.window == "auto":
+        if (scoring.by_accepted or with_embeddings) and scoring.window == "auto":
             raise ValueError(
                 "scoring.window auto is settled night by night, and such scores are not comparable with an accepted "
                 "run's; set it off or to a number of cells"
             )
-        if scoring.accepted is not None and not (by_reference or with_embeddings):
+        if scoring.accepted is not None and not (scoring.by_accepted or with_embeddings):
             raise ValueError("scoring.accepted is given; set scoring.verdict reference or scoring.references accepted")
-        if scoring.false_discovery is not None and not by_reference:
+        if scoring.false_discovery is not None and not scoring.by_accepted:
             raise ValueError("scoring.false_discovery needs the p-values of scoring.verdict reference")
         if scoring.false_discovery is not None and (scoring.threshold_z is not None or scoring.thresholds):
             raise ValueError("scoring.false_discovery takes the place of threshold_z and thresholds; remove these")
@@ -116,7 +115,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _z_that_p_values_reach(self) -> Config:
         scoring = self.scoring
-        if scoring.verdict == "reference" or (scoring.references == "accepted" and scoring.verdict == "auto"):
+        if scoring.by_accepted:
             most, why = _MOST_Z_OF_ACCEPTED, "by an accepted run, where it takes a billion scores"
         elif scoring.mode == "few_shot" and scoring.verdict == "auto":
             most, why = _MOST_Z_OF_PROMPTS, "by prompts, whose p-values end there"

@@ -115,10 +115,8 @@ def verdict_of(config: Config, product: str | None = None) -> VerdictSettings:
     """Make the rule of verdicts: of a product, which may have its own threshold, or of all that have none."""
     scoring = config.scoring
     own = scoring.thresholds.get(product or "")
-    # Scores against an accepted night have that night's scores as their null, however few there are tonight.
-    rule = "reference" if accepted_references(config) and scoring.verdict == "auto" else scoring.verdict
     return VerdictSettings(
-        verdict=rule,
+        verdict="reference" if scoring.by_accepted else scoring.verdict,
         threshold_z=scoring.threshold_z if own is None else own.z,
         alpha=scoring.alpha,
         flag_top=scoring.flag_top,

@@ -315,7 +315,8 @@ def test_a_lake_that_was_moved_still_has_its_accepted_embeddings(
     lake, _ = tonight(Accepted(archive, scored.lake), score_night, tmp_path, **ACCEPTED)
     shutil.move(lake, tmp_path / "moved")
     write_group(archive, "2026-11-22", "nut", good_images(2, first_seed=700))
-    later = {**ACCEPTED, "archive.night": "2026-11-22", "run.run_id": "r3", "scoring.verdict": "top"}
+    later: dict[str, object] = {**ACCEPTED, "archive.night": "2026-11-22", "run.run_id": "r3", "scoring.verdict": "top"}
+    del later["scoring.alpha"]  # top flags by no level
     record = score_night(archive, tmp_path / "moved", **later)
     assert (record.state, record.ok) == ("published", 2)
     top = [row for row in rows(tmp_path / "moved") if row["run_id"] == "r3"]

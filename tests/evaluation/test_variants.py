@@ -72,6 +72,13 @@ def test_what_cannot_be_evaluated_is_refused(sweeps: list[str], fixed: tuple[str
         variants(loader(*fixed), sweeps)
 
 
+def test_what_no_variant_uses_is_refused_and_what_one_uses_is_not() -> None:
+    with pytest.raises(SettingsError, match=r"^scoring\.flag_top has no effect: it is for scoring\.verdict top"):
+        variants(loader("scoring.flag_top=5"), ["scoring.verdict=mad,upper_fit"])
+    assert len(variants(loader("scoring.flag_top=5"), ["scoring.verdict=mad,top"])) == 2
+    assert len(variants(loader("scoring.repeats=true"), ["scoring.aggregate=nearest,farthest"])) == 2
+
+
 def test_figures_do_not_depend_on_where_and_how_fast_they_are_computed() -> None:
     (plain,) = variants(loader(), [])
     for same in ("scoring.memory_gb=1", "scoring.schedule=symmetric", "encoder.batch_size=3", "explain.top=9"):

@@ -49,7 +49,7 @@ def loader(*fixed: str) -> Any:
     """What the command gives `run_evaluation`: settings of a tiny encoder with random weights."""
 
     def load(overrides: Sequence[str]) -> Config:
-        return load_config(None, [*_TINY, *fixed, *overrides], _PLACES)
+        return load_config(None, [*_TINY, *fixed, *overrides], _PLACES, unused_ok=True)
 
     return load
 

@@ -163,7 +163,7 @@ described = cache(architecture)  # takes a tenth of a second
 
 
 def settings(values: dict[str, Any]) -> Config:
-    return load_config(None, given=PLACES | values)
+    return load_config(None, given=PLACES | values, unused_ok=True)
 
 
 def store(config: Config) -> str:

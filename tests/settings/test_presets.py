@@ -22,7 +22,7 @@ CONFIGS = Path(__file__).parents[2] / "jobs/configs/evaluate"
 
 
 def settings(preset: str, **given: Any) -> Config:
-    return load_config(None, given=PLACES | {"preset": preset} | given)
+    return load_config(None, given=PLACES | {"preset": preset} | given, unused_ok=True)
 
 
 def test_none_is_the_default_and_gives_nothing() -> None:
