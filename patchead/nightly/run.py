@@ -35,6 +35,7 @@ from patchead.runtime.stop import Stop, what_is_kept
 from patchead.settings.argument_names import in_settings, named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.resolve import concrete
+from patchead.settings.without_use import thresholds_of_others
 from patchead.storage import Storage
 
 STAGES = ("catalog", "embed", "score", "publish")
@@ -89,6 +90,8 @@ def run_night(config: Config, console: Console, executor: Executor, *, until: st
         for attempt in attempts(night):
             with attempt, _held(night):
                 manifest = night.catalog()
+                for text in thresholds_of_others(config, manifest["product"].unique().drop_null().to_pylist()):
+                    stages.warn(f"warning: {text}")
                 if until == "catalog":
                     return record.stopped_after(until)
                 # One process needs one encoder, for its id and to embed; of a cluster's, none stays with the driver.
