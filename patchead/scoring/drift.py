@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from patchead.scoring.verdict import MAD_TO_SIGMA, VerdictSettings, judge
+from patchead.scoring.upper_fit import FLAT
+from patchead.scoring.verdict import MAD_TO_SIGMA, MEAN_AD_TO_SIGMA, VerdictSettings, judge
 
 LEVEL = 0.01
 """Share of nights without drift on which `drifted` holds for any group."""
@@ -23,9 +24,9 @@ class Drift:
     p: float
     """Of the two-sample Kolmogorov-Smirnov test; 1 where either part is too small to tell."""
     shift: float
-    """Night's median minus the accepted one, in accepted scales; 0 where the accepted scores are constant."""
+    """Night's median minus the accepted one, in accepted scales."""
     scale: float
-    """Night's scale over the accepted one; 1 where the accepted scores are constant."""
+    """Night's scale over the accepted one."""
 
     def drifted(self, groups: int = 1) -> bool:
         """Tell whether to warn: the test is significant, and the centre or the scale has moved by something.
@@ -67,11 +68,10 @@ def drift(scores: np.ndarray, reference: np.ndarray, limit: float) -> Drift:
         return Drift(1.0, 0.0, 1.0)
     from scipy.stats import ks_2samp  # half a second, for nights that are compared with an accepted one
 
-    (centre, scale), (centre_there, scale_there) = _middle(here), _middle(there)
     p = float(ks_2samp(here, there, method="asymp" if max(len(here), len(there)) > 1000 else "auto").pvalue)
-    if scale_there <= 0:
-        return Drift(p, 0.0, 1.0)
-    return Drift(p, (centre - centre_there) / scale_there, scale / scale_there)
+    move = float(np.median(here) - np.median(there))
+    scale, scale_there = _scales(here, there)
+    return Drift(p, move / scale_there if abs(move) > FLAT else 0.0, scale / scale_there)
 
 
 def _apart(reference: np.ndarray) -> float:
@@ -79,6 +79,13 @@ def _apart(reference: np.ndarray) -> float:
     return judge(reference, VerdictSettings()).threshold_score
 
 
-def _middle(scores: np.ndarray) -> tuple[float, float]:
-    median = float(np.median(scores))
-    return median, MAD_TO_SIGMA * float(np.median(np.abs(scores - median)))
+def _scales(here: np.ndarray, there: np.ndarray) -> tuple[float, float]:
+    """The scales of both parts by one measure: the MAD, or the mean absolute deviation where either MAD is 0.
+
+    At least `FLAT`: where all score alike, whatever is more than rounding is a move.
+    """
+    deviations = [np.abs(scores - np.median(scores)) for scores in (here, there)]
+    scales = [MAD_TO_SIGMA * float(np.median(deviation)) for deviation in deviations]
+    if min(scales) <= FLAT:
+        scales = [MEAN_AD_TO_SIGMA * float(deviation.mean()) for deviation in deviations]
+    return max(scales[0], FLAT), max(scales[1], FLAT)

@@ -20,7 +20,8 @@ FEW_SHOT, FEW_PROMPTS = "few_shot", "few_prompts"
 _DEFAULT_Z = {UPPER_FIT: 3.0, MAD: 3.5}
 MAD_TO_SIGMA = 1.4826
 """Makes the median absolute deviation of a normal sample its standard deviation."""
-_MEAN_AD_TO_SIGMA = 1.2533  # the same for the mean absolute deviation: sqrt(pi / 2)
+MEAN_AD_TO_SIGMA = 1.2533
+"""The same for the mean absolute deviation: sqrt(pi / 2)."""
 _LEAST_DEVIATION = 0.25  # of normal images around one prompt, by the mean of its views' scores
 _ROUNDING = 1e-9  # relative, of a level
 
@@ -128,7 +129,7 @@ def mad_null(scores: np.ndarray) -> Null:
     mad = float(np.median(deviation))
     if mad > FLAT:
         return Null(centre, MAD_TO_SIGMA * mad)
-    return Null(centre, _MEAN_AD_TO_SIGMA * float(deviation.mean()) if deviation.max() > FLAT else 0.0)
+    return Null(centre, MEAN_AD_TO_SIGMA * float(deviation.mean()) if deviation.max() > FLAT else 0.0)
 
 
 def _by_group(scores: np.ndarray, settings: VerdictSettings) -> Verdict:

@@ -84,7 +84,19 @@ def test_a_night_too_small_to_tell_has_not_drifted(night: np.ndarray) -> None:
     assert drift(night, np.linspace(0.1, 0.2, 100), np.inf) == Drift(1.0, 0.0, 1.0)
 
 
-def test_a_constant_accepted_night_has_no_scale() -> None:
-    found = drift(np.linspace(0.1, 0.2, 50), np.full(50, 0.1), np.inf)
-    assert (found.shift, found.scale) == (0.0, 1.0)
-    assert found.p < 1e-6
+@pytest.mark.parametrize("accepted", [np.full(200, 0.1), np.append(np.full(150, 0.1), np.linspace(0.1, 0.11, 50))])
+def test_an_accepted_night_of_equal_scores_is_not_blind(accepted: np.ndarray) -> None:
+    for night in (np.linspace(0.2, 0.3, 200), np.full(200, 0.2), np.linspace(0.0, 0.05, 200)):
+        assert drift(night, accepted, float(accepted.max())).drifted()
+    assert not drift(accepted, accepted, np.inf).drifted()
+    assert not drift(accepted + 5e-7, accepted, np.inf).drifted()  # rounding
+
+
+def mostly_equal(rng: np.random.Generator, n: int) -> np.ndarray:
+    """About half of the scores are 0.1, so that the MAD is 0 on some nights and not on others."""
+    return np.where(rng.random(n) < 0.5, 0.1, skewed(rng, n))
+
+
+def test_nights_of_many_equal_scores_are_warned_of_at_most_as_often_as_the_level_says() -> None:
+    found = simulated(mostly_equal, sizes=(200, 100), accepted=mostly_equal, nights=150)
+    assert warned(found) <= LEVEL + 3 * np.sqrt(LEVEL * (1 - LEVEL) / 150)
