@@ -47,6 +47,8 @@ class Limits:
     """Images of each group that will be shown, flagged or not, and so searched fully; None: all."""
     bounded: frozenset[str] = frozenset()
     """Groups for which ``auto`` is ``bounded``, as a sample of them has shown."""
+    full: frozenset[str] = frozenset()
+    """Groups that are searched fully though bounds were asked for, or a window auto, as a sample of them has shown."""
 
 
 def make_plan(
@@ -113,9 +115,11 @@ def _plan_group(
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
     _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
     left_out = limits.window is not None or limits.schedule == BOUNDED or name in limits.bounded
+    left_out = left_out and name not in limits.full
     schedule = full = "row_stationary"  # prompts and panels are not symmetric
     if few_shot is None and references == n:
-        schedule = full = work.choose_schedule(limits.memory_bytes, "auto" if left_out else limits.schedule)
+        asked = "auto" if left_out or limits.schedule == BOUNDED else limits.schedule
+        schedule = full = work.choose_schedule(limits.memory_bytes, asked)
     if left_out:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
         _refuse_small_memory(work, limits)

@@ -19,7 +19,8 @@ from patchead.threads import over_threads
 
 SAMPLED = (4, 10)
 """Images of a sample, at least and at most: a twelfth of the group within these."""
-_ALIKE_IMAGES = 10  # pairs of poly cells differ much in how they lie: few of them tell little
+ALIKE_IMAGES = 10
+"""That tell whether parts lie alike: pairs of poly cells differ much in how they lie, and few of them tell little."""
 _PART = 12
 _ROWS = 256
 _BOTH_WAYS = 2048  # patches up to which all cosines of two images are held at a time: 16 MB
@@ -49,7 +50,7 @@ class Alike:
 
 def measure_alike(search: Search, grid: Grid, radius: int) -> Alike:
     """Measure whether parts lie alike within ``radius`` cells, by a few of the references, whatever the queries are."""
-    some = np.unique(evenly(search.vectors.references, _ALIKE_IMAGES))
+    some = np.unique(evenly(search.vectors.references, ALIKE_IMAGES))
     allowed = reference_mask(search.content, search.part, some, some)
     found = Pairs.of(search, None, grid, radius, some, some).alike(allowed)
     return replace(found, multiplied=len(compared_pairs(some, some, search.vectors.patches)))
@@ -57,7 +58,7 @@ def measure_alike(search: Search, grid: Grid, radius: int) -> Alike:
 
 def alike_bytes(work: Workload, radius: int, threads: int) -> int:
     """Count the bytes that `measure_alike` takes at most, besides what `precision.prepare` does."""
-    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(_ALIKE_IMAGES, work.references)
+    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(ALIKE_IMAGES, work.references)
     rows = p if p <= _BOTH_WAYS else _ROWS
     cosines = rows * (2 * p * SCORE_BYTES + cells * (8 + 2 * SCORE_BYTES + 1))
     found = p * (images * images * (4 * SCORE_BYTES + 2 + 4) + cells * 9)

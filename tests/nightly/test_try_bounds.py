@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from patchead.forecast.calibrate import unit_vectors
-from patchead.nightly.try_bounds import with_bounds
+from patchead.nightly.try_bounds import could_be_tiled, with_bounds
 from patchead.plan.group_plan import Limits, make_plan
 from patchead.runtime.inline_executor import InlineExecutor
-from patchead.scoring.leave_one_out import score_group
+from patchead.search.score import score_group
 from tests.nightly.test_score import MEMORY, SETTINGS, Stage, stored
 
 N, GRID, D = 44, (10, 10), 16
@@ -27,17 +28,20 @@ def alike() -> np.ndarray:
     return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
 
 
+@pytest.mark.parametrize("asked", [{"shown": 2}, {"schedule": "bounded"}, {"window": "auto"}])
 @pytest.mark.parametrize("pays", [True, False])
-def test_tiles_give_way_to_bounds_where_they_cost_less(tmp_path: Path, pays: bool) -> None:
+def test_tiles_give_way_to_bounds_where_they_cost_less(tmp_path: Path, pays: bool, asked: dict[str, Any]) -> None:
     embeddings = alike() if pays else unit_vectors(N, 100, D)
     store, group = stored(tmp_path, embeddings)
-    executor = InlineExecutor()
-    stage = Stage(tmp_path, store, [group], executor, 4, grid=GRID, shown=2)
+    executor, window = InlineExecutor(), asked.get("window")
+    aggregation = dataclasses.replace(SETTINGS.aggregation, window=window)
+    settings = dataclasses.replace(SETTINGS, grid=GRID, aggregation=aggregation)
+    stage = Stage(tmp_path, store, [group], executor, 4, grid=GRID, settings=settings, **asked)
     (planned,) = stage.plan.scored
-    assert planned.in_tiles
-    limits = Limits(memory_bytes=MEMORY, max_group_size=1000, actors=4, shown=2)
+    assert not planned.whole
+    assert planned.schedule == ("symmetric" if "shown" in asked else "bounded")
+    limits = Limits(memory_bytes=MEMORY, max_group_size=1000, actors=4, **asked)
     make = partial(make_plan, [("g", N)], 100, D)
-    settings = dataclasses.replace(SETTINGS, grid=GRID)
     rows = {
         "image_id": group.image_ids,
         "content_hash": group.image_ids,
@@ -49,8 +53,33 @@ def test_tiles_give_way_to_bounds_where_they_cost_less(tmp_path: Path, pays: boo
     stage.plan = with_bounds(make(limits), make, limits, tables, store, settings, executor.run_tasks, device="cpu")
     (found,) = stage.plan.scored
     assert found.schedule == ("bounded" if pays else "symmetric")
+    assert found.in_tiles != pays
+    if pays and "shown" not in asked:
+        return  # what its blocks do is in test_score.py
     stage.run()
-    expected = score_group(embeddings, np.arange(N), aggregation=SETTINGS.aggregation, memory_bytes=MEMORY)
+    expected = score_group(embeddings, np.arange(N), aggregation=aggregation, memory_bytes=MEMORY, grid=GRID)
     staged = stage.folder.read_group("g")
     np.testing.assert_allclose(staged.scores, expected.image_scores, rtol=0, atol=1e-6)
-    assert (staged.search.get("generator") == "window") == pays
+    assert staged.search.get("generator") == ("window" if pays else None)
+    assert pays or staged.search["multiplications"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("device", "changes", "tried"),
+    [
+        ("cpu", {}, False),
+        ("cpu", {"shown": 2}, True),
+        ("cpu", {"schedule": "bounded"}, True),
+        ("cpu", {"window": "auto"}, True),
+        ("cpu", {"window": 1}, False),
+        ("cpu", {"schedule": "bounded", "max_references": 9}, False),
+        ("cpu", {"schedule": "bounded", "actors": 1}, False),
+        ("cuda", {"shown": 2}, False),
+        ("cuda", {"schedule": "bounded"}, False),
+        ("cuda", {"window": "auto"}, True),
+    ],
+)
+def test_what_is_tried(device: str, changes: dict[str, Any], tried: bool) -> None:
+    limits = Limits(memory_bytes=MEMORY, **{"actors": 4, "device": device, **changes})
+    plan = make_plan([("g", N)], 100, D, limits)
+    assert could_be_tiled(plan.groups[0], plan, limits, device) == tried
