@@ -19,8 +19,10 @@ from torch.nn.functional import interpolate
 
 from benchmarks.records import Record, interleaved, ratio
 from patchead.archive.decode import decode, fit
+from patchead.archive.reduced import decode_at_least
 from patchead.archive.resize import SHRINK
 from patchead.archive.room import Room
+from patchead.maps.heatmap import overlay
 from patchead.threads import on_one_core
 
 SIZES = {1.3: (1280, 1024), 5: (2592, 1944), 12: (4000, 3000), 20: (5472, 3648)}
@@ -28,6 +30,8 @@ SIZES = {1.3: (1280, 1024), 5: (2592, 1944), 12: (4000, 3000), 20: (5472, 3648)}
 PILLOW = "Pillow alone"
 """The path that was taken when the target was set, which is a multiple of its speed."""
 QUALITY = 90
+DRAWN = 1024
+"""The longer side of a heatmap by default."""
 
 
 def decoding(megapixels: tuple[float, ...], size: int, *, repeats: int) -> list[Record]:
@@ -88,6 +92,12 @@ def by_cv2(encoded: bytes, size: int) -> np.ndarray:
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
 
 
+def drawn(pixels: np.ndarray) -> np.ndarray:
+    """The photo as a heatmap is laid over it, without the heatmap."""
+    heat = np.zeros((DRAWN * pixels.shape[0] // pixels.shape[1], DRAWN), np.float32)
+    return overlay(pixels, heat, 0.0, 1.0)
+
+
 def _ways(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], Any]]:
     """Ours; every pixel resampled; ours as it was first; OpenCV's; torch's resizing; JPEG at a smaller scale."""
 
@@ -120,6 +130,8 @@ def _steps(encoded: bytes, size: int, *, jpeg: bool) -> dict[str, Callable[[], A
     steps: dict[str, Callable[[], Any]] = {
         "ours: decoding": lambda: decode(encoded, room=room),
         "ours: resizing": lambda: fit(pixels, size, "squash"),
+        f"the photo of a heatmap of {DRAWN:,} px": lambda: drawn(decode_at_least(encoded, DRAWN)),
+        "the same, decoded whole": lambda: drawn(decode(encoded)),
     }
     if not jpeg:
         return steps

@@ -1,4 +1,4 @@
-"""A picture in little, for people to look at: JPEG is decoded at an eighth to a whole of its size, not in full."""
+"""A picture in little, for people to look at: JPEG is decoded at an eighth to a half of its size, not in full."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from patchead.archive.damage import DAMAGE, check_size
 from patchead.archive.decode import decode, orientation_of
 from patchead.archive.pixels import upright
 
+_WORTH = 0.5
+"""Of the size; above, the whole is decoded as fast: libjpeg-turbo's transforms to 5 to 7 eighths are plain loops."""
+
 
 def decode_reduced(
     data: bytes, side: int, *, max_pixels: int = 100_000_000, bit_depth: Literal["auto"] | int = "auto"
 ) -> np.ndarray:
-    """Decode an image as `decode` does, no larger than it needs to be, and shrink its longer side to ``side`` pixels.
-
-    libjpeg leaves out the coefficients that a smaller JPEG has no room for: a photo of 12 megapixels takes a fraction
-    of the time. What is smaller already stays as it is.
+    """Decode an image as `decode_at_least` does, and shrink its longer side to ``side`` pixels; a smaller one is left.
 
     Returns:
         RGB uint8 (H, W, 3), upright.
@@ -29,10 +29,30 @@ def decode_reduced(
     Raises:
         DecodeError: as `decode`.
     """
+    return shrunk(decode_at_least(data, side, max_pixels=max_pixels, bit_depth=bit_depth), side)
+
+
+def decode_at_least(
+    data: bytes,
+    side: int,
+    *,
+    max_pixels: int = 100_000_000,
+    bit_depth: Literal["auto"] | int | None = "auto",
+    clip: bool = True,
+) -> np.ndarray:
+    """Decode an image as `decode` does, a JPEG no larger than it takes for a longer side of ``side`` pixels.
+
+    libjpeg leaves out the coefficients that a smaller JPEG has no room for: a photo of 12 megapixels takes a fraction
+    of the memory and, with what is done to its pixels afterwards, of the time.
+
+    Returns:
+        RGB uint8 (H, W, 3), upright: one to four eighths of a JPEG of twice ``side`` or more, else the whole picture.
+
+    Raises:
+        DecodeError: as `decode`.
+    """
     found = _reduced_jpeg(data, side, max_pixels) if jpeg.is_jpeg(data) else None
-    if found is None:
-        found = decode(data, max_pixels=max_pixels, bit_depth=bit_depth)
-    return shrunk(found, side)
+    return decode(data, max_pixels=max_pixels, bit_depth=bit_depth, clip=clip) if found is None else found
 
 
 def shrunk(image: np.ndarray, side: int) -> np.ndarray:
@@ -45,7 +65,7 @@ def shrunk(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _reduced_jpeg(data: bytes, side: int, max_pixels: int) -> np.ndarray | None:
-    """Grey and colour of 8 bits; None where the whole picture must be decoded to know."""
+    """Grey and colour of 8 bits, twice ``side`` at least; None where the whole picture is decoded."""
     import simplejpeg
 
     frame = jpeg.frame_of(data)
@@ -53,7 +73,9 @@ def _reduced_jpeg(data: bytes, side: int, max_pixels: int) -> np.ndarray | None:
         return None
     _, width, height, _ = frame
     check_size(width, height, max_pixels)
-    scale = min(1.0, side / max(width, height, 1))
+    scale = side / max(width, height, 1)
+    if scale > _WORTH:
+        return None
     with suppress(ValueError, *DAMAGE):  # libjpeg has something to say: `decode` tells what it means
         least = {"min_height": max(1, round(height * scale)), "min_width": max(1, round(width * scale))}
         pixels = simplejpeg.decode_jpeg(jpeg.completed(data), **least)

@@ -152,7 +152,7 @@ def _write(
 ) -> str:
     same = require_same(image, data)
     with watch.over(image["image_id"]):
-        photo = decoded(image, same, settings.decode)
+        photo = decoded(image, same, settings.decode, side=settings.max_side)
     uri = heatmap_uri(
         settings.lake_uri, image["night"], image["product"], settings.run_id, image["image_id"], settings.format
     )

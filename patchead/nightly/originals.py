@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchead.archive.decode import decode
+from patchead.archive.reduced import decode_at_least
 from patchead.errors import ArchiveError
 from patchead.hashing import content_hash
 from patchead.nightly.decode import DecodeSettings, encoded
@@ -51,10 +52,15 @@ def require_same(image: Image, data: bytes | ArchiveError) -> bytes:
     return data
 
 
-def decoded(image: Image, data: bytes, settings: DecodeSettings) -> np.ndarray:
+def decoded(image: Image, data: bytes, settings: DecodeSettings, *, side: int | None = None) -> np.ndarray:
     """Decode an image as it was when it was scored: uint8 RGB (H, W, 3).
+
+    Args:
+        image, data, settings: what it is and how it is read.
+        side: pixels of the longer side that are enough (`reduced.decode_at_least`); default: the whole.
 
     Raises:
         DecodeError: it cannot be decoded.
     """
-    return decode(data, max_pixels=settings.max_pixels, **settings.scaling(image.get("bit_depth"))._asdict())
+    limits: dict[str, Any] = {"max_pixels": settings.max_pixels, **settings.scaling(image.get("bit_depth"))._asdict()}
+    return decode(data, **limits) if side is None else decode_at_least(data, side, **limits)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from patchead.archive.decode import decode
 from patchead.errors import LakeError
 from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.schema import OK
@@ -65,6 +66,28 @@ def test_the_hot_patch_is_hot_and_the_rest_stays_the_photo(
     assert region["image_id"] in night.hot
     assert region["x"] <= left <= left + 6 <= region["x"] + region["width"]
     assert region["y"] <= top <= top + 6 <= region["y"] + region["height"]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_drawn_from_less_of_it_and_looks_the_same(tmp_path: Path, orientation: int) -> None:
+    upright = Image.open(io.BytesIO(photo(BAD))).resize((10 * WIDTH, 10 * HEIGHT), Image.Resampling.BICUBIC)
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose.ROTATE_90)
+    exif, sink = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    stored.save(sink, "JPEG", exif=exif, quality=95)
+    files = {name: photo(number) for number, name in enumerate(NAMES) if number != BAD} | {"a.jpg": sink.getvalue()}
+    write(tmp_path / "archive", {f"{FOLDER}/{name}": data for name, data in files.items()})
+    night = scored_night(tmp_path / "archive", tmp_path / "lake", [f"{FOLDER}/a.jpg"])
+    scores, _ = night.explain(max_side=32)
+    patches, place = night.patches[GROUP], night.groups[GROUP]["image_id"].to_pylist().index(f"{FOLDER}/a.jpg")
+    verdict = judge(patches.max(axis=(1, 2)), VerdictSettings())
+    heat = heatmap(patches[place], WIDTH, HEIGHT, max_side=32)
+    whole = overlay(decode(sink.getvalue()), heat, *colour_range(patches, verdict.flagged, verdict.threshold_score))
+    (uri,) = scores["heatmap_path"].drop_null().to_pylist()
+    difference = np.abs(np.asarray(night.picture(uri)).astype(int) - whole)
+    assert whole.shape == (24, 32, 3)
+    assert difference.mean() < 1
+    assert difference.max() < 8
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
