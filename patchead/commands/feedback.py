@@ -65,8 +65,10 @@ def thresholds(
     """
     from patchead.errors import SettingsError
     from patchead.review.thresholds import thresholds as of_products
+    from patchead.review.thresholds import unscored
 
-    found = of_products(lake, storage_of(lake, overrides), product or ())
+    files = storage_of(lake, overrides)
+    found = of_products(lake, files, product or ())
     known = {each.product or "" for each in found}
     if lacking := [name for name in product or () if name not in known]:
         raise SettingsError(f"{lake} has no verdict on a product {lacking[0]!r}. Without --product all are listed.")
@@ -74,6 +76,8 @@ def thresholds(
         say(out, f"No night is judged in {lake} yet: `patchead score` does.")
     for each in found:
         _print_product(each)
+    if unknown := unscored(lake, files):
+        say(out, f"\n{unknown} labels do not count, of images that have no row in the table scores of {lake}.")
     _print_suggested(found)
 
 

@@ -18,6 +18,7 @@ from patchead.scoring.verdict import FEW_PROMPTS, FEW_SHOT, MAD, REFERENCE, TOP,
 OF_GROUP, OF_PROMPTS = "group", "prompts"
 """What z may be measured against, but for rules that have a name of their own."""
 _NULLS = {UPPER_FIT: OF_GROUP, MAD: OF_GROUP, FEW_SHOT: OF_PROMPTS, FEW_PROMPTS: OF_PROMPTS}
+_MOST_Z = {OF_PROMPTS: 37.0, REFERENCE: 6.0}  # that the settings take
 _ROUNDING = 1e-9  # relative, of a level, as `judge` allows it
 
 
@@ -69,7 +70,9 @@ class Rule:
         return replace(self, settings=replace(now, threshold_z=threshold))
 
     def allows(self, threshold: float) -> bool:
-        """Tell whether a run takes the threshold: an accepted run has too few scores for a level that is too low."""
+        """Tell whether a run takes the threshold: p-values, of few accepted scores above all, end somewhere."""
+        if threshold > _MOST_Z.get(self.null, np.inf):
+            return False
         return self.accepted is None or scores_needed(float(ndtr(-threshold))) <= self.accepted
 
     def flags(self, group: JudgedGroup) -> np.ndarray:

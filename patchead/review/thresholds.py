@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from patchead.lake.tables import of_lane, read_rows
 from patchead.review.judged_again import JudgedGroup, Rule, judged_groups
-from patchead.review.labels import labels
+from patchead.review.labels import labels, unknown_images
 from patchead.review.like_runs import LikeRuns
 from patchead.review.rule_of_night import rule_of_night
 from patchead.review.suggested import starts, suggestions
@@ -116,6 +116,15 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
             theirs = labelled.filter(_equal(labelled["product"], product))
             found.append(_of_product(lake_uri, storage, product, last, theirs, said, like))
     return found
+
+
+def unscored(lake_uri: str, storage: Storage) -> int:
+    """Count the labelled images of which the table of scores has no row, so that no product counts them.
+
+    Raises:
+        LakeError: a table cannot be read.
+    """
+    return len(unknown_images(lake_uri, storage, [{"image_id": image} for image in labels(lake_uri, storage)]))
 
 
 def _last_night(lake_uri: str, storage: Storage, product: str | None, judged: pa.Table) -> _LastNight | None:

@@ -9,6 +9,7 @@ import pytest
 from patchead.errors import SettingsError
 from patchead.review.judged_again import Rule, judged_groups, null_of
 from patchead.scoring.verdict import Verdict, VerdictSettings, judge
+from patchead.settings.load import load_config
 
 RNG = np.random.default_rng(7)
 NORMAL = RNG.normal(0.20, 0.01, 199)
@@ -44,3 +45,17 @@ def test_a_threshold_that_a_run_would_refuse_is_not_allowed() -> None:
         else:
             assert rule.allows(threshold)
     assert not rule.allows(3.0)
+
+
+@pytest.mark.parametrize("scoring", [{"mode": "few_shot"}, {"verdict": "reference"}])
+def test_what_is_allowed_is_a_setting(scoring: dict[str, str]) -> None:
+    rule = Rule(VerdictSettings(), "reference" if "verdict" in scoring else null_of("few_shot"))
+    given = [f"scoring.{key}={value}" for key, value in scoring.items()]
+    places = {"archive.uri": "/a", "lake.uri": "/l", "prompts.uri": "/p" if "mode" in scoring else None}
+    for z in (5.9, 6.1, 36.9, 37.1):
+        try:
+            load_config(None, [*given, f"scoring.threshold_z={z}"], {k: v for k, v in places.items() if v})
+        except SettingsError:
+            assert not rule.allows(z)
+        else:
+            assert rule.allows(z)

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,13 +51,16 @@ def judged(
     """Publish a night of images with these scores, judged as a run of these settings judges them; give their ids."""
     values = settings(lake, scoring, **more)
     config = load_config(None, [], {"archive.uri": "/archive", "lake.uri": lake}).model_validate(values)
-    verdict = judge(scores, verdict_of(config, product))
+    rule = verdict_of(config, product)
+    accepted = np.sort(night_of(99, 399, 0)) if rule.verdict == "reference" else None
+    verdict = judge(scores, rule, reference=accepted)
     names = [f"{night}/{number:03d}" for number in range(len(scores))]
     entries: list[dict[str, Any]] = []
     for place, name in enumerate(names):
         scored = {"score": float(scores[place]), "z": float(verdict.z[place]), "encoder_id": encoder}
         scored |= {"threshold_score": verdict.threshold_score, "rank": place + 1}
         scored |= {"is_anomalous": bool(verdict.flagged[place]), "verdict_rule": verdict.rule}
+        scored |= {} if verdict.p_values is None else {"p_value": float(verdict.p_values[place])}
         entries += group(night, product, name, **scored)
     rows = rows_of(run_id, [entries])
     (row,) = verdicts_of(rows.scores.to_pylist())
@@ -70,50 +74,68 @@ def judged(
     return names
 
 
-def label(lake: str, images: list[str], verdict: str) -> None:
-    keep(lake, Storage(), [{"image_id": image, "verdict": verdict} for image in images], "ann")
+def keep_all(lake: str, images: Mapping[str, list[str]]) -> None:
+    rows = [{"image_id": image, "verdict": verdict} for verdict, names in images.items() for image in names]
+    keep(lake, Storage(), rows, "ann")
 
 
 def labelled_lake(
-    folder: Path, product: str = "screw", *, defects: int = 12, scoring: Mapping[str, Any] | None = None
+    folder: Path,
+    product: str = "screw",
+    *,
+    defects: int = 12,
+    scoring: Mapping[str, Any] | None = None,
+    nights: int = 2,
 ) -> str:
-    """A lake of two nights of 200, 20 of them defects; of the first 40 good images and some defects are labelled."""
+    """A lake of nights of 200, 20 of them defects; of the first 40 good images and some defects are labelled."""
     lake = str(folder / "lake")
     names = judged(lake, "r1", NIGHT, night_of(1), product, scoring=scoring)
-    label(lake, names[:40], GOOD)
-    label(lake, names[180 : 180 + defects], DEFECT)
-    judged(lake, "r2", LATER, night_of(2), product, scoring=scoring)
+    keep_all(lake, {GOOD: names[:40], DEFECT: names[180 : 180 + defects]})
+    if nights == 2:
+        judged(lake, "r2", LATER, night_of(2), product, scoring=scoring)
     return lake
 
 
-@pytest.mark.parametrize("rule", ["auto", "mad"])
-def test_each_threshold_does_what_a_run_with_it_does(tmp_path: Path, rule: str) -> None:
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The lake of the default rule; nothing is added to it."""
+    return labelled_lake(tmp_path_factory.mktemp("two"))
+
+
+@pytest.mark.parametrize("rule", ["auto", "reference"])
+def test_each_threshold_does_what_a_run_with_it_does(two_nights: str, tmp_path: Path, rule: str) -> None:
     """The upper fit takes what it flags out, so another threshold gives every image another z (method.md §7.1)."""
     scoring = {"verdict": rule}
-    lake = labelled_lake(tmp_path, scoring=scoring)
+    lake = two_nights if rule == "auto" else labelled_lake(tmp_path, scoring=scoring)
     (found,) = thresholds(lake, Storage())
     assert (found.product, found.night, found.images, found.good, found.defects) == ("screw", LATER, 200, 40, 12)
     first, last = night_of(1), night_of(2)
+    accepted = np.sort(night_of(99, 399, 0))
     seen = np.r_[0:40, 180:192]
     config = load_config(None, [], {"archive.uri": "/archive", "lake.uri": lake})
 
     def ran(z: float | None, scores: np.ndarray) -> np.ndarray:
         own = {} if z is None else {"thresholds": {"screw": {"z": z}}}
-        return judge(scores, verdict_of(config.model_validate(settings(lake, scoring | own)), "screw")).flagged
+        asked = verdict_of(config.model_validate(settings(lake, scoring | own)), "screw")
+        return judge(scores, asked, reference=accepted).flagged
 
     def f1(flagged: np.ndarray) -> float:
         return 2 * flagged[40:].sum() / (flagged.sum() + 12)
 
     now, best = found.thresholds[0], found.suggested
-    assert now.z == (3.0 if rule == "auto" else 3.5) and best is not None and best.z != now.z
+    assert (
+        now.z == pytest.approx({"auto": 3.0, "reference": 2.326}[rule], abs=1e-3)
+        and best is not None
+        and best.z != now.z
+    )
     for each in found.thresholds:
         flagged = ran(None if each is now else each.z, first)[seen]
         assert each.flagged == ran(None if each is now else each.z, last).sum()
         assert (each.precision, each.recall) == (flagged[40:].sum() / flagged.sum(), flagged[40:].sum() / 12)
-    assert f1(ran(best.z, first)[seen]) >= max(f1(ran(z, first)[seen]) for z in np.arange(0.2, 6, 0.1))
+    assert f1(ran(best.z, first)[seen]) >= max(f1(ran(z, first)[seen]) for z in np.arange(0.2, 2.8, 0.1))
     # Otherwise the z of the night as it was judged would do, and this test would show nothing.
     z = judge(last, verdict_of(config)).z
-    assert rule == "mad" or any((z > each.z).sum() != each.flagged for each in found.thresholds[1:])
+    assert rule == "reference" or any((z > each.z).sum() != each.flagged for each in found.thresholds[1:])
 
 
 def test_suggestions_are_the_best_there_are() -> None:
@@ -148,8 +170,9 @@ def test_too_few_labels_suggest_nothing_and_say_what_is_missing(tmp_path: Path, 
     assert told in done.out and "scoring:" not in done.out
 
 
-def test_labels_of_images_that_another_rule_judged_do_not_count(tmp_path: Path) -> None:
-    lake = labelled_lake(tmp_path)
+def test_labels_of_images_that_another_rule_judged_do_not_count(two_nights: str, tmp_path: Path) -> None:
+    lake = str(tmp_path / "lake")
+    shutil.copytree(two_nights, lake)
     entries = group(NIGHT + dt.timedelta(2), "screw", "later", verdict_rule="few_shot", encoder_id="e1")
     rows = rows_of("r3", [entries])
     (verdict,) = verdicts_of(rows.scores.to_pylist())
@@ -180,8 +203,8 @@ def test_the_line_to_paste_is_a_setting_and_the_output_is_plain_at_80_columns(tm
     assert {product: each.z for product, each in own.items()} == {name: found.suggested.z}
 
 
-def test_a_product_that_was_never_judged_is_refused(tmp_path: Path) -> None:
-    done = patchead("thresholds", "--lake", labelled_lake(tmp_path), "--product", "nut")
+def test_a_product_that_was_never_judged_is_refused(two_nights: str, tmp_path: Path) -> None:
+    done = patchead("thresholds", "--lake", two_nights, "--product", "nut")
     assert (done.code, "no verdict on a product 'nut'" in done.err) == (2, True)
     assert "No night is judged" in patchead("thresholds", "--lake", str(tmp_path / "empty")).out
 
@@ -193,31 +216,39 @@ def test_a_product_without_a_name(tmp_path: Path) -> None:
     assert "(no product): 40 good" in patchead("thresholds", "--lake", lake).out
 
 
-@pytest.mark.parametrize(
-    ("later", "told"),
-    [
-        ({"encoder": "e2"}, "encoder e1 there, e2 here"),
-        ({"scoring": {"fraction": 0.05}}, "scoring.fraction 0.3 there, 0.05 here"),
-    ],
-)
-def test_labels_of_scores_that_do_not_compare_do_not_count(tmp_path: Path, later: dict[str, Any], told: str) -> None:
+def test_labels_of_scores_that_do_not_compare_do_not_count(two_nights: str, tmp_path: Path) -> None:
     """Those of a run of the same encoder and settings do, whatever threshold judged it."""
-    lake = labelled_lake(tmp_path)
-    names = judged(lake, "r3", LATER + dt.timedelta(1), night_of(3), **later)
-    label(lake, names[:3], GOOD)
+    lake, night = str(tmp_path / "lake"), LATER
+    shutil.copytree(two_nights, lake)
+    for run, later, told in (
+        ("r3", {"encoder": "e2"}, "encoder e1 there, e2 here"),
+        ("r4", {"scoring": {"fraction": 0.05}}, "scoring.fraction 0.3 there, 0.05 here"),
+    ):
+        night += dt.timedelta(1)
+        names = judged(lake, run, night, night_of(3), **later)
+        keep_all(lake, {GOOD: names[:3]})
+        (found,) = thresholds(lake, Storage())
+        assert (found.good, found.defects, found.suggested) == (3, 0, None)
+        count, why = found.left_out[0]
+        assert count == 52 and why.startswith("of run r1: ") and told in why
+    keep_all(lake, {GOOD: ["nowhere", "lost"]})
+    done = patchead("thresholds", "--lake", lake)
+    assert f"52 labels do not count, {why}." in done.out
+    assert "2 labels do not count, of images that have no row" in done.out
+    judged(lake, "r5", night + dt.timedelta(1), night_of(4), scoring={"threshold_z": 5.0})
     (found,) = thresholds(lake, Storage())
-    ((count, why),) = found.left_out
-    assert (found.good, found.defects, count, found.suggested) == (3, 0, 52, None)
-    assert why.startswith("of run r1: ") and told in why
-    assert f"52 labels do not count, {why}." in patchead("thresholds", "--lake", lake).out
-    judged(lake, "r4", LATER + dt.timedelta(2), night_of(4), scoring={"threshold_z": 5.0})
-    (found,) = thresholds(lake, Storage())
-    assert (found.good, found.defects, found.left_out[0][0]) == (40, 12, 3)
+    assert (found.good, found.defects, sum(count for count, _ in found.left_out)) == (40, 12, 6)
+
+
+def test_where_a_false_discovery_rate_decides_nothing_is_suggested(tmp_path: Path) -> None:
+    lake = labelled_lake(tmp_path, scoring={"verdict": "reference", "false_discovery": 0.1}, nights=1)
+    done = patchead("thresholds", "--lake", lake).out
+    assert "40 good" in done and "scoring.false_discovery decides" in done and "scoring:" not in done
 
 
 def test_under_the_rule_top_the_share_is_suggested_and_no_threshold_of_z(tmp_path: Path) -> None:
     scoring = {"verdict": "top", "flag_top": 0.02}
-    lake = labelled_lake(tmp_path, scoring=scoring)
+    lake = labelled_lake(tmp_path, scoring=scoring, nights=1)
     (found,) = thresholds(lake, Storage())
     best = found.suggested
     assert best is not None and best.flag_top is not None and best.z is None and 0.02 < best.flag_top < 0.2
