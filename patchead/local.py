@@ -17,6 +17,7 @@ from patchead.archive.given import (
     settled_reading,
 )
 from patchead.encoders import Encoder
+from patchead.errors import SettingsError
 from patchead.local_samples import Guides, Samples, embedded, prompt_guides
 from patchead.samples.align import Alignment
 from patchead.samples.embed import SampleEmbedder
@@ -32,6 +33,7 @@ from patchead.scoring.aggregate import Aggregation, placed
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.repeats import repeat_groups
 from patchead.scoring.rescore import Compared
+from patchead.search.alike import night_sample
 from patchead.search.score import score_group
 
 
@@ -167,7 +169,7 @@ def score_samples(
 
     Raises:
         As `leave_one_out.score_group`; ValueError: a mask without attention, parts and prompts (which have none),
-            or another number of them than images.
+            or another number of them than images; SettingsError: a window and aligned prompts.
 
     Examples:
         >>> from patchead.encoders import EncoderSpec, build
@@ -180,6 +182,11 @@ def score_samples(
     """
     if part is not None and (prompts is not None or len(part) != len(samples.content)):
         raise ValueError(f"part must name the part of each of {len(samples.content)} images, and goes with no prompts")
+    if prompts is not None and prompts.align is not None and aggregation.window is not None:
+        raise SettingsError(
+            f"`window` {aggregation.window} and `align` cannot be combined with prompts: those that were moved onto a "
+            "photo are searched as a whole. Give one of the two up."
+        )
     kept, embeddings, side_arrays = np.flatnonzero(samples.usable).tolist(), samples.embeddings, samples.side_arrays
     queries = None
     content = [samples.content[i] for i in kept]
@@ -223,6 +230,7 @@ def score_samples(
         grid=samples.grid,
         goal=FinishedImages(samples.grid, side_arrays, mask, aggregation.image_top_fraction),
         shown=shown,
+        measured=None if prompts is None else night_sample(len(kept)),
     )
     done = finish_samples(
         found.patch_scores, samples.grid, side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction

@@ -86,6 +86,24 @@ def test_few_shot_compares_with_the_prompts_alone(encoder: Encoder) -> None:
     np.testing.assert_allclose(found.patch_scores.reshape(8, -1), nearest, atol=1e-5)
 
 
+def test_a_window_compares_with_one_prompt_or_its_turned_copies_too(encoder: Encoder) -> None:
+    rng, prompt = np.random.default_rng(0), part(20)
+    images = [(prompt + rng.normal(0, 2, prompt.shape)).clip(0, 255).astype(np.uint8) for _ in range(4)]
+    samples = embed_images(images, encoder)
+    for rotations in ((), (90, 180)):
+        prompts = embed_prompts([prompt], encoder, rotations=rotations)
+        for window in (1, "auto"):
+            found = score_samples(samples, aggregation=Aggregation(window=window), prompts=prompts)
+            full = score_samples(samples, aggregation=Aggregation(), prompts=prompts)
+            assert (found.patch_scores >= full.patch_scores - 1e-6).all()
+            assert found.n_references.tolist() == [1 + len(rotations)] * 4
+            assert found.exact is not None and found.exact.all()  # bounds are not
+    aligned = embed_prompts([prompt], encoder, align=Alignment())
+    samples = embed_images(images, encoder, align=Alignment(), prompts=aligned)
+    with pytest.raises(SettingsError, match=r"`window` 1 and `align` cannot be combined with prompts"):
+        score_samples(samples, aggregation=Aggregation(window=1), prompts=aligned)
+
+
 def test_a_prompt_is_never_its_own_reference(encoder: Encoder) -> None:
     images = [part(0), part(1)]
     for align in (None, Alignment()):

@@ -14,7 +14,7 @@ import torch
 from patchead.batches import slices
 from patchead.errors import PatcheadError
 from patchead.nightly.group import Group, GroupJob, gather, load, load_side_arrays
-from patchead.nightly.score_spec import BlockScores, ScoreSpec, exact_of, search_of
+from patchead.nightly.score_spec import BlockScores, ScoreSpec, exact_of, measured_of, search_of
 from patchead.plan.tasks import PACK, Task
 from patchead.samples.finish import Finished, finish_samples
 from patchead.samples.side_arrays import SideArrays
@@ -52,7 +52,9 @@ class ScoreActor:
             self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes, wait=False)
             side_arrays = self._side_arrays(group)
             # The full search is called at once: one function less between the command and the multiplication.
-            bounds = partial(score_bounded_group, goal=self._goal(side_arrays), shown=job.plan.shown)
+            bounds = partial(
+                score_bounded_group, goal=self._goal(side_arrays), shown=job.plan.shown, measured=measured_of(group)
+            )
             score = bounds if _leaves_patches_out(job) else score_group
             scores = score(
                 embeddings,
@@ -156,9 +158,14 @@ class ScoreActor:
     ) -> BoundedScores | SearchedFully:
         """Score a block of queries by a window, or bound and refine, unless a full search costs less."""
         settings, group = self._settings, job.group
+        held = [(of, blocks[number]) for number, of in enumerate(columns) if len(of)]
+        measured = measured_of(group)
+        if measured is not None and settings.aggregation.window is not None:  # all blocks must tell the same
+            others = np.setdiff1d(measured, index)
+            held += [(others, load(self._store, group, others))] if len(others) else []
         return score_bounded_block(
             index,
-            [(of, blocks[number]) for number, of in enumerate(columns) if len(of)],
+            held,
             job.references,
             group.content,
             group.part,
@@ -170,6 +177,7 @@ class ScoreActor:
             grid=settings.grid,
             goal=self._goal(self._side_arrays(group)).of(slice(int(index[0]), int(index[-1]) + 1)),
             shown=job.plan.shown,
+            measured=measured,
         )
 
     def finish(self, task: Task, job: GroupJob, *blocks: BlockScores) -> None:

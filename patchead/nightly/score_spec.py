@@ -18,6 +18,7 @@ from patchead.runtime.pool import Pool
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.burn_out import Evidence
+from patchead.search.alike import night_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,11 @@ class ScoreSpec:
     settings: ScoreSettings
     pool: Pool
     counter: CallCounter
+
+
+def measured_of(group: Group) -> np.ndarray | None:
+    """Choose which images tell whether parts lie alike: of the night, where others than its own are its references."""
+    return night_sample(group.queries) if group.scored < len(group.image_ids) else None
 
 
 class BlockScores(NamedTuple):

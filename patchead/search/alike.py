@@ -48,17 +48,34 @@ class Alike:
     """Pairs of images that it took."""
 
 
-def measure_alike(search: Search, grid: Grid, radius: int) -> Alike:
-    """Measure whether parts lie alike within ``radius`` cells, by a few of the references, whatever the queries are."""
-    some = np.unique(evenly(search.vectors.references, ALIKE_IMAGES))
-    allowed = reference_mask(search.content, search.part, some, some)
-    found = Pairs.of(search, None, grid, radius, some, some).alike(allowed)
-    return replace(found, multiplied=len(compared_pairs(some, some, search.vectors.patches)))
+def night_sample(images: int) -> np.ndarray:
+    """Choose by which of a night's first ``images`` it is told whether they lie as their prompts do, int64 (s,)."""
+    return evenly(np.arange(images), ALIKE_IMAGES)
+
+
+def measure_alike(search: Search, grid: Grid, radius: int, measured: np.ndarray | None = None) -> Alike:
+    """Measure whether parts lie alike within ``radius`` cells, by a few of the references, one of each content.
+
+    Of one content the first counts: turned prompts stand behind the upright one, and lie otherwise by intention.
+
+    Args:
+        search: whose references are meant, whatever its queries are.
+        grid: of their patches.
+        radius: of the window.
+        measured: positions of the images that are compared with these, as `night_sample`; None: the same.
+    """
+    references = search.vectors.references
+    _, first = np.unique(search.content[references], return_index=True)
+    some = np.unique(evenly(references[np.sort(first)], ALIKE_IMAGES))
+    asked = some if measured is None else measured
+    allowed = reference_mask(search.content, search.part, asked, some)
+    found = Pairs.of(search, None, grid, radius, asked, some).alike(allowed)
+    return replace(found, multiplied=len(compared_pairs(asked, some, search.vectors.patches)))
 
 
 def alike_bytes(work: Workload, radius: int, threads: int) -> int:
     """Count the bytes that `measure_alike` takes at most, besides what `precision.prepare` does."""
-    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(ALIKE_IMAGES, work.references)
+    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(2 * ALIKE_IMAGES, work.references + work.images)
     rows = p if p <= _BOTH_WAYS else _ROWS
     cosines = rows * (2 * p * SCORE_BYTES + cells * (8 + 2 * SCORE_BYTES + 1))
     found = p * (images * images * (4 * SCORE_BYTES + 2 + 4) + cells * 9)
@@ -79,7 +96,7 @@ class Pairs:
     offset: np.ndarray
 
     def alike(self, allowed: np.ndarray) -> Alike:
-        """Judge by the pairs that are ``allowed`` (s, t)."""
+        """Judge by the pairs that are ``allowed`` (s, t); without one the share is 0 and the offset infinite."""
         if not allowed.any():
             return Alike(0.0, np.inf)
         full, window, elsewhere = (of.mean(axis=1) for of in (self.full, self.window, self.elsewhere))

@@ -54,6 +54,8 @@ class Comparison:
     precision: str
     memory_bytes: int
     grid: Grid
+    measured: np.ndarray | None = None
+    """Positions of the images, in some block, that tell whether parts lie alike; None: the references do."""
 
 
 @dataclass(frozen=True)

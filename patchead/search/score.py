@@ -38,6 +38,7 @@ def score_group(
     grid: tuple[int, int] | None = None,
     goal: Goal | None = None,
     shown: float | None = None,
+    measured: np.ndarray | None = None,
 ) -> GroupScores:
     """Score a whole group in this process, as `leave_one_out.score_group`, or with schedule ``bounded``.
 
@@ -52,6 +53,8 @@ def score_group(
         goal: what ``bounded`` must find exactly; default: image scores and largest patches.
         shown: share of the images whose every patch is wanted afterwards. With it, the full search gives way to
             ``bounded`` where a sample of the group, of a twentieth of its cost at most, shows that this costs less.
+        measured: int64 (s,), positions of the images that tell, compared with references, whether parts lie alike, as
+            `alike.night_sample` chooses them where references are not of the night. None: the references do.
 
     Raises:
         As `leave_one_out.score_group`; SettingsError: a window for a group that does not lie alike; or repeats, which
@@ -79,6 +82,7 @@ def score_group(
             precision=precision,
             memory_bytes=memory_bytes,
             grid=Grid.of(grid or _square(p), p),
+            measured=measured,
         )
         whole = Workload(images=n, patches=p, dim=d, references=n, precision=precision, fraction=aggregation.fraction)
         full = schedule if tried else "auto"
@@ -123,15 +127,16 @@ def score_query_block(
     grid: tuple[int, int],
     goal: Goal,
     shown: float | None = None,
+    measured: np.ndarray | None = None,
 ) -> BoundedScores | SearchedFully:
     """Score a block of images with schedule ``bounded`` or by a window, unless the full search costs less.
 
     Args:
         index: int64 (B,), positions of the images in the group.
-        blocks: the embeddings of these images and of all references, in any blocks; held as they are.
+        blocks: the embeddings of these images, of the measured and of all references, in any blocks; held as they are.
         references: int64 (R,), positions of the references.
         content, part: int64 (N,), of the whole group.
-        aggregation, device, precision, memory_bytes, grid, goal, shown: see `score_group`.
+        aggregation, device, precision, memory_bytes, grid, goal, shown, measured: see `score_group`.
         n_references: int (B,), of these images.
 
     Raises:
@@ -149,6 +154,7 @@ def score_query_block(
         precision=precision,
         memory_bytes=memory_bytes,
         grid=Grid.of(grid, blocks[0][1].shape[1]),
+        measured=measured,
     )
     return _found(compared, goal, symmetric=False, shown=shown)
 

@@ -47,16 +47,12 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
             return None
         raise
     search = search_of(compared, sizes)
-    lies = measure_alike(search, compared.grid, radius)
+    lies = measure_alike(search, compared.grid, radius, compared.measured)
     if lies.share < ALIKE and asked == "auto":
         return None
-    if lies.share < ALIKE and compared.grid.views == 1 and not anyway:
-        remedy = (
-            f"In this group the nearest match of a patch lies {lies.offset:.3g} cells from its own place (median), and "
-            f"places within {radius} of it are only {lies.share:.0%} of the way as near, less than {ALIKE:.0%}: parts "
-            "do not lie alike. Use off or auto, or align them."
-        )
-        raise SettingsError(bad_argument("window", asked, "wide enough for how the group's parts lie", remedy))
+    known = bool(np.isfinite(lies.offset))  # else no two images can be compared: there is nothing to refuse by
+    if known and lies.share < ALIKE and compared.grid.views == 1 and not anyway:
+        raise SettingsError(_not_alike(compared, radius, lies))
     scores = np.concatenate(
         [
             window_bounds(some, compared.grid, radius, slab_bytes=sizes.slab_bytes, bound=False)
@@ -65,8 +61,8 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
     )
     facts = {
         "generator": f"window rule r={radius}",
-        "offset": lies.offset if np.isfinite(lies.offset) else None,
-        "alike": lies.share,
+        "offset": lies.offset if known else None,
+        "alike": lies.share if known else None,
         "searched": 1.0,
         "multiplications": window_share(compared.grid, radius, search.vectors.patches)
         + lies.multiplied / pairs_of(compared),
@@ -74,9 +70,21 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
     return BoundedScores(scores, np.ones(scores.shape, bool), facts)
 
 
+def _not_alike(compared: Comparison, radius: int, lies: Alike) -> str:
+    batch = compared.measured is None
+    whom, align = ("this group", ", or align them") if batch else ("this group and its references", "")
+    remedy = (
+        f"In {whom} the nearest match of a patch lies {lies.offset:.3g} cells from its own place (median), and "
+        f"places within {radius} of it are only {lies.share:.0%} of the way as near, less than {ALIKE:.0%}: parts "
+        f"do not lie alike. Use off or auto{align}."
+    )
+    return bad_argument("window", compared.aggregation.window, "wide enough for how the group's parts lie", remedy)
+
+
 def lies_alike(compared: Comparison, radius: int) -> Alike:
     """Measure whether a group's parts lie alike within ``radius`` cells. Raises as `score_by_window`."""
-    return measure_alike(search_of(compared, _sizes(compared, radius)), compared.grid, radius)
+    search = search_of(compared, _sizes(compared, radius))
+    return measure_alike(search, compared.grid, radius, compared.measured)
 
 
 def _sizes(compared: Comparison, radius: int) -> Portions:

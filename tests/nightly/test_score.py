@@ -24,6 +24,7 @@ from patchead.nightly.score import score_groups
 from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
 from patchead.nightly.search_shown import search_shown
 from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import PromptCounts
 from patchead.plan.tasks import LOAD, PlannedTasks
 from patchead.runtime.executor import Executor
 from patchead.runtime.inline_executor import InlineExecutor
@@ -34,6 +35,7 @@ from patchead.scoring.aggregate import image_scores
 from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
 from patchead.scoring.repeats import repeat_groups
 from patchead.scoring.subspace import subspace_residuals
+from patchead.search.alike import night_sample
 from patchead.search.score import score_group as score_windowed
 from patchead.storage import Storage
 from tests.helpers.groups import group as embeddings_of
@@ -201,6 +203,32 @@ def test_the_window_rule_is_the_same_for_any_number_of_actors(tmp_path: Path, ex
     np.testing.assert_array_equal(found["g"].reshape(N, -1), expected.patch_scores)
     assert (summary["tasks_done"] > 1) == (actors > 1)
     assert stage.plan.flops == 2 * N * N * 35 * 9 * D
+
+
+@pytest.mark.parametrize(("executor", "actors"), [("inline", 1), ("inline", 3)], indirect=["executor"])
+def test_all_blocks_of_a_night_tell_alike_whether_it_lies_as_its_prompt_does(
+    tmp_path: Path, executor: Executor, actors: int
+) -> None:
+    rng, n = np.random.default_rng(0), N - 1
+    z = rng.standard_normal((1, 35, D)) + 0.2 * rng.standard_normal((N, 35, D))
+    z[:8] = rng.permuted(z[:8], axis=1)  # a third of the night lies otherwise: a block of its own among three
+    embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+    store, group = stored(tmp_path, embeddings)
+    group = dataclasses.replace(group, queries=n)  # and one prompt
+    rule = Aggregation(window="auto").few_shot()
+    expected = score_windowed(
+        embeddings, np.arange(N), aggregation=rule, memory_bytes=MEMORY, grid=GRID, queries=n, panel=np.array([n]),
+        measured=night_sample(n),
+    )  # fmt: skip
+    stage = Stage(tmp_path, store, [group], executor, actors, window="auto")
+    spec = dataclasses.replace(stage.spec, settings=dataclasses.replace(stage.spec.settings, aggregation=rule))
+    limits = dataclasses.replace(LIMITS, actors=actors, window="auto")
+    plan = make_plan([("g", n)], 35, D, limits, {"g": PromptCounts(1, 0)})
+    assert (plan.groups[0].matching_tasks > 1) == (actors > 1)
+    score_groups(executor, plan, stage.groups.__getitem__, spec, stage.pool, advance=lambda _: None)
+    staged = stage.folder.read_group("g")
+    assert staged.search["generator"] == expected.search["generator"] == "window rule r=1"
+    np.testing.assert_array_equal(staged.patch_scores.reshape(n, -1), expected.patch_scores[:n])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from patchead.errors import PlanError, SettingsError
 from patchead.scoring import leave_one_out
 from patchead.scoring.aggregate import Aggregation
 from patchead.search import window_group
+from patchead.search.alike import night_sample
 from patchead.search.bounded_memory import Portions
 from patchead.search.group_vectors import GroupVectors
 from patchead.search.score import score_group
@@ -147,6 +149,47 @@ def test_parts_lie_alike_as_far_as_the_window_reaches_them(moved: int, alike: bo
     embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
     got = score(embeddings, "auto", (8, 8))
     assert got.search.get("generator", "full").startswith("window rule") == alike
+
+
+@pytest.mark.parametrize("case", ["copies", "one-image panel"])
+def test_where_no_two_images_can_be_compared_nothing_is_refused(case: str) -> None:
+    embeddings = alike(8, 36)
+    content, panel = (np.zeros(8, int), None) if case == "copies" else (np.arange(8), np.array([3]))
+    expected = oracle.window_patch_scores(embeddings, (6, 6), 1, content.tolist(), [-1] * 8, "nearest", panel=panel)
+    got = score(embeddings, 1, (6, 6), content=content, panel=panel)
+    np.testing.assert_allclose(got.patch_scores, expected, atol=1e-5)
+    assert (got.search["offset"], got.search["alike"]) == (None, None)
+    assert (
+        not score(embeddings, "auto", (6, 6), content=content, panel=panel)
+        .search["generator"]
+        .startswith("window rule")
+    )
+
+
+def test_the_images_of_a_night_are_compared_with_its_upright_prompts() -> None:
+    photos = alike(14, 36)  # 12 of the night, 2 prompts; and both, each turned by 180 degrees
+    night, prompts = photos[:12], np.concatenate([photos[12:], photos[12:, ::-1]])
+    content, few_shot = np.array([*range(14), 12, 13]), Aggregation().few_shot()
+
+    def found(window: Any, night: np.ndarray, prompts: np.ndarray, content: np.ndarray) -> Any:
+        return score_group(
+            np.concatenate([night, prompts]), content, aggregation=replace(few_shot, window=window), queries=len(night),
+            memory_bytes=MEMORY, grid=(6, 6), panel=np.arange(len(night), len(content)), measured=night_sample(12),
+        )  # fmt: skip
+
+    expected = oracle.window_patch_scores(
+        np.concatenate([night, prompts]), (6, 6), 1, content.tolist(), [-1] * 16, "nearest", panel=[12, 13, 14, 15],
+        percent=1,
+    )[:12]  # fmt: skip
+    for window in (1, "auto"):
+        got = found(window, night, prompts, content)
+        np.testing.assert_allclose(got.patch_scores, expected, atol=1e-5)
+        assert got.search["alike"] > 0.99
+        assert found(window, night, prompts[:1], content[:13]).search["generator"] == "window rule r=1"
+    moved = np.random.default_rng(0).permuted(night, axis=1)
+    with pytest.raises(SettingsError, match=r"In this group and its references the nearest .* Use off or auto\."):
+        found(1, moved, prompts[:1], content[:13])
+    assert not found("auto", moved, prompts, content).search.get("generator", "full").startswith("window rule")
 
 
 def test_one_picture_of_nothing_lies_alike() -> None:
