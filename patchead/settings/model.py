@@ -146,6 +146,16 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _window_without_moved_prompts(self) -> Config:
+        scoring = self.scoring
+        if scoring.mode == "few_shot" and self.align.enabled and scoring.window != "off":
+            raise ValueError(
+                f"scoring.window {scoring.window} and align.enabled cannot be combined in few_shot mode: prompts that "
+                "were moved onto a photo are searched as a whole. Set one of the two to off"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _repeats_in_the_full_search(self) -> Config:
         scoring = self.scoring
         leave_patches_out = {"window": scoring.window != "off", "schedule": scoring.schedule == "bounded"}

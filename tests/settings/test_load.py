@@ -140,6 +140,10 @@ def test_a_threshold_that_no_p_value_reaches_is_refused(given: str) -> None:
         (["scoring.false_discovery=0.1", "scoring.verdict=reference", "scoring.threshold_z=3"], "takes the place of"),
         (["scoring.false_discovery=1", "scoring.verdict=reference"], "less than 1"),
         (["scoring.references=accepted", "align.enabled=true"], "cannot be aligned"),
+        (
+            ["scoring.mode=few_shot", "prompts.uri=p", "align.enabled=true", "scoring.window=1"],
+            "scoring.window 1 and align.enabled cannot be combined in few_shot mode",
+        ),
         (["scoring.references=accepted", "scoring.window=auto"], "scoring.window auto is settled night by night"),
         (["scoring.verdict=reference", "scoring.window=auto"], "scoring.window auto is settled night by night"),
         (["scoring.references=accepted", "scoring.mode=few_shot", "prompts.uri=/n"], "is for scoring.mode batch"),
