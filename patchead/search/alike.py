@@ -75,7 +75,8 @@ def measure_alike(search: Search, grid: Grid, radius: int, measured: np.ndarray 
 
 def alike_bytes(work: Workload, radius: int, threads: int) -> int:
     """Count the bytes that `measure_alike` takes at most, besides what `precision.prepare` does."""
-    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(2 * ALIKE_IMAGES, work.references + work.images)
+    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(ALIKE_IMAGES, work.references)
+    images += 0 if work.images == work.references else min(ALIKE_IMAGES, work.images)
     rows = p if p <= _BOTH_WAYS else _ROWS
     cosines = rows * (2 * p * SCORE_BYTES + cells * (8 + 2 * SCORE_BYTES + 1))
     found = p * (images * images * (4 * SCORE_BYTES + 2 + 4) + cells * 9)
@@ -117,6 +118,7 @@ class Pairs:
         queries: np.ndarray,
         references: np.ndarray,
     ) -> Pairs:
+        """Compare ``queries`` (s,) with ``references`` (t,), both in some block of the search's vectors."""
         p = search.vectors.patches
         shape = (len(queries), p, len(references))
         full, window, projected, elsewhere = (np.zeros(shape, np.float32) for _ in range(4))

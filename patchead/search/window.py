@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 
 import numpy as np
 import torch
@@ -58,8 +57,9 @@ def window_scores(
     if rows < 1:
         many, held = images_at_once(vectors, len(queries), grid.w, radius, slab_bytes)
         blocks = _Blocks(vectors, queries, grid, radius, reduce, out, held)
-        for (band, slab), cut in product(_bands(grid, radius, 1), slices(len(queries), many)):
-            blocks.score(band, slab, cut)
+        for band, slab in _bands(grid, radius, 1):
+            for cut in slices(len(queries), many):
+                blocks.score(band, slab, cut)
         return out
     for band, slab in _bands(grid, radius, rows):
         references = vectors.images(vectors.references, slab)
