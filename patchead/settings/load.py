@@ -49,7 +49,8 @@ def load_config(
     try:
         config = Config.model_validate(values)
     except ValidationError as exc:
-        raise SettingsError("\n".join(_sentence(fault, names or {}) for fault in exc.errors())) from exc
+        faults = (_with_names(_sentence(fault, names or {}), names or {}) for fault in exc.errors())
+        raise SettingsError("\n".join(faults)) from exc
     if not unused_ok and (unused := without_use(config)):
         raise SettingsError("\n".join(_with_names(why.told(key), names or {}) for key, why in unused.items()))
     return config

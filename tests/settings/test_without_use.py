@@ -97,6 +97,11 @@ def test_thresholds_of_products_that_a_night_lacks_are_told_of() -> None:
         ({"flag_top": 3}, r"^flag_top has no effect: it is for verdict top, and that is auto"),
         ({"repeats": True, "prompts": [np.zeros((8, 8, 3), np.uint8)]}, r"^repeats has no effect: images are compared"),
         ({"repeats": True, "aggregation": Aggregation("farthest")}, r"^repeats has no effect with aggregation"),
+        (
+            {"threshold_z": 38, "prompts": [np.zeros((8, 8, 3), np.uint8)]},
+            r"^settings: threshold_z must be at most 37 by prompts",
+        ),
+        ({"repeats": True, "schedule": "bounded"}, r"^settings: repeats needs .* schedule bounded leaves some out"),
         ({"threshold_z": float("inf")}, r"^threshold_z: must be less than or equal to 1000000; got inf"),
     ],
     ids=str,
