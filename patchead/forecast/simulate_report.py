@@ -24,7 +24,8 @@ from patchead.plan.planned import Plan, PromptCounts
 from patchead.plan.tasks import PlannedTasks
 from patchead.printed import add_cells, tell
 from patchead.scoring.memory_budget import GIGABYTE
-from patchead.settings.argument_names import named_as_settings
+from patchead.search.bound_choice import warning_on
+from patchead.settings.argument_names import in_settings, named_as_settings
 from patchead.settings.model import Config
 from patchead.settings.modes import accepted_references
 
@@ -90,6 +91,8 @@ def print_simulation(config: Config, console: Console, request: SimulationReques
     stages = night_lines(night, wiring.encoder_spec(config, device))
     for line in [*_lines(plan, cluster, figures), *stages, *total_line(night, columns["undisturbed"].makespan)]:
         tell(console, line)
+    if slow := warning_on(limits.device, limits.schedule, limits.window):
+        tell(console, f"warning: {in_settings(slow)}")
 
 
 def _references_of_each(config: Config, sizes: list[tuple[str, int]]) -> dict[str, PromptCounts] | None:

@@ -84,9 +84,10 @@ def test_a_plan_on_a_named_gpu_says_that_nothing_was_measured(home: Path, places
     done = run(home, "plan", *places, "--device", "T4", "--set=scoring.precision=bf16")
     assert done.exit_code == 0, done.output
     assert "no estimate: scoring.precision must be" in done.stdout
-    done = run(home, "plan", *places, "--device", "h100", "--set=scoring.schedule=bounded")
-    assert done.exit_code == 0, done.output
-    assert "warning: scoring.schedule bounded takes 8.5 times as long" in " ".join(done.stdout.split())
+    for more in ([], ["--simulate", "--gpus", "1"]):
+        done = run(home, "plan", *places, "--device", "h100", "--set=scoring.schedule=bounded", *more)
+        assert done.exit_code == 0, done.output
+        assert "warning: scoring.schedule bounded takes 8.5 times as long" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(("int8", "chosen"), [(4.0, "int8"), (0.05, "fp32")])
