@@ -21,7 +21,7 @@ class _Stretch:
     tried: tuple[float, ...]
 
     def f1(self, defects: int) -> float:
-        return round(2 * self.hits / (self.hits + self.false + defects), 9)
+        return _f1(self.hits, self.false, defects)
 
     @property
     def width(self) -> float:
@@ -39,7 +39,7 @@ def suggestions(
     """Yield thresholds above 0 that labelled images suggest: the best F1, every defect, no good one.
 
     What a threshold flags is asked of the rule itself: where a group is its own null, no earlier z tells it. Between
-    two thresholds that differ in more than one image others are tried.
+    two thresholds that differ in more than one image others are tried, where a better one may be.
 
     Args:
         flags: gives which of the n labelled images a threshold flags, bool (n,).
@@ -55,6 +55,7 @@ def suggestions(
         [('best F1', 1.0), ('every defect', 1.0), ('no good one', 3.0)]
     """
     found: dict[float, tuple[int, int]] = {}
+    n_defects = int(defects.sum())
 
     def measured(threshold: float) -> tuple[int, int]:
         if threshold not in found:
@@ -64,13 +65,12 @@ def suggestions(
 
     for threshold in first:
         measured(threshold)
-    while len(found) < most and (between := _to_try(found)) is not None:
+    while len(found) < most and (between := _to_try(found, n_defects)) is not None:
         measured(between)
     stretches = [
         _Stretch(*counts, tuple(tried))
         for counts, tried in groupby(sorted(found, reverse=falling), key=found.__getitem__)
     ]
-    n_defects = int(defects.sum())
     for what, chosen in _chosen(stretches, n_defects):
         yield what, _written(chosen, measured)
 
@@ -106,15 +106,24 @@ def _chosen(stretches: list[_Stretch], defects: int) -> Iterator[tuple[str, _Str
         yield "no good one", max(none, key=lambda each: each.hits)
 
 
-def _to_try(found: dict[float, tuple[int, int]]) -> float | None:
-    """The middle of the widest gap between two thresholds that differ in more than one image; None without one."""
-    tried = sorted(found)
-    gaps = [
-        (high / low, (low + high) / 2)
-        for low, high in pairwise(tried)
-        if high > low * (1 + _CLOSE) and sum(abs(a - b) for a, b in zip(found[low], found[high], strict=True)) > 1
-    ]
-    return max(gaps)[1] if gaps else None
+def _to_try(found: dict[float, tuple[int, int]], defects: int) -> float | None:
+    """The middle of the gap between two thresholds that may hold the best F1, else one of the other two; or None."""
+    best = max(_f1(*counts, defects) for counts in found.values())
+    gaps = []
+    for low, high in pairwise(sorted(found)):
+        ends = found[low], found[high]
+        hits, false = zip(*ends, strict=True)
+        differ = abs(hits[0] - hits[1]) + abs(false[0] - false[1])
+        if high > low * (1 + _CLOSE) and differ > 1:
+            could_be = _f1(max(hits), min(false), defects)  # as long as what is flagged grows or shrinks in between
+            one_end = (defects in hits and hits[0] != hits[1]) or (0 in false and false[0] != false[1])
+            if could_be > best or one_end:
+                gaps.append((max(could_be, best), high / low, (low + high) / 2))
+    return max(gaps)[2] if gaps else None
+
+
+def _f1(hits: int, false: int, defects: int) -> float:
+    return round(2 * hits / (hits + false + defects), 9)
 
 
 def _written(stretch: _Stretch, measured: Callable[[float], tuple[int, int]]) -> float:

@@ -162,7 +162,7 @@ def test_suggestions_are_the_best_there_are() -> None:
 
 @pytest.mark.parametrize(("defects", "told"), [(4, "1 defect labels more"), (0, "5 defect labels more")])
 def test_too_few_labels_suggest_nothing_and_say_what_is_missing(tmp_path: Path, defects: int, told: str) -> None:
-    lake = labelled_lake(tmp_path, defects=defects)
+    lake = labelled_lake(tmp_path, defects=defects, nights=1)
     (found,) = thresholds(lake, Storage())
     assert len(found.thresholds) == 1 and found.suggested is None
     done = patchead("thresholds", "--lake", lake)
@@ -187,7 +187,7 @@ def test_labels_of_images_that_another_rule_judged_do_not_count(two_nights: str,
 def test_the_line_to_paste_is_a_setting_and_the_output_is_plain_at_80_columns(tmp_path: Path) -> None:
     """As a process of its own, piped; the name is one that an archive could have."""
     name = "scr[bold]ew\x1b[31m: \x07"
-    lake = labelled_lake(tmp_path, name)
+    lake = labelled_lake(tmp_path, name, nights=1)
     command = [*python(), "-c", "from patchead.cli import main; main()", "thresholds", "--lake", lake]
     environment = {**os.environ, "COLUMNS": "80"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
@@ -210,7 +210,7 @@ def test_a_product_that_was_never_judged_is_refused(two_nights: str, tmp_path: P
 
 
 def test_a_product_without_a_name(tmp_path: Path) -> None:
-    lake = labelled_lake(tmp_path, "")
+    lake = labelled_lake(tmp_path, "", nights=1)
     (found,) = thresholds(lake, Storage())
     assert (found.product, found.images, found.good) == (None, 200, 40)
     assert "(no product): 40 good" in patchead("thresholds", "--lake", lake).out
