@@ -232,6 +232,8 @@ VERDICTS_TABLE = Described(
             "directions; not `searched_to_show` of `scoring_json`, nor what was scored again for repeats.",
         ),
         ("search_refined", pa.float64(), "Share of the patches that were searched fully; 1 of `full`."),
+        ("search_alike", pa.float64(), "How far parts lie alike: a window is for 0.88 or more; null if not measured."),
+        ("search_offset", pa.float64(), "Median distance from a patch to its nearest match, in cells; or null."),
         ("accepted", pa.string(), "Name of the accepted run that the group was compared with; null without one."),
         ("drift_p", pa.float64(), "Kolmogorov-Smirnov p of the unflagged scores, its and the accepted; else null."),
         ("drift_shift", pa.float64(), "Their median less the accepted one, in accepted scales; else null."),

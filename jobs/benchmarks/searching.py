@@ -22,6 +22,7 @@ from benchmarks.scoring import MEMORY, cdist_loop
 from patchead.forecast.calibrate import unit_vectors
 from patchead.scoring.aggregate import Aggregation, image_scores
 from patchead.scoring.leave_one_out import GroupScores
+from patchead.search.bounded_group import BoundedScores
 from patchead.search.score import score_group
 from patchead.search.window_group import score_by_window
 
@@ -167,7 +168,7 @@ def _windowed(embeddings: np.ndarray, aggregation: Aggregation) -> GroupScores:
     """The window rule with r = 1, whether the group lies alike or not: which it does is among the figures."""
     compared = replace(whole_group(embeddings, replace(aggregation, window=1)), memory_bytes=MEMORY)
     scored = score_by_window(compared, anyway=True)
-    assert scored is not None
+    assert isinstance(scored, BoundedScores)
     images = image_scores(scored.patch_scores, aggregation.image_top_fraction)
     return GroupScores(scored.patch_scores, images, compared.n_references)
 

@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchead.scoring.aggregate import Aggregation, image_scores
 from patchead.scoring.position_level import above_position_level
+from patchead.search.bounded_group import BoundedScores
 from patchead.search.score import BOUNDED, score_group
 from patchead.search.window_group import score_by_window
 from studies import cells
@@ -76,7 +77,7 @@ def ways(embeddings: np.ndarray) -> Iterator[tuple[Rule, np.ndarray]]:
         for radius in RADII:
             compared = whole_group(embeddings, replace(aggregation, window=radius))
             scored = score_by_window(compared, anyway=True)
-            assert scored is not None  # only of `auto`
+            assert isinstance(scored, BoundedScores)  # only of `auto`
             rule = Rule(window=radius, fraction=fraction)
             yield rule, image_scores(scored.patch_scores, TOP)
             yield replace(rule, level=True), image_scores(above_position_level(scored.patch_scores), TOP)

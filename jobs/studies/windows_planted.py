@@ -15,6 +15,7 @@ from patchead.local import embed_images, score_samples
 from patchead.local_samples import Samples
 from patchead.samples.align import Alignment
 from patchead.scoring.aggregate import Aggregation, image_scores
+from patchead.search.bounded_group import BoundedScores
 from patchead.search.grid import Grid
 from patchead.search.window_group import ALIKE, lies_alike, score_by_window
 from studies import aligned, defects, repeats
@@ -70,7 +71,7 @@ def by_window(embeddings: np.ndarray, full: np.ndarray, rule: Aggregation) -> tu
         rule: how distances become scores.
     """
     scored = score_by_window(whole_group(embeddings, replace(rule, window=RADIUS)), anyway=True)
-    assert scored is not None  # only of `auto`
+    assert isinstance(scored, BoundedScores)  # only of `auto`
     alike = float(scored.facts["alike"])
     ways = {FULL: full, WINDOW: scored.patch_scores, AUTO: scored.patch_scores if alike >= ALIKE else full}
     return ways, alike

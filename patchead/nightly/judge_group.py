@@ -182,6 +182,8 @@ def _search_columns(search: Mapping[str, Any]) -> dict[str, Any]:
         "search": search.get("generator", "full"),
         "search_share": search.get("multiplications", 1.0),
         "search_refined": search.get("searched", 1.0),
+        "search_alike": search.get("alike"),
+        "search_offset": search.get("offset"),
     }
 
 

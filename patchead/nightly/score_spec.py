@@ -89,7 +89,7 @@ def exact_of(blocks: Sequence[BlockScores]) -> np.ndarray | None:
 def search_of(blocks: Sequence[BlockScores]) -> dict[str, Any]:
     """Put together how the blocks of a group were searched, each having chosen for itself; empty: all fully.
 
-    Shares count each block by its images.
+    Shares, and what each has measured, count each block by its images.
     """
     if not any(block.search for block in blocks):
         return {}
@@ -99,4 +99,9 @@ def search_of(blocks: Sequence[BlockScores]) -> dict[str, Any]:
         name: float(np.average([block.search.get(name, 1.0) for block in blocks], weights=images))
         for name in ("searched", "multiplications")
     }
+    for name in ("offset", "alike"):  # of one sample for all blocks by a window, of a block's own by bounds
+        known = [(block.search[name], len(block.scores)) for block in blocks if block.search.get(name) is not None]
+        if known:
+            values, weights = zip(*known, strict=True)
+            shares[name] = float(np.average(values, weights=weights))
     return {"generator": " and ".join(chosen), **shares}

@@ -24,7 +24,7 @@ from patchead.runtime.executor import RunTasks
 from patchead.scoring.aggregate import neighbours
 from patchead.scoring.memory_budget import Workload
 from patchead.scoring.precision import dtype_of
-from patchead.search.alike import ALIKE_IMAGES, evenly
+from patchead.search.alike import evenly, reference_sample
 from patchead.search.bound_choice import FULL, affordable, pays_on
 from patchead.search.bounded_group import RADIUS, Comparison, sampled_of
 from patchead.search.bounded_memory import fits
@@ -118,7 +118,7 @@ def _pays(tried: tuple[Group, float | None, bool], *, store: EmbeddingStore, set
 
 def _lies_alike(group: Group, everyone: np.ndarray, store: EmbeddingStore, settings: ScoreSettings) -> bool:
     """Whether the group's blocks will take the window: they measure the same images, if in another arithmetic."""
-    some = _compared(group, evenly(everyone, ALIKE_IMAGES), store, replace(settings, precision="fp32"))
+    some = _compared(group, reference_sample(everyone, group.content), store, replace(settings, precision="fp32"))
     try:
         return on_one_core(partial(lies_alike, some, RADIUS), torch.device("cpu")).share >= ALIKE
     except PlanError:  # the blocks would not take the window either

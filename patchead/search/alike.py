@@ -47,10 +47,22 @@ class Alike:
     multiplied: int = 0
     """Pairs of images that it took."""
 
+    @property
+    def facts(self) -> dict[str, float | None]:
+        """Give ``offset`` and ``alike``, None where no two images could be compared."""
+        known = bool(np.isfinite(self.offset))
+        return {"offset": self.offset if known else None, "alike": self.share if known else None}
+
 
 def night_sample(images: int) -> np.ndarray:
     """Choose by which of a night's first ``images`` it is told whether they lie as their prompts do, int64 (s,)."""
     return evenly(np.arange(images), ALIKE_IMAGES)
+
+
+def reference_sample(references: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Choose the references (R,) that are measured, one of each content, int64 (t,) ascending; ``content`` (N,)."""
+    _, first = np.unique(content[references], return_index=True)
+    return np.unique(evenly(references[np.sort(first)], ALIKE_IMAGES))
 
 
 def measure_alike(search: Search, grid: Grid, radius: int, measured: np.ndarray | None = None) -> Alike:
@@ -64,9 +76,7 @@ def measure_alike(search: Search, grid: Grid, radius: int, measured: np.ndarray 
         radius: of the window.
         measured: positions of the images that are compared with these, as `night_sample`; None: the same.
     """
-    references = search.vectors.references
-    _, first = np.unique(search.content[references], return_index=True)
-    some = np.unique(evenly(references[np.sort(first)], ALIKE_IMAGES))
+    some = reference_sample(search.vectors.references, search.content)
     asked = some if measured is None else measured
     allowed = reference_mask(search.content, search.part, asked, some)
     found = Pairs.of(search, None, grid, radius, asked, some).alike(allowed)

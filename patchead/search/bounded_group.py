@@ -14,7 +14,7 @@ from patchead.errors import PlanError
 from patchead.scoring.aggregate import Aggregation, neighbours
 from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.precision import dtype_of
-from patchead.search.alike import evenly
+from patchead.search.alike import Alike, evenly
 from patchead.search.bound_choice import (
     FULL,
     PROJECTION,
@@ -74,6 +74,12 @@ class BoundedScores:
         """Tell which images have no upper bound among their patch scores: bool (B,)."""
         return np.asarray(self.exact.all(axis=1))
 
+    def after(self, alike: Alike, compared: Comparison) -> BoundedScores:
+        """Add what was measured before for a window."""
+        multiplied = self.facts["multiplications"] + alike.multiplied / pairs_of(compared)
+        measured = {name: value for name, value in alike.facts.items() if value is not None}
+        return replace(self, facts={**self.facts, **measured, "multiplications": multiplied})
+
 
 @dataclass(frozen=True)
 class SearchedFully:
@@ -81,11 +87,18 @@ class SearchedFully:
 
     reason: str
     tried: float = 0.0
+    alike: Alike | None = None
+    """What was measured for a window."""
+
+    def after(self, alike: Alike, compared: Comparison) -> SearchedFully:
+        """Add what was measured before for a window."""
+        return replace(self, alike=alike, tried=self.tried + alike.multiplied / pairs_of(compared))
 
     def facts(self, *, symmetric: bool) -> dict[str, Any]:
         """Collect what `BoundedScores.facts` says of other searches; ``symmetric``: each pair is multiplied once."""
         multiplied = _full(symmetric=symmetric) + self.tried
-        return {"generator": f"{FULL}: {self.reason}", "searched": 1.0, "multiplications": multiplied}
+        measured = {} if self.alike is None else self.alike.facts
+        return {"generator": f"{FULL}: {self.reason}", "searched": 1.0, "multiplications": multiplied, **measured}
 
 
 def score_bounded(

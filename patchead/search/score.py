@@ -162,12 +162,13 @@ def score_query_block(
 def _found(compared: Comparison, goal: Goal, *, symmetric: bool, shown: float | None) -> BoundedScores | SearchedFully:
     """Scores by the window rule, else by bound and refine; or why the full search is to be done."""
     window = compared.aggregation.window
-    if window is not None and (found := score_by_window(compared)) is not None:
-        return found
+    told = None if window is None else score_by_window(compared)
+    if isinstance(told, BoundedScores):
+        return told
     refused = refused_on(compared.device, asked=shown is None and window is None)
-    if refused := refused or (lacks_memory(compared) if window is not None else ""):
-        return SearchedFully(refused)
-    return score_bounded(compared, goal, symmetric=symmetric, shown=shown)
+    refused = refused or (lacks_memory(compared) if window is not None else "")
+    found = SearchedFully(refused) if refused else score_bounded(compared, goal, symmetric=symmetric, shown=shown)
+    return found if told is None else found.after(told, compared)
 
 
 def _square(patches: int) -> tuple[int, int]:

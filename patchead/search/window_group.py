@@ -26,8 +26,8 @@ ALIKE = 0.88
 0.67 to 0.71, textures cropped and turned 0.70 to 0.84 (`jobs/benchmark.py alike --full`)."""
 
 
-def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedScores | None:
-    """Score images by the window rule (method.md §11); None where it is ``auto`` and the group does not lie alike.
+def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedScores | Alike:
+    """Score images by the window rule (method.md §11); where it is ``auto`` and they do not lie alike, tell how far.
 
     Args:
         compared: who is compared with whom.
@@ -44,12 +44,12 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
         sizes = _sizes(compared, radius)
     except PlanError:
         if asked == "auto":
-            return None
+            return Alike(0.0, np.inf)
         raise
     search = search_of(compared, sizes)
     lies = measure_alike(search, compared.grid, radius, compared.measured)
     if lies.share < ALIKE and asked == "auto":
-        return None
+        return lies
     known = bool(np.isfinite(lies.offset))  # else no two images can be compared: there is nothing to refuse by
     if known and lies.share < ALIKE and compared.grid.views == 1 and not anyway:
         raise SettingsError(_not_alike(compared, radius, lies))
@@ -61,8 +61,7 @@ def score_by_window(compared: Comparison, *, anyway: bool = False) -> BoundedSco
     )
     facts = {
         "generator": f"window rule r={radius}",
-        "offset": lies.offset if known else None,
-        "alike": lies.share if known else None,
+        **lies.facts,
         "searched": 1.0,
         "multiplications": window_share(compared.grid, radius, search.vectors.patches)
         + lies.multiplied / pairs_of(compared),

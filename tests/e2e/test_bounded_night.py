@@ -22,7 +22,7 @@ Score = Callable[..., RunRecord]
 SIZE, N, BAD = 128, 72, (7, 40)
 #: Of small patches, so that a window of nine is a small part of them.
 SETTINGS = {"encoder.image_size": 160, "scoring.fraction": 0.05, "explain.top": 5, "run.run_id": "r1"}
-SEARCH = {"search", "search_share", "search_refined"}
+SEARCH = {"search", "search_share", "search_refined", "search_alike", "search_offset"}
 
 
 def part(number: int) -> np.ndarray:
@@ -59,6 +59,7 @@ def test_every_row_and_picture_is_that_of_the_full_search(
     assert verdict["search"] in ("window", "projection")
     assert verdict["search_share"] < 0.5
     assert 0 < verdict["search_refined"] < 0.2
+    assert (verdict["search_alike"], verdict["search_offset"]) == (pytest.approx(1, abs=0.02), 0)
     assert record.scoring["searches"] == {verdict["search"]: 1}
     share = record.scoring["search_shares"][verdict["search"]]
     assert share["multiplications"] == pytest.approx(verdict["search_share"], abs=1e-6)

@@ -228,6 +228,7 @@ def test_all_blocks_of_a_night_tell_alike_whether_it_lies_as_its_prompt_does(
     score_groups(executor, plan, stage.groups.__getitem__, spec, stage.pool, advance=lambda _: None)
     staged = stage.folder.read_group("g")
     assert staged.search["generator"] == expected.search["generator"] == "window rule r=1"
+    assert staged.search["alike"] == pytest.approx(expected.search["alike"])
     np.testing.assert_array_equal(staged.patch_scores.reshape(n, -1), expected.patch_scores[:n])
 
 

@@ -132,6 +132,9 @@ def test_auto_takes_the_window_where_parts_lie_alike_and_a_window_elsewhere_is_r
     full = score_group(mixed, np.arange(30), aggregation=Aggregation(), memory_bytes=MEMORY)
     np.testing.assert_allclose(turned.image_scores, full.image_scores, rtol=0, atol=1e-6)
     assert not turned.search.get("generator", "full").startswith("window rule")
+    assert turned.search["alike"] < ALIKE  # is told, and counted, whatever is done instead
+    assert turned.search["offset"] > 0
+    assert turned.search["multiplications"] >= 0.5 + 45 / 30**2
     with pytest.raises(
         SettingsError, match=r"`window` must be .*; got 1\. In this group the nearest match .* lies \d.* only -?\d+%"
     ):
