@@ -104,7 +104,7 @@ QUICK: dict[Name, Callable[[], list[Record]]] = {
 }
 FULL: dict[Name, Callable[[], list[Record]]] = {
     Name.arithmetic: lambda: _of("arithmetic").arithmetic(),
-    Name.auto: lambda: _of("arithmetic").automatic(((32, 1024, 384), (100, 256, 1152)), repeats=9),
+    Name.auto: lambda: _of("arithmetic").automatic(((32, 1024, 384), (200, 256, 1152)), repeats=5),
     Name.scoring: lambda: _of("scoring").scoring(32, 1024, 384, precisions=("fp32", "bf16", "int8"), repeats=9),
     Name.scoring_large: lambda: _of("scoring").scoring(200, 256, 768, precisions=BOTH, repeats=5, name="scoring-large"),
     Name.memory: lambda: _of("memory").memory(_of("memory").FULL),

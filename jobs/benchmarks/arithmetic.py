@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from patchead.settings.resolve import settled_precision
 
 _SIDE, _DIM = 1024, 768
 _TURNS = 5
-_BEST = "speed of auto over the best"
+_BEST = f"speed of auto over the best of {', '.join(CANDIDATES)}"
 _NEAR = 0.4  # of the fastest one's speed in the probe
 
 
@@ -45,6 +46,7 @@ def arithmetic() -> list[Record]:
 def automatic(shapes: tuple[tuple[int, int, int], ...], *, repeats: int) -> list[Record]:
     """What `precision: auto` is worth: the whole scoring in what it settles on, over the same in each precision.
 
+    The target is against the best that `auto` chooses from: how the scores of the others differ is not measured.
     It is settled within its own call, as a worker does it: the warm-up has the probe in it, and later calls what the
     process remembers.
 
@@ -62,7 +64,10 @@ def automatic(shapes: tuple[tuple[int, int, int], ...], *, repeats: int) -> list
             cases = {name: partial(_scored, stored, name, settled) for name in ("auto", *names)}
             seconds = interleaved(dict[str, Callable[[], object]](cases), repeats if near else 1)
             speeds |= {name: ratio(seconds[name], seconds["auto"]) for name in names}
-        best, case = min(speeds, key=speeds.__getitem__), f"N={n} P={p} D={d}, auto is {settled['auto']}"
+        best, case = (
+            min(CANDIDATES, key=lambda name: speeds.get(name, inf)),
+            f"N={n} P={p} D={d}, auto is {settled['auto']}",
+        )
         figure = partial(Record, benchmark="auto", case=case, unit="x")
         records.append(figure(precision=best, metric=_BEST, value=speeds[best], target=">= 0.9"))
         records += [figure(precision=name, metric="speed of auto over this", value=speeds[name]) for name in speeds]
