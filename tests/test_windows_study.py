@@ -104,8 +104,8 @@ def test_planted_and_repeated_defects_by_every_way_are_in_the_tables(monkeypatch
     assert "-" not in planted_defects.rows[3]
     assert f"nearest {PLANTED.fraction:.0%}" in planted_defects.caption
     assert {row[-1] for row in moved.rows} == {"-"}
-    assert repeated.rows[4][:3] == ("mono", "hole", "same place")
-    assert repeated.rows[4][5].count(" / ") == 1
+    assert repeated.rows[6][:3] == ("mono", "hole", "same place")
+    assert repeated.rows[6][5].count(" / ") == 1
 
 
 @pytest.mark.parametrize(("auto", "told"), [(0.946, "auto 0.004 (at most 0.005: met)"), (0.9, "0.005: not met)")])

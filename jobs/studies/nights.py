@@ -34,7 +34,7 @@ STUDY = "nights"
 #: What is averaged: the lots of a product, or those of all textures.
 SURFACES = {"mono": ("mono",), "poly": ("poly",), "textures": TEXTURES}
 SIZES: dict[int, Callable[[str, int, str], Lot]] = {SIZE: lot_of, DEFAULT_SIZE: large_lot}
-FRACTIONS = (0.3, 0.05)
+FRACTIONS = (0.3, 0.1, 0.05)
 AGGREGATIONS = tuple(Aggregation("nearest", fraction, 0.01) for fraction in FRACTIONS)
 UPPER_FIT, LINEAR_MAD, LOG_MAD = "upper fit", "linear MAD", "log MAD"
 BEST = "best possible"
