@@ -169,7 +169,7 @@ def test_crops_of_defects_name_the_regions_that_show_them(archive: Path, tmp_pat
         (["--forget"], "add --product NAME"),
         (["--crops", "{tmp}"], "add --product NAME"),
         (["--crops", "{tmp}", "--product", "screw"], "one folder of images for each type"),
-        (["--file", "{tmp}/none.csv"], "cannot read {tmp}/none.csv"),
+        (["--file", "{tmp}/none.csv"], "{tmp}/none.csv does not exist. Check the path"),
         (["--file", "{tmp}/other.csv"], "has no column 'region'; it has 'image_id', 'type'"),
         (["--file", "{tmp}/gone.csv"], "1 of 1 regions of {tmp}/gone.csv are described by no published run"),
         (["--file", "{tmp}/twice.csv"], "row 2 of {tmp}/twice.csv says 'b' of x region 1, an earlier one 'a'"),
