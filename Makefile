@@ -37,7 +37,7 @@ $(BIN)/promtool: $(STAMP)
 	folder=$$(mktemp -d) && cd $$folder && apt-get download -qq prometheus && dpkg -x prometheus_*.deb . \
 		&& install usr/bin/prometheus usr/bin/promtool $(CURDIR)/$(BIN) && rm -r $$folder
 
-bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run; 30 minutes on two cores
+bench: $(STAMP)  ## speed and memory, ratios measured side by side in one run; aim: 30 minutes on two cores
 	$(BIN)/python jobs/benchmark.py
 
 eval: $(STAMP)  ## how good the scores are, on real and planted defects; half an hour, longer studies by name

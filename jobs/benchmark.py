@@ -28,7 +28,7 @@ INTRODUCTION = f"""
 
 <!-- Written by `jobs/benchmark.py --write docs/performance.md`: the tables that it made on this machine, no other. -->
 
-A section for each machine. `make bench` prints these tables in quick sizes, within {MINUTES} minutes on two cores
+A section for each machine. `make bench` prints these tables in quick sizes; aim: {MINUTES} minutes on two cores
 (`whole-run`), `jobs/benchmark.py --full` in the sizes of the targets. Cores are shared with other machines, so every
 ratio is the median of ratios taken turn by turn in one run; a second run moves them by 10 to 15 %. There are three
 turns or more, in full sizes two of `actors` and `night` and one of `embed`, in quick ones one of `embed`, `night`,
