@@ -89,10 +89,11 @@ def crops_of_lot(texture: str, number: int) -> list[np.ndarray]:
 @lru_cache(maxsize=16)
 def embedded(name: str, number: int, px: int = SIZE) -> np.ndarray:
     """float16 (n, P, D) of a lot's photos, the good ones first; the same for every study that asks."""
-    return _embedded(name, number, Features(DINO, px) if px == DEFAULT_SIZE else shared(DINO, SIZE))
+    return _embedded(name, number, px)
 
 
-def _embedded(name: str, number: int, features: Features) -> np.ndarray:
+def _embedded(name: str, number: int, px: int) -> np.ndarray:
+    features = Features(DINO, px) if px == DEFAULT_SIZE else shared(DINO, SIZE)
     if name in PRODUCTS:
         good, bad = cells_of_lot(name, number)
         return features.take(good + bad, LAYERS)
@@ -108,8 +109,7 @@ def lot_of(name: str, number: int, precision: str) -> Lot:
 
 def large_lot(name: str, number: int, precision: str) -> Lot:
     """The same photos at `DEFAULT_SIZE`; not kept."""
-    features = Features(DINO, DEFAULT_SIZE)
-    return Lot(name, number, GOOD[name], strip(_embedded(name, number, features), precision))
+    return Lot(name, number, GOOD[name], strip(_embedded(name, number, DEFAULT_SIZE), precision))
 
 
 def arithmetic(precision: str) -> str:
