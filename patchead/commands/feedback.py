@@ -64,11 +64,12 @@ def thresholds(
     Of labelled images alone: where only flagged images were looked at, the true recall is lower.
     """
     from patchead.errors import SettingsError
+    from patchead.review.thresholds import Labelled
     from patchead.review.thresholds import thresholds as of_products
-    from patchead.review.thresholds import unscored
 
     files = storage_of(lake, overrides)
-    found = of_products(lake, files, product or ())
+    labelled = Labelled.read(lake, files)
+    found = of_products(lake, files, product or (), labelled)
     known = {each.product or "" for each in found}
     if lacking := [name for name in product or () if name not in known]:
         raise SettingsError(f"{lake} has no verdict on a product {lacking[0]!r}. Without --product all are listed.")
@@ -76,7 +77,7 @@ def thresholds(
         say(out, f"No night is judged in {lake} yet: `patchead score` does.")
     for each in found:
         _print_product(each)
-    if unknown := unscored(lake, files):
+    if unknown := labelled.unscored:
         say(out, f"\n{unknown} labels do not count, of images that have no row in the table scores of {lake}.")
     _print_suggested(found)
 

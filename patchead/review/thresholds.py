@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from patchead.lake.tables import of_lane, read_rows
 from patchead.review.judged_again import JudgedGroup, Rule, judged_groups
-from patchead.review.labels import labels, unknown_images
+from patchead.review.labels import labels
 from patchead.review.like_runs import LikeRuns
 from patchead.review.rule_of_night import rule_of_night
 from patchead.review.suggested import starts, suggestions
@@ -87,7 +87,30 @@ class _LastNight:
     """Of its scored images."""
 
 
-def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) -> list[ProductThresholds]:
+@dataclass(frozen=True)
+class Labelled:
+    """Hold what people said of images, and the rows of these in the table of scores."""
+
+    said: dict[str, str]
+    rows: pa.Table
+    """Of all lanes."""
+
+    @classmethod
+    def read(cls, lake_uri: str, storage: Storage) -> Labelled:
+        """Read the labels of a lake and, once, the scores of their images. Raises `LakeError` where it cannot."""
+        said = labels(lake_uri, storage)
+        asked = [("image_id", "in", sorted(said))]
+        return cls(said, read_rows(lake_uri, storage, "scores", [*_LABELLED, "lane"], asked))
+
+    @property
+    def unscored(self) -> int:
+        """Count the labelled images of which the table of scores has no row, so that no product counts them."""
+        return len(set(self.said) - set(self.rows["image_id"].to_pylist()))
+
+
+def thresholds(
+    lake_uri: str, storage: Storage, products: Collection[str] = (), labelled: Labelled | None = None
+) -> list[ProductThresholds]:
     """Compare the present thresholds with those that the labels suggest, for each product that was ever judged.
 
     The groups that have labels, and the last night, are judged again at each threshold by the last night's rule: in a
@@ -96,6 +119,7 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
     Args:
         lake_uri, storage: the lake.
         products: these alone; default: all.
+        labelled: of the lake; default: it is read.
 
     Raises:
         LakeError: a table cannot be read.
@@ -103,9 +127,8 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
     columns = ["run_id", "night", "product", "group_id", "verdict_rule", "threshold_z", "accepted", "lane"]
     judged = of_lane(read_rows(lake_uri, storage, "verdicts", columns))
     judged = judged.filter(pc.is_valid(judged["verdict_rule"]))
-    said = labels(lake_uri, storage)
-    asked = [("image_id", "in", sorted(said))]
-    labelled = of_lane(read_rows(lake_uri, storage, "scores", [*_LABELLED, "lane"], asked))
+    labelled = labelled or Labelled.read(lake_uri, storage)
+    rows, said = of_lane(labelled.rows), labelled.said
     like = LikeRuns(lake_uri, storage)
     found = []
     for product in sorted(pc.unique(judged["product"]).to_pylist(), key=lambda name: name or ""):
@@ -113,18 +136,9 @@ def thresholds(lake_uri: str, storage: Storage, products: Collection[str] = ()) 
             continue
         last = _last_night(lake_uri, storage, product, judged.filter(_equal(judged["product"], product)))
         if last is not None:
-            theirs = labelled.filter(_equal(labelled["product"], product))
+            theirs = rows.filter(_equal(rows["product"], product))
             found.append(_of_product(lake_uri, storage, product, last, theirs, said, like))
     return found
-
-
-def unscored(lake_uri: str, storage: Storage) -> int:
-    """Count the labelled images of which the table of scores has no row, so that no product counts them.
-
-    Raises:
-        LakeError: a table cannot be read.
-    """
-    return len(unknown_images(lake_uri, storage, [{"image_id": image} for image in labels(lake_uri, storage)]))
 
 
 def _last_night(lake_uri: str, storage: Storage, product: str | None, judged: pa.Table) -> _LastNight | None:
