@@ -22,7 +22,11 @@ from patchead.scoring.similarity import cosine_maxima
 from patchead.threads import threads_of
 
 CANDIDATES = ("fp32", "int8")
-"""What `auto` chooses from on a CPU. bf16 and fp16 are not among them: how their scores differ is not measured."""
+"""What `auto` chooses from on a CPU.
+
+bf16 keeps the scores as int8 does and is about as fast (`jobs/benchmark.py fidelity arithmetic`): a night that goes on
+would change its arithmetic for what a probe errs by. fp16 was slower than fp32.
+"""
 CLEARLY_FASTER = 1.5
 """Times the speed of fp32 from which on another arithmetic is taken: fp32 is exact, and a probe of milliseconds errs by
 a tenth."""
@@ -43,7 +47,7 @@ def probe(device: str = "cpu", candidates: Iterable[str] = CANDIDATES) -> dict[s
     """Time `similarity.cosine_maxima` in each arithmetic, with all threads of torch.
 
     Blocks of 64 patches an image come first, and whoever is far behind there is not timed on those of 256: the whole
-    takes about 40 ms, also where integers are sixty times slower than fp32. The answer is kept: a process asks
+    takes about 50 ms, and 0.1 s where integers are sixty times slower than fp32. The answer is kept: a process asks
     its processor once for each number of threads.
 
     Args:

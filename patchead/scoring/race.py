@@ -8,20 +8,20 @@ from math import inf
 
 GIVE_UP = 4.0
 """Times the fastest: whoever takes longer is called no more."""
+_PATIENCE = 4  # calls before that: each thread that takes part for the first time prepares for milliseconds
 
 
 def race(runs: Mapping[str, Callable[[], object]], turns: int, device: str = "cpu") -> dict[str, float]:
     """Take the seconds of the fastest of ``turns`` calls of each, in turns.
 
     On a CPU they are the seconds in which a core worked for this process: on a busy machine the others' would decide.
-    Whoever is more than 4 times slower than the fastest after two calls (the first of which also prepares) is not
-    called again.
+    Whoever is more than 4 times slower than the fastest after four calls is not called again.
     """
     clock = time.process_time if device == "cpu" else time.perf_counter
     best = dict.fromkeys(runs, inf)
     for turn in range(turns):
         for name, run in runs.items():
-            if turn > 1 and best[name] > GIVE_UP * min(best.values()):
+            if turn >= _PATIENCE and best[name] > GIVE_UP * min(best.values()):
                 continue
             best[name] = min(best[name], _seconds(run, clock))
     return best

@@ -171,7 +171,7 @@ def test_a_worker_times_what_the_setting_needs(asked: str, device: str, timed: t
     assert to_time(asked, device) == timed
 
 
-def test_whoever_is_far_behind_is_called_twice_only() -> None:
+def test_whoever_is_far_behind_is_called_no_more() -> None:
     calls: list[str] = []
 
     def busy(name: str, seconds: float) -> None:
@@ -180,9 +180,21 @@ def test_whoever_is_far_behind_is_called_twice_only() -> None:
         while time.process_time() < end:
             pass
 
-    found = race({"quick": lambda: busy("quick", 0.002), "slow": lambda: busy("slow", 0.03)}, 5)
-    assert (calls.count("quick"), calls.count("slow")) == (5, 2)
+    found = race({"quick": lambda: busy("quick", 0.002), "slow": lambda: busy("slow", 0.03)}, 7)
+    assert (calls.count("quick"), calls.count("slow")) == (7, 4)
     assert 0.002 <= found["quick"] < found["slow"]
+
+
+def test_nobody_is_left_behind_for_what_a_thread_prepares_in_its_first_call() -> None:
+    costs = iter([0.03, 0.03, *[0.001] * 5])
+
+    def busy(seconds: float) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+
+    found = race({"ready": lambda: busy(0.002), "prepares twice": lambda: busy(next(costs))}, 7)
+    assert found["prepares twice"] < found["ready"]
 
 
 def test_the_processor_is_named_with_what_makes_it_fast() -> None:
