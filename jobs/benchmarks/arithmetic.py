@@ -46,7 +46,7 @@ def arithmetic() -> list[Record]:
 def automatic(shapes: tuple[tuple[int, int, int], ...], *, repeats: int) -> list[Record]:
     """What `precision: auto` is worth: the whole scoring in what it settles on, over the same in each precision.
 
-    The target is against the best that `auto` chooses from: how the scores of the others differ is not measured.
+    The target is against the best that `auto` chooses from; why not from all: `precision_probe.CANDIDATES`.
     It is settled within its own call, as a worker does it: the warm-up has the probe in it, and later calls what the
     process remembers.
 

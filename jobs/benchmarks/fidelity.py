@@ -1,4 +1,4 @@
-"""Does a cheaper way give the same answer? int8 against fp32, and panels of references, on real photos and weights."""
+"""Does a cheaper way give the same answer? int8 and bf16 against fp32, and panels, on real photos and weights."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_g
 from patchead.storage import Storage
 
 MEMORY = 4 * 10**9
+CHEAPER = ("int8", "bf16")
 LAYERS: dict[str, tuple[int, ...]] = {"last layer": (), "blocks 6+12": (6, 12)}
 _SIZE = 224
 
@@ -33,9 +34,9 @@ def fidelity(good: int, bad: int, panels: tuple[int, ...]) -> list[Record]:
         embeddings = _embed(pixels, layers)
         exact = _scores(embeddings, "fp32")
         case = f"ELPV poly {good}+{bad}, {name}"
-        if measurable(["int8"]):  # sums of integers are the same on every processor
-            records += _int8_records(case, exact, _scores(embeddings, "int8"), truth)
-        records += not_measured("fidelity", case, ["int8"], "change of AUROC")
+        for precision in measurable(CHEAPER):  # sums of integers are the same on every processor
+            records += _of_precision(precision, case, exact, _scores(embeddings, precision), truth)
+        records += not_measured("fidelity", case, CHEAPER, "change of AUROC")
         panel = partial(Record, benchmark="panels", case=case, precision="fp32")
         records.append(panel(metric="AUROC, all references", value=roc_auc_score(truth, exact)))
         for size in panels:
@@ -45,9 +46,9 @@ def fidelity(good: int, bad: int, panels: tuple[int, ...]) -> list[Record]:
     return records
 
 
-def _int8_records(case: str, exact: np.ndarray, int8: np.ndarray, truth: np.ndarray) -> list[Record]:
-    found = zip(differences(exact, int8, truth).items(), ("<= 0.002", ">= 0.999", "<= 0.001"), strict=True)
-    figure = partial(Record, benchmark="fidelity", case=case, precision="int8")
+def _of_precision(precision: str, case: str, exact: np.ndarray, cheap: np.ndarray, truth: np.ndarray) -> list[Record]:
+    found = zip(differences(exact, cheap, truth).items(), ("<= 0.002", ">= 0.999", "<= 0.001"), strict=True)
+    figure = partial(Record, benchmark="fidelity", case=case, precision=precision)
     return [figure(metric=metric, value=value, target=target) for (metric, value), target in found]
 
 
