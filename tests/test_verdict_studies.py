@@ -14,6 +14,7 @@ from studies.features import Features, Model
 from studies.findings import Finding
 from studies.lots import Lot, cells_of_lot, defective_at
 from studies.prompted import Draw
+from studies.strips import Sorted, scored
 
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.leave_one_out import score_group
@@ -79,7 +80,8 @@ def test_clear_defects_are_found_on_every_night_and_clean_nights_are_left_alone(
         for rate in lots.RATES[1:]:
             assert len(values[fraction, rate, nights.UPPER_FIT, "F1"]) == lots.draws_of(rate)
             assert min(values[fraction, rate, nights.BEST, "F1"]) == 1.0
-        assert min(values[fraction, 0.1, nights.UPPER_FIT, "F1"]) > 0.8  # 2 of 75 good ones beside 8 defective ones
+        for rule in (nights.UPPER_FIT, nights.LEVEL):
+            assert min(values[fraction, 0.1, rule, "F1"]) > 0.8  # 2 of 75 good ones beside 8 defective ones
 
 
 def test_best_f1_is_that_of_the_best_of_all_thresholds() -> None:
@@ -94,15 +96,21 @@ def test_best_f1_is_that_of_the_best_of_all_thresholds() -> None:
 def test_the_table_of_nights_says_mean_error_and_worst_night() -> None:
     findings = []
     for fraction in nights.FRACTIONS:
-        for rule in (nights.UPPER_FIT, nights.BEST, nights.LINEAR_MAD, nights.LOG_MAD):
+        for rule in (nights.UPPER_FIT, nights.BEST, nights.LINEAR_MAD, nights.LOG_MAD, nights.LEVEL):
             case = {"surface": "mono", "px": 448, "fraction": fraction, "rule": rule, "arithmetic": "fp32"}
             for rate in lots.RATES[1:]:
                 lot_values = [value for lot in range(5) for value in [0.5 + 0.1 * lot] * lots.draws_of(rate)]
                 findings.append(Finding("nights", {**case, "rate": rate}, "F1", tuple(lot_values)))
             if rule != nights.BEST:
                 findings.append(Finding("nights", {**case, "rate": 0.0}, "flagged", (0.0, 0.0, 0.0, 0.0, 0.05)))
-    means, by_rate = nights.sheets(findings)
+        for name in (nights.PLAIN, nights.LEVEL):
+            case = {"surface": "mono", "px": 448, "fraction": fraction, "rule": name, "arithmetic": "fp32"}
+            findings += [Finding("nights", {**case, "rate": rate}, "AUROC", (0.9, 0.8)) for rate in lots.RATES[1:]]
+    means, by_rate, levels = nights.sheets(findings)
     assert means.rows[0] == ("mono", "448", "30%", *["0.700 ± 0.071"] * 4, *["1.0% / 5.0%"] * 3)
+    assert levels.rows[:2] == tuple(
+        ("mono", "448", "30%", name, "0.8500", "0.700 ± 0.071", "1.0% / 5.0%") for name in (nights.PLAIN, nights.LEVEL)
+    )
     assert by_rate.rows[0] == ("mono", "448", "30%", nights.UPPER_FIT, *["0.70"] * 5)
     assert by_rate.header[4:] == ("1%", "2.5%", "5%", "10%", "20%")
 
@@ -198,7 +206,7 @@ def test_scores_of_a_night_are_those_of_its_images_alone() -> None:
     lot = lots.lot_of("mono", 1, "fp32")
     assert lot.distances.shape == (30, 30, 16)
     chosen, _ = lot.night(0.1, 0)
-    scores = dict(nights.scored(nights.Sorted.of(lot.distances, chosen), (Aggregation("nearest", 0.3, 0.01),)))
+    scores = dict(scored(Sorted.of(lot.distances, chosen), (Aggregation("nearest", 0.3, 0.01),)))
     direct = score_group(
         lots.embedded("mono", 1)[chosen],
         np.arange(len(chosen)),

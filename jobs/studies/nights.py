@@ -6,9 +6,11 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve
+from sklearn.metrics import precision_recall_curve, roc_auc_score
 
-from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.aggregate import Aggregation, image_scores
+from patchead.scoring.position_level import LEVEL as QUANTILE
+from patchead.scoring.position_level import above_position_level
 from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.resolve import settled_precision
 from studies.features import DINO
@@ -28,16 +30,19 @@ from studies.lots import (
     large_lot,
     lot_of,
 )
-from studies.strips import Sorted, scored
+from studies.strips import Sorted
 
 STUDY = "nights"
 #: What is averaged: the lots of a product, or those of all textures.
 SURFACES = {"mono": ("mono",), "poly": ("poly",), "textures": TEXTURES}
 SIZES: dict[int, Callable[[str, int, str], Lot]] = {SIZE: lot_of, DEFAULT_SIZE: large_lot}
-FRACTIONS = (0.3, 0.1, 0.05)
-AGGREGATIONS = tuple(Aggregation("nearest", fraction, 0.01) for fraction in FRACTIONS)
+FRACTIONS = (0.3, 0.2, 0.1, 0.05)
+TOP = 0.01
+AGGREGATIONS = tuple(Aggregation("nearest", fraction, TOP) for fraction in FRACTIONS)
 UPPER_FIT, LINEAR_MAD, LOG_MAD = "upper fit", "linear MAD", "log MAD"
 BEST = "best possible"
+#: The ranking, and its verdict, of image scores as they are and of those above the position level (method.md §9.1).
+PLAIN, LEVEL = "plain", "position level"
 NAMED = ("nights of", "px", "nearest")
 #: Mean F1 over the rates above 0 that the verdict should reach, and what it may flag of clean nights: mean, worst.
 TARGETS = {"mono": 0.85, "poly": 0.55, "textures": 0.82}
@@ -67,18 +72,28 @@ def of_lot(lot: Lot) -> Iterator[tuple[tuple[float, float, str, str], float]]:
     for rate in RATES:
         for draw in range(draws_of(rate)):
             chosen, truth = lot.night(rate, draw)
-            for aggregation, scores in scored(Sorted.of(lot.distances, chosen), AGGREGATIONS):
-                for rule, flagged in flagged_by(scores).items():
+            ordered = Sorted.of(lot.distances, chosen)
+            for aggregation in AGGREGATIONS:
+                patches = ordered.patch_scores(aggregation.aggregate, aggregation.fraction)
+                scores, above = (image_scores(of, TOP) for of in (patches, above_position_level(patches)))
+                rules = flagged_by(scores) | {LEVEL: _upper_fit(above)}
+                for rule, flagged in rules.items():
                     value = f1(truth, flagged) if rate else float(flagged.mean())
                     yield (aggregation.fraction, rate, rule, "F1" if rate else "flagged"), value
                 if rate:
                     yield (aggregation.fraction, rate, BEST, "F1"), best_f1(truth, scores)
+                    for name, of in ((PLAIN, scores), (LEVEL, above)):
+                        yield (aggregation.fraction, rate, name, "AUROC"), float(roc_auc_score(truth, of))
+
+
+def _upper_fit(scores: np.ndarray) -> np.ndarray:
+    return judge(scores, VerdictSettings(verdict="upper_fit")).flagged
 
 
 def flagged_by(scores: np.ndarray) -> dict[str, np.ndarray]:
     """What each rule flags of a night: bool (n,) each."""
     return {
-        UPPER_FIT: judge(scores, VerdictSettings(verdict="upper_fit")).flagged,
+        UPPER_FIT: _upper_fit(scores),
         LINEAR_MAD: judge(scores, VerdictSettings(verdict="mad")).flagged,
         LOG_MAD: judge(np.log(np.maximum(scores, 1e-6)), VerdictSettings(verdict="mad")).flagged,
     }
@@ -106,8 +121,8 @@ def best_f1(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def sheets(findings: list[Finding]) -> list[Sheet]:
-    """The mean over the rates beside its target, and F1 rate by rate."""
-    return [_means(findings), _by_rate(findings)]
+    """The mean over the rates beside its target, F1 rate by rate, and what the position level changes."""
+    return [_means(findings), _by_rate(findings), _levels(findings)]
 
 
 def mean_f1(findings: list[Finding], **case: str | int | float) -> tuple[float, float] | None:
@@ -155,6 +170,25 @@ def _by_rate(findings: list[Finding]) -> Sheet:
         f"once)."
     )
     return Sheet("The verdict by the rate of defects", caption, header, tuple(rows))
+
+
+def _levels(findings: list[Finding]) -> Sheet:
+    rows = []
+    for case in _cases():
+        for name, rule in ((PLAIN, UPPER_FIT), (LEVEL, LEVEL)):
+            ranked = [find(findings, "AUROC", **case, rule=name, rate=rate) for rate in RATES if rate]
+            mean = mean_f1(findings, **case, rule=rule)
+            if mean and all(ranked):
+                auroc = np.mean([finding.mean for finding in ranked if finding])
+                clean = mean_and_worst(find(findings, "flagged", **case, rule=rule))
+                rows.append((*_named(case), name, f"{auroc:.4f}", _with_error(mean), clean))
+    caption = (
+        f"Image scores as they are, and of what a patch scores above the {QUANTILE:.0%} quantile of its place over the "
+        "night (method.md §9.1), which is for parts that lie alike: cells do, textures do not. Image AUROC and F1 of "
+        f"{UPPER_FIT}, means over the rates."
+    )
+    header = (*NAMED, "score", "AUROC", f"F1, {UPPER_FIT}", "clean nights")
+    return Sheet("The verdict by the position level", caption, header, tuple(rows))
 
 
 def _cases() -> Iterator[Case]:

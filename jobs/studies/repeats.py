@@ -40,9 +40,14 @@ SINGLES = 2
 LOTS = 4
 RATE = 0.1
 TOP = 0.01
-FRACTIONS = (0.3, 0.1, 0.05)
-SUBSPACE, POSITION, RANKS = "subspace residual", "position level, nearest 30 %", "ranks 5 to 30 %"
-WAYS = (*(f"nearest {f:.0%}{more}" for f in FRACTIONS for more in ("", ", repeats")), SUBSPACE, POSITION, RANKS)
+FRACTIONS = (0.3, 0.2, 0.1, 0.05)
+SUBSPACE, RANKS = "subspace residual", "ranks 5 to 30 %"
+#: The position level (method.md §9.1) of what another way gives.
+POSITION = {way: f"position level, {way}" for way in ("nearest 20%", "nearest 10%, repeats")}
+WAYS = (
+    *(f"nearest {f:.0%}{more}" for f in FRACTIONS for more in ("", ", repeats")),
+    *(SUBSPACE, *POSITION.values(), RANKS),
+)
 #: What no planting may lose against one defective photo, and what an ordinary night may lose.
 LOSS, COST = 0.02, 0.005
 _MEMORY = 10**9
@@ -129,10 +134,11 @@ def by_way(group: Group, *, subspace: bool) -> dict[str, Scored]:
         patches = ordered.patch_scores(rule.aggregate, fraction)
         again = looked_again(group, patches, rule)
         name = f"nearest {fraction:.0%}"
-        out[name] = Scored(image_scores(patches, TOP), nobody)
-        out[f"{name}, repeats"] = Scored(image_scores(again.patch_scores, TOP), again.repeat_groups > 0)
-        if fraction == FRACTIONS[0]:
-            out[POSITION] = Scored(image_scores(above_position_level(patches), TOP), nobody)
+        found = {name: (patches, nobody), f"{name}, repeats": (again.patch_scores, again.repeat_groups > 0)}
+        for way, (scores, grouped) in found.items():
+            out[way] = Scored(image_scores(scores, TOP), grouped)
+            if way in POSITION:
+                out[POSITION[way]] = Scored(image_scores(above_position_level(scores), TOP), grouped)
     low, high = (int(neighbours(len(nobody) - 1, fraction)) for fraction in (min(FRACTIONS), max(FRACTIONS)))
     out[RANKS] = Scored(image_scores(ordered.distances[:, :, low:high].mean(axis=-1), TOP), nobody)
     if subspace:
@@ -256,7 +262,7 @@ def _nights(findings: list[Finding]) -> Sheet:
     rows = []
     for product in PRODUCTS:
         for way in WAYS:
-            plain = way.removesuffix(", repeats") if way not in (POSITION, RANKS) else WAYS[0]
+            plain = way.removesuffix(", repeats") if way.startswith("nearest") else WAYS[0]
             case: Case = {"night": "ordinary", "surface": product}
             at, base = (find(findings, "AUROC", **case, share=RATE, way=name) for name in (way, plain))
             flagged = find(findings, "flagged", **case, share=0.0, way=way)
