@@ -188,6 +188,11 @@ def score_samples(
             "photo are searched as a whole. Give one of the two up."
         )
     kept, embeddings, side_arrays = np.flatnonzero(samples.usable).tolist(), samples.embeddings, samples.side_arrays
+    if prompts is None and aggregation.position_level and side_arrays.motions is not None:
+        raise SettingsError(
+            "`position_level` and `align` cannot be combined: places of parts that were moved lie elsewhere in each "
+            "photo. Give one of the two up."
+        )
     queries = None
     content = [samples.content[i] for i in kept]
     parts = [None if part is None else part[i] for i in kept]
@@ -233,7 +238,12 @@ def score_samples(
         measured=None if prompts is None else night_sample(len(kept)),
     )
     done = finish_samples(
-        found.patch_scores, samples.grid, side_arrays, mask=mask, top_fraction=aggregation.image_top_fraction
+        found.patch_scores,
+        samples.grid,
+        side_arrays,
+        mask=mask,
+        top_fraction=aggregation.image_top_fraction,
+        position_level=compared.aggregation.position_level,
     )
     n, aligned = len(kept), samples.side_arrays.aligned
     search, exact = MapSearch(embeddings, found.n_references, compared, side_arrays, mask), found.exact_images

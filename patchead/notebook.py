@@ -49,6 +49,7 @@ _SETTINGS = {
     "flag_top": "scoring.flag_top",
     "min_batch": "scoring.min_batch",
     "repeats": "scoring.repeats",
+    "position_level": "scoring.position_level",
     "patch_threshold": "explain.patch_threshold",
     "precision": "scoring.precision",
     "schedule": "scoring.schedule",
@@ -81,6 +82,7 @@ def score(
     flag_top: float = 0.01,
     min_batch: int = 5,
     repeats: bool = False,
+    position_level: bool = False,
     patch_threshold: float | None = None,
     precision: str = "auto",
     schedule: str = "auto",
@@ -116,7 +118,9 @@ def score(
         flag_top: what the rule top flags: a share below 1, at least one image of it, or a count from 1.
         min_batch: fewer images than this are refused without ``prompts``.
         repeats: look for images that share a region, and score them without each other (method.md §9.2); they have one
-            number in ``repeat_group``. With ``aggregation``, its own field says so.
+            number in ``repeat_group``. With ``aggregation``, its own field says so, as of ``position_level``.
+        position_level: score a patch by what it exceeds the 75 % quantile of its place over the images by (method.md
+            §9.1): for parts that lie alike.
         patch_threshold: regions are where patch scores exceed this; default: found from images that are not flagged.
         precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
             faster. One that is slower than fp32 here gives a warning.
@@ -154,10 +158,11 @@ def score(
         >>> few.table["n_references"].to_pylist()
         [2, 2]
     """
-    if repeats and not (aggregation is None or aggregation.repeats):
-        raise SettingsError(
-            "repeats has no effect with aggregation, whose own field says so: Aggregation(repeats=True)."
-        )
+    for name, asked in (("repeats", repeats), ("position_level", position_level)):
+        if asked and not (aggregation is None or getattr(aggregation, name)):
+            raise SettingsError(
+                f"{name} has no effect with aggregation, whose own field says so: Aggregation({name}=True)."
+            )
     config = _checked(
         few_shot=bool(len(prompts)),
         preset=preset,
@@ -176,6 +181,7 @@ def score(
         flag_top=flag_top,
         min_batch=min_batch,
         repeats=repeats,
+        position_level=position_level,
         patch_threshold=patch_threshold,
         precision=precision,
         schedule=schedule,

@@ -9,6 +9,8 @@ import pytest
 
 import patchead
 from patchead.errors import ArchiveError, DecodeError, SettingsError
+from patchead.scoring.aggregate import Aggregation, image_scores
+from patchead.scoring.position_level import above_position_level
 from tests.helpers.e2e_tools import good_images, png, spoiled
 
 SMALL = {"encoder": "timm/test_vit", "weights": "random", "image_size": 64}
@@ -62,6 +64,26 @@ def test_the_highest_scores_are_drawn_with_their_heatmaps(photos: Path) -> None:
     assert (photo[32:64, 32:64, 0] - photo[32:64, 32:64, 1]).mean() > 150  # the planted square, on the left
     assert np.abs(heat - photo).mean() > 5
     assert scored.show(99).width > sheet.width
+
+
+def test_what_all_images_have_at_one_place_is_taken_off() -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(90, 110, (64, 64, 3), dtype=np.uint8) for _ in range(12)]
+    plain, found = (patchead.score(images, **SMALL, position_level=level) for level in (False, True))
+    expected = above_position_level(plain.patch_scores.reshape(12, -1))
+    np.testing.assert_allclose(found.patch_scores.reshape(12, -1), expected, atol=1e-6)
+    assert found.table["score"].to_pylist() == pytest.approx(image_scores(expected, 0.01).tolist(), abs=1e-6)
+    by_rule = patchead.score(images, **SMALL, aggregation=Aggregation(position_level=True))
+    assert by_rule.table.equals(found.table)
+    with pytest.raises(SettingsError, match=r"position_level has no effect with aggregation"):
+        patchead.score(images, **SMALL, position_level=True, aggregation=Aggregation())
+    with pytest.raises(SettingsError, match=r"`position_level` and `align` cannot be combined"):
+        patchead.score(images, **SMALL, aggregation=Aggregation(position_level=True), align=True)
+    prompted = [
+        patchead.score(images[6:], **SMALL, prompts=images[:6], aggregation=Aggregation(position_level=level))
+        for level in (False, True)
+    ]
+    assert prompted[0].table.equals(prompted[1].table)  # as repeats, of a rule
 
 
 def test_images_that_share_a_region_have_one_number_and_a_threshold_makes_the_boxes() -> None:

@@ -92,7 +92,7 @@ def test_planted_and_repeated_defects_by_every_way_are_in_the_tables(monkeypatch
     group = Group(embeddings, strip(embeddings), "fp32", (5, 5))
     case: Case = {"set": "repeats", "surface": "mono"}
     findings += windows_planted.of_repeats({("hole", "same place"): group}, 40, case)
-    assert len(findings) == 2 * (1 + 4 * 3) + 2 * len(repeats.FRACTIONS) * (1 + 3)
+    assert len(findings) == 2 * (1 + 4 * 3) + 2 * len(windows_planted.FRACTIONS) * (1 + 3)
     at: Case = {**case, "defect": "hole", "share": 0.2, "fraction": 0.05, "way": windows_planted.FULL}
     rule = Aggregation("nearest", 0.05, repeats.TOP)
     direct = score_group(embeddings[:50], np.arange(50), aggregation=rule, memory_bytes=10**8).image_scores

@@ -36,6 +36,7 @@ SHOWN = ("image AUROC", "pixel AUROC")
 LOSS = 0.005
 """What `auto` may lose against the full search in a row of a table."""
 SHARES = (0.0, *repeats.SHARES)
+FRACTIONS = (0.3, 0.1, 0.05)
 _PRECISION = "fp32"
 
 
@@ -116,7 +117,7 @@ def of_repeats(groups: dict[tuple[str, str], Group], good: int, case: Case) -> I
         alone = [np.r_[:good, photo] for photo in range(good, good + repeats.SINGLES)]
         for share in SHARES:
             nights = [np.arange(good + defective_at(share, good))] if share else alone
-            for fraction in repeats.FRACTIONS:
+            for fraction in FRACTIONS:
                 of: Case = {**case, "defect": defect, "place": place, "share": share, "fraction": fraction}
                 values, alike = {way: list[float]() for way in WAYS}, []
                 for night in nights:
@@ -184,7 +185,7 @@ def _repeated(findings: list[Finding]) -> Sheet:
     for surface in repeats.GOOD:
         for defect in repeats.DEFECTS:
             for place in repeats.PLACES:
-                for fraction in repeats.FRACTIONS:
+                for fraction in FRACTIONS:
                     at: Case = {"set": "repeats", "surface": surface, "defect": defect, "place": place}
                     cases: list[Case] = [{**at, "fraction": fraction, "share": share} for share in SHARES]
                     each = [_means(findings, SHOWN[0], [case], losses, digits=2) for case in cases]

@@ -253,7 +253,7 @@ class ScoreActor:
     ) -> None:
         """Finish the patch scores (N, V · P) that matching gave, and stage them."""
         settings, group = self._settings, job.group
-        done = self._finished(found.patch_scores, side_arrays)
+        done = self._finished(found.patch_scores, side_arrays, position_level=settings.aggregation.position_level)
         images = slice(group.queries)
         self._folder.write_group(
             group.group_id,
@@ -274,7 +274,7 @@ class ScoreActor:
             exact=None if exact is None else exact[images],
         )
 
-    def _finished(self, raw: np.ndarray, side_arrays: SideArrays) -> Finished:
+    def _finished(self, raw: np.ndarray, side_arrays: SideArrays, *, position_level: bool = False) -> Finished:
         settings = self._settings
         return finish_samples(
             raw,
@@ -282,6 +282,7 @@ class ScoreActor:
             side_arrays,
             mask=settings.mask,
             top_fraction=settings.aggregation.image_top_fraction,
+            position_level=position_level,
         )
 
     def _residuals(self, group: Group) -> np.ndarray:

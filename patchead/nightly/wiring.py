@@ -147,7 +147,7 @@ def limits(config: Config, actors: int, device: str, threads: int) -> Limits:
         actors=actors,
         device=device,
         threads=threads if device == "cpu" else 1,
-        shown=None if config.explain.heatmaps == "all" else config.explain.top,
+        shown=None if config.explain.heatmaps == "all" or aggregation.position_level else config.explain.top,
     )
 
 

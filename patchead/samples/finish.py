@@ -13,6 +13,7 @@ from patchead.samples.mask import ForegroundMask, mask_weights
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.views import merge_views
 from patchead.scoring.aggregate import image_scores
+from patchead.scoring.position_level import above_position_level
 from patchead.scoring.precision import prepare
 from patchead.scoring.similarity import one_way
 
@@ -28,16 +29,23 @@ class Finished:
 
 
 def finish_samples(
-    raw: np.ndarray, grid: tuple[int, int], side_arrays: SideArrays, *, mask: ForegroundMask | None, top_fraction: float
+    raw: np.ndarray,
+    grid: tuple[int, int],
+    side_arrays: SideArrays,
+    *,
+    mask: ForegroundMask | None,
+    top_fraction: float,
+    position_level: bool = False,
 ) -> Finished:
     """Make patch and image scores of the patch scores (N, V · P) that matching gave; NaN rows stay NaN (method.md §5).
 
     Few-shot: the nearest of the common prompts and of those warped onto the query. Mask: weights after matching.
     Batch alignment: every view's map is brought back into the original frame and averaged, and so are the views'
-    image scores, of their valid patches.
+    image scores, of their valid patches. Position level: of a whole group's samples, after the mask (§9.1).
 
     Raises:
-        ValueError: a mask is asked for and there is no attention.
+        ValueError: a mask is asked for and there is no attention; or the position level of moved views, whose places
+            lie elsewhere in each photo.
     """
     if side_arrays.own is not None:
         raw = np.minimum(raw, side_arrays.own)
@@ -45,6 +53,11 @@ def finish_samples(
         if side_arrays.attention is None:
             raise ValueError("a mask needs the attention of the samples")
         raw = raw * mask_weights(side_arrays.attention, mask)
+    moved = side_arrays.valid is not None and side_arrays.motions is not None
+    if position_level and moved:
+        raise ValueError("views that were moved have no position level")
+    if position_level:
+        raw = above_position_level(raw)
     if side_arrays.valid is None or side_arrays.motions is None:
         return Finished(raw.reshape(-1, *grid), image_scores(raw, top_fraction))
     views = raw.reshape(len(raw), -1, *grid)

@@ -24,7 +24,8 @@ class Aggregation:
 
     Examples:
         >>> Aggregation("farthest", fraction=0.1)
-        Aggregation(aggregate='farthest', fraction=0.1, image_top_fraction=0.01, repeats=False, window=None)
+        Aggregation(aggregate='farthest', fraction=0.1, image_top_fraction=0.01, repeats=False, window=None,
+                    position_level=False)
     """
 
     aggregate: Literal["nearest", "farthest"] = "nearest"
@@ -39,6 +40,8 @@ class Aggregation:
     window: int | Literal["auto"] | None = None
     """Compare a patch only with those within so many cells of its own place (method.md §11); auto: within 1 where the
     group lies alike. None: with all."""
+    position_level: bool = False
+    """Score a patch by what it exceeds the level of its place in the group by (method.md §9.1)."""
 
     def __post_init__(self) -> None:
         if self.window is not None and self.window != "auto" and not self.window >= 0:
@@ -52,12 +55,19 @@ class Aggregation:
 
     def few_shot(self) -> Aggregation:
         """Make the aggregation of few-shot mode: K = 1, the nearest prompt of all (method.md §3)."""
-        return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION, repeats=False)
+        return replace(self, aggregate="nearest", fraction=_SMALLEST_FRACTION, repeats=False, position_level=False)
 
     @property
     def finds_repeats(self) -> bool:
         """Tell whether repeats are looked for: not among the farthest references, nor within a window."""
         return self.repeats and self.aggregate == "nearest" and self.window is None
+
+    @property
+    def why_every_patch(self) -> str:
+        """Say why no patch may be left out of the search; empty where some may."""
+        if self.finds_repeats:
+            return "repeats need every patch"
+        return "the position level needs every patch" if self.position_level else ""
 
 
 def reference_mask(content: np.ndarray, part: np.ndarray, rows: Index, columns: Index) -> np.ndarray:

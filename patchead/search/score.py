@@ -57,18 +57,21 @@ def score_group(
             `alike.night_sample` chooses them where references are not of the night. None: the references do.
 
     Raises:
-        As `leave_one_out.score_group`; SettingsError: a window for a group that does not lie alike; or repeats, which
-            need every patch, with a window or ``bounded``.
+        As `leave_one_out.score_group`; SettingsError: a window for a group that does not lie alike; or repeats, with a
+            window or ``bounded``, or the position level, with a window auto or ``bounded``: they need every patch.
     """
     n, p, d = embeddings.shape
     part = np.full(n, -1, np.int64) if part is None else part
     windowed, bounded = aggregation.window is not None, schedule == BOUNDED or aggregation.window == "auto"
     tried = shown is not None and schedule not in (BOUNDED, WINDOWED)
-    why = SearchedFully("repeats need every patch") if tried and aggregation.finds_repeats else None
+    why = SearchedFully(aggregation.why_every_patch) if tried and aggregation.why_every_patch else None
     tried = tried and why is None
     if aggregation.repeats and (windowed or bounded):
         what = "window" if windowed else "schedule"
         raise SettingsError(f"`{what}` and `repeats` cannot be combined: repeats are looked for in the full search.")
+    if aggregation.position_level and bounded:
+        what = "window auto" if windowed else "schedule"
+        raise SettingsError(f"`{what}` and `position_level` cannot be combined: it needs the score of every patch.")
     if windowed or bounded or tried:
         compared = Comparison(
             blocks=[(np.arange(n), embeddings)],

@@ -51,6 +51,7 @@ _SCORES = (
     "scoring.window",  # which patches are compared
     *("scoring.aggregate", "scoring.fraction", "scoring.image_top_fraction"),
     *("scoring.repeats", "scoring.subspace"),  # images of a repeat are scored without each other
+    "scoring.position_level",
     "scoring.precision",
     "scoring.min_batch",  # whether there is a score
     *("scoring.max_references", "scoring.seed", "scoring.references"),  # who is compared with
@@ -182,12 +183,14 @@ def _without_effect(config: Config) -> set[str]:
     unused = set()
     if modes.few_shot(config):  # one nearest prompt, however few images
         few_shot = ("aggregate", "fraction", "min_batch", "max_references", "seed", "references", "repeats", "subspace")
-        unused |= {f"scoring.{name}" for name in few_shot}
+        unused |= {f"scoring.{name}" for name in (*few_shot, "position_level")}
     else:
         unused |= {key for key in DECIDES if key.startswith("prompts.")}
     scoring = config.scoring
     if scoring.aggregate == "farthest" or scoring.window != "off" or scoring.references == "accepted":
         unused.add("scoring.repeats")  # none is looked for
+    if not scoring.position_level:  # what was accepted before there was one can still be compared with
+        unused.add("scoring.position_level")
     has_level = scoring.by_accepted or (modes.few_shot(config) and scoring.verdict == "auto")
     if not has_level or scoring.threshold_z is not None or scoring.false_discovery is not None:
         unused.add("scoring.alpha")

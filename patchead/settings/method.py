@@ -97,6 +97,9 @@ class ScoringConfig(Section):
     a group that does not is refused. auto: 1 where it does, else the whole image."""
     repeats: bool = False
     """Find defects that images share, score those images without each other; neither with a window nor with bounded."""
+    position_level: bool = False
+    """Score a patch by what it exceeds the 75 % quantile of its place over the group by; for parts that lie alike. Not
+    with alignment, accepted references, bounded, or window auto."""
     subspace: bool = False
     """Also fill score_subspace: distance from the directions in which the group varies; it asks no neighbours."""
     min_batch: Annotated[int, Field(ge=2)] = 5

@@ -167,6 +167,23 @@ class Config(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _position_level_of_a_whole_group(self) -> Config:
+        scoring = self.scoring
+        against = {
+            "scoring.schedule bounded": (scoring.schedule == "bounded", "leaves patches out"),
+            "scoring.window auto": (scoring.window == "auto", "may leave patches out; a number does not"),
+            "scoring.references accepted": (scoring.references == "accepted", "scores however few images"),
+            "align.enabled true": (self.align.enabled, "moves parts, so that places lie elsewhere in each photo"),
+        }
+        for name, (given, why) in against.items():
+            if scoring.position_level and scoring.mode == "batch" and given:
+                raise ValueError(
+                    f"scoring.position_level needs the scores of a place in all images of the group, and {name} {why}; "
+                    "give one of the two up"
+                )
+        return self
+
 
 def _comparable(uri: str) -> str:
     """An address in the one form in which two of them can be compared."""

@@ -108,7 +108,14 @@ def aggregation_of(config: Config) -> Aggregation:
     scoring = config.scoring
     window = None if scoring.window == "off" else scoring.window
     repeats = scoring.repeats and not accepted_references(config)  # among which no image of the night hides
-    return Aggregation(scoring.aggregate, scoring.fraction, scoring.image_top_fraction, repeats=repeats, window=window)
+    return Aggregation(
+        scoring.aggregate,
+        scoring.fraction,
+        scoring.image_top_fraction,
+        repeats=repeats,
+        window=window,
+        position_level=scoring.position_level,
+    )
 
 
 def verdict_of(config: Config, product: str | None = None) -> VerdictSettings:

@@ -30,8 +30,9 @@ def without_use(config: Config) -> dict[str, WithoutUse]:
     """
     scoring, few_shot = config.scoring, config.scoring.mode == "few_shot"
     found = {"scoring.repeats": _why_no_repeats(scoring, few_shot=few_shot)} if scoring.repeats else {}
-    if scoring.subspace and few_shot:
-        found["scoring.subspace"] = WithoutUse("with prompts the group is not looked at as a whole", "false")
+    for name in ("subspace", "position_level"):
+        if getattr(scoring, name) and few_shot:
+            found[f"scoring.{name}"] = WithoutUse("with prompts the group is not looked at as a whole", "false")
     if scoring.alpha != _default("alpha"):
         found["scoring.alpha"] = _why_no_level(scoring, few_shot=few_shot)
     if scoring.verdict == "top":

@@ -33,6 +33,7 @@ from patchead.runtime.ray_executor import RayExecutor
 from patchead.schema import OK, RECEIPTS, table
 from patchead.scoring.aggregate import image_scores
 from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_group
+from patchead.scoring.position_level import above_position_level
 from patchead.scoring.repeats import repeat_groups
 from patchead.scoring.subspace import subspace_residuals
 from patchead.search.alike import night_sample
@@ -259,6 +260,26 @@ def test_repeats_are_found_and_scored_again_alike_by_any_number_of_actors(
     np.testing.assert_array_equal(staged.n_references, expected.n_references)
     assert list(staged.repeats) == [repeat.facts(number, GRID) for number, repeat in enumerate(expected.repeats, 1)]
     residuals = np.concatenate(list(subspace_residuals(lambda: [embeddings], D)))
+    np.testing.assert_allclose(staged.score_subspace, image_scores(residuals, 0.01), atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("repeats", [False, True])
+def test_the_position_level_is_that_of_the_whole_group(tmp_path: Path, schedule: str, repeats: bool) -> None:
+    embeddings = shared_mark(40, 35, D, [2, 9, 17, 25, 30])
+    rule = Aggregation(fraction=0.1, repeats=repeats, position_level=True)
+    store, group = stored(tmp_path, embeddings)
+    changes = {"max_references": 34} if schedule == "panel" else {"schedule": schedule}
+    panel = reference_panel(group.image_ids, 34, 0) if schedule == "panel" else None
+    raw = score_group(embeddings, np.arange(40), aggregation=rule, memory_bytes=MEMORY, panel=panel, grid=GRID)
+    settings = dataclasses.replace(SETTINGS, aggregation=rule, subspace=True)
+    stage = Stage(tmp_path, store, [group], InlineExecutor(), 4, settings=settings, repeats=repeats, **changes)
+    _, found = stage.run()
+    expected = above_position_level(raw.patch_scores)
+    np.testing.assert_allclose(found["g"].reshape(40, -1), expected, atol=1e-6)
+    staged = stage.folder.read_group("g")
+    np.testing.assert_allclose(staged.scores, image_scores(expected, 0.01), atol=1e-6)
+    residuals = np.concatenate(list(subspace_residuals(lambda: [embeddings], D)))  # another score, as it is
     np.testing.assert_allclose(staged.score_subspace, image_scores(residuals, 0.01), atol=1e-6)
 
 

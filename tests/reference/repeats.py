@@ -70,7 +70,7 @@ def burn_out(
 
 
 def above_position_level(a: list[list[float]]) -> list[list[float]]:
-    """method.md §9.1: a[i,p] less the 75 % quantile, interpolated, of a[·,p] over the images."""
+    """method.md §9.1: a[i,p] less the 75 % quantile, interpolated, of a[·,p] over the images; 0 below it."""
     out = [list(row) for row in a]
     for p in range(len(a[0])):
         column = sorted(row[p] for row in a)
@@ -79,5 +79,5 @@ def above_position_level(a: list[list[float]]) -> list[list[float]]:
         high = min(low + 1, len(column) - 1)
         level = column[low] + (place - low) * (column[high] - column[low])
         for i in range(len(a)):
-            out[i][p] = a[i][p] - level
+            out[i][p] = max(0.0, a[i][p] - level)
     return out

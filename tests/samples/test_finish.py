@@ -9,8 +9,9 @@ from patchead.samples.finish import finish_samples, own_distances
 from patchead.samples.mask import ForegroundMask
 from patchead.samples.side_arrays import SideArrays
 from patchead.samples.views import bring_back, over_all_views
-from patchead.scoring.aggregate import Aggregation
+from patchead.scoring.aggregate import Aggregation, image_scores
 from patchead.scoring.leave_one_out import score_group
+from patchead.scoring.position_level import above_position_level
 
 N, VIEWS, GRID, D = 7, 3, (4, 5), 6
 P = GRID[0] * GRID[1]
@@ -137,3 +138,17 @@ def test_bringing_back_ignores_what_is_not_valid() -> None:
     back, seen = bring_back(np.ones(GRID, np.float32), valid, np.eye(2, 3))
     assert not seen.any()
     assert not back.any()
+
+
+def test_the_position_level_is_of_what_the_mask_left_and_of_no_moved_views() -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.random((4, P)).astype(np.float32)
+    side_arrays = SideArrays(attention=rng.random((4, P)).astype(np.float32))
+    plain = finish_samples(raw, GRID, side_arrays, mask=ForegroundMask(), top_fraction=0.1)
+    found = finish_samples(raw, GRID, side_arrays, mask=ForegroundMask(), top_fraction=0.1, position_level=True)
+    expected = above_position_level(plain.patch_scores.reshape(4, -1))
+    np.testing.assert_allclose(found.patch_scores.reshape(4, -1), expected, atol=1e-7)
+    np.testing.assert_allclose(found.image_scores, image_scores(expected, 0.1), atol=1e-7)
+    moved = SideArrays(valid=np.ones((4, 3, P), bool), motions=np.zeros((4, 3, 2, 3)))
+    with pytest.raises(ValueError, match="no position level"):
+        finish_samples(np.tile(raw, 3), GRID, moved, mask=None, top_fraction=0.1, position_level=True)

@@ -228,6 +228,9 @@ def alike(n: int, p: int, d: int) -> np.ndarray:
     return (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
 
 
+LEVEL = Aggregation(position_level=True)
+
+
 @pytest.mark.parametrize(
     ("embeddings", "shown", "changes", "expected"),
     [
@@ -235,6 +238,7 @@ def alike(n: int, p: int, d: int) -> np.ndarray:
         (alike(60, 100, 64), 0.1, {"schedule": "row_stationary"}, "window"),
         (alike(60, 100, 64), 0.1, {"panel": np.arange(0, 60, 2)}, "window"),
         (alike(60, 100, 64), 0.1, {"aggregation": Aggregation(repeats=True)}, "full: repeats need every patch"),
+        (alike(60, 100, 64), 0.1, {"aggregation": LEVEL}, "full: the position level needs every patch"),
         (alike(60, 100, 64), 0.42, {}, "full: bounds cost more"),
         (alike(60, 100, 64), 0.5, {}, "full: most images are shown"),
         (alike(60, 100, 64), 0.1, {"memory_bytes": 8_000_000}, "full: memory_gb is too small for bounds"),

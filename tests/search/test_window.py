@@ -216,6 +216,11 @@ def test_a_window_and_repeats_are_not_combined_and_the_full_search_knows_none() 
         score_group(
             embeddings, np.arange(8), aggregation=Aggregation(repeats=True), memory_bytes=MEMORY, schedule="bounded"
         )
+    level = Aggregation(position_level=True)
+    with pytest.raises(SettingsError, match="`schedule` and `position_level` cannot be combined"):
+        score_group(embeddings, np.arange(8), aggregation=level, memory_bytes=MEMORY, schedule="bounded")
+    with pytest.raises(SettingsError, match="`window auto` and `position_level` cannot be combined"):
+        score_group(embeddings, np.arange(8), aggregation=replace(level, window="auto"), memory_bytes=MEMORY)
     with pytest.raises(ValueError, match=r"use search\.score\.score_group"):
         leave_one_out.score_group(embeddings, np.arange(8), aggregation=Aggregation(window=1), memory_bytes=MEMORY)
     for wrong in (-1, -3):

@@ -89,6 +89,7 @@ OTHER: dict[str, tuple[Any, dict[str, Any]]] = {
     "scoring.flag_top": (5, {"scoring.verdict": "top"}),
     "scoring.repeats": (True, {}),
     "scoring.subspace": (True, {}),
+    "scoring.position_level": (True, {}),
     "scoring.precision": ("bf16", {}),  # auto is fp32 or int8
     "scoring.schedule": ("bounded", {}),
     "scoring.window": (1, {}),

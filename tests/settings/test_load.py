@@ -160,6 +160,18 @@ def test_repeats_go_with_nothing_that_leaves_patches_out(other: str) -> None:
     assert f"scoring.repeats needs the distances of every patch, and {name} " in refusal("scoring.repeats=true", other)
 
 
+@pytest.mark.parametrize(
+    "other",
+    ["scoring.window=auto", "scoring.schedule=bounded", "scoring.references=accepted", "align.enabled=true"],
+)
+def test_the_position_level_is_of_all_patches_of_a_night_in_place(other: str) -> None:
+    told = (
+        f"scoring.position_level needs the scores of a place in all images of the group, and {other.replace('=', ' ')} "
+    )
+    assert told in refusal("scoring.position_level=true", other)
+    assert load_config(None, ["scoring.position_level=true", "scoring.window=1"], MINIMUM).scoring.position_level
+
+
 def test_a_product_has_its_own_threshold() -> None:
     given = MINIMUM | {"scoring.thresholds": {"a.b": {"z": 4}}}
     thresholds = load_config(None, ["scoring.thresholds.screw.z=2.6"], MINIMUM).scoring.thresholds

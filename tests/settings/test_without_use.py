@@ -40,6 +40,7 @@ ACCEPTED = ("scoring.references=accepted",)
         ("repeats=true", FEW_SHOT, "compared with prompts alone"),
         ("repeats=true", ACCEPTED, "compared with accepted ones"),
         ("subspace=true", FEW_SHOT, "with prompts the group is not looked at as a whole"),
+        ("position_level=true", FEW_SHOT, "with prompts the group is not looked at as a whole"),
     ],
 )
 def test_what_has_no_effect_is_refused(given: str, others: tuple[str, ...], told: str) -> None:
