@@ -70,7 +70,7 @@ def score(
     image_size: int | None = None,
     layers: Sequence[int] | str | None = None,
     fit: str | None = None,
-    prompts: Sequence[ImageLike] = (),
+    prompts: Sequence[ImageLike] | str | Path = (),
     rotations: Sequence[int] = (),
     align: Alignment | bool | None = None,
     mask: ForegroundMask | bool | None = None,
@@ -119,8 +119,8 @@ def score(
         min_batch: fewer images than this are refused without ``prompts``.
         repeats: look for images that share a region, and score them without each other (method.md §9.2); they have one
             number in ``repeat_group``. With ``aggregation``, its own field says so, as of ``position_level``.
-        position_level: score a patch by what it exceeds the 75 % quantile of its place over the images by (method.md
-            §9.1): for parts that lie alike.
+        position_level: score a patch by what it exceeds the 75 % quantile of its place over the images by: for parts
+            that lie alike (method.md §9.1).
         patch_threshold: regions are where patch scores exceed this; default: found from images that are not flagged.
         precision: fp32, fp16, bf16 or int8 products; auto is fp16 on a GPU, on a CPU int8 where a probe finds it
             faster. One that is slower than fp32 here gives a warning.
@@ -163,6 +163,7 @@ def score(
             raise SettingsError(
                 f"{name} has no effect with aggregation, whose own field says so: Aggregation({name}=True)."
             )
+    images, prompts = listed(images), listed(prompts)
     config = _checked(
         few_shot=bool(len(prompts)),
         preset=preset,
@@ -187,7 +188,6 @@ def score(
         schedule=schedule,
         memory_gb=memory_gb,
     )
-    images = listed(images)
     if len(images) < min_batch and not len(prompts):
         raise SettingsError(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")

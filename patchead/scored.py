@@ -89,7 +89,7 @@ class Scored:
         flags, ranks = self.table["is_anomalous"].to_pylist(), self.table["rank"].to_pylist()
         shown = np.array([rank is not None and (flag or rank <= TOP) for flag, rank in zip(flags, ranks, strict=True)])
         self._settle(np.flatnonzero(shown))
-        return colour_range(self.maps, shown)
+        return colour_range(self.maps, shown, self._region_threshold)
 
     def _settle(self, places: np.ndarray) -> None:
         """Put the scores of the full search in the place of bounds of the images at ``places``."""

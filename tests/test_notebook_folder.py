@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import patchead
 from patchead.errors import ArchiveError, DecodeError, SettingsError
+from patchead.maps.heatmap import colour_range, heatmap, overlay
 from patchead.scoring.aggregate import Aggregation, image_scores
 from patchead.scoring.position_level import above_position_level
 from tests.helpers.e2e_tools import good_images, png, spoiled
@@ -32,6 +34,29 @@ def test_a_folder_and_a_pattern_are_lists_of_their_images(photos: Path) -> None:
     assert pattern["image_id"].to_pylist() == sorted(map(str, photos.glob("*.png")))
     with pytest.raises(ArchiveError, match=r"no image in .*give a folder of photos, a pattern"):
         patchead.score(photos / "none", **SMALL)
+
+
+def test_prompts_are_a_folder_or_a_pattern_as_images_are(photos: Path) -> None:
+    good = sorted(photos.glob("good*.png"))
+    listed = patchead.score(photos, prompts=good, **SMALL).table
+    for prompts in (f"{photos}/good*.png", photos):
+        given = patchead.score(photos, prompts=prompts, **SMALL).table
+        same = prompts != photos  # of the folder, every photo is its own reference
+        assert (given.equals(listed)) == same
+    with pytest.raises(ArchiveError, match=r"no image in .*give a folder of photos"):
+        patchead.score(photos, prompts=photos / "none", **SMALL)
+
+
+def test_the_brightest_colour_is_that_of_the_nightly_job(photos: Path) -> None:
+    scored = patchead.score(photos, **SMALL, patch_threshold=0.9)
+    shown = np.array([rank is not None for rank in scored.table["rank"].to_pylist()])
+    assert scored.patch_scores.max() < 0.9
+    low, high = colour_range(scored.patch_scores, shown, 0.9)
+    assert high == 0.9
+    place = scored.table["rank"].to_pylist().index(1)
+    image = np.asarray(Image.open(scored.table["image_id"][place].as_py()).convert("RGB"))
+    heat = heatmap(scored.patch_scores[place], image.shape[1], image.shape[0], max_side=1024, fit="squash")
+    np.testing.assert_array_equal(scored.heatmap(place), overlay(image, heat, low, high))
 
 
 def test_a_corrupt_file_is_a_failed_row_with_its_reason(photos: Path) -> None:

@@ -162,6 +162,9 @@ def _refuse_unused(found: Sequence[Variant]) -> None:
 
 def _check(variant: Variant) -> None:
     prompts = variant.config.prompts
+    if variant.config.scoring.subspace and not variant.few_shot:
+        remedy = "It fills a second column of the nightly job, which an evaluation has not."
+        raise SettingsError(bad_value("scoring.subspace", True, "false in an evaluation", remedy))
     if variant.few_shot and (prompts.uri != PROMPTS_URI or prompts.manifest is not None):
         got = prompts.manifest if prompts.uri == PROMPTS_URI else prompts.uri
         remedy = "An evaluation draws its prompts from each class's own training images, without a manifest."

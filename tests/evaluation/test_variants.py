@@ -63,6 +63,7 @@ def test_nothing_swept_is_one_variant_and_fixed_overrides_lie_below_the_sweep() 
         (["scoring.fraction=0.1,0.3"], FEW_SHOT, "the same figures"),
         (["prompts.k=1,2"], (), "the same figures"),
         (["mask.threshold=0.1,0.2"], (), "the same figures"),
+        (["scoring.subspace=false,true"], (), "scoring.subspace must be false in an evaluation; got True"),
         ([], ("scoring.mode=few_shot", "prompts.uri=some/folder"), "dataset://train in an evaluation; got 'some/fold"),
         ([], (*FEW_SHOT, "prompts.manifest=list.txt"), "without a manifest"),
     ],
