@@ -24,7 +24,7 @@ from patchead.runtime.executor import RunTasks
 from patchead.scoring.conformal import benjamini_hochberg, conformal_p_values
 from patchead.scoring.drift import Drift
 from patchead.settings.model import Config
-from patchead.settings.modes import accepted_references
+from patchead.settings.modes import accepted_references, fewest_images
 from patchead.settings.resolve import level_of, needs_accepted
 from patchead.storage import Storage
 
@@ -72,13 +72,14 @@ class AcceptedGroups:
             SettingsError: of a group too few are left for its level.
             LakeError: the receipts of an accepted run cannot be read.
         """
+        judged = self.groups.keys() & _scored(groups, config)
         contents = {
             run_id: contents_of_run(config.lake.uri, storage, run_id)
-            for run_id in sorted({self.groups[name].run_id for name in groups if name in self.groups})
+            for run_id in sorted({self.groups[name].run_id for name in judged})
         }
         found, own, of = dict(self.groups), 0, 0
         for name, row in self.groups.items():
-            others = others_than(row, groups[name], contents[row.run_id]) if name in groups else row
+            others = others_than(row, groups[name], contents[row.run_id]) if name in judged else row
             if others is not row:
                 require_left(name, row, others, level_of(config, row.values["product"]))
                 found[name], own, of = others, own + len(row.scores) - len(others.scores), of + len(row.scores)
@@ -88,9 +89,11 @@ class AcceptedGroups:
 
 
 def find_accepted(
-    config: Config, storage: Storage, groups: Iterable[str], encoder_id: str, store: EmbeddingStore
+    config: Config, storage: Storage, groups: Mapping[str, pa.Table], encoder_id: str, store: EmbeddingStore
 ) -> AcceptedGroups:
     """Find the accepted groups that the settings ask for, and all that is needed of them, before anything is embedded.
+
+    A group that is too small to be scored needs none.
 
     Raises:
         SettingsError: a group has none of its encoder and settings, or too few scores for its level.
@@ -99,7 +102,7 @@ def find_accepted(
     if not needs_accepted(config):
         return AcceptedGroups({}, {})
     lake = config.lake.uri
-    found = choose(config, lake, storage, groups, encoder_id)
+    found = choose(config, lake, storage, _scored(groups, config), encoder_id)
     require_scores(found, config)
     embeddings = {}
     if accepted_references(config):
@@ -160,6 +163,11 @@ def drift_warnings(verdicts: pa.Table) -> list[str]:
         f"accepted ones, so that p-values do not hold: {', '.join(told)}{more}. Look at them, and accept a new night "
         "where they are good."
     ]
+
+
+def _scored(groups: Mapping[str, pa.Table], config: Config) -> list[str]:
+    """The groups that have enough images for scores."""
+    return [name for name, rows in groups.items() if rows.num_rows >= fewest_images(config)]
 
 
 def _none_of(rows: pa.Table) -> pa.Table:

@@ -28,7 +28,7 @@ from patchead.samples.recipe import SampleRecipe
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.settings.identity import Decides, identity_digest
 from patchead.settings.model import Config
-from patchead.settings.modes import accepted_references, few_shot, names_by_words
+from patchead.settings.modes import accepted_references, few_shot, fewest_images, names_by_words
 from patchead.settings.object_storage import storage
 from patchead.settings.resolve import (
     aggregation_of,
@@ -212,7 +212,7 @@ def explain_settings(
         encoder_id=encoder_id,
         lane=config.run.lane,
         archive_root=archive_root,
-        min_batch=1 if few_shot(config) or accepted_references(config) else config.scoring.min_batch,
+        min_batch=fewest_images(config),
         judging=JudgeSettings(
             verdict=verdict_of(config),
             heatmaps=explain.heatmaps,

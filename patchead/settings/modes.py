@@ -15,6 +15,11 @@ def accepted_references(config: Config) -> bool:
     return config.scoring.references == "accepted"
 
 
+def fewest_images(config: Config) -> int:
+    """Count the images that a group must have to be scored: whoever has prompts or accepted images needs no others."""
+    return 1 if few_shot(config) or accepted_references(config) else config.scoring.min_batch
+
+
 def names_by_words(config: Config) -> bool:
     """Tell whether regions are named by words."""
     return bool(config.naming.keywords) or config.naming.words is not None

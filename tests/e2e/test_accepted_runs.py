@@ -202,6 +202,35 @@ def test_a_product_that_nobody_accepted_is_named_with_those_that_are(
         tonight(other, score_night, tmp_path, **BY_REFERENCE)
 
 
+@pytest.mark.parametrize("settings", [{}, {"scoring.alpha": None, "scoring.false_discovery": 0.5}], ids=str)
+def test_a_group_that_is_too_small_for_scores_needs_nothing_accepted(
+    scored: Accepted, score_night: Score, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    """Two stray photos of another product, and two of a product of which images were accepted, one of them its own."""
+    archive = tmp_path / "archive"
+    write_group(archive, NIGHT, "screw", good_images(6, first_seed=200))
+    write_group(archive, NIGHT, "misc", good_images(2, first_seed=400))
+    write_group(archive, NIGHT, "nut", good_images(2, first_seed=100))
+    given = {name: value for name, value in {**BY_REFERENCE, **settings}.items() if value is not None}
+    lake, record = tonight(Accepted(archive, scored.lake), score_night, tmp_path, **given)
+    assert (record.ok, record.skipped) == (6, 4)
+    found = {row["product"]: row for row in rows(lake) if row["run_id"] == "r2"}
+    assert found["screw"]["p_value"] is not None
+    assert {found[name]["status"] for name in ("misc", "nut")} == {"too_few_images"}
+    assert "fewer than scoring.min_batch=5" in found["misc"]["error"]
+    strays = score_night(archive, lake, **{**given, "archive.night": NIGHT, "archive.products": ["misc"]})
+    assert (strays.state, strays.skipped) == ("published", 2)
+
+
+def test_a_small_group_that_is_compared_with_accepted_images_needs_some(
+    scored: Accepted, score_night: Score, tmp_path: Path
+) -> None:
+    archive = tmp_path / "archive"
+    write_group(archive, NIGHT, "misc", good_images(2, first_seed=400))
+    with pytest.raises(SettingsError, match=r"looked for product=misc\."):
+        tonight(Accepted(archive, scored.lake), score_night, tmp_path, **ACCEPTED)
+
+
 @pytest.mark.slow
 def test_false_discovery_is_over_the_whole_night(scored: Accepted, score_night: Score, tmp_path: Path) -> None:
     rate = 0.5
