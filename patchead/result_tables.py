@@ -235,9 +235,9 @@ VERDICTS_TABLE = Described(
         ("search_alike", pa.float64(), "How far parts lie alike: a window is for 0.88 or more; null if not measured."),
         ("search_offset", pa.float64(), "Median distance from a patch to its nearest match, in cells; or null."),
         ("accepted", pa.string(), "Name of the accepted run that the group was compared with; null without one."),
-        ("drift_p", pa.float64(), "Kolmogorov-Smirnov p of the unflagged scores, its and the accepted; else null."),
-        ("drift_shift", pa.float64(), "Their median less the accepted one, in accepted scales; else null."),
-        ("drift_scale", pa.float64(), "Their scale over the accepted one; null without an accepted run."),
+        ("drift_p", pa.float64(), "Kolmogorov-Smirnov p of unflagged scores, its and accepted; null below five."),
+        ("drift_shift", pa.float64(), "Their median less the accepted one, in accepted scales; null as `drift_p` is."),
+        ("drift_scale", pa.float64(), "Their scale over the accepted one; null as `drift_p` is."),
         ("encoder_id", pa.string(), "As in `scores`."),
         (
             "status",

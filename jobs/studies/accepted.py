@@ -91,7 +91,8 @@ def of_pair(pool: Pool, accepted: np.ndarray, tonight: np.ndarray) -> Iterator[t
         p = conformal_p_values(scores, null)
         for level in LEVELS:
             yield (references, metric_of(level)), float((p <= level * (1 + 1e-9)).mean())
-        yield (references, "warned"), float(drift(scores, null, limit).drifted())
+        moved = drift(scores, null, limit)
+        yield (references, "warned"), float(moved is not None and moved.drifted())
     bad = np.arange(POOL, POOL + DEFECTIVE)
     defective = conformal_p_values(pool.scores(bad, accepted), null)
     yield ("accepted", "defective"), float((defective <= LEVELS[0] * (1 + 1e-9)).mean())

@@ -191,8 +191,10 @@ def _drift_row(accepted: Accepted | None, scored: np.ndarray, verdict: Verdict) 
     """Columns of `VERDICTS` that tell how the group differs from its accepted one."""
     if accepted is None or not len(scored):
         return {}
-    found = drift(scored, accepted.scores, verdict.threshold_score)
-    return {"accepted": accepted.name, "drift_p": found.p, "drift_shift": found.shift, "drift_scale": found.scale}
+    row, found = {"accepted": accepted.name}, drift(scored, accepted.scores, verdict.threshold_score)
+    if found is None:
+        return row
+    return row | {"drift_p": found.p, "drift_shift": found.shift, "drift_scale": found.scale}
 
 
 def _repeats_json(staged: StagedGroup) -> str | None:

@@ -22,7 +22,7 @@ class Drift:
     """Hold how the unflagged part of a night's scores differs from that of the accepted ones."""
 
     p: float
-    """Of the two-sample Kolmogorov-Smirnov test; 1 where either part is too small to tell."""
+    """Of the two-sample Kolmogorov-Smirnov test."""
     shift: float
     """Night's median minus the accepted one, in accepted scales."""
     scale: float
@@ -32,13 +32,13 @@ class Drift:
         """Tell whether to warn: the test is significant, and the centre or the scale has moved by something.
 
         Args:
-            groups: of the night, each of which is tested.
+            groups: of the night that are tested: those that have a drift.
         """
         moved = abs(self.shift) >= SHIFT or not 1 / SCALE < self.scale < SCALE
         return moved and self.p < LEVEL / groups
 
 
-def drift(scores: np.ndarray, reference: np.ndarray, limit: float) -> Drift:
+def drift(scores: np.ndarray, reference: np.ndarray, limit: float) -> Drift | None:
     """Compare the unflagged parts of a night and of an accepted one (method.md §7.4).
 
     Both are cut at the same score, the lower of ``limit`` and of what stands apart among the accepted scores
@@ -49,6 +49,9 @@ def drift(scores: np.ndarray, reference: np.ndarray, limit: float) -> Drift:
         scores: float (N,), of the night; NaN does not count.
         reference: float (n,), of the accepted run.
         limit: score above which an image is flagged; infinity where none is.
+
+    Returns:
+        None where either part has fewer than five scores: it says nothing then.
 
     Examples:
         >>> night = np.linspace(0.10, 0.12, 200)
@@ -65,7 +68,7 @@ def drift(scores: np.ndarray, reference: np.ndarray, limit: float) -> Drift:
         limit = np.inf
     here, there = scores[scores <= limit], reference[reference <= limit]
     if min(len(here), len(there)) < _FEWEST:
-        return Drift(1.0, 0.0, 1.0)
+        return None
     from scipy.stats import ks_2samp  # half a second, for nights that are compared with an accepted one
 
     p = float(ks_2samp(here, there, method="asymp" if max(len(here), len(there)) > 1000 else "auto").pvalue)

@@ -378,3 +378,20 @@ def test_a_night_that_drifted_is_warned_of(scored: Accepted, tmp_path: Path) -> 
     assert "in 1 of 2 groups" in lines[0] and f"night={NIGHT}/product=screw (centre " in lines[0]
     (row,) = [r for r in table(lake, "verdicts").to_pylist() if r["product"] == "screw" and str(r["night"]) == NIGHT]
     assert row["drift_p"] < 0.005
+
+
+def test_groups_too_small_to_tell_are_no_tests_for_drift(
+    scored: Accepted, score_night: Score, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The coarse photos of above, beside a group of three images that are compared with accepted ones."""
+    archive = tmp_path / "archive"
+    coarse = {f"coarse{seed:02d}.png": png(texture(seed)[::2, ::2].repeat(2, 0).repeat(2, 1)) for seed in range(20)}
+    write_group(archive, NIGHT, "screw", coarse)
+    write_group(archive, NIGHT, "nut", good_images(3, first_seed=300))
+    lake, record = tonight(Accepted(archive, scored.lake), score_night, tmp_path, **ACCEPTED)
+    assert record.ok == 23
+    judged = {row["product"]: row for row in table(lake, "verdicts").to_pylist() if row["run_id"] == "r2"}
+    assert judged["nut"]["accepted"] == "october"
+    assert [judged["nut"][f"drift_{name}"] for name in ("p", "shift", "scale")] == [None] * 3
+    assert judged["screw"]["drift_p"] is not None
+    assert "drift: in 1 of 1 groups" in capsys.readouterr().err
