@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from rich.console import Console
 
+from patchead.errors import SettingsError
 from patchead.lake.accepted import Accepted
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
@@ -19,7 +20,7 @@ from patchead.nightly.group import GroupPrompts
 from patchead.nightly.own_scores import contents_of_run, others_than, require_left
 from patchead.plan.planned import PromptCounts
 from patchead.printed import say
-from patchead.review.references import choose, embeddings_of, require_scores
+from patchead.review.references import choose, embeddings_of, recorded_bits, require_scores
 from patchead.runtime.executor import RunTasks
 from patchead.scoring.conformal import benjamini_hochberg, conformal_p_values
 from patchead.scoring.drift import Drift
@@ -38,6 +39,8 @@ class AcceptedGroups:
     groups: Mapping[str, Accepted]
     references: Mapping[str, pa.Table]
     """Rows of the accepted images that are the references; empty where the night itself is."""
+    bits: Mapping[str, int] = field(default_factory=dict)
+    """How many the accepted 16-bit images of a group use, where ``archive.bit_depth`` left that to them."""
 
     def counts(self, groups: Iterable[str]) -> dict[str, PromptCounts] | None:
         """Count the references of groups for the plan; None where they are of the night itself."""
@@ -47,6 +50,29 @@ class AcceptedGroups:
         """Give groups what they are compared with in place of themselves; empty where it is themselves."""
         found = {name: self.references[name] for name in groups if name in self.references}
         return {name: GroupPrompts(rows, _none_of(rows), 0) for name, rows in found.items()}
+
+    def on_their_scale(self, found: Mapping[str, int]) -> dict[str, int]:
+        """Give 16-bit images the bits of the accepted ones that they are compared with.
+
+        Args:
+            found: bits that the night's images use, by group.
+
+        Returns:
+            By group; those without accepted bits are as they were.
+
+        Raises:
+            SettingsError: a group uses more than its accepted one; the text names both.
+        """
+        for name in sorted(self.bits.keys() & found.keys()):
+            row, there = self.groups[name], self.bits[name]
+            if found[name] > there:
+                raise SettingsError(
+                    f"{name} cannot be compared with {row.name!r} (run {row.run_id}): with archive.bit_depth=auto its "
+                    f"16-bit images use {found[name]} bits, and the accepted ones were read as {there}, on another "
+                    f"scale of brightness. Set archive.bit_depth={found[name]}, score the accepted night with it under "
+                    "a new run id, and accept that run."
+                )
+        return {name: self.bits.get(name, bits) for name, bits in found.items()}
 
     def facts(self) -> dict[str, Any]:
         """Collect what the run record says of them, by group."""
@@ -104,13 +130,15 @@ def find_accepted(
     lake = config.lake.uri
     found = choose(config, lake, storage, _scored(groups, config), encoder_id)
     require_scores(found, config)
-    embeddings = {}
+    embeddings, bits = {}, {}
+    if config.archive.bit_depth == "auto":
+        bits = recorded_bits(found, lake, storage)
     if accepted_references(config):
         scoring = config.scoring
         embeddings = embeddings_of(
             found, lake, storage, store, max_references=scoring.max_references, seed=scoring.seed
         )
-    return AcceptedGroups(found, embeddings)
+    return AcceptedGroups(found, embeddings, bits)
 
 
 def level_of_night(

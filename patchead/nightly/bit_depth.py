@@ -27,6 +27,7 @@ from patchead.runtime.executor import RunTasks
 from patchead.runtime.in_hand import Watch
 
 if TYPE_CHECKING:  # its plan brings torch, and the tasks that look at images need none
+    from patchead.nightly.accepted import AcceptedGroups
     from patchead.nightly.prompts import PromptSet
 
 LOOKED_AT = 32
@@ -37,19 +38,27 @@ _TIFFS_FIRST = 4  # their first bytes do not tell; where none of these has 16 bi
 def settle_night(
     groups: Mapping[str, pa.Table],
     prompts: PromptSet | None,
+    accepted: AcceptedGroups,
     settings: DecodeSettings,
     run_tasks: RunTasks,
     console: Console,
 ) -> dict[str, int]:
     """Settle the bits of a night's groups and print them; prompts and what they are compared with are alike.
 
-    Empty where ``archive.bit_depth`` fixes them. With ``prompts`` the names of their groups are in it, too.
+    Empty where ``archive.bit_depth`` fixes them. With ``prompts`` the names of their groups are in it, too. What is
+    compared with an ``accepted`` group has the bits of that.
+
+    Raises:
+        SettingsError: a group uses more bits than its accepted one.
     """
     if settings.bit_depth != "auto":
         return {}
     found = settle(prompts.with_their_groups(groups) if prompts else groups, settings, run_tasks)
     if prompts:
         found |= {name: found[prompts.name_of(name)] for name in groups if prompts.name_of(name) in found}
+    found = accepted.on_their_scale(found)
+    if prompts:
+        found |= {prompts.name_of(name): found[name] for name in accepted.bits if name in found}
     for bits in sorted(set(found.values())):
         names = [name for name in groups if found.get(name) == bits]
         text = f"         16-bit images use {bits} bits in {len(names)} of {len(groups)} groups, e.g. {names[0]}"

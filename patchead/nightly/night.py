@@ -111,7 +111,7 @@ class Night:
         accepted = find_accepted(self.config, self.storage, readable, encoder.encoder_id, store)
         by_manifest = self.plan(readable, encoder, prompts.counts(readable) if prompts else accepted.counts(readable))
         decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
-        self.bits = settle_night(readable, prompts, decoding, self.run_images, self.stages.console)
+        self.bits = settle_night(readable, prompts, accepted, decoding, self.run_images, self.stages.console)
         filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
         guides = self.guides(readable, prompts, filed)
         references = partial(prompts.of, filed) if prompts else lambda name: accepted.images([name]).get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 
@@ -17,6 +18,7 @@ from patchead.files import Folder, plain_name
 from patchead.lake.accepted import Accepted, list_accepted, read_accepted
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.run_tables import MANIFEST_FILE, RECEIPTS_FILE, read_table
+from patchead.lake.tables import read_rows
 from patchead.review.same_scores import difference
 from patchead.schema import MANIFEST, RECEIPTS
 from patchead.scoring.conformal import scores_needed
@@ -92,6 +94,26 @@ def _to_allow(n: int, setting: str) -> str:
     if setting.endswith("z"):
         return f"lower {setting} to {math.floor(-100 * ndtri(least)) / 100:g} or less"
     return f"raise {setting} to {math.ceil(1e4 * least) / 1e4:g} or more"
+
+
+def recorded_bits(accepted: Mapping[str, Accepted], lake_uri: str, storage: Storage) -> dict[str, int]:
+    """Look up how many bits the 16-bit images of accepted groups were found to use, as their runs recorded it.
+
+    Args:
+        accepted: by group id.
+        lake_uri, storage: the lake.
+
+    Returns:
+        By the same ids; without those whose accepted images have no such bits.
+
+    Raises:
+        LakeError: the table of runs cannot be read.
+    """
+    wanted = sorted({row.run_id for row in accepted.values()})
+    rows = read_rows(lake_uri, storage, "runs", ["run_id", "scoring_json"], [("run_id", "in", wanted)])
+    bits = {row["run_id"]: json.loads(row["scoring_json"] or "{}").get("bit_depth", {}) for row in rows.to_pylist()}
+    found = {group: bits.get(row.run_id, {}).get(row.values["group_id"]) for group, row in accepted.items()}
+    return {group: of for group, of in found.items() if of is not None}
 
 
 def embeddings_of(
