@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,11 @@ from patchead.archive.room import Room
 from patchead.errors import DecodeError
 
 _END = b"\xff\xd9"
-_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # no byte of the picture, restart or filling
+_START_OF_PICTURE, _END_OF_PICTURE, _SCAN = 0xD8, 0xD9, 0xDA
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_SCAN_HEADER = 6  # bytes behind its length, at least: of one colour
 _HUFFMAN, _QUANTIZATION = 0xC4, 0xDB
 _ZIGZAG = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
 _ZEROS = 64
@@ -29,10 +34,14 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def completed(data: bytes) -> bytes:
-    """Give a file that lacks its end marker one, in the place of the zeros that a disk may have filled up."""
-    if data.endswith(_END) or data.find(_END, _scan_of(data)) >= 0:
+    """Cut off what a camera appended to a file, or give one an end marker that lacks it.
+
+    The marker takes the place of zeros that a disk may have filled up. A file that ends in a marker is left as it is.
+    """
+    if data.endswith(_END):
         return data
-    return data.rstrip(b"\0") + _END
+    marker, end = _last_segment(data)
+    return data[: end + 2] if marker == _END_OF_PICTURE else data.rstrip(b"\0") + _END
 
 
 def pixels_of_jpeg(
@@ -87,7 +96,7 @@ def _refuse_cut_off(data: bytes, colorspace: str = "RGB") -> None:
     """Refuse data that end before the picture does: other data behind them would change it."""
     import simplejpeg
 
-    end = data.find(_END, _scan_of(data))
+    _, end = _last_segment(data)
     with damage_told():
         found, other = (
             simplejpeg.decode_jpeg(changed, colorspace=colorspace, strict=False)
@@ -100,12 +109,15 @@ def _refuse_cut_off(data: bytes, colorspace: str = "RGB") -> None:
 
 def _refuse_zeros_before_end(data: bytes) -> None:
     """Refuse zeros in the place of data, where they are not the codes of plain blocks: files filled up, then closed."""
-    if data[-_ZEROS - 2 : -2].strip(b"\0") or not data.endswith(_END):
+    if data[-_ZEROS - 2 : -2].strip(b"\0"):
+        return
+    _, last = _last_segment(data)
+    if data[last - _ZEROS : last].strip(b"\0"):  # the zeros are of what a camera appended
         return
     shortest = []  # what a code of zeros means, in each table
-    for marker, start in _segments(data):
+    for marker, start in takewhile(lambda segment: segment[0] != _SCAN, _segments(data)):
         place, end = start + 4, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        while marker == _HUFFMAN and place + 18 <= end:
+        while marker == _HUFFMAN and place + 18 <= min(end, len(data)):
             shortest.append(data[place + 17])
             place += 17 + sum(data[place + 1 : place + 17])
     if any(shortest):
@@ -113,22 +125,31 @@ def _refuse_zeros_before_end(data: bytes) -> None:
 
 
 def _refuse_missing_scans(data: bytes) -> None:
-    """Refuse a progressive JPEG without the scans that bring the last bits: it would be a blurred picture."""
-    left = dict[int, set[int]]()
-    place = _scan_of(data)
-    while place >= 0:
-        count = data[place + 4]
-        components = data[place + 5 : place + 5 + 2 * count : 2]
-        first, last, bits = data[place + 5 + 2 * count : place + 8 + 2 * count]
-        for component in components:
-            of_it = left.setdefault(component, set(range(64)))
-            if not bits & 0x0F:
-                of_it -= set(range(first, last + 1))
-        place = data.find(_SCAN, place + 2)
+    """Refuse a JPEG without the scans that bring a colour, or its last bits: it would be a blurred picture."""
+    left, progressive = dict[int, set[int]](), False
+    for marker, place in _segments(data):
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        header = data[place + 4 : end]
+        if marker in _START_OF_FRAME:
+            progressive = marker in _PROGRESSIVE
+            left = {component: set(range(64 if progressive else 1)) for component in header[6::3]}
+        elif marker == _SCAN:
+            if end > len(data) - len(_END) or len(header) < _SCAN_HEADER:
+                raise DecodeError("truncated: cut off in the header of a scan")
+            for component in left.keys() & set(header[1:-3:2]):
+                left[component] -= _brought(header, progressive=progressive)
+            if not any(left.values()):
+                return
     if missing := sum(bool(of_it) for of_it in left.values()):
-        raise DecodeError(
-            f"truncated: cut off, a progressive JPEG that lacks the last scans of {missing} of {len(left)} colours"
-        )
+        raise DecodeError(f"truncated: cut off, a JPEG that lacks the last scans of {missing} of {len(left)} colours")
+
+
+def _brought(header: bytes, *, progressive: bool) -> set[int]:
+    """The coefficients that are whole after a scan; not progressive, a colour has one scan, and is counted as one."""
+    first, last, bits = header[-3:]
+    if not progressive:
+        return {0}
+    return set() if bits & 0x0F else set(range(first, last + 1))
 
 
 def frame_of(data: bytes) -> tuple[int, int, int, int] | None:
@@ -155,21 +176,21 @@ def steps_of(data: bytes) -> np.ndarray | None:
     return None
 
 
-def _scan_of(data: bytes) -> int:
-    """Where the first scan begins: behind the notes, which may hold a whole JPEG of their own."""
-    return next((place for marker, place in _segments(data) if marker == _SCAN[1]), 0)
+def _last_segment(data: bytes) -> tuple[int, int]:
+    """Marker and place of the last segment: the end marker, or the segment that is cut off."""
+    return (deque(_segments(data), maxlen=1) or [(0, len(data))])[0]
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and place of each segment up to the first scan."""
-    place, marker = 2, 0
-    while place + 4 <= len(data) and data[place] == 0xFF and marker != _SCAN[1]:
+    """Marker and place of each segment up to the end marker; what lies between them is skipped, as libjpeg does."""
+    place = len(_END)
+    while found := _MARKER.search(data, place):
+        place = found.start()
         marker = data[place + 1]
-        if marker == 0xFF:  # a fill byte
-            place += 1
-            continue
         yield marker, place
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in (_START_OF_PICTURE, _END_OF_PICTURE):
+            return
+        place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
 
 
 def read_deep_jpeg(data: bytes, frame: tuple[int, int, int, int], max_pixels: int) -> Deep:
