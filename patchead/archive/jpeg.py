@@ -57,17 +57,14 @@ def pixels_of_jpeg(
     """
     import simplejpeg
 
-    _refuse_zeros_before_end(data)
+    refuse_unsaid(data)
     how: dict[str, Any] = {} if room is None else {"colorspace": "RGBX", "buffer": room.of(*image.size)}
     try:
-        pixels = simplejpeg.decode_jpeg(data, fastupsample=not smooth_colour, **how)[..., :3]
+        return simplejpeg.decode_jpeg(data, fastupsample=not smooth_colour, **how)[..., :3]
     except ValueError as exc:
         if "premature end" in str(exc).lower():
             _refuse_cut_off(data)
-        return _by_pillow(image)
-    if image.info.get("progressive"):
-        _refuse_missing_scans(data)
-    return pixels
+    return _by_pillow(image)
 
 
 def refuse_incomplete(data: bytes) -> None:
@@ -78,12 +75,22 @@ def refuse_incomplete(data: bytes) -> None:
     """
     import simplejpeg
 
-    _refuse_zeros_before_end(data)
+    refuse_unsaid(data)
     try:
         simplejpeg.decode_jpeg(data, colorspace="CMYK")
     except ValueError as exc:
         if "premature end" in str(exc).lower():
             _refuse_cut_off(data, "CMYK")
+
+
+def refuse_unsaid(data: bytes) -> None:
+    """Refuse a JPEG that was `completed` and lacks what libjpeg does without in silence: scans, data that are zeros.
+
+    Raises:
+        DecodeError: it does.
+    """
+    _refuse_zeros_before_end(data)
+    _refuse_missing_scans(data)
 
 
 def _by_pillow(image: Image.Image) -> np.ndarray:

@@ -76,8 +76,10 @@ def _reduced_jpeg(data: bytes, side: int, max_pixels: int) -> np.ndarray | None:
     scale = side / max(width, height, 1)
     if scale > _WORTH:
         return None
+    whole = jpeg.completed(data)
     with suppress(ValueError, *DAMAGE):  # libjpeg has something to say: `decode` tells what it means
         least = {"min_height": max(1, round(height * scale)), "min_width": max(1, round(width * scale))}
-        pixels = simplejpeg.decode_jpeg(jpeg.completed(data), **least)
+        pixels = simplejpeg.decode_jpeg(whole, **least)
+        jpeg.refuse_unsaid(whole)
         return np.ascontiguousarray(upright(pixels, orientation_of(Image.open(BytesIO(data), formats=["JPEG"]))))
     return None

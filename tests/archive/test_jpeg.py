@@ -16,31 +16,51 @@ from PIL import Image
 
 from patchead.archive import jpeg
 from patchead.archive.decode import decode
+from patchead.archive.reduced import decode_at_least
 from patchead.errors import DecodeError
 from tests.helpers.sample_files import encode, picture
 
 PHOTO = Image.fromarray(cv2.GaussianBlur(picture(3, 96, 80), (0, 0), 2))
 END, SCAN = b"\xff\xd9", b"\xff\xda"
 MODES = {"colour": "RGB", "grey": "L", "inks": "CMYK"}
-ONE_SCAN = {name: encode(PHOTO.convert(mode), "JPEG", quality=90) for name, mode in MODES.items()}
-MANY_SCANS = {
-    f"progressive {name}": encode(PHOTO.convert(mode), "JPEG", quality=90, progressive=True)
-    for name, mode in MODES.items()
-}
-RESTARTS = {"restart markers": encode(PHOTO, "JPEG", quality=90, progressive=True, restart_marker_rows=1)}
-FILES = ONE_SCAN | MANY_SCANS | RESTARTS
-PIXELS = {name: decode(data) for name, data in FILES.items()}
-TELLING = (END, SCAN, b"\xff\xd8\xff\xe0", b"\xff\xd0", b"\xff\xff", b"\xff\0", b"\xff\xc4\0\x10", b"\xff\xe1\xff\xff")
-APPENDED = st.lists(st.one_of(st.binary(max_size=40), st.sampled_from(TELLING)), min_size=1, max_size=9).map(b"".join)
 
 
 def segment(marker: int, content: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
 
 
-def scans(data: bytes) -> list[int]:
+def scans(data: bytes | bytearray) -> list[int]:
     """Where the scans of a file begin that has no notes."""
     return [found.start() for found in re.finditer(SCAN, data)]
+
+
+def colour_by_colour(*, progressive: bool) -> bytes:
+    """Three grey pictures in one file, each colour in scans of its own."""
+    found = b""
+    for number, channel in enumerate(PHOTO.convert("YCbCr").split(), 1):
+        data = bytearray(encode(channel, "JPEG", quality=90, progressive=progressive))
+        for place in scans(data):
+            data[place + 5] = number
+        frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+        three = data[frame + 4 : frame + 9] + b"\x03" + b"".join(bytes([colour, 0x11, 0]) for colour in (1, 2, 3))
+        found = found or bytes(data[:frame]) + segment(data[frame + 1], bytes(three))
+        found += data[frame + 13 : -2]
+    return found + END
+
+
+ONE_SCAN = {name: encode(PHOTO.convert(mode), "JPEG", quality=90) for name, mode in MODES.items()}
+MANY_SCANS = {
+    f"progressive {name}": encode(PHOTO.convert(mode), "JPEG", quality=90, progressive=True)
+    for name, mode in MODES.items()
+} | {
+    "colour by colour": colour_by_colour(progressive=False),
+    "progressive colour by colour": colour_by_colour(progressive=True),
+}
+RESTARTS = {"restart markers": encode(PHOTO, "JPEG", quality=90, progressive=True, restart_marker_rows=1)}
+FILES = ONE_SCAN | MANY_SCANS | RESTARTS
+PIXELS = {name: decode(data) for name, data in FILES.items()}
+TELLING = (END, SCAN, b"\xff\xd8\xff\xe0", b"\xff\xd0", b"\xff\xff", b"\xff\0", b"\xff\xc4\0\x10", b"\xff\xe1\xff\xff")
+APPENDED = st.lists(st.one_of(st.binary(max_size=40), st.sampled_from(TELLING)), min_size=1, max_size=9).map(b"".join)
 
 
 def motion_photo(data: bytes) -> bytes:
@@ -84,7 +104,7 @@ def test_what_follows_a_missing_end_marker_ends_in_pixels_or_in_a_decode_error(n
 
 
 @pytest.mark.parametrize("behind", [b"", END, bytes(900), motion_photo(END)], ids=["cut", "closed", "filled", "video"])
-@pytest.mark.parametrize("name", ["progressive colour", "progressive grey", "restart markers"])
+@pytest.mark.parametrize("name", MANY_SCANS | RESTARTS)
 def test_what_was_cut_off_before_a_scan_is_refused(name: str, behind: bytes) -> None:
     data = FILES[name]
     for place in scans(data)[1:]:
@@ -114,6 +134,11 @@ def test_notes_between_scans_are_no_scans_and_no_end(name: str) -> None:
         np.testing.assert_array_equal(decode(noted + SCAN), PIXELS[name])
 
 
+@pytest.mark.parametrize("name", ["colour by colour", "progressive colour by colour"])
+def test_a_file_of_three_grey_pictures_is_a_colour_picture(name: str) -> None:
+    assert np.abs(PIXELS[name].astype(int) - np.array(PHOTO)).mean() < 3
+
+
 @pytest.mark.parametrize("name", MANY_SCANS)
 def test_the_scans_of_a_thumbnail_do_not_count(name: str) -> None:
     data = FILES[name]
@@ -121,9 +146,17 @@ def test_the_scans_of_a_thumbnail_do_not_count(name: str) -> None:
     np.testing.assert_array_equal(decode(noted + SCAN), PIXELS[name])
     for place in scans(data)[1:]:
         cut = noted[: len(noted) - len(data) + place]
-        if name != "progressive inks":
-            with pytest.raises(DecodeError, match="truncated"):
-                decode(cut + END)
+        with pytest.raises(DecodeError, match="last scans"):
+            decode(cut + END)
+
+
+@pytest.mark.parametrize("behind", [b"", END], ids=["cut", "closed"])
+@pytest.mark.parametrize("name", MANY_SCANS)
+def test_in_little_what_was_cut_off_is_refused_too(name: str, behind: bytes) -> None:
+    data = FILES[name]
+    for place in scans(data)[1:]:
+        with pytest.raises(DecodeError, match="truncated"):
+            decode_at_least(data[:place] + behind, 24)
 
 
 def test_megabytes_are_walked_through_in_no_time() -> None:
