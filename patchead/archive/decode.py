@@ -110,7 +110,7 @@ def _jpeg(data: bytes, max_pixels: int, room: Room | None) -> np.ndarray | Deep:
     whole = jpeg.completed(data)
     with _opened(whole, max_pixels) as image:
         if image.mode not in ("L", "RGB"):
-            jpeg.refuse_incomplete(whole)
+            jpeg.refuse_incomplete(whole, image)
             return _eight_bit(image)
         large = image.width * image.height >= LARGE
         # A small one is resized by Pillow, which would have to leave out each fourth byte, and by less.

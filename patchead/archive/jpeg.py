@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import BytesIO
 from itertools import takewhile
 from typing import Any
 
@@ -21,11 +23,15 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # no byte of the picture
 _START_OF_PICTURE, _END_OF_PICTURE, _SCAN = 0xD8, 0xD9, 0xDA
 _START_OF_FRAME = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _SCAN_HEADER = 6  # bytes behind its length, at least: of one colour
 _HUFFMAN, _QUANTIZATION = 0xC4, 0xDB
 _ZIGZAG = sorted(range(64), key=lambda at: (at // 8 + at % 8, at // 8 if (at // 8 + at % 8) % 2 else at % 8))
 _ZEROS = 64
-_OTHER_DATA = bytes(range(0x35, 0x75)) * 4  # no marker in it, and not what libjpeg puts in the place of what is missing
+_OTHER_DATA = bytes(range(0x35, 0x75)) * 4  # not what libjpeg puts in the place of what is missing
+_OTHER_DATA += b"".join(
+    bytes([0xFF, restart]) + _OTHER_DATA for restart in range(0xD0, 0xD8)
+)  # which may be waited for
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -59,28 +65,24 @@ def pixels_of_jpeg(
 
     refuse_unsaid(data)
     how: dict[str, Any] = {} if room is None else {"colorspace": "RGBX", "buffer": room.of(*image.size)}
-    try:
+    with suppress(ValueError):  # libjpeg has something to say
         return simplejpeg.decode_jpeg(data, fastupsample=not smooth_colour, **how)[..., :3]
-    except ValueError as exc:
-        if "premature end" in str(exc).lower():
-            _refuse_cut_off(data)
-    return _by_pillow(image)
+    return _by_pillow(data, image)
 
 
-def refuse_incomplete(data: bytes) -> None:
+def refuse_incomplete(data: bytes, image: Image.Image) -> None:
     """Refuse a JPEG of inks, which `pixels_of_jpeg` does not take, where its data end too early.
 
     Raises:
-        DecodeError: they do.
+        DecodeError: damaged, or they do.
     """
     import simplejpeg
 
     refuse_unsaid(data)
     try:
         simplejpeg.decode_jpeg(data, colorspace="CMYK")
-    except ValueError as exc:
-        if "premature end" in str(exc).lower():
-            _refuse_cut_off(data, "CMYK")
+    except ValueError:
+        _by_pillow(data, image)
 
 
 def refuse_unsaid(data: bytes) -> None:
@@ -93,25 +95,24 @@ def refuse_unsaid(data: bytes) -> None:
     _refuse_missing_scans(data)
 
 
-def _by_pillow(image: Image.Image) -> np.ndarray:
+def _by_pillow(data: bytes, image: Image.Image) -> np.ndarray:
     """What libjpeg warns of, Pillow takes or refuses."""
     with damage_told():
-        return np.array(image.convert("RGB"))
+        found = np.asarray(image)
+    _refuse_cut_off(data, found, lambda changed: np.asarray(Image.open(BytesIO(changed), formats=["JPEG"])))
+    return np.array(image.convert("RGB"))
 
 
-def _refuse_cut_off(data: bytes, colorspace: str = "RGB") -> None:
-    """Refuse data that end before the picture does: other data behind them would change it."""
-    import simplejpeg
-
+def _refuse_cut_off(data: bytes, found: np.ndarray, decoded: Callable[[bytes], np.ndarray]) -> None:
+    """Refuse data that end before the picture does: other data behind them would change its rows (H, W, …)."""
+    if any(marker in _ARITHMETIC for marker, _ in _segments(data)):  # its last zeros are left out, for many blocks
+        return
     _, end = _last_segment(data)
     with damage_told():
-        found, other = (
-            simplejpeg.decode_jpeg(changed, colorspace=colorspace, strict=False)
-            for changed in (data, data[:end] + _OTHER_DATA + data[end:])
-        )
-    changed = np.flatnonzero((found != other).any(axis=(1, 2)))
-    if len(changed):
-        raise DecodeError(f"truncated: cut off, its data end at row {changed[0]} of {len(found)}")
+        other = decoded(data[:end] + _OTHER_DATA + data[end:])
+    for row, (one, another) in enumerate(zip(found, other, strict=True)):
+        if not np.array_equal(one, another):
+            raise DecodeError(f"truncated: cut off, its data end at row {row} of {len(found)}")
 
 
 def _refuse_zeros_before_end(data: bytes) -> None:

@@ -10,6 +10,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,15 +35,17 @@ def scans(data: bytes | bytearray) -> list[int]:
     return [found.start() for found in re.finditer(SCAN, data)]
 
 
-def colour_by_colour(*, progressive: bool) -> bytes:
-    """Three grey pictures in one file, each colour in scans of its own."""
+def colour_by_colour(*, progressive: bool, across: int = 1) -> bytes:
+    """Three grey pictures in one file, each colour in scans of its own, brightness ``across`` times as wide."""
     found = b""
-    for number, channel in enumerate(PHOTO.convert("YCbCr").split(), 1):
+    brightness, *colours = PHOTO.convert("YCbCr").split()
+    wide = brightness.resize((across * brightness.width, brightness.height))
+    for number, channel in enumerate([wide, *colours], 1):
         data = bytearray(encode(channel, "JPEG", quality=90, progressive=progressive))
         for place in scans(data):
             data[place + 5] = number
         frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
-        three = data[frame + 4 : frame + 9] + b"\x03" + b"".join(bytes([colour, 0x11, 0]) for colour in (1, 2, 3))
+        three = data[frame + 4 : frame + 9] + b"\x03" + bytes([1, across << 4 | 1, 0, 2, 0x11, 0, 3, 0x11, 0])
         found = found or bytes(data[:frame]) + segment(data[frame + 1], bytes(three))
         found += data[frame + 13 : -2]
     return found + END
@@ -57,6 +60,10 @@ MANY_SCANS = {
     "progressive colour by colour": colour_by_colour(progressive=True),
 }
 RESTARTS = {"restart markers": encode(PHOTO, "JPEG", quality=90, progressive=True, restart_marker_rows=1)}
+SCANS_WITH_RESTARTS = {
+    f"restart markers, {name}": encode(PHOTO.convert(mode), "JPEG", quality=90, restart_marker_rows=1)
+    for name, mode in MODES.items()
+}
 FILES = ONE_SCAN | MANY_SCANS | RESTARTS
 PIXELS = {name: decode(data) for name, data in FILES.items()}
 TELLING = (END, SCAN, b"\xff\xd8\xff\xe0", b"\xff\xd0", b"\xff\xff", b"\xff\0", b"\xff\xc4\0\x10", b"\xff\xe1\xff\xff")
@@ -157,6 +164,52 @@ def test_in_little_what_was_cut_off_is_refused_too(name: str, behind: bytes) -> 
     for place in scans(data)[1:]:
         with pytest.raises(DecodeError, match="truncated"):
             decode_at_least(data[:place] + behind, 24)
+
+
+@pytest.mark.parametrize("behind", [b"", END], ids=["cut", "closed"])
+@pytest.mark.parametrize("name", SCANS_WITH_RESTARTS | RESTARTS)
+def test_what_was_cut_off_before_a_restart_is_refused(name: str, behind: bytes) -> None:
+    data = (SCANS_WITH_RESTARTS | RESTARTS)[name]
+    restarts = [found.start() for found in re.finditer(b"\xff[\xd0-\xd7]", data)]
+    assert len(restarts) > 4
+    for place in restarts:
+        for kept in (0, 1, 2):
+            with pytest.raises(DecodeError, match="truncated"):
+                decode(data[: place + kept] + behind)
+
+
+@pytest.mark.parametrize("name", ["colour", "grey", "inks", "progressive grey"])
+def test_bytes_between_its_segments_are_no_damage_and_hide_none(name: str) -> None:
+    data = FILES[name]
+    tables = data.index(b"\xff\xdb")
+    for changed in (data[:tables] + b"ab" + data[tables:], data[:-2] + bytes(range(65, 91)) * 9 + END):
+        np.testing.assert_array_equal(decode(changed), PIXELS[name])
+        for share in (0.4, 0.7, 0.9):
+            start = scans(changed)[0] + 20
+            cut = changed[: start + int((len(data) - start) * share)]
+            with pytest.raises(DecodeError, match="truncated"):
+                decode(cut + END)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_third_of_the_colours_width_is_not_read_by_turbojpeg_and_refused_where_cut_off(progressive: bool) -> None:
+    data = colour_by_colour(progressive=progressive, across=3)
+    wide = np.array(PHOTO.resize((240, 96)))
+    with pytest.raises(ValueError, match="subsampling"):
+        simplejpeg.decode_jpeg(data)
+    assert np.abs(decode(data).astype(int) - wide).mean() < 3
+    start = scans(data)[0] + 20
+    for place in range(start, len(data) - 20, 97):
+        with pytest.raises(DecodeError, match="truncated"):
+            decode(data[:place] + END)
+
+
+def test_what_arithmetic_coding_leaves_out_at_the_end_is_not_missing() -> None:
+    data = encode(Image.new("L", (640, 640), 90), "JPEG", quality=90)
+    coded = segment(0xC9, struct.pack(">BHHB", 8, 640, 640, 1) + b"\1\x11\0") + segment(0xDA, b"\1\1\0\0\x3f\0")
+    arithmetic = data[: data.index(b"\xff\xc0")] + coded + b"\xff\0\xcf\xe1\x30\x6a" + END  # by jpegtran
+    for file in (arithmetic, arithmetic[:20] + b"ab" + arithmetic[20:]):
+        np.testing.assert_allclose(decode(file), 90, atol=1)
 
 
 def test_megabytes_are_walked_through_in_no_time() -> None:
