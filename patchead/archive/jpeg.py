@@ -46,8 +46,12 @@ def completed(data: bytes) -> bytes:
     """
     if data.endswith(_END):
         return data
-    marker, end = _last_segment(data)
-    return data[: end + 2] if marker == _END_OF_PICTURE else data.rstrip(b"\0") + _END
+    marker, place = _last_segment(data)
+    if marker == _END_OF_PICTURE:
+        return data[: place + len(_END)]
+    bare = data.rstrip(b"\0")
+    in_a_scan = len(bare) >= _behind(data, place)
+    return data[: len(bare) + in_a_scan] + _END  # one zero may be the last of the picture
 
 
 def pixels_of_jpeg(
@@ -124,7 +128,7 @@ def _refuse_zeros_before_end(data: bytes) -> None:
         return
     shortest = []  # what a code of zeros means, in each table
     for marker, start in takewhile(lambda segment: segment[0] != _SCAN, _segments(data)):
-        place, end = start + 4, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        place, end = start + 4, _behind(data, start)
         while marker == _HUFFMAN and place + 18 <= min(end, len(data)):
             shortest.append(data[place + 17])
             place += 17 + sum(data[place + 1 : place + 17])
@@ -136,7 +140,7 @@ def _refuse_missing_scans(data: bytes) -> None:
     """Refuse a JPEG without the scans that bring a colour, or its last bits: it would be a blurred picture."""
     left, progressive = dict[int, set[int]](), False
     for marker, place in _segments(data):
-        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        end = _behind(data, place)
         header = data[place + 4 : end]
         if marker in _START_OF_FRAME:
             progressive = marker in _PROGRESSIVE
@@ -172,7 +176,7 @@ def frame_of(data: bytes) -> tuple[int, int, int, int] | None:
 def steps_of(data: bytes) -> np.ndarray | None:
     """Read by what the 64 coefficients of its brightness were rounded, row by row: int64 (64,); None where untold."""
     for marker, start in _segments(data):
-        place, end = start + 4, start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        place, end = start + 4, _behind(data, start)
         while marker == _QUANTIZATION and place < min(end, len(data)):
             wide, number = divmod(data[place], 16)
             values = np.frombuffer(data[place + 1 : place + 1 + 64 * (1 + bool(wide))], ">u2" if wide else np.uint8)
@@ -198,7 +202,12 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         yield marker, place
         if marker in (_START_OF_PICTURE, _END_OF_PICTURE):
             return
-        place += 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
+        place = _behind(data, place)
+
+
+def _behind(data: bytes, place: int) -> int:
+    """Where the segment that begins at ``place`` ends, by its length, which counts itself."""
+    return place + 2 + max(2, int.from_bytes(data[place + 2 : place + 4], "big"))
 
 
 def read_deep_jpeg(data: bytes, frame: tuple[int, int, int, int], max_pixels: int) -> Deep:

@@ -212,6 +212,18 @@ def test_what_arithmetic_coding_leaves_out_at_the_end_is_not_missing() -> None:
         np.testing.assert_allclose(decode(file), 90, atol=1)
 
 
+def test_a_last_byte_of_zeros_is_of_the_picture_where_the_end_marker_is_missing() -> None:
+    endings = set()
+    for seed in range(400):
+        pixels = picture(seed, 16, 16)
+        data = encode(pixels if seed % 2 else np.repeat(pixels[..., :1], 3, axis=-1), "JPEG", quality=60)
+        endings.add(data[-4:-2])
+        for behind in (b"", bytes(1), bytes(700), b"\xff", b"\xff" + bytes(9)):
+            np.testing.assert_array_equal(decode(data[:-2] + behind), decode(data))
+    assert b"\xff\0" in endings
+    assert len([ending for ending in endings if ending[1] == 0]) > 1
+
+
 def test_megabytes_are_walked_through_in_no_time() -> None:
     data = FILES["progressive colour"]
     content = np.random.default_rng(1).integers(0, 256, 6_000_000, np.uint8)
