@@ -112,8 +112,9 @@ def _refuse_cut_off(data: bytes, found: np.ndarray, decoded: Callable[[bytes], n
     if any(marker in _ARITHMETIC for marker, _ in _segments(data)):  # its last zeros are left out, for many blocks
         return
     _, end = _last_segment(data)
+    own = data[:end].rstrip(b"\xff")  # half a marker, or what fills up before one: with other data another marker
     with damage_told():
-        other = decoded(data[:end] + _OTHER_DATA + data[end:])
+        other = decoded(own + _OTHER_DATA + data[len(own) :])
     for row, (one, another) in enumerate(zip(found, other, strict=True)):
         if not np.array_equal(one, another):
             raise DecodeError(f"truncated: cut off, its data end at row {row} of {len(found)}")
@@ -214,7 +215,7 @@ def read_deep_jpeg(data: bytes, frame: tuple[int, int, int, int], max_pixels: in
     """Read a JPEG of more than 8 bits (extended or lossless): its header tells its largest value.
 
     Raises:
-        DecodeError: damaged, too large, or neither grey nor colour.
+        DecodeError: damaged, cut off, too large, or neither grey nor colour.
     """
     import imagecodecs
 
@@ -222,8 +223,11 @@ def read_deep_jpeg(data: bytes, frame: tuple[int, int, int, int], max_pixels: in
     check_size(width, height, max_pixels)
     if components not in (1, 3):
         raise DecodeError(f"unsupported: {bits}-bit JPEG of {components} components; allowed are grey and colour")
+    data = completed(data)
+    refuse_unsaid(data)
     with damage_told():
         values: Any = imagecodecs.jpeg_decode(data)
+    _refuse_cut_off(data, values, imagecodecs.jpeg_decode)  # it never says so
     values = values[..., None] if values.ndim == 2 else values
     if values.dtype != np.uint16 or values.shape != (height, width, components):
         raise DecodeError(f"damaged: a {bits}-bit JPEG that gives {values.dtype} {values.shape}")

@@ -6,8 +6,10 @@ import io
 import re
 import struct
 import time
+from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import simplejpeg
@@ -33,6 +35,11 @@ def segment(marker: int, content: bytes) -> bytes:
 def scans(data: bytes | bytearray) -> list[int]:
     """Where the scans of a file begin that has no notes."""
     return [found.start() for found in re.finditer(SCAN, data)]
+
+
+def halves(data: bytes) -> list[int]:
+    """The middles of pairs in the picture's data whose first byte would begin a marker."""
+    return [found.start() + 1 for found in re.finditer(b"\xff\0", data) if found.start() > scans(data)[0] + 14]
 
 
 def colour_by_colour(*, progressive: bool, across: int = 1) -> bytes:
@@ -178,6 +185,17 @@ def test_what_was_cut_off_before_a_restart_is_refused(name: str, behind: bytes) 
                 decode(data[: place + kept] + behind)
 
 
+@pytest.mark.parametrize("name", ONE_SCAN)
+def test_what_was_cut_off_in_half_a_pair_is_refused_as_cut_off(name: str) -> None:
+    photo = Image.fromarray(picture(3, 96, 80)).convert(MODES[name])
+    data = encode(photo, "JPEG", quality=95)
+    assert len(halves(data)) > 5
+    for place in halves(data)[:20]:
+        for behind in (b"", END, bytes(300)):
+            with pytest.raises(DecodeError, match="truncated"):
+                decode(data[:place] + behind)
+
+
 @pytest.mark.parametrize("name", ["colour", "grey", "inks", "progressive grey"])
 def test_bytes_between_its_segments_are_no_damage_and_hide_none(name: str) -> None:
     data = FILES[name]
@@ -189,6 +207,32 @@ def test_bytes_between_its_segments_are_no_damage_and_hide_none(name: str) -> No
             cut = changed[: start + int((len(data) - start) * share)]
             with pytest.raises(DecodeError, match="truncated"):
                 decode(cut + END)
+
+
+DEEP: dict[str, dict[str, Any]] = {
+    "12 bits": {"level": 95, "bitspersample": 12},
+    "16 bits, lossless": {"lossless": True, "bitspersample": 16},
+    "8 bits, lossless": {"lossless": True, "bitspersample": 8},
+}
+
+
+@pytest.mark.parametrize("colour", [False, True], ids=["grey", "colour"])
+@pytest.mark.parametrize("name", DEEP)
+def test_a_deep_or_lossless_one_is_read_whole_or_refused(name: str, colour: bool) -> None:
+    bits = DEEP[name]["bitspersample"]
+    values = (np.array(PHOTO) if colour else np.array(PHOTO)[..., 0].copy()).astype(
+        np.uint8 if bits == 8 else np.uint16
+    )
+    data = bytes(imagecodecs.jpeg8_encode(values << (bits - 8), **DEEP[name]))
+    expected, start = decode(data), scans(data)[0] + 20
+    for behind in (b"appended", SCAN, np.random.default_rng(2).bytes(9000)):
+        np.testing.assert_array_equal(decode(data + behind), expected)
+    for end in (b"", bytes(900), b"\xff", b"\xff\xff" + END):
+        np.testing.assert_array_equal(decode(data[:-2] + end), expected)
+    for place in [*range(start, len(data) - 20, len(data) // 20), *halves(data)[:9]]:
+        for behind in (b"", END, bytes(900)):
+            with pytest.raises(DecodeError, match="truncated"):
+                decode(data[:place] + behind)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
