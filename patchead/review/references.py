@@ -36,6 +36,8 @@ def choose(
 ) -> dict[str, Accepted]:
     """Find the accepted group that each of ``groups`` is compared with: of ``scoring.accepted``, else the newest.
 
+    The newest that has enough scores for the group's level; where none has, the newest, which `require_scores` refuses.
+
     Returns:
         By group id, with scores and images.
 
@@ -55,7 +57,7 @@ def choose(
 
 
 def counts(config: Config, lake_uri: str, storage: Storage, groups: Iterable[str]) -> dict[str, int]:
-    """Count the accepted images of each of ``groups``, for a plan that builds no encoder: of the newest accepted run.
+    """Count the accepted images of each of ``groups``, for a plan that builds no encoder: of the first that is tried.
 
     Raises:
         SettingsError: a group has none.
@@ -203,18 +205,23 @@ def _require_there(found: Mapping[str, pa.Table], accepted: Mapping[str, Accepte
 
 
 def _listed(config: Config, lake_uri: str, storage: Storage, keys: Mapping[str, str]) -> dict[str, list[Accepted]]:
-    """What is accepted for each group without its night, the newest first; ``keys`` by group id."""
+    """What is accepted for each group without its night, in the order in which it is tried; ``keys`` by group id.
+
+    Those with enough scores for their level come before the others, the newest first.
+    """
     name = config.scoring.accepted
     found: dict[str, list[Accepted]] = {}
     for row in list_accepted(lake_uri, storage, keys=set(keys.values()), name=name):
         found.setdefault(row.keys, []).append(row)
     if lacking := sorted(group for group, key in keys.items() if key not in found):
         raise SettingsError(_nothing(lake_uri, storage, name, lacking, keys))
+    for rows in found.values():
+        rows.sort(key=lambda row: row.values["n"] < scores_needed(level_of(config, row.values["product"])))
     return found
 
 
 def _fitting(config: Config, encoder_id: str, rows: list[Accepted]) -> Accepted:
-    """The newest of one group that has the run's encoder and settings."""
+    """The first of one group that has the run's encoder and settings."""
     first = None
     for row in rows:
         told = difference(config, encoder_id, row)

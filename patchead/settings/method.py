@@ -130,7 +130,8 @@ class ScoringConfig(Section):
     references: Literal["night", "accepted"] = "night"
     """In batch mode: compare images with the others of their night, or with the accepted run's (verdict: reference)."""
     accepted: str | None = None
-    """Name that `patchead accept` gave; default: the newest accepted run of the same group, encoder and settings."""
+    """Name that `patchead accept` gave; default: the newest accepted run of the same group, encoder and settings
+    that has enough scores for the level."""
     false_discovery: Annotated[float, Field(ge=1e-9, lt=1)] | None = None
     """In place of alpha with an accepted run: the share of the night's flagged images that may be good."""
 
