@@ -47,6 +47,8 @@ def rule_of_night(
         scoring, own = config.scoring, config.scoring.thresholds.get(product or "")
         if null in (OF_GROUP, TOP):
             limit = scoring.threshold_z if own is None else own.z  # each rule's own where it is None
+        elif scoring.false_discovery is not None:
+            limit = None  # each night has a level of its own: what it flagged stays
         settings = VerdictSettings(verdict=scoring.verdict, threshold_z=limit, flag_top=scoring.flag_top)
     elif null == TOP:
         share = (pc.sum(rows["is_anomalous"]).as_py() or 0) / max(rows.num_rows, 1)

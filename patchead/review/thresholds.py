@@ -173,7 +173,7 @@ def _of_product(
     groups = _groups_of(_rows_of(lake_uri, storage, counted), said)
     bad = np.concatenate([np.empty(0, bool), *(group.defects for group in groups)])
     by_rate = config is not None and config.scoring.false_discovery is not None and not rule.is_top
-    limits = {row["threshold_z"] for row in last.verdicts}
+    limits = set() if by_rate else {row["threshold_z"] for row in last.verdicts}
     now = Threshold(
         "now",
         limits.pop() if len(limits) == 1 and not rule.is_top else None,

@@ -20,7 +20,7 @@ from patchead.review.labels import DEFECT, GOOD, keep
 from patchead.review.suggested import suggestions
 from patchead.review.thresholds import thresholds
 from patchead.schema import RUNS, VERDICTS, table
-from patchead.scoring.verdict import judge
+from patchead.scoring.verdict import VerdictSettings, judge
 from patchead.settings.load import load_config
 from patchead.settings.resolve import verdict_of
 from patchead.storage import Storage
@@ -46,14 +46,17 @@ def settings(lake: str, scoring: Mapping[str, Any] | None = None, **more: Any) -
 
 def judged(
     lake: str, run_id: str, night: dt.date, scores: np.ndarray, product: str = "screw", *,
-    scoring: Mapping[str, Any] | None = None, encoder: str = "e1", **more: Any,
+    scoring: Mapping[str, Any] | None = None, encoder: str = "e1", level: float | None = None, **more: Any,
 ) -> list[str]:  # fmt: skip
-    """Publish a night of images with these scores, judged as a run of these settings judges them; give their ids."""
+    """Publish a night of images with these scores, judged as a run of these settings judges them; give their ids.
+
+    ``level`` is what the false-discovery rule found for the night.
+    """
     values = settings(lake, scoring, **more)
     config = load_config(None, [], {"archive.uri": "/archive", "lake.uri": lake}).model_validate(values)
     rule = verdict_of(config, product)
     accepted = np.sort(night_of(99, 399, 0)) if rule.verdict == "reference" else None
-    verdict = judge(scores, rule, reference=accepted)
+    verdict = judge(scores, rule, reference=accepted, level=level)
     names = [f"{night}/{number:03d}" for number in range(len(scores))]
     entries: list[dict[str, Any]] = []
     for place, name in enumerate(names):
@@ -244,6 +247,21 @@ def test_where_a_false_discovery_rate_decides_nothing_is_suggested(tmp_path: Pat
     lake = labelled_lake(tmp_path, scoring={"verdict": "reference", "false_discovery": 0.1}, nights=1)
     done = patchead("thresholds", "--lake", lake).out
     assert "40 good" in done and "scoring.false_discovery decides" in done and "scoring:" not in done
+
+
+@pytest.mark.parametrize("last", [0.0, 0.2])
+def test_where_a_false_discovery_rate_decides_what_each_night_flagged_counts(tmp_path: Path, last: float) -> None:
+    """The level of the last night is its own: at it, the night that people looked at flagged other images."""
+    lake, scoring = str(tmp_path / "lake"), {"verdict": "reference", "false_discovery": 0.1}
+    names = judged(lake, "r1", NIGHT, night_of(1), scoring=scoring, level=0.05)
+    keep_all(lake, {GOOD: names[:40], DEFECT: names[180:192]})
+    judged(lake, "r2", LATER, night_of(2), scoring=scoring, level=last)
+    (found,) = thresholds(lake, Storage())
+    flagged = judge(night_of(1), VerdictSettings(verdict="reference"), reference=night_of(99, 399, 0), level=0.05)
+    of_labelled = flagged.flagged[np.r_[0:40, 180:192]]
+    (now,) = found.thresholds
+    assert (now.precision, now.recall) == (of_labelled[40:].sum() / of_labelled.sum(), of_labelled[40:].sum() / 12)
+    assert now.z is None and 0 < of_labelled[40:].sum() < 12
 
 
 def test_under_the_rule_top_the_share_is_suggested_and_no_threshold_of_z(tmp_path: Path) -> None:
