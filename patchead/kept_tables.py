@@ -31,11 +31,17 @@ _ACCEPTED = Described(
 
 _FEEDBACK = Described(
     "`tables/feedback`",
-    "What people said of images (`patchead feedback`); of several rows of one image the newest counts.",
+    "What people said of images (`patchead feedback`); of several rows of one photo the newest counts.",
     [
         ("image_id", pa.string(), "The image; joins `scores`."),
         ("verdict", pa.string(), "`good` or `defect`."),
         ("run_id", pa.string(), "The run whose result the person looked at; null where the file does not say."),
+        (
+            "content_hash",
+            pa.string(),
+            "The photo, as in `scores`: another night may have another one under the id. Null where `scores` had none, "
+            "and in rows of earlier versions: such a row is of every photo under the id.",
+        ),
         ("note", pa.string(), "What else the person wrote; else null."),
         ("given_by", pa.string(), "Who: `--by`, or the account that ran the command."),
         ("given_at", pa.timestamp("us", tz="UTC"), "When."),

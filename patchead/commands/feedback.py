@@ -29,15 +29,16 @@ def feedback(
 ) -> None:
     """Record what people say of images: columns image_id, verdict (good or defect), and maybe run_id and note.
 
-    Of several verdicts on one image the newest counts. `patchead thresholds` and `patchead accept` read them.
+    Of several verdicts on one photo the newest counts. `patchead thresholds` and `patchead accept` read them. Where
+    nights have other photos under one id, run_id says which is meant.
     """
     from patchead.errors import SettingsError
     from patchead.review import labels
     from patchead.review.given_file import shortened
+    from patchead.review.looked_at import looked_at
 
     files = storage_of(lake, overrides)
-    rows = labels.read_file(file, files)
-    unknown = labels.unknown_images(lake, files, rows)
+    rows, unknown = looked_at(lake, files, labels.read_file(file, files), file)
     if unknown and not allow_unknown:
         examples = ", ".join(shortened(image, 200) for image in unknown[:_EXAMPLES]) + (
             ", …" if len(unknown) > _EXAMPLES else ""

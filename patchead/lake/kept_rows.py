@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 from deltalake import write_deltalake
 
@@ -15,7 +17,7 @@ def keep_rows(lake_uri: str, storage: Storage, name: str, rows: pa.Table, *, ins
     Args:
         lake_uri, storage: the lake.
         name: of the table.
-        rows: of its schema.
+        rows: of its schema; columns that a table of an earlier version lacks are added to it.
         instead_of: SQL that holds for the rows which these replace; default: none is replaced.
 
     Raises:
@@ -27,8 +29,9 @@ def keep_rows(lake_uri: str, storage: Storage, name: str, rows: pa.Table, *, ins
     def add() -> None:
         options = storage.patient_delta_options(uri)
         if instead_of is None:
-            write_deltalake(uri, rows, mode="append", storage_options=options)
+            write_deltalake(uri, rows, mode="append", schema_mode="merge", storage_options=options)
         else:
-            write_deltalake(uri, rows, mode="overwrite", predicate=instead_of, storage_options=options)
+            how: dict[str, Any] = {"mode": "overwrite", "schema_mode": "merge", "predicate": instead_of}
+            write_deltalake(uri, rows, storage_options=options, **how)
 
     committed(add, uri, repeatable=instead_of is not None)

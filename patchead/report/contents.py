@@ -204,7 +204,7 @@ def _image(
         or None,
         "links": _links_of(rows.links.get((row["run_id"], image_id), ())),
         "called": _called(rows.regions.get(image_id, []), row["run_id"]),
-        "label": rows.labels.get(image_id),
+        "label": rows.labels.get((row["run_id"], image_id)),
         "files": pictures.names.get(image_id),
         "unseen": plain(pictures.missing[image_id]) if image_id in pictures.missing else None,
         "nearest": _nearest(pictures, image_id),

@@ -71,7 +71,11 @@ SELECT family, product, min(night) AS first_night, count(DISTINCT night) AS nigh
 WHERE lane = {lane} AND family IN (SELECT family FROM regions WHERE lane = {lane} AND {of_night})
 GROUP BY family, product
 """
-_LABELS = "SELECT image_id, arg_max(verdict, given_at) AS verdict FROM feedback GROUP BY image_id"
+_LABELS = """
+SELECT l.run_id, l.image_id, arg_max(f.verdict, f.given_at) AS verdict
+FROM feedback AS f JOIN latest AS l ON f.image_id = l.image_id
+WHERE l.{of_night} AND (f.content_hash IS NULL OR f.content_hash = l.content_hash) GROUP BY l.run_id, l.image_id
+"""
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ class NightRows:
     """Of the night before: how many images with the same keys have a score, and how many are flagged."""
     records: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """``run.json`` by run id, where it is still there."""
-    labels: dict[str, str] = field(default_factory=dict)
-    """What people said of images, by image id."""
+    labels: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What people said of the night's images, by run and image id."""
     links: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
     """By run and image id: patches that names by words rest on, the highest contrast first."""
     families: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
@@ -149,7 +153,7 @@ def read_night(lake_uri: str, storage: Storage, night: dt.date | None = None, la
         runs_before=runs_before.to_pylist(),
         places_before=places.to_pylist(),
         records={run_id: record for run_id, record in found.items() if record is not None},
-        labels=dict(zip(labels["image_id"].to_pylist(), labels["verdict"].to_pylist(), strict=True)),
+        labels={(row["run_id"], row["image_id"]): row["verdict"] for row in labels.to_pylist()},
         links=_links(lake_uri, storage, found),
         families={(row["family"], row["product"] or ""): row for row in families.to_pylist()},
     )

@@ -18,14 +18,14 @@ from patchead.errors import LakeError, SettingsError, nearest_name
 from patchead.hashing import text_digest
 from patchead.lake.accepted import Accepted, read_accepted, write_accepted
 from patchead.lake.tables import read_rows
-from patchead.review.labels import DEFECT, GOOD, labels
+from patchead.review.labels import DEFECT, GOOD, Labels, labels
 from patchead.review.same_scores import deciding
 from patchead.schema import OK
 from patchead.scoring.verdict import mad_null
 from patchead.settings.model import Config
 from patchead.storage import Storage
 
-_COLUMNS = ["image_id", "night", "product", "group_id", "score", "is_anomalous", "status"]
+_COLUMNS = ["image_id", "content_hash", "night", "product", "group_id", "score", "is_anomalous", "status"]
 _NAMED = 10
 
 
@@ -96,18 +96,18 @@ def accept(lake_uri: str, storage: Storage, request: AcceptRequest) -> list[Outc
 
 def _outcome(
     rows: pa.Table,
-    said: Mapping[str, str],
+    said: Labels,
     before: Mapping[str, Accepted],
     common: Mapping[str, Any],
     request: AcceptRequest,
 ) -> Outcome:
     """One group: what of it is accepted, and whether it was before."""
-    kept = [
-        row
-        for row in rows.to_pylist()
-        if said.get(row["image_id"]) != DEFECT
-        and not (request.without_flagged and row["is_anomalous"] and said.get(row["image_id"]) != GOOD)
-    ]
+    kept = []
+    for row in rows.to_pylist():
+        verdict = said.of(row["image_id"], row["content_hash"])
+        unseen = request.without_flagged and row["is_anomalous"] and verdict != GOOD
+        if verdict != DEFECT and not unseen:
+            kept.append(row)
     first = rows.slice(0, 1).to_pylist()[0]
     if not kept:
         raise SettingsError(f"nothing of {first['group_id']} is left to accept: every image is flagged or a defect.")

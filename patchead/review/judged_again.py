@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 from scipy.special import ndtr
 
 from patchead.arrow_columns import by_group
-from patchead.review.labels import DEFECT
+from patchead.review.labels import DEFECT, Labels
 from patchead.scoring.conformal import scores_needed
 from patchead.scoring.verdict import FEW_PROMPTS, FEW_SHOT, MAD, REFERENCE, TOP, UPPER_FIT, VerdictSettings, judge
 
@@ -96,18 +95,19 @@ def null_of(rule: str) -> str:
     return _NULLS.get(rule, rule)
 
 
-def judged_groups(rows: pa.Table, said: Mapping[str, str]) -> list[JudgedGroup]:
-    """Make the groups of score rows: image_id, group_id, score, z, p_value, is_anomalous and verdict_rule.
+def judged_groups(rows: pa.Table, said: Labels) -> list[JudgedGroup]:
+    """Make the groups of score rows: image_id, content_hash, group_id, score, z, p_value, is_anomalous, verdict_rule.
 
     Args:
         rows: of scored images, each group of one run.
-        said: what people said of images, `DEFECT` or not.
+        said: what people said of images.
     """
-    known = pa.array(list(said), pa.string())
+    known = pa.array(sorted(said.images), pa.string())
     found = []
     for of_group in by_group(rows).values():
-        labelled = np.flatnonzero(np.asarray(pc.is_in(of_group["image_id"], value_set=known)))
-        images = of_group["image_id"].take(pa.array(labelled)).to_pylist()
+        places = np.flatnonzero(np.asarray(pc.is_in(of_group["image_id"], value_set=known)))
+        photos = (of_group[name].take(pa.array(places)).to_pylist() for name in ("image_id", "content_hash"))
+        verdicts = [said.of(image, content) for image, content in zip(*photos, strict=True)]
         found.append(
             JudgedGroup(
                 rule=of_group["verdict_rule"][0].as_py(),
@@ -115,8 +115,8 @@ def judged_groups(rows: pa.Table, said: Mapping[str, str]) -> list[JudgedGroup]:
                 z=_floats(of_group["z"]),
                 p_values=_floats(of_group["p_value"]),
                 flagged=np.asarray(pc.fill_null(of_group["is_anomalous"], False)),
-                labelled=labelled,
-                defects=np.array([said[image] == DEFECT for image in images], bool),
+                labelled=places[[verdict is not None for verdict in verdicts]],
+                defects=np.array([verdict == DEFECT for verdict in verdicts if verdict is not None], bool),
             )
         )
     return found

@@ -1,9 +1,11 @@
-"""What people said of images: read from a file, kept in the table `feedback`; the newest of an image counts."""
+"""What people said of images: read from a file, kept in the table `feedback`; the newest of a photo counts."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from patchead.errors import SettingsError
@@ -21,40 +23,48 @@ _EXAMPLES = 5
 _LONGEST = 200  # of an id in a message
 
 
-def labels(lake_uri: str, storage: Storage) -> dict[str, str]:
-    """Read the newest verdict on each image that people have judged, `GOOD` or `DEFECT`, by image id.
+@dataclass(frozen=True)
+class Labels:
+    """Hold the newest verdict on each photo that people have judged."""
+
+    said: Mapping[tuple[str, str | None], tuple[dt.datetime, str]]
+    """When, and `GOOD` or `DEFECT`, by image id and content; without a content it is of every photo under the id."""
+
+    @cached_property
+    def images(self) -> frozenset[str]:
+        """Give the ids of the images that were judged."""
+        return frozenset(image for image, _ in self.said)
+
+    def of(self, image_id: str, content_hash: str | None) -> str | None:
+        """Give the newest verdict on a photo; None where there is none."""
+        found = [self.said[key] for key in ((image_id, None), (image_id, content_hash)) if key in self.said]
+        return max(found)[1] if found else None
+
+
+def labels(lake_uri: str, storage: Storage) -> Labels:
+    """Read what people said of images.
 
     Raises:
         LakeError: the table cannot be read.
     """
-    rows = read_rows(lake_uri, storage, "feedback", ["image_id", "verdict", "given_at"]).sort_by("given_at")
-    return dict(zip(rows["image_id"].to_pylist(), rows["verdict"].to_pylist(), strict=True))
+    columns = ["image_id", "content_hash", "given_at", "verdict"]
+    rows = read_rows(lake_uri, storage, "feedback", columns).sort_by("given_at")
+    given = zip(*(rows[name].to_pylist() for name in columns), strict=True)
+    return Labels({(image, content): (at, verdict) for image, content, at, verdict in given})
 
 
 def read_file(uri: str, storage: Storage) -> list[dict[str, str | None]]:
     """Read a CSV or Parquet file of verdicts: columns image_id and verdict, and maybe run_id and note.
 
     Raises:
-        SettingsError: it has other columns or other verdicts, says two things of one image, or is empty.
+        SettingsError: it has other columns or other verdicts, says two things of one image of a run, or is empty.
         LakeError: it cannot be read.
     """
     return list(_checked(given_rows(uri, storage, _REQUIRED, _MORE), uri).values())
 
 
-def unknown_images(lake_uri: str, storage: Storage, rows: Iterable[Mapping[str, str | None]]) -> list[str]:
-    """List the images of which the table of scores has no row.
-
-    Raises:
-        LakeError: the table cannot be read.
-    """
-    wanted = sorted({str(row["image_id"]) for row in rows})
-    there = read_rows(lake_uri, storage, "scores", ["image_id"], [("image_id", "in", wanted)])
-    known = set(there["image_id"].to_pylist())
-    return [image for image in wanted if image not in known]
-
-
 def keep(lake_uri: str, storage: Storage, rows: Sequence[Mapping[str, str | None]], by: str) -> None:
-    """Add rows of `read_file` to the table, said by ``by`` now.
+    """Add rows of `read_file`, with the photos of `looked_at`, to the table, said by ``by`` now.
 
     Raises:
         LakeError: the table cannot be written.
@@ -63,22 +73,33 @@ def keep(lake_uri: str, storage: Storage, rows: Sequence[Mapping[str, str | None
     keep_rows(lake_uri, storage, "feedback", table([{**row, **added} for row in rows], KEPT_TABLES["feedback"]))
 
 
-def _checked(rows: Iterable[Mapping[str, Any]], uri: str) -> dict[str, dict[str, str | None]]:
-    """The rows by image, each said once."""
-    found: dict[str, dict[str, str | None]] = {}
+def refused(uri: str, faults: Sequence[str], remedy: str = "") -> SettingsError:
+    """Make the error of a file with ``faults``, the first of which it names."""
+    more = f"; and {len(faults) - _EXAMPLES} more" if len(faults) > _EXAMPLES else ""
+    return SettingsError(f"{uri} cannot be taken: {'; '.join(faults[:_EXAMPLES])}{more}. {remedy}Nothing was recorded.")
+
+
+def named(image_id: str) -> str:
+    """Write an image id for a message, cut where it is long."""
+    return image_id if len(image_id) <= _LONGEST else f"{image_id[:_LONGEST]}…"
+
+
+def _checked(rows: Iterable[Mapping[str, Any]], uri: str) -> dict[tuple[str, str | None], dict[str, str | None]]:
+    """The rows by image and run, each said once."""
+    found: dict[tuple[str, str | None], dict[str, str | None]] = {}
     faults = []
     for number, row in enumerate(rows, start=1):
         image, verdict = row["image_id"] or "", (row["verdict"] or "").strip().lower()
-        told = f"row {number} ({image if len(image) <= _LONGEST else f'{image[:_LONGEST]}…'})"
+        key = image, (row.get("run_id") or "").strip() or None
+        told = f"row {number} ({named(image)})"
         if not image:
             faults.append(f"row {number} has no image_id")
         elif verdict not in VERDICTS:
             faults.append(f"{told} says {shortened(row['verdict'])}, not {' or '.join(VERDICTS)}")
-        elif image in found and found[image]["verdict"] != verdict:
-            faults.append(f"{told} says {verdict}, an earlier one {found[image]['verdict']}")
+        elif key in found and found[key]["verdict"] != verdict:
+            faults.append(f"{told} says {verdict}, an earlier one {found[key]['verdict']}")
         else:
-            found[image] = {"image_id": image, "verdict": verdict} | {name: row.get(name) or None for name in _MORE}
+            found[key] = {"image_id": image, "verdict": verdict, "run_id": key[1], "note": row.get("note") or None}
     if faults:
-        more = f"; and {len(faults) - _EXAMPLES} more" if len(faults) > _EXAMPLES else ""
-        raise SettingsError(f"{uri} cannot be taken: {'; '.join(faults[:_EXAMPLES])}{more}. Nothing was recorded.")
+        raise refused(uri, faults)
     return found

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from patchead.lake.tables import of_lane, read_rows
 from patchead.review.judged_again import JudgedGroup, Rule, judged_groups
-from patchead.review.labels import labels
+from patchead.review.labels import Labels, labels
 from patchead.review.like_runs import LikeRuns
 from patchead.review.rule_of_night import rule_of_night
 from patchead.review.suggested import starts, suggestions
@@ -21,8 +21,9 @@ from patchead.storage import Storage
 
 FEWEST_GOOD, FEWEST_DEFECTS = 20, 5
 """Labels that a suggestion takes."""
-_SCORED = ["run_id", "image_id", "group_id", "score", "z", "p_value", "is_anomalous", "verdict_rule", "status"]
-_LABELLED = ["run_id", "image_id", "night", "product", "group_id", "encoder_id", "verdict_rule", "status"]
+_BOTH = ["run_id", "image_id", "content_hash", "group_id", "verdict_rule", "status"]
+_SCORED = [*_BOTH, "score", "z", "p_value", "is_anomalous"]
+_LABELLED = [*_BOTH, "night", "product", "encoder_id"]
 _WORK = 3e7
 """Scores that are judged again for one product's suggestions, about: some seconds."""
 _CALL = 1000
@@ -89,9 +90,9 @@ class _LastNight:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Hold what people said of images, and the rows of these in the table of scores."""
+    """Hold what people said of images, and the rows of these photos in the table of scores."""
 
-    said: dict[str, str]
+    said: Labels
     rows: pa.Table
     """Of all lanes."""
 
@@ -99,13 +100,17 @@ class Labelled:
     def read(cls, lake_uri: str, storage: Storage) -> Labelled:
         """Read the labels of a lake and, once, the scores of their images. Raises `LakeError` where it cannot."""
         said = labels(lake_uri, storage)
-        asked = [("image_id", "in", sorted(said))]
-        return cls(said, read_rows(lake_uri, storage, "scores", [*_LABELLED, "lane"], asked))
+        asked = [("image_id", "in", sorted(said.images))]
+        rows = read_rows(lake_uri, storage, "scores", [*_LABELLED, "lane"], asked)
+        counts = pa.array([said.of(*photo) is not None for photo in _photos(rows)], pa.bool_())
+        return cls(said, rows.filter(counts))
 
     @property
     def unscored(self) -> int:
-        """Count the labelled images of which the table of scores has no row, so that no product counts them."""
-        return len(set(self.said) - set(self.rows["image_id"].to_pylist()))
+        """Count the labelled photos of which the table of scores has no row, so that no product counts them."""
+        there = set(_photos(self.rows))
+        there |= {(image, None) for image, _ in there}
+        return len(self.said.said.keys() - there)
 
 
 def thresholds(
@@ -163,7 +168,7 @@ def _of_product(
     product: str | None,
     last: _LastNight,
     labelled: pa.Table,
-    said: dict[str, str],
+    said: Labels,
     like: LikeRuns,
 ) -> ProductThresholds:
     run_id, encoder_id = like.newest(last.rows)
@@ -200,7 +205,7 @@ def _of_product(
 
 def _suggested(rule: Rule, groups: list[JudgedGroup], last: pa.Table, bad: np.ndarray) -> Iterable[Threshold]:
     """Thresholds with what they do, by judging the groups again at each that is tried."""
-    of_last = _groups_of(last, {})
+    of_last = _groups_of(last, Labels({}))
     most = int(np.clip(_WORK / sum(len(group.scores) + _CALL for group in groups), 60, 200))
     z = np.concatenate([group.z[group.labelled] for group in groups])
     first = [value for value in starts(z, rule.is_top, 2 * most // 3) if rule.allows(value)]
@@ -239,10 +244,15 @@ def _rows_of(lake_uri: str, storage: Storage, labelled: pa.Table) -> pa.Table:
     return rows.filter(pc.is_in(rows["group_id"], value_set=pc.unique(labelled["group_id"])))
 
 
-def _groups_of(rows: pa.Table, said: dict[str, str]) -> list[JudgedGroup]:
+def _groups_of(rows: pa.Table, said: Labels) -> list[JudgedGroup]:
     """Groups of each run: two may have one of the same name for another night."""
     runs = pc.unique(rows["run_id"]).to_pylist()
     return [group for run in runs for group in judged_groups(rows.filter(pc.equal(rows["run_id"], run)), said)]
+
+
+def _photos(rows: pa.Table) -> Iterable[tuple[str, str | None]]:
+    """Image id and content of score rows."""
+    return zip(rows["image_id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True)
 
 
 def _equal(column: pa.ChunkedArray, value: Any) -> pa.ChunkedArray:

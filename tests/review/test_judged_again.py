@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from patchead.errors import SettingsError
 from patchead.review.judged_again import Rule, judged_groups, null_of
+from patchead.review.labels import DEFECT, GOOD, Labels
 from patchead.scoring.verdict import Verdict, VerdictSettings, judge
 from patchead.settings.load import load_config
 
@@ -16,9 +19,14 @@ NORMAL = RNG.normal(0.20, 0.01, 199)
 NIGHT = np.concatenate([RNG.normal(0.20, 0.01, 90), RNG.normal(0.23, 0.01, 10), NORMAL[:3]])  # ties with accepted ones
 
 
+WHEN = dt.datetime(2026, 11, 21, tzinfo=dt.timezone.utc)
+SAID = Labels({("001", None): (WHEN, GOOD), ("002", "other"): (WHEN, DEFECT), ("095", "095"): (WHEN, DEFECT)})
+
+
 def rows_of(verdict: Verdict) -> pa.Table:
     n = len(NIGHT)
-    same = {"group_id": ["g"] * n, "verdict_rule": [verdict.rule] * n, "image_id": [f"{i:03d}" for i in range(n)]}
+    names = [f"{i:03d}" for i in range(n)]
+    same = {"group_id": ["g"] * n, "verdict_rule": [verdict.rule] * n, "image_id": names, "content_hash": names}
     flags = {"is_anomalous": verdict.flagged, "p_value": verdict.p_values}
     return pa.table({**same, "score": NIGHT, "z": verdict.z, **flags})
 
@@ -28,7 +36,7 @@ def rows_of(verdict: Verdict) -> pa.Table:
 def test_a_published_p_value_gives_what_a_run_at_the_threshold_flags(rule: str, threshold: float) -> None:
     given = {"reference": NORMAL} if rule == "reference" else {"null_scores": NORMAL[:8]}
     asked = VerdictSettings(verdict="reference" if rule == "reference" else "auto")
-    (group,) = judged_groups(rows_of(judge(NIGHT, asked, **given)), {"001": "good", "095": "defect"})
+    (group,) = judged_groups(rows_of(judge(NIGHT, asked, **given)), SAID)
     assert (group.labelled.tolist(), group.defects.tolist()) == ([1, 95], [False, True])
     at = Rule(asked, null_of(group.rule)).at(threshold)
     assert at.flags(group).tolist() == judge(NIGHT, at.settings, **given).flagged.tolist()
