@@ -12,6 +12,7 @@ from patchead.maps.shown import expected_share
 from patchead.plan.planned import GroupPlan, Plan, PromptCounts
 from patchead.scoring.memory_budget import Workload, evidence_bytes
 from patchead.scoring.precision import dtype_of
+from patchead.search.alike import night_sample
 from patchead.search.bound_choice import SPEED_ON_A_GPU, affordable, pays_on
 from patchead.search.bounded_memory import portions, window_portions
 from patchead.search.score import BOUNDED, WINDOWED
@@ -122,7 +123,7 @@ def _plan_group(
         schedule = full = work.choose_schedule(limits.memory_bytes, asked)
     if left_out:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
-        _refuse_small_memory(work, limits)
+        _refuse_small_memory(work, limits, measured=0 if few_shot is None else len(night_sample(n - nulls)))
     flops = _flops(n, references, work.patches, work.dim)
     fits = (n + prompts) * work.stored_bytes <= limits.memory_bytes
     straggler = limits.actors > 1 and flops / share > _LARGEST_TASK
@@ -172,10 +173,10 @@ def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:
     )
 
 
-def _refuse_small_memory(work: Workload, limits: Limits) -> None:
+def _refuse_small_memory(work: Workload, limits: Limits, measured: int) -> None:
     if isinstance(limits.window, int):
-        width = math.isqrt(work.patches)
-        window_portions(work, work.images, limits.memory_bytes, limits.threads, radius=limits.window, width=width)
+        of = {"radius": limits.window, "width": math.isqrt(work.patches), "measured": measured}
+        window_portions(work, work.images, limits.memory_bytes, limits.threads, **of)
     elif limits.window is None:  # auto does what the memory holds
         portions(work, work.images, limits.memory_bytes, limits.threads)
 

@@ -83,14 +83,16 @@ def measure_alike(search: Search, grid: Grid, radius: int, measured: np.ndarray 
     return replace(found, multiplied=len(compared_pairs(asked, some, search.vectors.patches)))
 
 
-def alike_bytes(work: Workload, radius: int, threads: int) -> int:
-    """Count the bytes that `measure_alike` takes at most, besides what `precision.prepare` does."""
-    p, cells, images = work.patches, (2 * radius + 1) ** 2, min(ALIKE_IMAGES, work.references)
-    images += 0 if work.images == work.references else min(ALIKE_IMAGES, work.images)
+def alike_bytes(work: Workload, radius: int, threads: int, measured: int) -> int:
+    """Count the bytes that `measure_alike` takes at most, besides what `precision.prepare` does.
+
+    ``measured`` images are compared with a sample of the references; 0: this one with itself, whatever the queries are.
+    """
+    p, cells, references = work.patches, (2 * radius + 1) ** 2, min(ALIKE_IMAGES, work.references)
     rows = p if p <= _BOTH_WAYS else _ROWS
     cosines = rows * (2 * p * SCORE_BYTES + cells * (8 + 2 * SCORE_BYTES + 1))
-    found = p * (images * images * (4 * SCORE_BYTES + 2 + 4) + cells * 9)
-    return images * work.vector_bytes + found + threads * cosines
+    found = p * ((measured or references) * references * (4 * SCORE_BYTES + 2 + 4) + cells * 9)
+    return (measured + references) * work.vector_bytes + found + threads * cosines
 
 
 @dataclass(frozen=True)

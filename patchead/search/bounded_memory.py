@@ -80,16 +80,18 @@ def fits(work: Workload, queries: int, memory_bytes: int, threads: int) -> bool:
 
 
 def window_portions(
-    work: Workload, queries: int, memory_bytes: int, threads: int, *, radius: int, width: int
+    work: Workload, queries: int, memory_bytes: int, threads: int, *, radius: int, width: int, measured: int
 ) -> Portions:
     """Divide a budget for ``queries`` images against all references of ``work``, on a grid ``width`` wide.
+
+    ``measured`` images that are no references tell whether parts lie alike; 0: the references do.
 
     Raises:
         PlanError: it does not hold one row of the grid of one image and of one reference, besides what all need.
     """
     least = sum(image_bytes(dtype_of(work.precision), work.dim, work.references, width, radius))
     fixed = work.scratch_bytes + work.images * work.patches * _SCORED_BYTES
-    fixed += max(least, alike_bytes(work, radius, threads))
+    fixed += max(least, alike_bytes(work, radius, threads, measured))
     together = matmul_bytes(memory_bytes) // (threads * _WINDOW_BYTES * work.references)
     usable = usable_bytes(memory_bytes, "row_stationary")
     if together < 1 or usable < fixed:

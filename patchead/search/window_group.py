@@ -94,4 +94,5 @@ def _sizes(compared: Comparison, radius: int) -> Portions:
         threads_of(torch.device(compared.device)),
         radius=radius,
         width=compared.grid.w,
+        measured=0 if compared.measured is None else len(compared.measured),
     )

@@ -13,11 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchead.errors import PlanError, SettingsError
+from patchead.plan.group_plan import Limits, make_plan
+from patchead.plan.planned import GroupPlan, PromptCounts
 from patchead.scoring import leave_one_out
 from patchead.scoring.aggregate import Aggregation
 from patchead.search import window_group
 from patchead.search.alike import night_sample
+from patchead.search.bounded_group import Comparison
 from patchead.search.bounded_memory import Portions
+from patchead.search.grid import Grid
 from patchead.search.group_vectors import GroupVectors
 from patchead.search.score import score_group
 from patchead.search.window_group import ALIKE
@@ -100,6 +104,42 @@ def test_images_that_the_memory_does_not_hold_are_compared_some_at_a_time(
     for piece in (embeddings[:, :42:7], embeddings):
         with pytest.raises(PlanError, match=r"too small for `window` 2 on a group .* Set it to 0\.00\d+ GB or more"):
             score(piece, 2, (6, len(piece[0]) // 6), memory_bytes=200_000)
+
+
+@pytest.mark.parametrize("counts", [None, PromptCounts(4, 4), PromptCounts(60, 0)])
+@pytest.mark.parametrize(("panel", "p", "d"), [(None, 1024, 1152), (40, 1024, 1152), (None, 256, 384)])
+@pytest.mark.usefixtures("threads_put_back")
+def test_what_the_plan_has_room_for_every_block_has_room_for(
+    counts: PromptCounts | None, panel: int | None, p: int, d: int
+) -> None:
+    """From the least memory on that the plan takes, which is what the whole group takes, or a little more."""
+    torch.set_num_threads(1)
+    stored = np.broadcast_to(np.float16(0), (1, p, d))
+
+    def planned(memory: int) -> GroupPlan | None:
+        limits = Limits(memory_bytes=memory, window=1, actors=4, max_references=None if counts else panel)
+        try:
+            return make_plan([("g", 200)], p, d, limits, counts and {"g": counts}).groups[0]
+        except PlanError:
+            return None
+
+    def room(plan: GroupPlan, index: np.ndarray, memory: int) -> Portions:
+        measured = night_sample(200) if counts else None
+        compared = Comparison(
+            blocks=[(np.zeros(1, np.int64), stored)], queries=index, references=np.arange(plan.references),
+            content=np.zeros(1), part=np.zeros(1), n_references=np.zeros(1), aggregation=Aggregation(window=1),
+            precision="fp32", memory_bytes=memory, grid=Grid.of((int(p**0.5),) * 2, p), device="cpu",
+            measured=measured,
+        )  # fmt: skip
+        return window_group._sizes(compared, 1)
+
+    least = next(memory for memory in range(10**7, 10**9, 2 * 10**6) if planned(memory))
+    plan = planned(least)
+    assert plan is not None and len(plan.blocks()) > 1
+    for block in plan.blocks():
+        room(plan, np.arange(200)[block], least)
+    with pytest.raises(PlanError):
+        room(plan, np.arange(plan.images), least - 2 * 10**6)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 1e-3), ("bf16", 8e-3), ("int8", 4e-3)])
