@@ -19,9 +19,7 @@ def searched_before(config: Config, plan: Plan) -> list[str]:
     Raises:
         LakeError: the lake cannot be read.
     """
-    open_ones = {
-        _keys(group.group_id) for group in plan.scored if group.shown is not None or group.schedule == "bounded"
-    }
+    open_ones = {_keys(group.group_id) for group in plan.scored if group.tries_bounds or group.schedule == "bounded"}
     if not open_ones:
         return []
     config = wiring.absolute(config)

@@ -14,7 +14,7 @@ import torch
 from patchead.batches import slices
 from patchead.errors import PatcheadError
 from patchead.nightly.group import Group, GroupJob, gather, load, load_side_arrays
-from patchead.nightly.score_spec import BlockScores, ScoreSpec, exact_of, measured_of, search_of
+from patchead.nightly.score_spec import BlockScores, ScoreSpec, exact_of, measured_of, search_of, told_of
 from patchead.plan.tasks import PACK, Task
 from patchead.samples.finish import Finished, finish_samples
 from patchead.samples.side_arrays import SideArrays
@@ -52,15 +52,14 @@ class ScoreActor:
             self._counter.read(f"{group.group_id} 0-{len(everything) - 1}", embeddings.nbytes, wait=False)
             side_arrays = self._side_arrays(group)
             # The full search is called at once: one function less between the command and the multiplication.
-            bounds = partial(
-                score_bounded_group, goal=self._goal(side_arrays), shown=job.plan.shown, measured=measured_of(group)
-            )
+            goal, shown = self._goal(side_arrays), job.plan.shown
+            bounds = partial(score_bounded_group, goal=goal, shown=shown, measured=measured_of(group))
             score = bounds if _leaves_patches_out(job) else score_group
             scores = score(
                 embeddings,
                 group.content,
                 group.part,
-                aggregation=settings.aggregation,
+                aggregation=settings.rule_of(job.plan),
                 device=self._device,
                 precision=settings.precision,
                 schedule=job.plan.schedule,
@@ -71,7 +70,7 @@ class ScoreActor:
             )
             del embeddings
             done = Rescored(scores.patch_scores, scores.n_references, scores.repeats)
-            self._stage(job, done, side_arrays, scores.search, scores.exact_images)
+            self._stage(job, done, side_arrays, told_of(job.plan, scores.search), scores.exact_images)
 
     def pack(self, task: Task, jobs: Sequence[GroupJob]) -> None:
         """Score small groups and stage them, one after the other; the first error of one is raised behind the last."""
@@ -177,6 +176,7 @@ class ScoreActor:
             grid=settings.grid,
             goal=self._goal(self._side_arrays(group)).of(slice(int(index[0]), int(index[-1]) + 1)),
             shown=job.plan.shown,
+            asked=not job.plan.tries_bounds,
             measured=measured,
         )
 
@@ -189,7 +189,7 @@ class ScoreActor:
             load_images = partial(load, self._store, group)
             done = rescore(raw, group.n_references(job.panel), evidence, self._compared(job), load_images)
             search = search_of(blocks) or {"multiplications": 0.5 if job.plan.in_tiles else 1.0}
-            self._stage(job, done, self._side_arrays(group), search, exact_of(blocks))
+            self._stage(job, done, self._side_arrays(group), told_of(job.plan, search), exact_of(blocks))
 
     def search_images(self, task: Task, job: GroupJob, places: np.ndarray) -> np.ndarray:
         """Search all patches of the group's images at ``places``, int64 (n,): finished patch scores (n, h, w)."""
@@ -236,7 +236,7 @@ class ScoreActor:
             content=job.group.content,
             part=job.group.part,
             references=job.references,
-            aggregation=settings.aggregation,
+            aggregation=settings.rule_of(job.plan),
             device=self._device,
             precision=settings.precision,
             memory_bytes=settings.memory_bytes,
@@ -295,4 +295,4 @@ class ScoreActor:
 
 def _leaves_patches_out(job: GroupJob) -> bool:
     """Whether a group may be searched by bounds or by a window; not with repeats, which need every patch."""
-    return job.plan.schedule in (BOUNDED, WINDOWED) or job.plan.shown is not None
+    return job.plan.schedule in (BOUNDED, WINDOWED) or job.plan.tries_bounds

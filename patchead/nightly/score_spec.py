@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -13,12 +13,14 @@ from patchead.hashing import text_digest
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
 from patchead.nightly.group import Group
+from patchead.plan.planned import GroupPlan
 from patchead.runtime.executor import CallCounter
 from patchead.runtime.pool import Pool
 from patchead.samples.mask import ForegroundMask
 from patchead.scoring.aggregate import Aggregation
 from patchead.scoring.burn_out import Evidence
 from patchead.search.alike import night_sample
+from patchead.search.bounded_group import SearchedFully
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,10 @@ class ScoreSettings:
         """Give the digest of all that a group's scores depend on; ``compared``: that of what is compared in it."""
         return text_digest(f"{self.digest} {compared}")
 
+    def rule_of(self, plan: GroupPlan) -> Aggregation:
+        """Make the aggregation of one group: without a window auto, where the plan has a reason against it."""
+        return replace(self.aggregation, window=None) if plan.why_full else self.aggregation
+
     def panel(self, group: Group) -> np.ndarray | None:
         """Return the indices of the group's references, or None for all of it."""
         return group.panel(self.max_references, self.seed)
@@ -57,6 +63,11 @@ class ScoreSpec:
     settings: ScoreSettings
     pool: Pool
     counter: CallCounter
+
+
+def told_of(plan: GroupPlan, search: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add to how a group was searched why that was full, where the plan has known it."""
+    return SearchedFully(plan.why_full).facts(symmetric=search["multiplications"] < 1) if plan.why_full else search
 
 
 def measured_of(group: Group) -> np.ndarray | None:

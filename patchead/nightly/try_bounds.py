@@ -7,7 +7,7 @@ images and could not.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -25,9 +25,18 @@ from patchead.scoring.aggregate import neighbours
 from patchead.scoring.memory_budget import Workload
 from patchead.scoring.precision import dtype_of
 from patchead.search.alike import evenly, reference_sample
-from patchead.search.bound_choice import FULL, affordable, pays_on
+from patchead.search.bound_choice import (
+    COSTS_MORE,
+    FULL,
+    MOST_SHOWN,
+    NO_MEMORY,
+    TOO_FEW_TO_TRY,
+    affordable,
+    pays_on,
+    refused_on,
+)
 from patchead.search.bounded_group import RADIUS, Comparison, sampled_of
-from patchead.search.bounded_memory import fits
+from patchead.search.bounded_memory import fits, window_fits
 from patchead.search.grid import Grid
 from patchead.search.score import BOUNDED
 from patchead.search.window_group import ALIKE, lies_alike
@@ -68,20 +77,19 @@ def with_bounds(
     """
 
     tried = [group for group in plan.scored if could_be_tiled(group, plan, limits, device)]
-    items = (
-        (Group.of(group.group_id, groups[group.group_id]), group.shown, _fit(group, plan, limits, device))
-        for group in tried
-    )
-    pays = dict(run_tasks(partial(_pays, store=store, settings=settings), items)) if tried else {}
-    paying, others = ({tried[at].group_id for at, found in pays.items() if found == of} for of in (True, False))
+    items = (_Tried.of(group, groups[group.group_id], plan, limits, device) for group in tried)
+    found = dict(run_tasks(partial(_why_tiles, store=store, settings=settings), items)) if tried else {}
+    why_tiles = {tried[at].group_id: why for at, why in found.items()}
+    paying = frozenset(name for name, why in why_tiles.items() if not why)
     as_planned = paying == {group.group_id for group in tried if group.schedule == BOUNDED}
-    return plan if as_planned else make(replace(limits, bounded=frozenset(paying), full=frozenset(others)))
+    others = {name: why for name, why in why_tiles.items() if why}
+    return plan if as_planned else make(replace(limits, bounded=paying, full=others))
 
 
 def could_be_tiled(group: GroupPlan, plan: Plan, limits: Limits, device: str) -> bool:
     """Tell whether a group in pieces is tried: bounds, or a window, may cost less than its tiles, or more."""
     if group.schedule != BOUNDED:
-        return group.in_tiles and group.shown is not None and _fit(group, plan, limits, device)
+        return group.in_tiles and group.tries_bounds and not _why_none(group, plan, limits, device)
     if group.whole or group.prompts or group.references != group.images:
         return False
     wanted = pays_on(device) or limits.window is not None  # on a GPU, bounds are had only by who asks for them
@@ -92,28 +100,49 @@ def _work(group: GroupPlan, plan: Plan, limits: Limits) -> Workload:
     return workload(group.images, group.references, plan.n_patches, plan.dim, limits)
 
 
-def _fit(group: GroupPlan, plan: Plan, limits: Limits, device: str) -> bool:
-    """Whether bounds may pay at all, and can be held."""
-    return pays_on(device) and fits(_work(group, plan, limits), group.images, limits.memory_bytes, limits.threads)
+def _why_none(group: GroupPlan, plan: Plan, limits: Limits, device: str) -> str:
+    """Why bounds cannot pay, whatever is in the group; empty where they may."""
+    if group.shown >= _SYMMETRIC:
+        return MOST_SHOWN
+    held = fits(_work(group, plan, limits), group.images, limits.memory_bytes, limits.threads)
+    return refused_on(device, asked=False) or ("" if held else NO_MEMORY)
 
 
-def _pays(tried: tuple[Group, float | None, bool], *, store: EmbeddingStore, settings: ScoreSettings) -> bool:
-    """Whether a window, or bounds if they ``fit``, cost less in one group than its tiles, by a few of its images.
+@dataclass(frozen=True)
+class _Tried:
+    """A group that is tried, and what its counts alone have told."""
 
-    A share of the group is shown; None where bounds were asked for.
-    """
-    group, shown, fit = tried
-    counts = group.n_references(None)
+    group: Group
+    shown: float
+    window: bool
+    """Whether its blocks can hold a window, where it is auto."""
+    why_none: str
+    asked: bool
+    """Whether bounds were asked for."""
+
+    @classmethod
+    def of(cls, group: GroupPlan, rows: pa.Table, plan: Plan, limits: Limits, device: str) -> _Tried:
+        work, asked = _work(group, plan, limits), limits.schedule == BOUNDED and limits.window is None
+        window = limits.window is not None and window_fits(work, limits.memory_bytes, limits.threads, RADIUS)
+        return cls(Group.of(group.group_id, rows), group.shown, window, _why_none(group, plan, limits, device), asked)
+
+
+def _why_tiles(tried: _Tried, *, store: EmbeddingStore, settings: ScoreSettings) -> str:
+    """Why tiles cost less than bounds, or a window, in one group, by a few of its images; empty where they do not."""
+    group, counts = tried.group, tried.group.n_references(None)
     everyone = np.arange(len(counts))
-    if settings.aggregation.window is not None and _lies_alike(group, everyone, store, settings):
-        return True
-    if not fit:
-        return False
-    asked, _ = affordable(len(counts), len(counts), _SYMMETRIC, dtype_of(settings.precision))
-    some = _compared(group, evenly(everyone) if shown is None else evenly(everyone, asked, asked), store, settings)
+    if tried.window and _lies_alike(group, everyone, store, settings):
+        return ""
+    if tried.why_none:
+        return tried.why_none
+    few, _ = affordable(len(counts), len(counts), _SYMMETRIC, dtype_of(settings.precision))
+    picked = evenly(everyone) if tried.asked else evenly(everyone, few, few)
+    if not len(picked):
+        return TOO_FEW_TO_TRY
+    some = _compared(group, picked, store, settings)
     nearest = float(neighbours(counts, settings.aggregation.fraction).max(initial=1)) / len(counts)
     sampled = on_one_core(partial(sampled_of, some, full=_SYMMETRIC, nearest=nearest), torch.device("cpu"))
-    return sampled.cheapest(shown or 0.0) != FULL
+    return COSTS_MORE if sampled.cheapest(tried.shown) == FULL else ""
 
 
 def _lies_alike(group: Group, everyone: np.ndarray, store: EmbeddingStore, settings: ScoreSettings) -> bool:

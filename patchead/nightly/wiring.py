@@ -134,6 +134,7 @@ def pool_request(config: Config) -> PoolRequest:
 def limits(config: Config, actors: int, device: str, threads: int) -> Limits:
     """Limit the plan for actors of so many threads each."""
     scoring, aggregation = config.scoring, aggregation_of(config)
+    every_map = config.explain.heatmaps == "all" or (aggregation.position_level and not few_shot(config))
     return Limits(
         memory_bytes=memory_bytes(config),
         schedule=scoring.schedule,
@@ -147,7 +148,7 @@ def limits(config: Config, actors: int, device: str, threads: int) -> Limits:
         actors=actors,
         device=device,
         threads=threads if device == "cpu" else 1,
-        shown=None if config.explain.heatmaps == "all" or aggregation.position_level else config.explain.top,
+        shown=None if every_map else config.explain.top,
     )
 
 

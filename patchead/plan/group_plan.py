@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from patchead.errors import PlanError
@@ -13,7 +13,7 @@ from patchead.plan.planned import GroupPlan, Plan, PromptCounts
 from patchead.scoring.memory_budget import Workload, evidence_bytes
 from patchead.scoring.precision import dtype_of
 from patchead.search.alike import night_sample
-from patchead.search.bound_choice import SPEED_ON_A_GPU, affordable, pays_on
+from patchead.search.bound_choice import MOST_SHOWN, SPEED_ON_A_GPU, affordable, pays_on
 from patchead.search.bounded_memory import portions, window_portions
 from patchead.search.score import BOUNDED, WINDOWED
 
@@ -48,8 +48,8 @@ class Limits:
     """Images of each group that will be shown, flagged or not, and so searched fully; None: all."""
     bounded: frozenset[str] = frozenset()
     """Groups for which ``auto`` is ``bounded``, as a sample of them has shown."""
-    full: frozenset[str] = frozenset()
-    """Groups that are searched fully though bounds were asked for, or a window auto, as a sample of them has shown."""
+    full: Mapping[str, str] = field(default_factory=dict)
+    """Groups that are searched fully though bounds were asked for, or a window auto, and why: as a sample has shown."""
 
 
 def make_plan(
@@ -116,12 +116,12 @@ def _plan_group(
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
     _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
     left_out = limits.window is not None or limits.schedule == BOUNDED or name in limits.bounded
-    left_out = left_out and name not in limits.full
     schedule = full = "row_stationary"  # prompts and panels are not symmetric
     if few_shot is None and references == n:
-        asked = "auto" if left_out or limits.schedule == BOUNDED else limits.schedule
-        schedule = full = work.choose_schedule(limits.memory_bytes, asked)
-    if left_out:
+        schedule = full = work.choose_schedule(limits.memory_bytes, "auto" if left_out else limits.schedule)
+    shown = _shown(n - nulls, limits) * (n - nulls) / n
+    why_full = _why_full(name, limits, shown, full) if left_out else ""
+    if left_out and not why_full:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
         _refuse_small_memory(work, limits, measured=0 if few_shot is None else len(night_sample(n - nulls)))
     flops = _flops(n, references, work.patches, work.dim)
@@ -136,26 +136,41 @@ def _plan_group(
         prompts=prompts,
         nulls=nulls,
         window=limits.window if isinstance(limits.window, int) else 0,
+        shown=shown,
+        why_full=why_full,
         counted_as="" if pays_on(limits.device) or schedule != BOUNDED else full,
         pace=1.0 if pays_on(limits.device) or schedule != BOUNDED or limits.window else SPEED_ON_A_GPU,
         evidence_bytes=evidence_bytes(references) if limits.repeats else 0,
     )
-    return replace(planned, flops=flops_of(planned, n, work.patches, work.dim), shown=_shown(planned, limits))
+    flops = flops_of(planned, n, work.patches, work.dim)
+    return replace(planned, flops=flops, tries_bounds=_tries_bounds(planned, limits))
 
 
-def _shown(group: GroupPlan, limits: Limits) -> float | None:
-    """Share of the images that will be shown, where bound and refine may cost less than the planned full search.
+def _shown(images: int, limits: Limits) -> float:
+    """Which share of a group's images will be shown."""
+    return 1.0 if limits.shown is None else expected_share(images, limits.shown)
 
-    None where they are not chosen by themselves, where they cannot be, and where a sample would cost too much.
-    """
-    if limits.schedule != "auto" or group.schedule not in _FULL or not pays_on(limits.device):
-        return None
+
+def _why_full(name: str, limits: Limits, shown: float, full: str) -> str:
+    """Why a group is searched fully though patches were to be left out; empty where nothing is known against it."""
+    if limits.window is None and shown >= _share_of(full):
+        return MOST_SHOWN
+    return limits.full.get(name, "")
+
+
+def _tries_bounds(group: GroupPlan, limits: Limits) -> bool:
+    """Whether bounds may cost less than the planned full search, and a sample that would tell is not dear."""
+    if limits.schedule != "auto" or group.schedule not in _FULL or group.why_full or not pays_on(limits.device):
+        return False
     if limits.shown is None or limits.repeats:
-        return None
-    full = 1 / _REDUCTION.get(group.schedule, 1)
-    if affordable(group.images, group.references, full, dtype_of(limits.precision)) == (0, 0):
-        return None
-    return expected_share(group.images, limits.shown)
+        return False
+    full, dtype = _share_of(group.schedule), dtype_of(limits.precision)
+    return affordable(group.images, group.references, full, dtype) != (0, 0)
+
+
+def _share_of(full: str) -> float:
+    """What a full search multiplies, of all pairs."""
+    return 1 / _REDUCTION.get(full, 1)
 
 
 def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:

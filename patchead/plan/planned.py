@@ -27,10 +27,15 @@ class GroupPlan:
     """Of ``images``: those that are scored with the group to know how normal images score (method.md §7.3)."""
     window: int = 0
     """Radius of the schedule ``window``."""
-    shown: float | None = None
-    """Share of the images that will be shown. With it, it is tried first whether bound and refine costs less."""
+    shown: float = 0.0
+    """Share of the images that will be shown: those that bound and refine has left bounds in are searched for that."""
+    tries_bounds: bool = False
+    """Whether it is tried first if bound and refine costs less than the planned full search."""
+    why_full: str = ""
+    """Why the search is full where bounds, or a window auto, were asked for; empty where nothing takes their place."""
     counted_as: str = ""
-    """Full search whose FLOPs are counted, where bound and refine saves nothing: on a GPU."""
+    """Full search whose FLOPs are counted, where bound and refine is presumed to save nothing: on a GPU, or with what
+    will be shown."""
     pace: float = 1.0
     """Of the full search's rate, at which its multiplications are done."""
     evidence_bytes: int = 0

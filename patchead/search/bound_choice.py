@@ -17,6 +17,12 @@ from patchead.search.grid import Grid
 from patchead.search.nearest_rows import cosines_to_distances_, mean_of_nearest
 from patchead.search.projection import COMPONENTS, Projection, share_of_components
 
+MOST_SHOWN = "most images are shown"
+COSTS_MORE = "bounds cost more"
+TOO_FEW_TO_TRY = "too few images to try"
+NO_MEMORY = "memory_gb is too small for bounds"
+"""Why a group is searched fully (`verdicts.search`)."""
+
 FULL = "full"
 WINDOW = "window"
 PROJECTION = "projection"

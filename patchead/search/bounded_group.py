@@ -10,21 +10,24 @@ import numpy as np
 import torch
 
 from patchead.batches import slices
-from patchead.errors import PlanError
 from patchead.scoring.aggregate import Aggregation, neighbours
 from patchead.scoring.memory_budget import Workload, matmul_bytes
 from patchead.scoring.precision import dtype_of
 from patchead.search.alike import Alike, evenly
 from patchead.search.bound_choice import (
+    COSTS_MORE,
     FULL,
+    MOST_SHOWN,
+    NO_MEMORY,
     PROJECTION,
+    TOO_FEW_TO_TRY,
     WINDOW,
     Sampled,
     affordable,
     sample,
 )
 from patchead.search.bounded import EXACT, Bounded, Search, refine, window_bounds
-from patchead.search.bounded_memory import Portions, portions
+from patchead.search.bounded_memory import Portions, fits, portions
 from patchead.search.goals import Goal
 from patchead.search.grid import Grid
 from patchead.search.group_vectors import Blocks, GroupVectors
@@ -102,7 +105,13 @@ class SearchedFully:
 
 
 def score_bounded(
-    compared: Comparison, goal: Goal, *, symmetric: bool, generator: str | None = None, shown: float | None = None
+    compared: Comparison,
+    goal: Goal,
+    *,
+    symmetric: bool,
+    generator: str | None = None,
+    shown: float = 0.0,
+    asked: bool = True,
 ) -> BoundedScores | SearchedFully:
     """Score images by bound and refine, unless the full search costs less.
 
@@ -112,22 +121,24 @@ def score_bounded(
         symmetric: whether the full search would multiply each pair of images once only.
         generator: where bounds come from, `bound_choice.WINDOW` or `PROJECTION`; default: what costs least, as a
             sample of the group tells.
-        shown: share of the images that are searched fully afterwards as they are shown: their cost is counted too, and
-            what the sample costs is bounded. None: bounds were asked for.
+        shown: share of the images that are searched fully afterwards as they are shown: their cost is counted too.
+        asked: whether bounds were asked for; where they were not, what the sample costs is bounded.
 
     Raises:
-        PlanError: the budget is too small, and ``shown`` is None.
+        PlanError: the budget is too small, and bounds were asked for.
         PatcheadError: an embedding is zero, infinite or NaN.
     """
-    if shown is not None and (refused := _refused(compared, shown, symmetric=symmetric)):
-        return SearchedFully(refused)
+    if shown >= _full(symmetric=symmetric):
+        return SearchedFully(MOST_SHOWN)
+    if not asked and not _fits(compared):
+        return SearchedFully(NO_MEMORY)
     sizes = _sizes(compared)
-    sampled = _sampled(compared, symmetric=symmetric, bounded=shown is not None)
+    sampled = _sampled(compared, symmetric=symmetric, bounded=not asked)
     if sampled is None:
-        return SearchedFully("too few images to try")
-    chosen = generator or sampled.cheapest(shown or 0.0)
+        return SearchedFully(TOO_FEW_TO_TRY)
+    chosen = generator or sampled.cheapest(shown)
     if chosen == FULL:
-        return SearchedFully("bounds cost more", sampled.multiplied / pairs_of(compared))
+        return SearchedFully(COSTS_MORE, sampled.multiplied / pairs_of(compared))
     search, parts = search_of(compared, sizes), []
     projection = Projection(search.vectors, COMPONENTS, sizes.block_images)
     for cut, some in in_parts(search, sizes):
@@ -139,22 +150,6 @@ def score_bounded(
     near = window_share(compared.grid, RADIUS, search.vectors.patches) if chosen == WINDOW else 0.0
     found.facts["multiplications"] += near + sampled.multiplied / pairs_of(compared)
     return found
-
-
-def _refused(compared: Comparison, shown: float, *, symmetric: bool) -> str:
-    """Why bounds are not even tried where nobody asked for them; empty where they are."""
-    if shown >= _full(symmetric=symmetric):
-        return "most images are shown"
-    return lacks_memory(compared)
-
-
-def lacks_memory(compared: Comparison) -> str:
-    """Say that the budget is too small for bounds; empty where it is not."""
-    try:
-        _sizes(compared)
-    except PlanError:
-        return "memory_gb is too small for bounds"
-    return ""
 
 
 def _sampled(compared: Comparison, *, symmetric: bool, bounded: bool) -> Sampled | None:
@@ -215,8 +210,17 @@ def workload_of(compared: Comparison) -> Workload:
 
 
 def _sizes(compared: Comparison) -> Portions:
+    return portions(*_budget(compared))
+
+
+def _fits(compared: Comparison) -> bool:
+    """Whether the budget is enough for bounds."""
+    return fits(*_budget(compared))
+
+
+def _budget(compared: Comparison) -> tuple[Workload, int, int, int]:
     threads = threads_of(torch.device(compared.device))
-    return portions(workload_of(compared), len(compared.queries), compared.memory_bytes, threads)
+    return workload_of(compared), len(compared.queries), compared.memory_bytes, threads
 
 
 def search_of(compared: Comparison, sizes: Portions) -> Search:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from patchead.errors import PlanError
@@ -114,3 +115,13 @@ def window_portions(
         block_images=1,
         slab_bytes=rest - held if hold else rest,
     )
+
+
+def window_fits(work: Workload, memory_bytes: int, threads: int, radius: int) -> bool:
+    """Tell whether `window_portions` finds room for a group that tells by itself whether its parts lie alike."""
+    of = {"radius": radius, "width": math.isqrt(work.patches), "measured": 0}
+    try:
+        window_portions(work, work.images, memory_bytes, threads, **of)
+    except PlanError:
+        return False
+    return True

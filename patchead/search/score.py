@@ -13,7 +13,7 @@ from patchead.scoring.aggregate import Aggregation, count_references, image_scor
 from patchead.scoring.leave_one_out import GroupScores
 from patchead.scoring.memory_budget import Workload
 from patchead.search.bound_choice import refused_on
-from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, lacks_memory, score_bounded
+from patchead.search.bounded_group import BoundedScores, Comparison, SearchedFully, score_bounded
 from patchead.search.goals import Goal, TopPatches
 from patchead.search.grid import Grid
 from patchead.search.group_vectors import Blocks
@@ -51,8 +51,9 @@ def score_group(
         schedule: ``bounded``, or one of the full search.
         grid: (h, w) of a view's patches; default: a square.
         goal: what ``bounded`` must find exactly; default: image scores and largest patches.
-        shown: share of the images whose every patch is wanted afterwards. With it, the full search gives way to
-            ``bounded`` where a sample of the group, of a twentieth of its cost at most, shows that this costs less.
+        shown: share of the images whose every patch is wanted afterwards, which is counted where bounds are. With it,
+            the full search gives way to ``bounded`` where a sample of the group, of a twentieth of its cost at most,
+            shows that this costs less.
         measured: int64 (s,), positions of the images that tell, compared with references, whether parts lie alike, as
             `alike.night_sample` chooses them where references are not of the night. None: the references do.
 
@@ -91,7 +92,7 @@ def score_group(
         full = schedule if tried else "auto"
         symmetric = panel is None and queries is None and whole.choose_schedule(memory_bytes, full) == "symmetric"
         goal = goal or TopPatches(aggregation.image_top_fraction)
-        found = _found(compared, goal, symmetric=symmetric, shown=shown if tried else None)
+        found = _found(compared, goal, symmetric=symmetric, shown=shown or 0.0, asked=not tried)
         if isinstance(found, BoundedScores):
             scores = image_scores(found.patch_scores, aggregation.image_top_fraction)
             return GroupScores(found.patch_scores, scores, compared.n_references, exact=found.exact, search=found.facts)
@@ -129,7 +130,8 @@ def score_query_block(
     memory_bytes: int,
     grid: tuple[int, int],
     goal: Goal,
-    shown: float | None = None,
+    shown: float = 0.0,
+    asked: bool = True,
     measured: np.ndarray | None = None,
 ) -> BoundedScores | SearchedFully:
     """Score a block of images with schedule ``bounded`` or by a window, unless the full search costs less.
@@ -139,8 +141,9 @@ def score_query_block(
         blocks: the embeddings of these images, of the measured and of all references, in any blocks; held as they are.
         references: int64 (R,), positions of the references.
         content, part: int64 (N,), of the whole group.
-        aggregation, device, precision, memory_bytes, grid, goal, shown, measured: see `score_group`.
+        aggregation, device, precision, memory_bytes, grid, goal, measured: see `score_group`.
         n_references: int (B,), of these images.
+        shown, asked: see `bounded_group.score_bounded`; a window auto asks for no bounds.
 
     Raises:
         As `score_group`.
@@ -159,18 +162,22 @@ def score_query_block(
         grid=Grid.of(grid, blocks[0][1].shape[1]),
         measured=measured,
     )
-    return _found(compared, goal, symmetric=False, shown=shown)
+    return _found(compared, goal, symmetric=False, shown=shown, asked=asked)
 
 
-def _found(compared: Comparison, goal: Goal, *, symmetric: bool, shown: float | None) -> BoundedScores | SearchedFully:
+def _found(
+    compared: Comparison, goal: Goal, *, symmetric: bool, shown: float, asked: bool
+) -> BoundedScores | SearchedFully:
     """Scores by the window rule, else by bound and refine; or why the full search is to be done."""
     window = compared.aggregation.window
     told = None if window is None else score_by_window(compared)
     if isinstance(told, BoundedScores):
         return told
-    refused = refused_on(compared.device, asked=shown is None and window is None)
-    refused = refused or (lacks_memory(compared) if window is not None else "")
-    found = SearchedFully(refused) if refused else score_bounded(compared, goal, symmetric=symmetric, shown=shown)
+    asked = asked and window is None
+    if refused := refused_on(compared.device, asked=asked):
+        found: BoundedScores | SearchedFully = SearchedFully(refused)
+    else:
+        found = score_bounded(compared, goal, symmetric=symmetric, shown=shown, asked=asked)
     return found if told is None else found.after(told, compared)
 
 

@@ -118,7 +118,8 @@ class ScoringConfig(Section):
     """Arithmetic of the similarities; auto is fp16 on a GPU, on a CPU int8 where a probe finds it faster."""
     schedule: Literal["auto", "symmetric", "row_stationary", "bounded"] = "auto"
     """symmetric halves the work and holds N x N x P distances, row_stationary a query block; auto goes by memory_gb.
-    bounded: the same scores and maps for a fraction of the work; on a CPU auto takes it where a sample says it pays."""
+    bounded: the same scores and maps for a fraction of the work; on a CPU auto takes it where a sample says it pays.
+    Both search fully where what will be shown (explain.heatmaps, explain.top) makes that cheaper."""
     memory_gb: Annotated[float, Field(gt=0, le=100_000)] = 4.0
     """Memory in GB that scoring may use per actor, above the embeddings it holds."""
     max_group_size: Positive = 20_000

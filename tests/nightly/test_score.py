@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from patchead.errors import PatcheadError
 from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.staging import RunFolder
+from patchead.nightly import try_bounds
 from patchead.nightly.group import Group, gather
 from patchead.nightly.score import score_groups
 from patchead.nightly.score_spec import ScoreSettings, ScoreSpec
@@ -36,6 +38,7 @@ from patchead.scoring.leave_one_out import Aggregation, reference_panel, score_g
 from patchead.scoring.position_level import above_position_level
 from patchead.scoring.repeats import repeat_groups
 from patchead.scoring.subspace import subspace_residuals
+from patchead.search import window_group
 from patchead.search.alike import night_sample
 from patchead.search.score import score_group as score_windowed
 from patchead.storage import Storage
@@ -157,7 +160,7 @@ def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, execu
     embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
     store, group = stored(tmp_path, embeddings)
     expected = score_group(embeddings, np.arange(n), aggregation=Aggregation(), memory_bytes=MEMORY)
-    stage = Stage(tmp_path, store, [group], executor, actors, grid=(10, 10), schedule="bounded")
+    stage = Stage(tmp_path, store, [group], executor, actors, grid=(10, 10), schedule="bounded", shown=2)
     summary, _ = stage.run()
     staged = stage.folder.read_group("g")
     np.testing.assert_allclose(staged.scores, expected.image_scores, rtol=0, atol=1e-6)
@@ -184,6 +187,62 @@ def test_bounded_gives_the_image_scores_of_the_full_search(tmp_path: Path, execu
     search_shown(executor, stage.plan, stage.groups.__getitem__, lambda: stage.spec, {"g": others}, told.setdefault)
     assert "is gone" in str(told["g"])
     np.testing.assert_array_equal(stage.folder.read_group("g").patch_scores, settled.patch_scores)
+
+
+@pytest.mark.parametrize("asked", [{"schedule": "bounded"}, {"window": "auto"}])
+@pytest.mark.parametrize("actors", [1, 3])
+@pytest.mark.parametrize(
+    ("n", "top", "why"),
+    [(60, None, "most images are shown"), (32, 20, "most images are shown"), (60, 19, "bounds cost more")],
+)
+def test_a_night_that_is_shown_is_searched_once(
+    tmp_path: Path,
+    asked: dict[str, Any],
+    actors: int,
+    n: int,
+    top: int | None,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Bounds that are searched again for the heatmaps cost up to 2.1 times the full search of this group."""
+    for module in (try_bounds, window_group):
+        monkeypatch.setattr(module, "ALIKE", 2)  # nothing lies so much alike: it is no window's
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((1, 100, 64)) + 0.2 * rng.standard_normal((n, 100, 64))
+    embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+    store, group = stored(tmp_path, embeddings)
+    rule = Aggregation(window=asked.get("window"))
+    settings, executor = dataclasses.replace(SETTINGS, grid=(10, 10), aggregation=rule), InlineExecutor()
+    stage = Stage(tmp_path, store, [group], executor, actors, (10, 10), settings, **asked, shown=top)
+    limits = dataclasses.replace(LIMITS, actors=actors, **asked, shown=top)
+    make = partial(make_plan, [("g", n)], 100, D)
+    stage.plan = try_bounds.with_bounds(
+        stage.plan, make, limits, tables([group]), store, settings, executor.run_tasks, device="cpu"
+    )
+    _, found = stage.run()
+    staged = stage.folder.read_group("g")
+    assert staged.search["generator"] == f"full: {why}"
+    assert staged.exact is None
+    measured = 0.35 if "window" in asked else 0.05  # whether it lies alike: 45 pairs of images; and a sample
+    assert 0.5 <= staged.search["multiplications"] <= 0.5 + measured
+    full = Stage(tmp_path / "full", store, [group], executor, actors, (10, 10), schedule="symmetric")
+    np.testing.assert_array_equal(full.run()[1]["g"], found["g"])
+
+
+def tables(groups: list[Group]) -> dict[str, pa.Table]:
+    """The groups' rows as the night has them."""
+    return {
+        group.group_id: pa.table(
+            {
+                "image_id": group.image_ids,
+                "content_hash": group.image_ids,
+                "part_id": pa.nulls(len(group.image_ids), pa.string()),
+                "embedding_uri": [group.files[file] for file in group.uris],
+                "row": group.rows,
+            }
+        )
+        for group in groups
+    }
 
 
 def never(group_id: str, error: PatcheadError) -> None:

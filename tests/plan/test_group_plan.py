@@ -147,15 +147,45 @@ def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
 def test_bounds_promise_nothing_on_a_gpu(
     changes: dict[str, object], schedule: str, reduction: int, pace: float
 ) -> None:
-    group = only(600, **changes)
+    group = only(600, **{"shown": 0} | changes)
     assert (group.schedule, group.pace) == (schedule, pace)
     assert group.flops == 2 * 600 * group.references * 256 * 256 * 384 // reduction
     assert {task.pace for task in group_tasks(group, 256, 384) if task.flops} == {pace}
 
 
 def test_bounds_are_tried_on_a_cpu_only() -> None:
-    assert only(200, shown=2).shown == pytest.approx(0.055)
-    assert only(200, shown=2, device="cuda").shown is None
+    assert (only(200, shown=2).tries_bounds, only(200, shown=2).shown) == (True, pytest.approx(0.055))
+    assert not only(200, shown=2, device="cuda").tries_bounds
+    assert not only(200).tries_bounds  # all are shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "schedule", "why"),
+    [
+        ({"schedule": "bounded", "shown": 20}, "bounded", ""),
+        ({"schedule": "bounded", "shown": 91}, "symmetric", "most images are shown"),  # (91 + 5) / 200 + 0.02
+        ({"schedule": "bounded"}, "symmetric", "most images are shown"),
+        ({"schedule": "bounded", "device": "cuda"}, "symmetric", "most images are shown"),
+        ({"schedule": "bounded", "max_references": 40, "shown": 91}, "bounded", ""),
+        ({"schedule": "bounded", "max_references": 40}, "row_stationary", "most images are shown"),
+        ({"schedule": "bounded", "memory_bytes": 16_000_000}, "row_stationary", "most images are shown"),
+        ({"window": "auto"}, "bounded", ""),  # what lies alike leaves no bounds
+        ({"window": "auto", "full": {"g": "bounds cost more"}}, "symmetric", "bounds cost more"),
+        ({"window": 1}, "window", ""),
+        ({"shown": 91}, "symmetric", ""),
+    ],
+)
+def test_bounds_are_not_planned_where_what_is_shown_costs_as_much_as_the_full_search(
+    changes: dict[str, object], schedule: str, why: str
+) -> None:
+    group = only(200, **changes)
+    assert (group.schedule, group.why_full) == (schedule, why)
+
+
+def test_the_images_of_the_night_alone_are_shown() -> None:
+    bounded = limits(schedule="bounded")
+    (group,) = make_plan([("g", 30)], 256, 384, bounded, {"g": PromptCounts(4, 10)}).groups
+    assert (group.schedule, group.shown) == ("bounded", 0.75)
 
 
 @pytest.mark.parametrize(
@@ -164,9 +194,9 @@ def test_bounds_are_tried_on_a_cpu_only() -> None:
 )
 def test_bounds_that_an_actors_threads_leave_no_memory_for_are_refused(threads: int, most: int) -> None:
     of = {"n_patches": 1024, "dim": 1152, "threads": threads, "max_group_size": 30_000}
-    assert only(most, schedule="bounded", **of).images == most
+    assert only(most, schedule="bounded", shown=20, **of).images == most
     with pytest.raises(PlanError, match="`memory_bytes`"):
-        only(most + 300, schedule="bounded", **of)
+        only(most + 300, schedule="bounded", shown=20, **of)
     assert only(most + 300, window=1, **of).schedule == "window"  # which takes images some at a time
 
 
@@ -175,6 +205,6 @@ def test_a_window_needs_no_memory_for_bounds_and_a_refusal_says_what_it_needs() 
     assert only(400, window=1, memory_bytes=small).schedule == "window"
     assert only(400, window="auto", memory_bytes=small).schedule == "bounded"  # or the full search, if it must
     with pytest.raises(PlanError, match="too small for `schedule` bounded"):
-        only(400, schedule="bounded", memory_bytes=small)
+        only(400, schedule="bounded", shown=20, memory_bytes=small)
     with pytest.raises(PlanError, match=r"\(0\.008 GB\) is too small for `window` 1 .* Set it to 0\.01\d+ GB or more"):
         only(400, window=1, memory_bytes=small // 2)

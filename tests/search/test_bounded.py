@@ -18,7 +18,7 @@ from patchead.samples.side_arrays import SideArrays
 from patchead.samples.wanted import FinishedImages
 from patchead.scoring.aggregate import Aggregation, count_references, image_scores
 from patchead.scoring.precision import DTYPES
-from patchead.search import bound_choice, bounded, bounded_group
+from patchead.search import bound_choice, bounded, bounded_group, window_group
 from patchead.search.bound_choice import PROJECTION, WINDOW, refused_on, warning_on
 from patchead.search.bounded_group import BoundedScores, Comparison, score_bounded
 from patchead.search.bounded_memory import Portions
@@ -257,6 +257,30 @@ def test_bounds_are_chosen_where_they_cost_less(
     assert got.search.get("generator") == expected
     np.testing.assert_allclose(got.image_scores, full.image_scores, rtol=0, atol=1e-6)
     assert (got.exact is None) == (expected != "window")
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown", "why"),
+    [
+        ({"schedule": "bounded"}, 0.42, "bounds cost more"),
+        ({"schedule": "bounded"}, 0.5, "most images are shown"),
+        ({"schedule": "bounded", "memory_bytes": 8_000_000}, 1.0, "most images are shown"),  # bounds need more
+        ({"aggregation": Aggregation(window="auto")}, 0.42, "bounds cost more"),
+        ({"aggregation": Aggregation(window="auto")}, 1.0, "most images are shown"),
+        ({"aggregation": Aggregation(window="auto"), "schedule": "bounded"}, 1.0, "most images are shown"),
+    ],
+)
+def test_what_is_shown_is_counted_whoever_asks_for_bounds(
+    changes: dict[str, Any], shown: float, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(window_group, "ALIKE", 2)  # nothing lies so much alike: bounds are left to choose
+    embeddings = alike(60, 100, 64)
+    options: dict[str, Any] = {"aggregation": Aggregation(), "memory_bytes": MEMORY} | changes
+    got = score_group(embeddings, np.arange(60), shown=shown, **options)
+    assert got.search["generator"] == f"full: {why}"
+    assert got.exact is None
+    few = score_group(embeddings, np.arange(60), **options | {"memory_bytes": MEMORY})
+    assert few.search["generator"] in GENERATORS
 
 
 @pytest.mark.parametrize(
