@@ -19,7 +19,8 @@ from patchead.search.score import BOUNDED, WINDOWED
 
 _REDUCTION = {"symmetric": 2, BOUNDED: 20}
 """Of the work of all pairs, by schedule: symmetric does each once; bounded did a thirtieth on solar cells, and is
-presumed to do a twentieth. What it does is known when it has looked into the group (`verdicts.search_share`)."""
+presumed to do a twentieth, and what the images take that will be shown. What it does is known when it has looked into
+the group (`verdicts.search_share`)."""
 _FULL = ("symmetric", "row_stationary")
 _LARGEST_TASK = 0.1  # of an actor's share of the whole work
 _TILES_PER_SHARE = 20
@@ -138,7 +139,7 @@ def _plan_group(
         window=limits.window if isinstance(limits.window, int) else 0,
         shown=shown,
         why_full=why_full,
-        counted_as="" if pays_on(limits.device) or schedule != BOUNDED else full,
+        counted_as="" if schedule != BOUNDED or _saves(limits, shown, full) else full,
         pace=1.0 if pays_on(limits.device) or schedule != BOUNDED or limits.window else SPEED_ON_A_GPU,
         evidence_bytes=evidence_bytes(references) if limits.repeats else 0,
     )
@@ -158,6 +159,11 @@ def _why_full(name: str, limits: Limits, shown: float, full: str) -> str:
     return limits.full.get(name, "")
 
 
+def _saves(limits: Limits, shown: float, full: str) -> bool:
+    """Whether bound and refine, and what is searched to be shown, are presumed to take less than the full search."""
+    return pays_on(limits.device) and _share_of(BOUNDED) + shown < _share_of(full)
+
+
 def _tries_bounds(group: GroupPlan, limits: Limits) -> bool:
     """Whether bounds may cost less than the planned full search, and a sample that would tell is not dear."""
     if limits.schedule != "auto" or group.schedule not in _FULL or group.why_full or not pays_on(limits.device):
@@ -168,9 +174,9 @@ def _tries_bounds(group: GroupPlan, limits: Limits) -> bool:
     return affordable(group.images, group.references, full, dtype) != (0, 0)
 
 
-def _share_of(full: str) -> float:
-    """What a full search multiplies, of all pairs."""
-    return 1 / _REDUCTION.get(full, 1)
+def _share_of(schedule: str) -> float:
+    """What a schedule multiplies, of all pairs."""
+    return 1 / _REDUCTION.get(schedule, 1)
 
 
 def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:
@@ -210,7 +216,8 @@ def flops_of(group: GroupPlan, queries: int, p: int, d: int) -> int:
     """Count what the first ``queries`` images of a group take by its schedule, with ``p`` patches, ``d`` dimensions."""
     if group.schedule == WINDOWED:
         return 2 * queries * group.references * p * min(p, (2 * group.window + 1) ** 2) * d
-    return _flops(queries, group.references, p, d) // _REDUCTION.get(group.counted_as or group.schedule, 1)
+    every, schedule = _flops(queries, group.references, p, d), group.counted_as or group.schedule
+    return every // _REDUCTION.get(schedule, 1) + (int(every * group.shown) if schedule == BOUNDED else 0)
 
 
 def _flops(n: int, references: int, p: int, d: int) -> int:

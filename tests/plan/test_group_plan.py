@@ -135,10 +135,8 @@ def test_few_shot_compares_every_image_with_the_prompts_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "schedule", "reduction", "pace"),
     [
-        ({"schedule": "bounded"}, "bounded", 20, 1.0),
         ({"schedule": "bounded", "device": "cuda"}, "bounded", 2, SPEED_ON_A_GPU),
         ({"schedule": "bounded", "device": "cuda", "max_references": 9}, "bounded", 1, SPEED_ON_A_GPU),
-        ({"window": "auto"}, "bounded", 20, 1.0),
         ({"window": "auto", "device": "cuda"}, "bounded", 2, 1.0),
         ({"window": "auto", "device": "cuda", "memory_bytes": 2 * 10**8}, "bounded", 1, 1.0),
         ({"window": 0, "device": "cuda"}, "window", 256, 1.0),
@@ -151,6 +149,27 @@ def test_bounds_promise_nothing_on_a_gpu(
     assert (group.schedule, group.pace) == (schedule, pace)
     assert group.flops == 2 * 600 * group.references * 256 * 256 * 384 // reduction
     assert {task.pace for task in group_tasks(group, 256, 384) if task.flops} == {pace}
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({"schedule": "bounded", "shown": 20}, 0.05 + 0.145),  # (20 + 5) / 200 + 2 %
+        ({"window": "auto", "shown": 20}, 0.05 + 0.145),  # where it does not lie alike; else it is less
+        ({"bounded": frozenset({"g"}), "shown": 20}, 0.05 + 0.145),
+        ({"schedule": "bounded", "shown": 20, "max_references": 40}, (0.05 + 0.145) / 5),
+        ({"schedule": "bounded", "shown": 85}, 0.5),  # 0.05 + 0.47: it will be searched fully
+        ({"schedule": "bounded"}, 0.5),
+        ({"window": "auto"}, 0.5),
+        ({"shown": 20}, 0.5),
+        ({"window": 1, "shown": 20}, 9 / 256),
+    ],
+)
+@pytest.mark.parametrize("actors", [1, 3])
+def test_what_is_searched_to_be_shown_is_counted(changes: dict[str, object], share: float, actors: int) -> None:
+    group = only(200, actors=actors, **changes)
+    assert group.flops == pytest.approx(2 * 200**2 * 256**2 * 384 * share, rel=1e-6)
+    assert sum(task.flops for task in group_tasks(group, 256, 384)) == group.flops
 
 
 def test_bounds_are_tried_on_a_cpu_only() -> None:
