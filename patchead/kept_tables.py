@@ -19,7 +19,7 @@ _ACCEPTED = Described(
         ("accepted_at", pa.timestamp("us", tz="UTC"), "When it was accepted."),
         ("encoder_id", pa.string(), "As in `scores`: no night of another encoder is compared with it."),
         ("settings_digest", pa.string(), "Hash of `settings_json`."),
-        ("settings_json", pa.string(), "The settings that decide a score: those of a night must be the same."),
+        ("settings_json", pa.string(), "Settings that decide a score, and a digest of its prompts: to be the same."),
         ("n", pa.int64(), "How many scores."),
         ("centre", pa.float64(), "Their median."),
         ("scale", pa.float64(), "1.4826 times their median absolute deviation."),

@@ -21,6 +21,7 @@ from patchead.nightly.own_scores import contents_of_run, others_than, require_le
 from patchead.plan.planned import PromptCounts
 from patchead.printed import say
 from patchead.review.references import choose, embeddings_of, recorded_bits, require_scores
+from patchead.review.same_scores import other_prompts
 from patchead.runtime.executor import RunTasks
 from patchead.scoring.conformal import benjamini_hochberg, conformal_p_values
 from patchead.scoring.drift import Drift
@@ -73,6 +74,23 @@ class AcceptedGroups:
                     "a new run id, and accept that run."
                 )
         return {name: self.bits.get(name, bits) for name, bits in found.items()}
+
+    def require_prompts(self, contents: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse prompts that are not those of the accepted scores.
+
+        Args:
+            contents: of the night's prompts, see `prompt_contents`, by their group.
+
+        Raises:
+            SettingsError: naming the group and both.
+        """
+        for name, row in self.groups.items():
+            if told := other_prompts(row, contents.get(row.keys)):
+                raise SettingsError(
+                    f"{name} cannot be compared with {row.name!r} (run {row.run_id}): {told}. Accept a night that was "
+                    "scored with tonight's, let prompts.uri hold those of then, or name an accepted run of tonight's "
+                    "with scoring.accepted."
+                )
 
     def facts(self) -> dict[str, Any]:
         """Collect what the run record says of them, by group."""

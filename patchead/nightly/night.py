@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from patchead.lake.embeddings import EmbeddingStore
 from patchead.lake.publication import publish
 from patchead.lake.staging import RunFolder
 from patchead.nightly import wiring
-from patchead.nightly.accepted import find_accepted
+from patchead.nightly.accepted import AcceptedGroups, find_accepted
 from patchead.nightly.bit_depth import settle_night, with_bits
 from patchead.nightly.decode import decoding_memory
 from patchead.nightly.embed import Embedded, EncoderFacts, embed, identify
@@ -29,7 +30,7 @@ from patchead.nightly.meanwhile import Meanwhile, References
 from patchead.nightly.noted import note_embedded, note_held, note_published, which_failed
 from patchead.nightly.progress import Stages
 from patchead.nightly.prompt_nulls import NullSamples
-from patchead.nightly.prompts import PromptSet, list_prompts, require_usable, template_candidates
+from patchead.nightly.prompts import PromptSet, guides_of, list_prompts, require_usable
 from patchead.nightly.refusals import refuse_too_many_failures, refuse_unplanned, refuse_unread
 from patchead.nightly.run_record import RunRecord
 from patchead.nightly.run_rows import run_rows
@@ -40,6 +41,7 @@ from patchead.nightly.twins import prompts_with_twins, with_twins
 from patchead.plan.group_plan import make_plan
 from patchead.plan.planned import Plan, PromptCounts
 from patchead.printed import say
+from patchead.review.same_scores import prompt_contents
 from patchead.runtime.executor import Executor
 from patchead.runtime.in_hand import MOST_STARTS
 from patchead.runtime.pool import Pool
@@ -83,6 +85,7 @@ class Night:
         self.files: set[str] = set()
         """The embedding files that this night reads, once they are there."""
         self.bits: dict[str, int] = {}  # of 16-bit images, by group
+        self.prompt_contents: dict[str, dict[str, Any]] = {}  # by group of prompts
         self.twins = 0
         self.refused: Mapping[str, str] = {}
         """Why, by the id of each group that cannot be planned."""
@@ -112,8 +115,8 @@ class Night:
         by_manifest = self.plan(readable, encoder, prompts.counts(readable) if prompts else accepted.counts(readable))
         decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
         self.bits = settle_night(readable, prompts, accepted, decoding, self.run_images, self.stages.console)
-        filed = self.embed_prompts(prompts, encoder, store) if prompts else {}
-        guides = self.guides(readable, prompts, filed)
+        filed = self.embed_prompts(prompts, accepted, encoder, store) if prompts else {}
+        guides = guides_of(readable, prompts, filed) if self.config.align.enabled else {}
         references = partial(prompts.of, filed) if prompts else lambda name: accepted.images([name]).get(name)
         self.meanwhile = self.scoring_meanwhile(by_manifest, encoder, store, references)
         with_them = with_bits(manifest, self.bits)
@@ -125,6 +128,7 @@ class Night:
         accepted = accepted.without_own(groups, self.config, self.storage, self.stages.console)
         plan = self.plan(groups, encoder, {name: of.counts for name, of in of_groups.items()} or None, store)
         self.record.scoring |= {"prompts": prompts.ids() if prompts else {}, "accepted": accepted.facts()}
+        self.record.scoring["prompt_contents"] = self.prompt_contents
         self.record.scoring["scored_meanwhile"] = len(self.meanwhile.scored) if self.meanwhile else 0
         return EmbeddedNight(
             manifest=manifest,
@@ -160,16 +164,6 @@ class Night:
         found.require(groups, request.catalog.uri)
         return found
 
-    def guides(
-        self, groups: Groups, prompts: PromptSet | None, embedded: Mapping[str, GroupPrompts]
-    ) -> dict[str, pa.Table]:
-        """Choose what the images of each group are aligned with; empty without alignment."""
-        if not self.config.align.enabled:
-            return {}
-        if prompts is None:
-            return template_candidates(groups)
-        return prompts.guides(groups, {name: of.references for name, of in embedded.items()})
-
     def encoder(self) -> EncoderFacts:
         """Build the encoder once, for its id and its grid."""
         with self.stages.stage("encoder"):
@@ -178,7 +172,7 @@ class Night:
         return facts
 
     def embed_prompts(
-        self, prompts: PromptSet, encoder: EncoderFacts, store: EmbeddingStore
+        self, prompts: PromptSet, accepted: AcceptedGroups, encoder: EncoderFacts, store: EmbeddingStore
     ) -> dict[str, GroupPrompts]:
         """Embed the prompts, as references and as what is scored to know how normal images score; by group."""
         wanted = with_bits(prompts.to_embed(), self.bits)
@@ -186,7 +180,10 @@ class Night:
             receipts = self._embed(wanted, encoder, store, {}, advance, proven=False).receipts
             require_usable(receipts)
             tell = self.executor.run_tasks, self.stages.console
-            references = prompts_with_twins(prompts.embedded(receipts), store, *tell)
+            found = prompts.embedded(receipts)
+            self.prompt_contents = {n: prompt_contents(rows["content_hash"].to_pylist()) for n, rows in found.items()}
+            accepted.require_prompts(self.prompt_contents)
+            references = prompts_with_twins(found, store, *tell)
             nulls = NullSamples.of(prompts.upright(), references)
             guides = prompts.own_guides(references) if self.config.align.enabled else {}
             receipts = self._embed(

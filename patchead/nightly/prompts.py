@@ -13,6 +13,7 @@ from patchead.archive.catalog import CatalogRequest, catalog
 from patchead.archive.keys import without_night
 from patchead.arrow_columns import by_group, values
 from patchead.errors import ArchiveError, SettingsError
+from patchead.nightly.group import GroupPrompts
 from patchead.nightly.prompt_nulls import contents, null_count
 from patchead.plan.planned import PromptCounts
 from patchead.schema import FAILED, PROMPT, TO_EMBED, completed
@@ -175,9 +176,16 @@ def prompt_catalog(archive: CatalogRequest, uri: str, template: str | None) -> C
     return replace(same, uri=uri, template=template or archive.template)
 
 
-def template_candidates(groups: dict[str, pa.Table]) -> dict[str, pa.Table]:
-    """Give the first images of each group, in order of image id: the first that can be decoded is its template."""
-    return {name: rows.slice(0, _TEMPLATE_CANDIDATES) for name, rows in groups.items()}
+def guides_of(
+    groups: Mapping[str, pa.Table], prompts: PromptSet | None, embedded: Mapping[str, GroupPrompts]
+) -> dict[str, pa.Table]:
+    """Choose what the images of each group are aligned with: its ``embedded`` prompts, or its own first images.
+
+    Those are in order of image id: the first that can be decoded is the template.
+    """
+    if prompts is None:
+        return {name: rows.slice(0, _TEMPLATE_CANDIDATES) for name, rows in groups.items()}
+    return prompts.guides(groups, {name: of.references for name, of in embedded.items()})
 
 
 def _named(found: pa.Table, uri: str, storage: Storage, prompts: str) -> pa.Table:

@@ -19,7 +19,7 @@ from patchead.hashing import text_digest
 from patchead.lake.accepted import Accepted, read_accepted, write_accepted
 from patchead.lake.tables import read_rows
 from patchead.review.labels import DEFECT, GOOD, Labels, labels
-from patchead.review.same_scores import deciding
+from patchead.review.same_scores import deciding, kept_settings
 from patchead.schema import OK
 from patchead.scoring.verdict import mad_null
 from patchead.settings.model import Config
@@ -78,17 +78,19 @@ def accept(lake_uri: str, storage: Storage, request: AcceptRequest) -> list[Outc
         )
     groups = by_group(_chosen(_scores(lake_uri, storage, request.run_id), request))
     said = labels(lake_uri, storage)
-    settings = json.dumps(deciding(config), sort_keys=True)
     common = {
         "name": request.name or request.run_id,
         "run_id": request.run_id,
         "accepted_at": dt.datetime.now(dt.timezone.utc),
         "encoder_id": run["encoder_id"],
-        "settings_digest": text_digest(settings),
-        "settings_json": settings,
     }
+    settings, contents = deciding(config), json.loads(run["scoring_json"] or "{}").get("prompt_contents", {})
     before = {row.keys: row for row in read_accepted(lake_uri, storage, name=common["name"])}
-    found = [_outcome(rows, said, before, common, request) for rows in groups.values()]
+    found = []
+    for group, rows in groups.items():
+        kept = kept_settings(settings, contents.get(without_night(group)))
+        of_group = {"settings_digest": text_digest(kept), "settings_json": kept}
+        found.append(_outcome(rows, said, before, common | of_group, request))
     if new := [outcome.accepted for outcome in found if outcome.is_new]:
         write_accepted(lake_uri, storage, new)
     return found
@@ -154,7 +156,7 @@ def _published_run(lake_uri: str, storage: Storage, run_id: str) -> dict[str, An
         newest = runs.sort_by([("finished_at", "descending")])["run_id"].to_pylist()[:_NAMED]
         there = f"Published runs, the newest first: {', '.join(newest)}." if newest else "No run is published there."
         raise LakeError(f"{lake_uri} has no published run {run_id!r}.{nearest_name(run_id, newest)} {there}")
-    columns = ["config_json", "encoder_id"]
+    columns = ["config_json", "encoder_id", "scoring_json"]
     return read_rows(lake_uri, storage, "runs", columns, [published, ("run_id", "=", run_id)]).to_pylist()[0]
 
 

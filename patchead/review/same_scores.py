@@ -1,11 +1,12 @@
-"""Whether the scores of two runs may be compared: the same encoder and the same settings that decide a score."""
+"""Whether the scores of two runs may be compared: the same encoder, settings that decide a score, and prompts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from patchead.hashing import text_digest
 from patchead.lake.accepted import Accepted
 from patchead.settings.identity import Decides, identity
 from patchead.settings.model import Config
@@ -18,6 +19,7 @@ _NOT_COMPARED = (
     *("scoring.seed", "scoring.subspace"),
 )
 _PROMPTS = ("uri", "template", "manifest")
+_CONTENTS = "prompts.contents"  # no setting: known of a group once its prompts are read
 
 
 def deciding(config: Config) -> dict[str, Any]:
@@ -29,6 +31,36 @@ def deciding(config: Config) -> dict[str, Any]:
     if few_shot(config):  # with other prompts it is another score
         found |= {f"prompts.{name}": getattr(config.prompts, name) for name in _PROMPTS}
     return found
+
+
+def prompt_contents(content_hashes: Iterable[str]) -> dict[str, Any]:
+    """Count the different photos among a group's prompts and hash their contents, whatever their names and order."""
+    photos = sorted(set(content_hashes))
+    return {"photos": len(photos), "digest": text_digest(" ".join(photos))}
+
+
+def kept_settings(settings: Mapping[str, Any], contents: Mapping[str, Any] | None) -> str:
+    """Write what an accepted group keeps to be compared by, as JSON.
+
+    Args:
+        settings: see `deciding`.
+        contents: see `prompt_contents`; None without prompts, and where the run did not record it.
+    """
+    return json.dumps({**settings, **({} if contents is None else {_CONTENTS: contents})}, sort_keys=True)
+
+
+def other_prompts(accepted: Accepted, contents: Mapping[str, Any] | None) -> str | None:
+    """Say how the prompts of a night differ from those of accepted scores; None where they do not.
+
+    Args:
+        accepted: what it would be compared with; what an earlier version accepted does not say what its prompts were.
+        contents: of the night, see `prompt_contents`.
+    """
+    there = json.loads(accepted.values["settings_json"]).get(_CONTENTS)
+    if there is None or contents is None or there == contents:
+        return None
+    sides = [f"(contents {of['digest'][:8]})" for of in (there, contents)]
+    return f"{there['photos']} prompts {sides[0]} there, {contents['photos']} {sides[1]} here"
 
 
 def difference(config: Config, encoder_id: str, accepted: Accepted) -> str | None:
@@ -47,7 +79,7 @@ def unlike(
 ) -> str | None:
     """Say why scores by `deciding` settings and encoders cannot be compared, naming both sides; None where they can."""
     # What an earlier version kept may have more than is compared.
-    keys = [key for key in sorted({*there, *here} - {*_NOT_COMPARED}) if there.get(key) != here.get(key)]
+    keys = [key for key in sorted({*there, *here} - {*_NOT_COMPARED, _CONTENTS}) if there.get(key) != here.get(key)]
 
     def told(names: list[str]) -> str:
         return ", ".join(f"{key} {_value(there, key)} there, {_value(here, key)} here" for key in names)
