@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from patchead.samples.mask import ForegroundMask
 from patchead.samples.recipe import SampleRecipe
 from patchead.samples.searched import MapSearch
 from patchead.samples.side_arrays import SideArrays
+from patchead.samples.stand_ins import TOO_FEW, refuse_window
 from patchead.samples.twins import named_as_references, renamed
 from patchead.samples.views import Guide
 from patchead.samples.wanted import FinishedImages
@@ -34,6 +35,7 @@ from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.repeats import repeat_groups
 from patchead.scoring.rescore import Compared
 from patchead.search.alike import night_sample
+from patchead.search.bound_choice import FULL
 from patchead.search.score import score_group
 
 
@@ -83,6 +85,8 @@ class SampleScores:
     """float64 (m,): of `Prompts.nulls`; None without prompts."""
     exact: np.ndarray | None = None
     """bool (N,), images of which no patch score is an upper bound (method.md §10); None: all."""
+    searched_by: str = "full"
+    """How, and why so: as `verdicts.search` has it."""
     search: Callable[[np.ndarray], np.ndarray] | None = None
     """Gives float32 (n, h, w), no bound among them, of n images by their places; None where all are exact."""
 
@@ -169,7 +173,7 @@ def score_samples(
 
     Raises:
         As `leave_one_out.score_group`; ValueError: a mask without attention, parts and prompts (which have none),
-            or another number of them than images; SettingsError: a window and aligned prompts.
+            or another number of them than images; SettingsError: a window, and aligned prompts or fewer than three.
 
     Examples:
         >>> from patchead.encoders import EncoderSpec, build
@@ -187,6 +191,11 @@ def score_samples(
             f"`window` {aggregation.window} and `align` cannot be combined with prompts: those that were moved onto a "
             "photo are searched as a whole. Give one of the two up."
         )
+    few = 0 if prompts is None else prompts.views_of
+    too_few = TOO_FEW if few and aggregation.window is not None else ""
+    if too_few:
+        refuse_window(aggregation.window, few)
+        aggregation, schedule, shown = replace(aggregation, window=None), "auto", None
     kept, embeddings, side_arrays = np.flatnonzero(samples.usable).tolist(), samples.embeddings, samples.side_arrays
     if prompts is None and aggregation.position_level and side_arrays.motions is not None:
         raise SettingsError(
@@ -255,6 +264,7 @@ def score_samples(
         placed(repeat_groups(found.repeats, n), samples.usable, 0),
         None if prompts is None else done.image_scores[n:],
         None if exact is None else placed(exact[:n], samples.usable, True),
+        f"{FULL}: {too_few}" if too_few else found.search.get("generator", FULL),
         None if exact is None else lambda places: search(np.searchsorted(kept, places)),
     )
 

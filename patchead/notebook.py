@@ -19,6 +19,7 @@ from patchead.local_samples import Samples
 from patchead.maps.shown import expected_share
 from patchead.samples.align import Alignment
 from patchead.samples.mask import ForegroundMask
+from patchead.samples.stand_ins import refuse_window
 from patchead.samples.twins import told_of_copies
 from patchead.schema import FAILED, OK, TOO_FEW_IMAGES
 from patchead.scored import TOP, Scored
@@ -192,8 +193,9 @@ def score(
         raise SettingsError(
             bad_value("images", len(images), f"at least min_batch={min_batch} of them", "Or give normal ones: prompts.")
         )
-    where = resolve.this_device(device)
     window = None if aggregation is None else aggregation.window
+    refuse_window(window, len(prompts))
+    where = resolve.this_device(device)
     for slow in filter(None, (warning_here(precision, where), warning_on(where, schedule, window))):
         warnings.warn(with_names(slow, _NAMES), stacklevel=2)
     with arguments_named(_NAMES):
@@ -204,6 +206,7 @@ def score(
         normal = embed_prompts(prompts, network, rotations=rotations, **given) if len(prompts) else None
         if normal is not None and (text := told_of_copies(normal.copies, len(prompts))):
             warnings.warn(text, stacklevel=2)
+        refuse_window(window, normal.views_of if normal else 0)
         samples = embed_images(images, network, prompts=normal, keep_unread=True, **given)
         comparable = int(samples.usable.sum())
         if normal is None and comparable < min_batch:
@@ -239,6 +242,7 @@ def score(
             network.fit,
             reading,
             exact=found.exact,
+            searched_by=found.searched_by,
             search=found.search,
             patch_threshold=patch_threshold,
         )

@@ -53,6 +53,8 @@ class Scored:
     exact: np.ndarray | None = None
     """bool (N,), after bound and refine: images whose patches were all searched by now. Those that `heatmap`, `regions`
     and `patch_scores` need are searched when they are asked for. None: all."""
+    searched_by: str = "full"
+    """How patches were searched, and why so: full, window or projection (where bounds came from), window rule."""
     search: Callable[[np.ndarray], np.ndarray] | None = None
     """Searches the patches of images by their places, see `SampleScores.search`."""
     patch_threshold: float | None = None

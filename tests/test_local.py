@@ -15,6 +15,7 @@ from demo_archive import elpv_cells, elpv_folder
 from PIL import Image
 
 import patchead
+from patchead import notebook
 from patchead.encoders import Encoder, EncoderSpec, build
 from patchead.errors import DecodeError, PatcheadError, SettingsError
 from patchead.local import SampleScores, embed_images, score_samples
@@ -86,17 +87,18 @@ def test_few_shot_compares_with_the_prompts_alone(encoder: Encoder) -> None:
     np.testing.assert_allclose(found.patch_scores.reshape(8, -1), nearest, atol=1e-5)
 
 
-def test_a_window_compares_with_one_prompt_or_its_turned_copies_too(encoder: Encoder) -> None:
+def test_a_window_compares_with_prompts_and_their_turned_copies(encoder: Encoder) -> None:
     rng, prompt = np.random.default_rng(0), part(20)
-    images = [(prompt + rng.normal(0, 2, prompt.shape)).clip(0, 255).astype(np.uint8) for _ in range(4)]
+    alike = [(prompt + rng.normal(0, 2, prompt.shape)).clip(0, 255).astype(np.uint8) for _ in range(7)]
+    images, normal = alike[:4], alike[4:]
     samples = embed_images(images, encoder)
     for rotations in ((), (90, 180)):
-        prompts = embed_prompts([prompt], encoder, rotations=rotations)
+        prompts = embed_prompts(normal, encoder, rotations=rotations)
         for window in (1, "auto"):
             found = score_samples(samples, aggregation=Aggregation(window=window), prompts=prompts)
             full = score_samples(samples, aggregation=Aggregation(), prompts=prompts)
             assert (found.patch_scores >= full.patch_scores - 1e-6).all()
-            assert found.n_references.tolist() == [1 + len(rotations)] * 4
+            assert found.n_references.tolist() == [3 + 3 * len(rotations)] * 4
             assert found.exact is not None and found.exact.all()  # bounds are not
     aligned = embed_prompts([prompt], encoder, align=Alignment())
     samples = embed_images(images, encoder, align=Alignment(), prompts=aligned)
@@ -175,6 +177,44 @@ def test_views_of_one_or_two_prompts_stand_in(encoder: Encoder, align: Alignment
             query = embed_images([view], encoder, align=normals.align, prompts=normals)
             expected = score_samples(query, aggregation=Aggregation(), prompts=normals).image_scores[0]
             assert found.null_scores[number] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_views_of_one_or_two_prompts_know_no_window(encoder: Encoder, count: int) -> None:
+    prompts = embed_prompts([part(20), part(21), part(21)][: count + count // 2], encoder)  # two, and a copy
+    samples = embed_images([part(n, spoiled=n == 3) for n in range(5)], encoder, prompts=prompts)
+    full, auto = (
+        score_samples(samples, aggregation=Aggregation(window=window), prompts=prompts, schedule="bounded")
+        for window in (None, "auto")
+    )
+    assert auto.searched_by == "full: fewer than 3 prompts that differ"
+    np.testing.assert_allclose(auto.image_scores, full.image_scores, rtol=0, atol=1e-6)
+    assert auto.null_scores is not None and full.null_scores is not None
+    np.testing.assert_allclose(auto.null_scores, full.null_scores, rtol=0, atol=1e-6)
+    with pytest.raises(SettingsError, match=r"`window` must be off or auto with fewer than 3 prompts that differ"):
+        score_samples(samples, aggregation=Aggregation(window=1), prompts=prompts)
+    three = embed_prompts([part(20), part(21), part(22)], encoder)
+    found = score_samples(samples, aggregation=Aggregation(window=9), prompts=three)
+    assert found.searched_by == "window rule r=9"
+
+
+def test_the_notebook_refuses_a_window_as_soon_as_it_knows_how_many_prompts_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    of: dict[str, Any] = {"encoder": "timm/test_vit", "weights": "random", "image_size": 64}
+    photos, rule = [part(n) for n in range(5)], Aggregation(window=1)
+    monkeypatch.setattr(notebook, "embed_images", lambda *_, **__: pytest.fail("the images were embedded"))
+    with (
+        pytest.warns(UserWarning, match="2 different ones count"),
+        pytest.raises(SettingsError, match=r"`window` must be off or auto with fewer than 3 prompts that differ"),
+    ):
+        patchead.score(photos[:2], prompts=[*photos[3:], photos[3]], aggregation=rule, **of)
+    monkeypatch.setattr(notebook, "build", lambda *_, **__: pytest.fail("the encoder was built"))
+    with pytest.raises(SettingsError, match=r"Give 3 different normal images or more, or set it to off or auto"):
+        patchead.score(photos[:2], prompts=photos[3:], aggregation=rule, **of)
+    monkeypatch.undo()
+    found = patchead.score(photos[:2], prompts=photos[3:], aggregation=Aggregation(window="auto"), **of)
+    assert found.searched_by == "full: fewer than 3 prompts that differ"
 
 
 @pytest.mark.slow

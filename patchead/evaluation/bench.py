@@ -17,6 +17,7 @@ from patchead.evaluation.variants import Variant
 from patchead.local import Prompts, SampleScores, embed_images, score_samples
 from patchead.local_prompts import embed_prompts
 from patchead.local_samples import Samples
+from patchead.samples.stand_ins import refuse_window
 from patchead.scoring.memory_budget import GIGABYTE
 from patchead.scoring.panel import reference_panel
 from patchead.scoring.verdict import Verdict, judge
@@ -57,10 +58,11 @@ class Bench:
         """Score the class as a batch (``seed`` None), or few-shot with the prompts of this seed.
 
         Raises:
-            SettingsError: see `prompt_count`.
+            SettingsError: see `prompt_count`; or too few of the prompts differ for a window.
             PatcheadError: an image cannot be decoded, or embedded.
         """
         prompts, prompt_seconds = (None, 0.0) if seed is None else self._drawn(variant, seed)
+        refuse_window(variant.aggregation.window, prompts.views_of if prompts else 0)
         samples, embed_seconds = self._samples(variant, prompts, seed)
         started = time.perf_counter()
         scores = score_samples(
@@ -146,7 +148,7 @@ def prompt_count(variant: Variant, members: DatasetClass) -> int:
     """Count the training images of a class that are prompts: ``prompts.k``, or all.
 
     Raises:
-        SettingsError: the class has none, or fewer than ``prompts.k``.
+        SettingsError: the class has none, or fewer than ``prompts.k``, or too few for a window.
     """
     there = len(members.train)
     wanted = there if variant.config.prompts.k is None else variant.config.prompts.k
@@ -156,6 +158,7 @@ def prompt_count(variant: Variant, members: DatasetClass) -> int:
     if wanted > there:
         allowed = f"at most the {there} training images of class {members.name}"
         raise SettingsError(bad_value("prompts.k", wanted, allowed))
+    refuse_window(variant.aggregation.window, wanted)
     return wanted
 
 

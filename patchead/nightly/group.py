@@ -38,7 +38,7 @@ class GroupPrompts:
     @property
     def counts(self) -> PromptCounts:
         """Count them for the plan."""
-        return PromptCounts(self.references.num_rows, self.nulls.num_rows)
+        return PromptCounts(self.references.num_rows, self.nulls.num_rows, self.views_of)
 
 
 @dataclass(frozen=True)

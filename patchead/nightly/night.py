@@ -116,6 +116,8 @@ class Night:
         decoding = wiring.decode_settings(self.config, encoder.grid, self.in_hand)
         self.bits = settle_night(readable, prompts, accepted, decoding, self.run_images, self.stages.console)
         filed = self.embed_prompts(prompts, accepted, encoder, store) if prompts else {}
+        if prompts:  # which of them differ is known now
+            by_manifest = self.plan(readable, encoder, {name: prompts.of(filed, name).counts for name in readable})
         guides = guides_of(readable, prompts, filed) if self.config.align.enabled else {}
         references = partial(prompts.of, filed) if prompts else lambda name: accepted.images([name]).get(name)
         self.meanwhile = self.scoring_meanwhile(by_manifest, encoder, store, references)

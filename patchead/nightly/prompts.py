@@ -16,6 +16,7 @@ from patchead.errors import ArchiveError, SettingsError
 from patchead.nightly.group import GroupPrompts
 from patchead.nightly.prompt_nulls import contents, null_count
 from patchead.plan.planned import PromptCounts
+from patchead.samples.stand_ins import ENOUGH
 from patchead.schema import FAILED, PROMPT, TO_EMBED, completed
 from patchead.scoring.panel import reference_panel
 from patchead.storage import Storage, explained
@@ -125,8 +126,9 @@ class PromptSet:
 
 
 def prompt_counts(k: int, rotations: Sequence[int]) -> PromptCounts:
-    """Count the references that k prompts are, and what is scored with each group to know how they score."""
-    return PromptCounts(references=k * (1 + len(rotations)), nulls=null_count(k))
+    """Count the references that k prompts are, all different, and what is scored to know how they score."""
+    views_of = k if k < ENOUGH else 0
+    return PromptCounts(references=k * (1 + len(rotations)), nulls=null_count(k), views_of=views_of)
 
 
 def require_usable(receipts: pa.Table) -> None:

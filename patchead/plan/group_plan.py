@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from patchead.errors import PlanError
+from patchead.errors import PlanError, SettingsError
 from patchead.maps.shown import expected_share
 from patchead.plan.planned import GroupPlan, Plan, PromptCounts
+from patchead.samples.stand_ins import TOO_FEW, refuse_window
 from patchead.scoring.memory_budget import Workload, evidence_bytes
 from patchead.scoring.precision import dtype_of
 from patchead.search.alike import night_sample
@@ -112,16 +113,17 @@ def _plan_group(
 ) -> GroupPlan:
     """One group, ``share`` being the FLOPs that each actor has to do in all."""
     n, references = work.images, work.references
-    prompts, nulls = few_shot or PromptCounts(0, 0)
+    prompts, nulls, views_of = few_shot or PromptCounts(0, 0)
     if few_shot is None and n < limits.min_batch:
         return GroupPlan(group_id=name, images=n, references=0, schedule="none", block_images=n)
     _refuse_large(name, n - nulls, limits, few_shot=few_shot is not None)
+    _refuse_few_prompts(name, limits, views_of)
     left_out = limits.window is not None or limits.schedule == BOUNDED or name in limits.bounded
     schedule = full = "row_stationary"  # prompts and panels are not symmetric
     if few_shot is None and references == n:
         schedule = full = work.choose_schedule(limits.memory_bytes, "auto" if left_out else limits.schedule)
     shown = _shown(n - nulls, limits) * (n - nulls) / n
-    why_full = _why_full(name, limits, shown, full) if left_out else ""
+    why_full = _why_full(name, limits, shown, full, views_of) if left_out else ""
     if left_out and not why_full:
         schedule = WINDOWED if isinstance(limits.window, int) else BOUNDED
         _refuse_small_memory(work, limits, measured=0 if few_shot is None else len(night_sample(n - nulls)))
@@ -152,8 +154,10 @@ def _shown(images: int, limits: Limits) -> float:
     return 1.0 if limits.shown is None else expected_share(images, limits.shown)
 
 
-def _why_full(name: str, limits: Limits, shown: float, full: str) -> str:
+def _why_full(name: str, limits: Limits, shown: float, full: str, views_of: int) -> str:
     """Why a group is searched fully though patches were to be left out; empty where nothing is known against it."""
+    if limits.window == "auto" and views_of:
+        return TOO_FEW
     if limits.window is None and shown >= _share_of(full):
         return MOST_SHOWN
     return limits.full.get(name, "")
@@ -192,6 +196,13 @@ def _refuse_large(name: str, n: int, limits: Limits, *, few_shot: bool) -> None:
         found + "its exact cost grows with the square of that. Set `max_references` (for example 200), cut the "
         "group finer with `group_by`, or raise `max_group_size`."
     )
+
+
+def _refuse_few_prompts(name: str, limits: Limits, views_of: int) -> None:
+    try:
+        refuse_window(limits.window, views_of)
+    except SettingsError as exc:
+        raise PlanError(f"group {name}: {exc}") from exc
 
 
 def _refuse_small_memory(work: Workload, limits: Limits, measured: int) -> None:

@@ -78,6 +78,8 @@ class PromptCounts(NamedTuple):
 
     references: int
     nulls: int
+    views_of: int = 0
+    """0, or of how many prompts the nulls are views; see `NullChoice`."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from patchead.errors import SettingsError, bad_argument
 from patchead.scoring.aggregate import count_references
 
 ENOUGH = 3
 """Different prompts whose leave-one-out scores say how much normal images differ. Two have one distance, not two."""
+
+TOO_FEW = f"fewer than {ENOUGH} prompts that differ"
+"""Why a group is searched fully where a window auto was asked for (`verdicts.search`)."""
 
 _SHARES = (0.85, 0.9)  # of each side; views that keep more score too low against their own prompt
 _CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
@@ -58,3 +62,25 @@ class NullChoice:
         if len(comparable) >= ENOUGH:
             return cls(comparable, 0)
         return cls(comparable, 2) if len(comparable) else cls(first, 1)
+
+
+def refuse_window(window: int | str | None, prompts: int) -> None:
+    """Refuse a window that was asked for with so few prompts that views of them stand in for more.
+
+    Views are moved by several cells: they score far above normal images within it, so that nothing is flagged. A window
+    auto is none there: see `TOO_FEW`.
+
+    Args:
+        window: see `Aggregation.window`.
+        prompts: how many there are that differ; 0: no prompts, or enough of them.
+
+    Raises:
+        SettingsError: it is a number of cells, and there are one or two.
+    """
+    if window is None or window == "auto" or not 0 < prompts < ENOUGH:
+        return
+    remedy = (
+        "Moved views of them stand in for more, and score so high within a window that nothing would be flagged. Give "
+        f"{ENOUGH} different normal images or more, or set it to off or auto."
+    )
+    raise SettingsError(bad_argument("window", window, f"off or auto with {TOO_FEW}", remedy))

@@ -94,7 +94,7 @@ class ScoringConfig(Section):
     """Image score = mean of this fraction of the largest patch scores; 0 means the single maximum."""
     window: Annotated[int, Field(ge=0)] | Literal["off", "auto"] = "off"
     """Compare a patch only with those within so many cells of its own place: another score, for parts that lie alike;
-    a group that does not is refused. auto: 1 where it does, else the whole image."""
+    a group that does not is refused, and one or two prompts are. auto: 1 where it does, else the whole image."""
     repeats: bool = False
     """Find defects that images share, score those images without each other; neither with a window nor with bounded."""
     position_level: bool = False

@@ -15,6 +15,7 @@ from pydantic import model_validator
 
 from patchead.naming.control_words import CONTROL_WORDS, most_types
 from patchead.redaction import secrets_in
+from patchead.samples.stand_ins import ENOUGH
 from patchead.settings.images import ArchiveConfig, PromptsConfig
 from patchead.settings.method import AlignConfig, EncoderConfig, ExplainConfig, MaskConfig, ScoringConfig
 from patchead.settings.naming import NamingConfig
@@ -152,6 +153,17 @@ class Config(Section):
             raise ValueError(
                 f"scoring.window {scoring.window} and align.enabled cannot be combined in few_shot mode: prompts that "
                 "were moved onto a photo are searched as a whole. Set one of the two to off"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _window_with_enough_prompts(self) -> Config:
+        k, window = self.prompts.k, self.scoring.window
+        if self.scoring.mode == "few_shot" and k is not None and k < ENOUGH and isinstance(window, int):
+            raise ValueError(
+                f"scoring.window {window} needs {ENOUGH} prompts that differ, and prompts.k is {k}: moved views stand "
+                "in for more, and score so high within a window that nothing would be flagged. Raise prompts.k, or "
+                "set scoring.window to off or auto"
             )
         return self
 

@@ -374,6 +374,24 @@ def test_more_prompts_than_training_images_are_refused(tree: Path, tmp_path: Pat
     assert calls == []
 
 
+def test_a_window_with_fewer_than_three_prompts_is_refused(
+    tree: Path, tmp_path: Path, calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every, why = (*FEW_SHOT, "prompts.k=null", "scoring.window=1"), "must be off or auto with fewer than 3 prompts that"
+    for name, images in (("few", 2), ("copies", 3)):
+        shutil.copytree(tree, root := tmp_path / name)
+        files = sorted((root / CLASSES[0] / "train" / "good").iterdir())
+        for file in files[images:]:
+            file.unlink()
+        files[1].write_bytes(files[0].read_bytes())
+    with pytest.raises(SettingsError, match=why):
+        evaluated(tmp_path / "few", tmp_path / "out", *every)
+    assert calls == []
+    monkeypatch.setattr(bench, "embed_images", lambda *_, **__: pytest.fail("the images were embedded"))
+    with pytest.raises(SettingsError, match=why):
+        evaluated(tmp_path / "copies", tmp_path / "out", *every, classes=CLASSES[:1])
+
+
 def test_an_output_that_cannot_be_made_is_named_first(tree: Path, tmp_path: Path, calls: list[str]) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(SettingsError, match=r"--output: .*out.* cannot be made: Not a directory"):

@@ -292,6 +292,30 @@ def test_all_blocks_of_a_night_tell_alike_whether_it_lies_as_its_prompt_does(
     np.testing.assert_array_equal(staged.patch_scores.reshape(n, -1), expected.patch_scores[:n])
 
 
+@pytest.mark.parametrize("actors", [1, 3])
+def test_views_of_a_prompt_are_searched_fully_though_the_window_is_auto(tmp_path: Path, actors: int) -> None:
+    rng, n = np.random.default_rng(0), N - 1
+    z = rng.standard_normal((1, 35, D)) + 0.2 * rng.standard_normal((N, 35, D))
+    embeddings = (z / np.linalg.norm(z, axis=-1, keepdims=True)).astype(np.float16)
+    store, group = stored(tmp_path, embeddings)
+    group = dataclasses.replace(group, queries=n - 8, nulls=8, views_of=1)  # 15 of the night, 8 views, one prompt
+    rule = Aggregation(window="auto").few_shot()
+    expected = score_group(
+        embeddings, np.arange(N), aggregation=dataclasses.replace(rule, window=None), memory_bytes=MEMORY, queries=n,
+        panel=np.array([n]),
+    )  # fmt: skip
+    stage = Stage(tmp_path, store, [group], InlineExecutor(), actors, window="auto")
+    spec = dataclasses.replace(stage.spec, settings=dataclasses.replace(stage.spec.settings, aggregation=rule))
+    limits = dataclasses.replace(LIMITS, actors=actors, window="auto", shown=2)
+    plan = make_plan([("g", n - 8)], 35, D, limits, {"g": PromptCounts(1, 8, 1)})
+    assert (plan.groups[0].matching_tasks > 1) == (actors > 1)
+    score_groups(stage.executor, plan, stage.groups.__getitem__, spec, stage.pool, advance=lambda _: None)
+    staged = stage.folder.read_group("g")
+    assert staged.search["generator"] == "full: fewer than 3 prompts that differ"
+    assert (staged.search["searched"], staged.search["multiplications"]) == (1, 1)
+    np.testing.assert_array_equal(staged.patch_scores.reshape(n - 8, -1), expected.patch_scores[: n - 8])
+
+
 @pytest.mark.parametrize(
     ("executor", "actors", "schedule"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -199,6 +200,25 @@ def test_bounds_are_not_planned_where_what_is_shown_costs_as_much_as_the_full_se
 ) -> None:
     group = only(200, **changes)
     assert (group.schedule, group.why_full) == (schedule, why)
+
+
+@pytest.mark.parametrize(("window", "schedule"), [("auto", "auto"), ("auto", "bounded"), (None, "bounded")])
+@pytest.mark.parametrize("actors", [1, 2])
+def test_a_window_auto_is_none_where_views_of_prompts_stand_in(window: Any, schedule: str, actors: int) -> None:
+    of = limits(window=window, schedule=schedule, shown=2, actors=actors)
+    plans = [make_plan([("g", 200)], 256, 384, of, {"g": PromptCounts(2, 16, few)}).groups[0] for few in (2, 0)]
+    few = ("row_stationary", "fewer than 3 prompts that differ", False)
+    asked = ("bounded", "", False)
+    assert [(plan.schedule, plan.why_full, plan.tries_bounds) for plan in plans] == [few if window else asked, asked]
+
+
+def test_a_window_that_was_asked_for_is_refused_where_views_of_prompts_stand_in() -> None:
+    of, counts = limits(window=1), {"a": PromptCounts(8, 8), "b": PromptCounts(2, 16, 2)}
+    with pytest.raises(PlanError, match=r"^group b: `window` must be off or auto .*; got 1\. .* 3 different normal"):
+        make_plan([("a", 20), ("b", 20)], 256, 384, of, counts)
+    refused: dict[str, str] = {}
+    plan = make_plan([("a", 20), ("b", 20)], 256, 384, of, counts, refused)
+    assert ([*refused], [group.group_id for group in plan.scored]) == (["b"], ["a"])
 
 
 def test_the_images_of_the_night_alone_are_shown() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from patchead.samples.stand_ins import STAND_INS, NullChoice, stand_in
+from patchead.errors import SettingsError
+from patchead.samples.stand_ins import STAND_INS, NullChoice, refuse_window, stand_in
 
 NONE = -1
 
@@ -43,3 +44,15 @@ def test_views_are_different_cuts_of_the_prompt() -> None:
 
 def test_the_smallest_image_has_views() -> None:
     assert stand_in(np.zeros((1, 1, 3), np.uint8), STAND_INS - 1).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize(("window", "prompts"), [(None, 1), ("auto", 2), (1, 0), (0, 3), (2, 9)])
+def test_a_window_goes_with_three_prompts_or_none(window: int | str | None, prompts: int) -> None:
+    refuse_window(window, prompts)
+
+
+@pytest.mark.parametrize("window", [0, 1, np.int64(2)])
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_a_window_is_refused_where_views_stand_in(window: int, prompts: int) -> None:
+    with pytest.raises(SettingsError, match=r"^`window` must be off or auto with fewer than 3 prompts that"):
+        refuse_window(window, prompts)

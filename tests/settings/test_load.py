@@ -147,6 +147,10 @@ def test_a_threshold_that_no_p_value_reaches_is_refused(given: str) -> None:
         (["scoring.references=accepted", "scoring.window=auto"], "scoring.window auto is settled night by night"),
         (["scoring.verdict=reference", "scoring.window=auto"], "scoring.window auto is settled night by night"),
         (["scoring.references=accepted", "scoring.mode=few_shot", "prompts.uri=/n"], "is for scoring.mode batch"),
+        (
+            ["scoring.mode=few_shot", "prompts.uri=p", "prompts.k=2", "scoring.window=0"],
+            "scoring.window 0 needs 3 prompts that differ, and prompts.k is 2",
+        ),
     ],
 )
 def test_settings_of_accepted_runs_that_contradict_others_are_refused(overrides: list[str], words: str) -> None:
