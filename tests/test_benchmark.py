@@ -16,6 +16,7 @@ from benchmarks import records, searching
 from benchmarks.arithmetic import arithmetic, automatic, packed
 from benchmarks.index import index
 from benchmarks.memory import Case, memory
+from benchmarks.one_pool import one_pool
 from benchmarks.records import Record, interleaved, load, markdown, measurable, note_for, ratio, save
 from benchmarks.scoring import cdist_loop, scoring
 from benchmarks.searching import of_noise
@@ -146,6 +147,13 @@ def test_scoring_stays_within_its_budget_as_the_process_sees_it() -> None:
 @pytest.mark.slow
 def test_a_night_is_found_the_same_before_and_now() -> None:
     found = {record.metric: record.value for record in index(6_400, 4, 200)}  # raises where the two ways differ
+    assert len(found) == 9
+    assert all(value is not None and value > 0 for value in found.values())
+
+
+@pytest.mark.slow
+def test_one_pool_ends_though_it_holds_the_cpus_that_tasks_would_wait_for() -> None:
+    found = {record.metric: record.value for record in one_pool(8, repeats=1)}
     assert len(found) == 9
     assert all(value is not None and value > 0 for value in found.values())
 

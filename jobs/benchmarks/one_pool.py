@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from rich.console import Console
 from benchmarks.embedding import cells_archive
 from benchmarks.records import Record, ratio
 from patchead.nightly.run import run_night
+from patchead.runtime.executor import Item, Result
+from patchead.runtime.inline_executor import InlineExecutor
 from patchead.runtime.pool import IN_FLIGHT, Pool
 from patchead.runtime.ray_actors import RayActors
 from patchead.runtime.ray_executor import RayExecutor
@@ -72,6 +74,12 @@ class OnePool(RayExecutor):
         calls = RayActors(actor_class.__name__, self._workers, ray.put((actor_class, spec)))
         yield calls
         calls.drain()
+
+    def run_tasks(
+        self, function: Callable[[Item], Result], items: Iterable[Item], **options: Any
+    ) -> Iterator[tuple[int, Result]]:
+        """Call a function of every item in this process: the pool holds the CPUs that tasks would wait for."""
+        return InlineExecutor().run_tasks(function, items, **options)
 
     def map_units(
         self,
