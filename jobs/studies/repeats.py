@@ -44,10 +44,8 @@ FRACTIONS = (0.3, 0.2, 0.1, 0.05)
 SUBSPACE, RANKS = "subspace residual", "ranks 5 to 30 %"
 #: The position level (method.md §9.1) of what another way gives.
 POSITION = {way: f"position level, {way}" for way in ("nearest 20%", "nearest 10%, repeats")}
-WAYS = (
-    *(f"nearest {f:.0%}{more}" for f in FRACTIONS for more in ("", ", repeats")),
-    *(SUBSPACE, *POSITION.values(), RANKS),
-)
+_NEAREST = (f"nearest {f:.0%}{more}" for f in FRACTIONS for more in ("", ", repeats"))
+WAYS = (*_NEAREST, SUBSPACE, *POSITION.values(), RANKS)
 #: What no planting may lose against one defective photo, and what an ordinary night may lose.
 LOSS, COST = 0.02, 0.005
 _MEMORY = 10**9
