@@ -53,13 +53,11 @@ def finish_samples(
         if side_arrays.attention is None:
             raise ValueError("a mask needs the attention of the samples")
         raw = raw * mask_weights(side_arrays.attention, mask)
-    moved = side_arrays.valid is not None and side_arrays.motions is not None
-    if position_level and moved:
-        raise ValueError("views that were moved have no position level")
-    if position_level:
-        raw = above_position_level(raw)
     if side_arrays.valid is None or side_arrays.motions is None:
+        raw = above_position_level(raw) if position_level else raw
         return Finished(raw.reshape(-1, *grid), image_scores(raw, top_fraction))
+    if position_level:
+        raise ValueError("views that were moved have no position level")
     views = raw.reshape(len(raw), -1, *grid)
     patches, images = np.empty((len(raw), *grid), np.float32), np.empty(len(raw))
     for i, (scores, valid, motions) in enumerate(zip(views, side_arrays.valid, side_arrays.motions, strict=True)):
