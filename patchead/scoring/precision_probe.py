@@ -47,8 +47,8 @@ def probe(device: str = "cpu", candidates: Iterable[str] = CANDIDATES) -> dict[s
     """Time `similarity.cosine_maxima` in each arithmetic, with all threads of torch.
 
     Blocks of 64 patches an image come first, and whoever is far behind there is not timed on those of 256: the whole
-    takes about 50 ms, and 0.1 s where integers are sixty times slower than fp32. The answer is kept: a process asks
-    its processor once for each number of threads.
+    takes about 0.1 s, and by reckoning twice that where integers are sixty times slower than fp32. The answer is kept:
+    a process asks its processor once for each number of threads.
 
     Args:
         device: ``cpu`` or ``cuda``.
